@@ -1,0 +1,17 @@
+//! What every member of a Hubspoke platform needs, and nothing more:
+//!
+//! - [`protocol`]: the wire types, paths and header names (serde only)
+//! - [`directory`]: the last-known instances of each required service, and the random pick
+//! - [`membership`]: register, renew, deregister; answer heartbeats; take pushes
+//! - [`log`]: send an entry to a random log instance
+//!
+//! No other Hubspoke package is used here, so a service may depend on this one alone.
+
+pub mod directory;
+pub mod log;
+pub mod membership;
+pub mod protocol;
+
+pub use directory::Directory;
+pub use log::LogClient;
+pub use membership::Member;
