@@ -3,15 +3,18 @@
 //! - [`protocol`]: the wire types, paths and header names (serde only)
 //! - [`directory`]: the last-known instances of each required service, and the random pick
 //! - [`membership`]: register, renew, deregister; answer heartbeats; take pushes
+//! - [`load`]: what a process counts of its own requests, for its heartbeat
 //! - [`log`]: send an entry to a random log instance
 //!
 //! No other Hubspoke package is used here, so a service may depend on this one alone.
 
 pub mod directory;
+pub mod load;
 pub mod log;
 pub mod membership;
 pub mod protocol;
 
 pub use directory::Directory;
+pub use load::LoadCounters;
 pub use log::LogClient;
 pub use membership::Member;

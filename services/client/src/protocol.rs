@@ -29,7 +29,7 @@ pub const LOG_PATH: &str = "/log";
 pub const HUB_REVISION: &str = "hub-revision";
 /// Header of every reply of a member: the `Id` of the instance that served it.
 pub const HUB_INSTANCE: &str = "hub-instance";
-/// Header of a request between members: the registered name of the sender.
+/// Header of a request between members: `NAME/ID` of the sender.
 pub const HUB_SOURCE: &str = "hub-source";
 
 /// In `RequiredServices`: every service there is, now and later. An extension; a gateway uses it.
@@ -63,6 +63,10 @@ pub struct ServiceInfo {
     /// Free facts about the instance (`protocol`, `weight`, a version, a zone).
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// What the registry thinks of the instance, in its answers and pushes; absent means
+    /// [`InstanceState::Passing`]. The registry ignores it in a registration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<InstanceState>,
 }
 
 impl ServiceInfo {
@@ -79,6 +83,11 @@ impl ServiceInfo {
     /// `ControlAddr`, or `Addr` where the member gave none.
     pub fn control_addr(&self) -> &str {
         self.control_addr.as_deref().unwrap_or(&self.addr)
+    }
+
+    /// Whether callers should use the instance.
+    pub fn state(&self) -> InstanceState {
+        self.state.unwrap_or(InstanceState::Passing)
     }
 
     /// How this member wants to be told of changes.
@@ -103,6 +112,7 @@ impl fmt::Debug for ServiceInfo {
             .field("push", &self.push)
             .field("push_key", &self.push_key.as_ref().map(|_| "[redacted]"))
             .field("meta", &self.meta)
+            .field("state", &self.state)
             .finish()
     }
 }

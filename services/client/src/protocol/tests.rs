@@ -18,7 +18,8 @@ fn a_core_member_of_another_language_is_understood() {
 
 #[test]
 fn the_wire_form_of_an_instance() {
-    let core = ServiceInfo { required_services: vec!["log".into()], ..ServiceInfo::new("visit", "127.0.0.1:1") };
+    let core =
+        ServiceInfo { required_services: vec!["log".into()], ..ServiceInfo::new("visit", "127.0.0.1:1") };
     insta::assert_snapshot!(serde_json::to_string(&core).unwrap(),
         @r#"{"Name":"visit","Addr":"127.0.0.1:1","RequiredServices":["log"]}"#);
     let full = ServiceInfo {
@@ -84,9 +85,10 @@ fn names_and_addresses() {
         assert_eq!(check_addr(addr), Ok(()), "{addr:?}");
     }
     let endless = format!("{}:1", "a".repeat(254));
-    for addr in
-        ["", ":1", "h", "h:", "h:0", "h:65536", "h:+1", "h:-1", "::1:80", "[::1]", "[x]:1", "a b:1", "a/b:1", "a@b:1", &endless]
-    {
+    for addr in [
+        "", ":1", "h", "h:", "h:0", "h:65536", "h:+1", "h:-1", "::1:80", "[::1]", "[x]:1", "a b:1", "a/b:1",
+        "a@b:1", &endless,
+    ] {
         assert!(check_addr(addr).is_err(), "{addr:?}");
     }
 }

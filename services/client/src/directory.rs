@@ -1,0 +1,248 @@
+//! The directory: this process's last-known view of the instances it depends on, and the random pick.
+//!
+//! It never waits for the registry: a stale answer beats none. A reader takes an immutable [`View`] and keeps it
+//! for as long as it likes; a writer replaces the view as a whole. What the registry stamps with a revision is
+//! applied only where it is not older than what is here, list by list; what a core-only registry sends has no
+//! stamp and is applied in the order it arrives. Left out: health of our own making (the gateway ejects, we don't).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::Rng;
+use rand::seq::IteratorRandom;
+use tokio::sync::watch;
+
+use crate::protocol::{InstanceState, Revision, ServiceInfo, ServiceLists, Snapshot};
+
+/// One immutable state of the directory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    services: BTreeMap<String, Instances>,
+    revision: Option<Revision>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Instances {
+    revision: Option<Revision>,
+    list: Vec<Arc<ServiceInfo>>,
+}
+
+impl View {
+    /// The known instances of a service; `None` where the service is not known at all.
+    pub fn instances(&self, service: &str) -> Option<&[Arc<ServiceInfo>]> {
+        self.services.get(service).map(|instances| instances.list.as_slice())
+    }
+
+    /// Every known service with its instances, by name.
+    pub fn services(&self) -> impl Iterator<Item = (&str, &[Arc<ServiceInfo>])> {
+        self.services.iter().map(|(name, instances)| (name.as_str(), instances.list.as_slice()))
+    }
+
+    /// The newest revision that this view has seen; `None` before the first, and with a core-only registry.
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    /// A uniformly random instance of `service` whose address is not in `tried`. Suspects are picked only where
+    /// no passing one is left, draining instances never.
+    pub fn pick<A: AsRef<str>>(
+        &self,
+        service: &str,
+        tried: &[A],
+        rng: &mut impl Rng,
+    ) -> Option<Arc<ServiceInfo>> {
+        let mut of = |state: InstanceState| {
+            let list = self.instances(service)?.iter();
+            list.filter(|instance| instance.state() == state)
+                .filter(|instance| !tried.iter().any(|addr| addr.as_ref() == instance.addr))
+                .choose(rng)
+        };
+        of(InstanceState::Passing).or_else(|| of(InstanceState::Suspect)).cloned()
+    }
+}
+
+/// One change as a push in `event` mode tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    Added(ServiceInfo),
+    Removed(ServiceInfo),
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It was newer and is in the view, or it was older and the view stays as it is.
+    UpToDate,
+    /// It is of another epoch: only a renewal can tell what is true now.
+    OtherEpoch,
+}
+
+/// The shared handle on the current [`View`]. Cloning it is cheap; all clones see the same view.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    view: Arc<watch::Sender<Arc<View>>>,
+    /// While a registration is under way: the events that arrived meanwhile. A core-only registry's reply may
+    /// have been written before them, so they are applied again on top of it. Bounded by the request's timeout.
+    meanwhile: Arc<Mutex<Option<Vec<Event>>>>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { view: Arc::new(watch::Sender::new(Arc::default())), meanwhile: Arc::default() }
+    }
+}
+
+impl Directory {
+    /// The view as it is now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Every later view; a slow receiver sees only the newest.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// [`View::pick`] on the current view.
+    pub fn pick<A: AsRef<str>>(
+        &self,
+        service: &str,
+        tried: &[A],
+        rng: &mut impl Rng,
+    ) -> Option<Arc<ServiceInfo>> {
+        self.view().pick(service, tried, rng)
+    }
+
+    /// From here to [`Directory::registered`], events are remembered.
+    pub(crate) fn registering(&self) {
+        *self.meanwhile() = Some(Vec::new());
+    }
+
+    /// The registration did not come through.
+    pub(crate) fn not_registered(&self) {
+        *self.meanwhile() = None;
+    }
+
+    /// Takes the reply to a registration: the whole truth at its revision.
+    pub(crate) fn registered(&self, lists: ServiceLists, revision: Option<Revision>) {
+        let meanwhile = self.meanwhile().take().unwrap_or_default();
+        self.change(|view| {
+            let same_epoch = view.revision.map(|r| r.epoch) == revision.map(|r| r.epoch);
+            if !same_epoch || revision.is_none() {
+                *view = View::default();
+            }
+            // Names that the reply leaves out are gone, but for those that a later push has told of.
+            view.services
+                .retain(|name, known| lists.0.contains_key(name) || is_older(revision, known.revision));
+            for (name, list) in lists.0 {
+                view.set(name, list, revision);
+            }
+            view.seen(revision);
+            if revision.is_none() {
+                meanwhile.into_iter().for_each(|event| view.apply(event, None));
+            }
+        });
+    }
+
+    /// Takes a push in `snapshot` mode.
+    pub(crate) fn snapshot(&self, snapshot: Snapshot) -> Applied {
+        self.stamped(snapshot.revision, |view| {
+            for (name, list) in snapshot.services.0 {
+                view.set(name, list, Some(snapshot.revision));
+            }
+        })
+    }
+
+    /// Takes a push in `event` mode.
+    pub(crate) fn event(&self, event: Event, revision: Option<Revision>) -> Applied {
+        if let Some(revision) = revision {
+            return self.stamped(revision, |view| view.apply(event, Some(revision)));
+        }
+        self.remember(&event);
+        self.change(|view| view.apply(event, None));
+        Applied::UpToDate
+    }
+
+    /// Remembers an event for the end of the registration that is under way; says whether there is one.
+    pub(crate) fn remember(&self, event: &Event) -> bool {
+        match self.meanwhile().as_mut() {
+            Some(events) => {
+                events.push(event.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn stamped(&self, revision: Revision, change: impl FnOnce(&mut View)) -> Applied {
+        if self.view.borrow().revision.map(|known| known.epoch) != Some(revision.epoch) {
+            return Applied::OtherEpoch;
+        }
+        self.change(|view| {
+            change(view);
+            view.seen(Some(revision));
+        });
+        Applied::UpToDate
+    }
+
+    /// Replaces the view by a changed copy, under the channel's own lock, so that no change is lost; wakes
+    /// subscribers only where something differs.
+    fn change(&self, change: impl FnOnce(&mut View)) {
+        self.view.send_if_modified(|current| {
+            let mut next = View::clone(current);
+            change(&mut next);
+            let woken = next.services != current.services;
+            *current = Arc::new(next);
+            woken
+        });
+    }
+
+    fn meanwhile(&self) -> MutexGuard<'_, Option<Vec<Event>>> {
+        self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View {
+    fn set(&mut self, name: String, list: Vec<ServiceInfo>, revision: Option<Revision>) {
+        let known = self.services.entry(name).or_default();
+        if is_older(revision, known.revision) {
+            return;
+        }
+        known.list = list.into_iter().map(Arc::new).collect();
+        known.revision = revision;
+    }
+
+    fn apply(&mut self, event: Event, revision: Option<Revision>) {
+        let (Event::Added(info) | Event::Removed(info)) = &event;
+        let known = self.services.entry(info.name.clone()).or_default();
+        if is_older(revision, known.revision) {
+            return;
+        }
+        match event {
+            Event::Added(info) => {
+                known.list.retain(|other| other.addr != info.addr);
+                known.list.push(Arc::new(info));
+            }
+            // An older start's removal, late, must not take the newer start with it.
+            Event::Removed(info) => {
+                let other_start = |known: &ServiceInfo| info.id.is_some() && known.id() != info.id();
+                known.list.retain(|other| other.addr != info.addr || other_start(other));
+            }
+        }
+        known.revision = revision;
+    }
+
+    fn seen(&mut self, revision: Option<Revision>) {
+        if !is_older(revision, self.revision) {
+            self.revision = revision;
+        }
+    }
+}
+
+/// Whether `new` is older than `known`. Both are of one epoch, or one of them has no stamp.
+fn is_older(new: Option<Revision>, known: Option<Revision>) -> bool {
+    matches!((new, known), (Some(new), Some(known)) if new.epoch == known.epoch && new.n < known.n)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! The two calls that a member makes to the registry. Replies are read in whole and bounded.
+
+use reqwest::{Method, StatusCode};
+
+use super::Inner;
+use crate::protocol::{HUB_REVISION, Revision, ServiceInfo, ServiceLists};
+
+/// Longest reply that is read, in bytes: 10,000 instances at some 400 bytes each, ten times over.
+const MAX_REPLY: usize = 40 << 20;
+
+/// Why a call to the registry failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The address to register under can't be told: the registry's name does not resolve yet, or no network
+    /// leads to it.
+    #[error("can't tell which address of this machine the registry can reach")]
+    Address(#[from] std::io::Error),
+    /// It did not answer, or not in time.
+    #[error("no answer")]
+    Http(#[from] reqwest::Error),
+    /// It answered, and refused.
+    #[error("refused with {status}: {detail}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// What it said, shortened.
+        detail: String,
+    },
+    /// Its answer is no map of lists.
+    #[error("the answer to a registration is no map of lists")]
+    Reply(#[source] serde_json::Error),
+    /// Its answer has no end.
+    #[error("the answer is longer than {MAX_REPLY} bytes")]
+    TooLong,
+}
+
+/// Registers or renews: the lists, and their revision where the registry stamps one.
+pub(super) async fn register(
+    member: &Inner,
+    info: &ServiceInfo,
+) -> Result<(ServiceLists, Option<Revision>), CallError> {
+    let mut reply = send(member, Method::POST, info).await?;
+    let stamp = reply.headers().get(HUB_REVISION).and_then(|value| value.to_str().ok());
+    let revision = stamp.and_then(|text| text.parse().ok());
+    let body = read(&mut reply).await?;
+    let text: &[u8] = if body.trim_ascii().is_empty() { b"null" } else { &body };
+    Ok((serde_json::from_slice(text).map_err(CallError::Reply)?, revision))
+}
+
+/// Deregisters this start of the member.
+pub(super) async fn deregister(member: &Inner, info: &ServiceInfo) -> Result<(), CallError> {
+    let mut reply = send(member, Method::DELETE, info).await?;
+    read(&mut reply).await.map(drop)
+}
+
+async fn send(member: &Inner, method: Method, info: &ServiceInfo) -> Result<reqwest::Response, CallError> {
+    let mut request = member.http.request(method, &member.url).json(info);
+    if let Some(token) = &member.config.token {
+        request = request.bearer_auth(token);
+    }
+    let mut reply = request.send().await?;
+    let status = reply.status();
+    if status.is_success() {
+        return Ok(reply);
+    }
+    let body = read(&mut reply).await.unwrap_or_default();
+    let detail = String::from_utf8_lossy(&body).chars().take(300).collect();
+    Err(CallError::Refused { status, detail })
+}
+
+async fn read(reply: &mut reqwest::Response) -> Result<Vec<u8>, CallError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await? {
+        if body.len() + chunk.len() > MAX_REPLY {
+            return Err(CallError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
