@@ -1,1 +1,27 @@
-//! x
+//! What every Hubspoke process boots with, so that the services hold only what is theirs:
+//!
+//! - [`boot()`]: the command line, signals and exit codes
+//! - [`config`]: defaults, file, environment; errors that name the file or variable
+//! - [`telemetry`]: tracing to stderr; [`metrics`]: what `/metrics` shows
+//! - [`service`]: a bound member of the platform: serve, join, drain
+//! - [`server`]: the accept loop; [`health`]: `/livez`, `/readyz`
+//! - [`problem`]: error replies (RFC 9457); [`json`]: lenient JSON bodies
+
+pub mod boot;
+pub mod config;
+pub mod health;
+pub mod json;
+pub mod metrics;
+pub mod problem;
+pub mod server;
+pub mod service;
+pub mod telemetry;
+
+pub use boot::{Shutdown, boot};
+pub use config::{Config, Process, Table};
+pub use health::Readiness;
+pub use json::Json;
+pub use metrics::Metrics;
+pub use problem::Problem;
+pub use server::Drain;
+pub use service::{BindError, RunError, Service};

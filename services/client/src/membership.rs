@@ -201,7 +201,8 @@ impl Member {
     /// the push that is on its way may come first.
     async fn spread(&self) {
         let most = Duration::from_millis(200).min(self.0.config.timing.renew);
-        tokio::time::sleep(rand::rng().random_range(Duration::ZERO..=most)).await;
+        let pause = rand::rng().random_range(Duration::ZERO..=most);
+        tokio::time::sleep(pause).await;
     }
 
     async fn silence(&self) {

@@ -1,0 +1,57 @@
+//! What `--check-config` prints: each value with where it came from.
+
+use figment::value::{Dict, Value};
+
+use super::layers::{ConfigError, Layers, Origin};
+
+/// The last parts of keys whose values are never shown.
+const SECRET: [&str; 3] = ["token", "password", "secret"];
+
+impl Layers {
+    /// One line for each value: key, value, origin. Secrets are not shown.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the layers can't be merged.
+    pub fn show(&self) -> Result<String, ConfigError> {
+        let mut lines = Vec::new();
+        self.walk("", &self.root()?, &mut lines);
+        let width = lines.iter().map(|(setting, _)| setting.chars().count()).max().unwrap_or(0);
+        Ok(lines.iter().map(|(setting, origin)| format!("{setting:width$}  # {origin}\n")).collect())
+    }
+
+    fn walk(&self, above: &str, dict: &Dict, lines: &mut Vec<(String, String)>) {
+        for (key, value) in dict {
+            let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+            match value {
+                Value::Dict(_, below) if !below.is_empty() => self.walk(&path, below, lines),
+                _ => {
+                    let origin = match self.origin(&path) {
+                        Origin::Default => "default".to_owned(),
+                        Origin::File(file) => file.display().to_string(),
+                        Origin::Variable(name) => name,
+                    };
+                    lines.push((format!("{path} = {}", shown(key, value)), origin));
+                }
+            }
+        }
+    }
+}
+
+fn shown(key: &str, value: &Value) -> String {
+    match value {
+        Value::Empty(..) => "(unset)".to_owned(),
+        _ if SECRET.contains(&key) => "[redacted]".to_owned(),
+        Value::Array(_, items) => {
+            let items: Vec<_> = items.iter().map(|item| shown("", item)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Dict(..) => "{}".to_owned(),
+        Value::String(_, text) => format!("{text:?}"),
+        Value::Char(_, char) => format!("{:?}", char.to_string()),
+        Value::Bool(_, bool) => bool.to_string(),
+        Value::Num(_, num) => {
+            let whole = num.to_u128().map(|n| n.to_string()).or_else(|| num.to_i128().map(|n| n.to_string()));
+            whole.or_else(|| num.to_f64().map(|n| n.to_string())).unwrap_or_default()
+        }
+    }
+}

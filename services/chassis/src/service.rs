@@ -1,0 +1,336 @@
+//! A bound service: its listeners, its membership, its health and metrics, and the order in which they start and
+//! stop. Start: bind, serve, register, ready. Stop: not ready, deregister, finish what is in flight.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Timing};
+use hub_client::protocol::{HUB_INSTANCE, ServiceInfo};
+use hub_client::{Directory, LoadCounters, LogClient, Member};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+use crate::config::{Common, ConfigError};
+use crate::health::Readiness;
+use crate::metrics::{self, Metrics, MetricsError};
+use crate::problem;
+use crate::server::{self, Drain};
+
+mod load;
+
+/// A request's body must make progress within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stopping member waits for the registry, which itself answers within 1 s.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The condition of readiness that membership sets.
+const REGISTRY: &str = "registry";
+/// The condition of readiness that shutdown sets.
+const STOPPING: &str = "stopping";
+
+/// Why a service can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is in use, not this machine's, or not allowed.
+    #[error("can't listen on {addr} ({key})")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The key that sets it.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The membership can't be prepared.
+    #[error(transparent)]
+    Member(#[from] NewMemberError),
+    /// The log client can't be made.
+    #[error("can't make an HTTP client")]
+    Client(#[from] reqwest::Error),
+    /// Metrics can't be set up.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+}
+
+/// Why a service ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// One of its tasks died.
+    #[error("a task of the service died")]
+    Task(#[from] tokio::task::JoinError),
+    /// A server ended by itself.
+    #[error("the server ended by itself")]
+    Ended,
+}
+
+/// A bound service that has not started to serve.
+pub struct Service {
+    grace: Duration,
+    id: String,
+    listener: TcpListener,
+    control: Option<TcpListener>,
+    addr: SocketAddr,
+    control_addr: Option<SocketAddr>,
+    member: Option<Member>,
+    log: LogClient,
+    load: LoadCounters,
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+impl Service {
+    /// Binds a member that wants to know the instances of the services in `requires`.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind(common: &Common, requires: &[&str]) -> Result<Self, BindError> {
+        Self::bind_with(
+            common,
+            ServiceInfo {
+                required_services: requires.iter().map(|&name| name.to_owned()).collect(),
+                ..ServiceInfo::default()
+            },
+        )
+        .await
+    }
+
+    /// [`Service::bind`] with more to register: `meta`, say. Name, id and addresses are set here.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind_with(common: &Common, info: ServiceInfo) -> Result<Self, BindError> {
+        let token = common.registry.read_token()?;
+        let mut service = Self::bind_alone(common).await?;
+        let info = ServiceInfo { name: common.name.clone(), id: Some(service.id.clone()), ..info };
+        let config = MemberConfig {
+            registry: common.registry.url.clone(),
+            token: token.map(|token| token.expose().to_owned()),
+            info: info.clone(),
+            advertise: service.advertise(common),
+            timing: Timing::default(),
+        };
+        let member = Member::new(config, service.load.clone())?;
+        service.log = LogClient::new(member.directory().clone(), &info)?;
+        service.readiness.unmet(REGISTRY, "not registered yet");
+        service.member = Some(member);
+        Ok(service)
+    }
+
+    /// Binds a service that is no member: the registry itself.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind_alone(common: &Common) -> Result<Self, BindError> {
+        let (listener, addr) = listen(common.listen, "listen").await?;
+        let (control, control_addr) = match common.control_listen {
+            Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
+            None => (None, None),
+        };
+        let id = format!("{}-{:08x}", common.name, rand::random::<u32>());
+        let metrics = Metrics::new(&common.name, &id)?;
+        let sender =
+            ServiceInfo { name: common.name.clone(), id: Some(id.clone()), ..ServiceInfo::default() };
+        Ok(Self {
+            grace: common.shutdown_grace,
+            id,
+            listener,
+            control,
+            addr,
+            control_addr,
+            member: None,
+            log: LogClient::new(Directory::default(), &sender)?,
+            load: LoadCounters::default(),
+            readiness: Readiness::default(),
+            metrics,
+        })
+    }
+
+    fn advertise(&self, common: &Common) -> Advertise {
+        let control_port = self.control_addr.map(|addr| addr.port());
+        match &common.advertise {
+            Some(addr) => {
+                let host = addr.rsplit_once(':').map_or(addr.as_str(), |(host, _)| host);
+                let control_addr = control_port.map(|port| format!("{host}:{port}"));
+                Advertise::Fixed { addr: addr.clone(), control_addr }
+            }
+            None if self.addr.ip().is_unspecified() => {
+                Advertise::Local { port: self.addr.port(), control_port }
+            }
+            None => Advertise::Fixed {
+                addr: self.addr.to_string(),
+                control_addr: self.control_addr.map(|addr| addr.to_string()),
+            },
+        }
+    }
+
+    /// The bound address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The bound address of the control routes.
+    pub fn control_addr(&self) -> SocketAddr {
+        self.control_addr.unwrap_or(self.addr)
+    }
+
+    /// The `Id` of this start of the service.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The instances of the required services; empty for ever where the service is no member.
+    pub fn directory(&self) -> Directory {
+        self.member.as_ref().map(|member| member.directory().clone()).unwrap_or_default()
+    }
+
+    /// Sends entries to the log service, which must be among the required ones.
+    pub fn log(&self) -> LogClient {
+        self.log.clone()
+    }
+
+    /// Conditions of readiness.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// The service's metrics.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// What the heartbeat says; only a service with a server of its own has to count.
+    pub fn load(&self) -> LoadCounters {
+        self.load.clone()
+    }
+
+    /// Serves `routes`, takes part in the platform until `shutdown` is done, then stops in order.
+    ///
+    /// # Errors
+    /// [`RunError`] where it ends before it was asked to.
+    pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let routes = routes.layer(from_fn_with_state(self.load.clone(), load::count));
+        let own_control = self.control.is_none().then(|| self.control_routes());
+        let app = self.layers(routes.merge(own_control.unwrap_or_default()));
+        self.run_with(shutdown, |listener, drain| server::serve(listener, app, drain)).await
+    }
+
+    /// [`Service::run`] with a public server of the service's own; `control_listen` must be set. The server must
+    /// return when it has drained: at most [`Drain::grace`] after [`Drain::begun`].
+    ///
+    /// # Errors
+    /// [`RunError`] where it ends before it was asked to.
+    pub async fn run_with<F, Fut>(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        public: F,
+    ) -> Result<(), RunError>
+    where
+        F: FnOnce(TcpListener, Drain) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (begin_drain, draining) = watch::channel(false);
+        let drain = Drain::new(draining, self.grace);
+        let control_app = self.layers(self.control_routes());
+        let mut servers = tokio::task::JoinSet::new();
+        servers.spawn(public(self.listener, drain.clone()));
+        if let Some(control) = self.control.take() {
+            servers.spawn(server::serve(control, control_app, drain));
+        }
+        let (stop_member, stopped) = watch::channel(false);
+        let mut membership = tokio::task::JoinSet::new();
+        if let Some(member) = self.member.clone() {
+            let readiness = self.readiness.clone();
+            let joined = member.clone();
+            membership.spawn(async move {
+                if joined.joined().wait_for(|joined| *joined).await.is_ok() {
+                    readiness.met(REGISTRY);
+                }
+                std::future::pending::<()>().await
+            });
+            membership.spawn(async move {
+                let mut stopped = stopped;
+                member.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+            });
+        }
+        tokio::select! {
+            () = shutdown => {}
+            ended = servers.join_next() => {
+                return Err(ended.and_then(Result::err).map_or(RunError::Ended, RunError::Task));
+            }
+            Some(ended) = membership.join_next() => {
+                return Err(ended.err().map_or(RunError::Ended, RunError::Task));
+            }
+        }
+        self.readiness.unmet(STOPPING, "shutting down");
+        self.load.drain();
+        stop_member.send_replace(true);
+        if let Some(member) = &self.member {
+            leave(member, membership).await;
+        }
+        begin_drain.send_replace(true);
+        while let Some(ended) = servers.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// What the registry, the orchestrator and operators ask for.
+    fn control_routes(&self) -> Router {
+        let member = self.member.as_ref().map(Member::routes).unwrap_or_default();
+        self.readiness.routes().merge(self.metrics.routes()).merge(member)
+    }
+
+    /// What every reply goes through, outermost last.
+    fn layers(&self, app: Router) -> Router {
+        let id: Arc<str> = self.id.as_str().into();
+        app.layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+            .route_layer(from_fn_with_state(self.metrics.clone(), metrics::record))
+            .layer(CatchPanicLayer::custom(problem::panicked))
+            .layer(from_fn(problem::rejections))
+            .layer(axum::middleware::map_response(move |response| named(id.clone(), response)))
+    }
+}
+
+/// Says who served the reply, where it does not say so already.
+async fn named(id: Arc<str>, mut response: Response) -> Response {
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().entry(HUB_INSTANCE).or_insert(value);
+    }
+    response
+}
+
+/// Lets the call that is under way end, then deregisters.
+async fn leave(member: &Member, mut membership: tokio::task::JoinSet<()>) {
+    let left = tokio::time::timeout(DEREGISTER_TIMEOUT, async {
+        membership.join_next().await;
+        if *member.joined().borrow() { member.deregister().await } else { Ok(()) }
+    });
+    let result: Result<Result<(), CallError>, _> = left.await;
+    match result {
+        Ok(Ok(())) => tracing::debug!("deregistered"),
+        Ok(Err(error)) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "can't deregister; the registry will notice by heartbeat"
+        ),
+        Err(_) => tracing::warn!("the registry did not answer the deregistration in time"),
+    }
+}
+
+async fn listen(addr: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |source| BindError::Listen { addr, key, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
