@@ -1,0 +1,120 @@
+"""Running cases and saying how they went; running commands; waiting for conditions."""
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+WORK = ROOT / "target" / "deploy"
+
+
+class Failed(Exception):
+    """What a case expected did not hold; the text says what."""
+
+
+class Skipped(Exception):
+    """The case can't run on this machine; the text says why."""
+
+
+def check(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+def say(text):
+    print(f"    {text}", flush=True)
+
+
+class Report:
+    """Runs cases, prints a line for each, counts."""
+
+    def __init__(self, only=""):
+        self.only = only
+        self.passed = self.failed = self.skipped = 0
+        self.failures = []
+
+    def case(self, name, function, *args, always=False):
+        """True where the case passed. One that `-k` leaves out is not counted."""
+        if self.only and self.only not in name and not always:
+            return False
+        started = time.monotonic()
+        try:
+            function(*args)
+        except Skipped as why:
+            self.skipped += 1
+            print(f"skip   {name}: {why}", flush=True)
+            return False
+        except (Failed, TimeoutError) as why:
+            self._failed(name, str(why))
+            return False
+        except Exception as error:  # a bug of the test, or a tool that is not there: a failure as well
+            traceback.print_exc()
+            self._failed(name, repr(error))
+            return False
+        self.passed += 1
+        print(f"ok     {name} ({time.monotonic() - started:.1f} s)", flush=True)
+        return True
+
+    def _failed(self, name, why):
+        self.failed += 1
+        self.failures.append(name)
+        print(f"FAILED {name}: {why}", flush=True)
+
+    def close(self):
+        for name in self.failures:
+            print(f"failed: {name}")
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
+        # Nothing run is no success.
+        return 1 if self.failed or not self.passed else 0
+
+
+def run(*command, timeout=120, may_fail=False, env=None, quiet=True):
+    """Output of a command, stdout and stderr together; Failed where it exits other than 0."""
+    command = [str(part) for part in command]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if quiet else None,
+        stderr=subprocess.STDOUT if quiet else None,
+        timeout=timeout,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 and not may_fail:
+        tail = "\n".join((done.stdout or "").strip().splitlines()[-15:])
+        raise Failed(f"{' '.join(command)} exited {done.returncode}\n{tail}")
+    return done.stdout or ""
+
+
+def wait_for(what, condition, seconds=60, every=0.25):
+    """The first true value of `condition`, or TimeoutError with what it said last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = None
+        try:
+            value = condition()
+            last = repr(value)
+        except (OSError, ValueError, KeyError) as error:
+            last = repr(error)
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s (last: {last})")
+        time.sleep(every)
+
+
+def tools(*requirements):
+    """The folder of programs of a virtual environment that holds the given packages."""
+    folder = WORK / "venv"
+    stamp = folder / "requirements"
+    wanted = "\n".join(requirements)
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        run(sys.executable, "-m", "venv", folder)
+        run(folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *requirements, timeout=300)
+        stamp.write_text(wanted)
+    return folder / "bin"

