@@ -1,0 +1,63 @@
+//! Reading lines back: the head without parsing, the rest where a reader needs it. Pure.
+//!
+//! The file may hold anything (an operator's edit, a block that a power cut left empty), so every function here
+//! says `None` of a line that is not an entry, and readers skip it.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+const TS_START: usize = b"{\"ts\":\"".len();
+const TS_LEN: usize = 27;
+const SEQ: &[u8] = b"\",\"seq\":";
+
+/// The first two keys of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    /// RFC 3339; text order is time order.
+    pub(crate) ts: &'a [u8],
+    pub(crate) seq: u64,
+}
+
+/// Reads the head of a line; the line's end need not be there.
+pub(crate) fn head(line: &[u8]) -> Option<Head<'_>> {
+    let rest = line.strip_prefix(b"{\"ts\":\"")?;
+    let ts = rest.get(..TS_LEN)?;
+    let digits = line.get(TS_START + TS_LEN..)?.strip_prefix(SEQ)?;
+    let len = digits.iter().position(|b| !b.is_ascii_digit())?;
+    let seq = std::str::from_utf8(&digits[..len]).ok()?.parse().ok()?;
+    Some(Head { ts, seq })
+}
+
+/// What readers want to know of an entry.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Line<'a> {
+    #[serde(borrow)]
+    pub(crate) instance: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) source: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) trace_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) level: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) key: Option<Cow<'a, str>>,
+    /// This entry's place in a batch with a key, from 0.
+    #[serde(default)]
+    pub(crate) part: u64,
+    /// How many entries the batch has.
+    #[serde(default = "one")]
+    pub(crate) of: u64,
+    #[serde(borrow)]
+    pub(crate) msg: Cow<'a, str>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// Parses a line, with or without its newline.
+pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
+    head(line)?;
+    serde_json::from_slice(line).ok()
+}

@@ -1,0 +1,94 @@
+use proptest::prelude::*;
+
+use super::line::{head, parse};
+use super::*;
+
+fn render(batch: &Batch, first_seq: u64) -> Vec<u8> {
+    let instance = instance_field("log-1");
+    let mut out = Vec::new();
+    batch.render(
+        &mut out,
+        &Stamp::new("2026-11-23T08:07:11.1234567Z".parse().unwrap(), &instance),
+        first_seq,
+    );
+    out
+}
+
+#[test]
+fn a_line_has_its_keys_in_order_and_the_text_as_sent() {
+    let origin = Origin {
+        source: Some("visit"),
+        source_id: Some("visit-9"),
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+        level: Some(Level::Warn),
+    };
+    let mut batch = Batch::new(Some("k\"1".to_owned()));
+    batch.push(&origin, "two\nlines \u{1b}[31m ü".as_bytes(), Some("{\"a\":\n1}"));
+    batch.push(&Origin::default(), b"x", None);
+    let text = String::from_utf8(render(&batch, 7)).unwrap();
+    assert_eq!(
+        text,
+        concat!(
+            r#"{"ts":"2026-11-23T08:07:11.123456Z","seq":7,"instance":"log-1","key":"k\"1","part":0,"of":2,"#,
+            r#""source":"visit","source_id":"visit-9","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","#,
+            r#""level":"warn","msg":"two\nlines \u001b[31m ü","fields":{"a": 1}}"#,
+            "\n",
+            r#"{"ts":"2026-11-23T08:07:11.123456Z","seq":8,"instance":"log-1","key":"k\"1","part":1,"of":2,"msg":"x"}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn levels_read_in_any_case_and_by_other_names() {
+    assert_eq!("WARNING".parse(), Ok(Level::Warn));
+    assert_eq!("Error".parse(), Ok(Level::Error));
+    assert_eq!("fatal".parse(), Ok(Level::Error));
+    assert!("loud".parse::<Level>().is_err());
+    assert!(Level::Warn > Level::Info);
+}
+
+#[test]
+fn heads_of_foreign_lines_are_none() {
+    for line in [
+        "",
+        "{}",
+        "hello",
+        "{\"ts\":\"2026\",\"seq\":1}",
+        "{\"ts\":\"2026-11-23T08:07:11.123456Z\",\"seq\":x,",
+    ] {
+        assert_eq!(head(line.as_bytes()), None, "{line}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_survive_and_stay_one_line(msg in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let lines = render(&Batch::one(&Origin::default(), &msg, None), 3);
+        prop_assert_eq!(lines.iter().filter(|b| **b == b'\n').count(), 1);
+        prop_assert_eq!(head(&lines).unwrap().seq, 3);
+        let value: serde_json::Value = serde_json::from_slice(&lines).unwrap();
+        let kept = match value.get("msg_base64") {
+            Some(exact) => STANDARD.decode(exact.as_str().unwrap()).unwrap(),
+            None => value["msg"].as_str().unwrap().as_bytes().to_vec(),
+        };
+        prop_assert_eq!(kept, msg);
+    }
+
+    #[test]
+    fn any_text_is_read_back_as_sent(msg in any::<String>(), source in "[a-z]{1,9}", key in any::<String>()) {
+        let origin = Origin { source: Some(&source), ..Origin::default() };
+        let lines = render(&Batch::one(&origin, msg.as_bytes(), Some(key.clone())), 1);
+        let line = parse(&lines).unwrap();
+        prop_assert_eq!(&*line.msg, msg);
+        prop_assert_eq!(line.source.as_deref(), Some(source.as_str()));
+        prop_assert_eq!(line.key.as_deref(), Some(key.as_str()));
+    }
+
+    #[test]
+    fn a_torn_head_is_never_misread(cut in 0_usize..60) {
+        let lines = render(&Batch::one(&Origin::default(), b"x", None), 123_456);
+        let torn = &lines[..cut.min(lines.len() - 1)];
+        prop_assert!(head(torn).is_none_or(|head| head.seq == 123_456));
+    }
+}

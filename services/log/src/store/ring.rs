@@ -1,0 +1,114 @@
+//! The last committed lines in memory, for those who follow the log.
+//!
+//! Bounded by bytes, so a follower who is slow misses lines (and learns how many from the numbers) but never slows
+//! the writer. Kept only while somebody follows.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// Lines that were committed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) lines: Bytes,
+}
+
+pub(crate) struct Ring {
+    state: Mutex<State>,
+    followers: AtomicUsize,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+}
+
+/// Keeps the ring filled while it lives.
+pub(crate) struct Follower(Arc<Ring>);
+
+impl Ring {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), followers: AtomicUsize::new(0), limit }
+    }
+
+    /// Called by the writer, in the order of the numbers.
+    pub(crate) fn push(&self, first: u64, last: u64, lines: &[u8]) {
+        if self.followers.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let chunk = Chunk { first, last, lines: Bytes::copy_from_slice(lines) };
+        let mut state = self.lock();
+        state.bytes += chunk.lines.len();
+        state.chunks.push_back(chunk);
+        // The newest stays, however large.
+        while state.bytes > self.limit && state.chunks.len() > 1 {
+            if let Some(oldest) = state.chunks.pop_front() {
+                state.bytes -= oldest.lines.len();
+            }
+        }
+    }
+
+    pub(crate) fn follow(self: &Arc<Self>) -> Follower {
+        self.followers.fetch_add(1, Ordering::AcqRel);
+        Follower(Arc::clone(self))
+    }
+
+    /// Number of those who follow.
+    pub(crate) fn followers(&self) -> usize {
+        self.followers.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower {
+    /// The chunks that hold `next` and later entries. The first may start before `next`, or after it where what
+    /// lay between is gone.
+    pub(crate) fn since(&self, next: u64) -> Vec<Chunk> {
+        let state = self.0.lock();
+        let from = state.chunks.partition_point(|chunk| chunk.last < next);
+        state.chunks.range(from..).cloned().collect()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if self.0.followers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut state = self.0.lock();
+            // Somebody may have come meanwhile: then they miss what was there, and can read it from the file.
+            *state = State::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_follower_misses_the_oldest_and_nobody_costs_nothing() {
+        let ring = Arc::new(Ring::new(10));
+        ring.push(1, 1, b"unseen");
+        let follower = ring.follow();
+        assert_eq!(follower.since(1), []);
+        ring.push(2, 3, b"2\n3\n");
+        ring.push(4, 4, b"4\n");
+        let firsts = |next| follower.since(next).iter().map(|chunk| chunk.first).collect::<Vec<_>>();
+        assert_eq!(firsts(1), [2, 4]);
+        assert_eq!(firsts(3), [2, 4]);
+        assert_eq!(firsts(4), [4]);
+        assert!(firsts(5).is_empty());
+        ring.push(5, 5, b"0123456789");
+        assert_eq!(firsts(3), [5]);
+        drop(follower);
+        assert!(ring.lock().chunks.is_empty());
+    }
+}

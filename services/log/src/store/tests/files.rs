@@ -1,0 +1,96 @@
+//! Rotation, retention, compression, and files that others move.
+
+use super::*;
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn rotation_loses_nothing_and_numbers_go_on_across_files_and_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { rotate_bytes: Some(2_000), ..Limits::default() };
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+        for n in 0..50 {
+            expected.push(format!("{round}-{n}"));
+            append(&store, text(&format!("{round}-{n}"))).await.unwrap();
+        }
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        assert_eq!(entries(&store), numbered(&expected));
+    }
+    assert!(names(dir.path()).len() > 5, "{:?}", names(dir.path()));
+}
+
+#[tokio::test]
+async fn retention_by_total_drops_the_oldest_while_entries_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { rotate_bytes: Some(2_000), retain_bytes: Some(6_000), ..Limits::default() };
+    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    for n in 0..500 {
+        append(&store, text(&n.to_string())).await.unwrap();
+    }
+    until("the oldest are dropped", || store.stored_bytes() <= 6_000).await;
+    let left = entries(&store);
+    assert_eq!(left.last().unwrap(), &(500, "499".to_owned()));
+    assert!(left.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "what is left has no gap");
+}
+
+#[tokio::test]
+async fn an_idle_file_is_closed_and_dropped_by_age_but_the_last_number_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let age = Some(Duration::from_millis(1));
+    let limits = Limits { rotate_age: age, retain_age: age, ..Limits::default() };
+    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    append(&store, text("one")).await.unwrap();
+    until("it is closed", || fs::metadata(dir.path().join("services.log")).unwrap().len() == 0).await;
+    drop(store);
+    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-b").unwrap();
+    assert_eq!(append(&store, text("two")).await.unwrap().first, 2);
+    assert_eq!(store.instance(), "log-a");
+}
+
+#[tokio::test]
+async fn closed_segments_are_compressed_and_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { rotate_bytes: Some(2_000), compress: true, ..Limits::default() };
+    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    for n in 0..40 {
+        append(&store, text(&n.to_string())).await.unwrap();
+    }
+    let all: Vec<_> = (0..40).map(|n| n.to_string()).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    until("all are compressed", || {
+        assert_eq!(entries(&store), numbered(&all));
+        let closed = store.snapshot().closed;
+        !closed.is_empty() && closed.iter().all(Segment::compressed)
+    })
+    .await;
+    drop(store);
+    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    assert_eq!(append(&store, text("next")).await.unwrap().first, 41);
+}
+
+#[tokio::test]
+async fn a_file_that_was_moved_away_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("services.log");
+    let store = Store::open(options(dir.path()), "log-a").unwrap();
+    append(&store, text("one")).await.unwrap();
+    fs::rename(&file, dir.path().join("elsewhere")).unwrap();
+    until("the file is back", || file.exists()).await;
+    assert_eq!(append(&store, text("two")).await.unwrap().first, 2);
+    assert!(fs::read_to_string(&file).unwrap().contains("two"));
+}

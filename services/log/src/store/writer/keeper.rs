@@ -1,0 +1,154 @@
+//! What happens to whole files: rotation, retention, compression, and noticing that the file is gone.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use super::super::compress::compress;
+use super::super::recover::{self, Current};
+use super::super::segment::{Names, Segment, expired};
+use super::super::{Limits, Shared};
+
+/// How long to go on with a file that could not be rotated before trying again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+pub(in super::super) struct Keeper {
+    names: Names,
+    limits: Limits,
+    /// The path as configured, for messages.
+    file: PathBuf,
+    not_before: Option<Instant>,
+    compressing: Option<Compressing>,
+    /// Held while the process lives.
+    _lock: File,
+}
+
+/// The thread that compresses one segment; ends early when dropped.
+struct Compressing {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    pub(in super::super) fn new(names: Names, limits: Limits, lock: File) -> Self {
+        let file = names.current();
+        Self { names, limits, file, not_before: None, compressing: None, _lock: lock }
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether a file of `len` bytes is to be closed.
+    pub(super) fn full(&self, len: u64) -> bool {
+        len > 0 && self.limits.rotate_bytes.is_some_and(|max| len >= max) && self.may_rotate()
+    }
+
+    /// Whether a file whose first entry came at `first` is to be closed.
+    pub(super) fn old(&self, first: Option<Timestamp>, now: Timestamp) -> bool {
+        let age = first.and_then(|first| Duration::try_from(now.duration_since(first)).ok());
+        age.zip(self.limits.rotate_age).is_some_and(|(age, max)| age >= max) && self.may_rotate()
+    }
+
+    /// Puts rotation off: trying again with every group would only make things slower.
+    pub(super) fn postpone(&mut self) {
+        self.not_before = Some(Instant::now() + AGAIN);
+    }
+
+    fn may_rotate(&self) -> bool {
+        self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// Closes the file being written, which starts with entry `first_seq`, and makes an empty one.
+    pub(super) fn rotate(
+        &mut self,
+        first_seq: u64,
+        len: u64,
+        now: Timestamp,
+    ) -> io::Result<(Segment, Current)> {
+        self.not_before = None;
+        // Made first: where there is no room for it, nothing has happened yet.
+        let next = recover::create_next(&self.names)?;
+        let path = self.names.closed(first_seq, now);
+        std::fs::rename(&self.file, &path)?;
+        std::fs::rename(self.names.next(), &self.file)?;
+        File::open(self.names.dir())?.sync_all()?;
+        Ok((Segment { first_seq, path, bytes: len, modified: SystemTime::now() }, next))
+    }
+
+    /// A new file, where the name no longer leads to `current`: an operator moved or removed it.
+    pub(super) fn lost_file(&self, current: &File) -> Option<Current> {
+        let open = current.metadata().ok()?;
+        match std::fs::metadata(&self.file) {
+            Ok(named) if (named.dev(), named.ino()) == (open.dev(), open.ino()) => None,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => None,
+            // Taken up like a file found at start.
+            _ => recover::open_current(&self.file).ok().map(|(current, _)| current),
+        }
+    }
+
+    /// Drops what is too old or too much, and compresses what is left.
+    pub(super) fn tidy(&mut self, shared: &Arc<Shared>, current: u64) {
+        let closed = shared.closed_segments();
+        let limits = &self.limits;
+        let drop = expired(&closed, current, SystemTime::now(), limits.retain_age, limits.retain_bytes);
+        for segment in &closed[..drop] {
+            match std::fs::remove_file(&segment.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(segment = %segment.path.display(), %error, "an old segment can't be removed");
+                    break;
+                }
+                _ => {
+                    tracing::info!(segment = %segment.path.display(), bytes = segment.bytes, "old segment removed");
+                    shared.dropped(segment.first_seq);
+                }
+            }
+        }
+        if self.limits.compress && !self.compressing.as_ref().is_some_and(Compressing::busy) {
+            let next = closed.into_iter().skip(drop).find(|segment| !segment.compressed());
+            self.compressing = next.and_then(|segment| Compressing::start(segment, Arc::clone(shared)));
+        }
+    }
+}
+
+impl Compressing {
+    fn start(segment: Segment, shared: Arc<Shared>) -> Option<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let work = move || match compress(&segment, &stopped) {
+            Ok(Some(small)) => shared.compressed(small),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(segment = %segment.path.display(), %error, "a segment can't be compressed");
+                // So that it does not begin again every second.
+                std::thread::park_timeout(AGAIN);
+            }
+        };
+        let thread = std::thread::Builder::new().name("log-compress".to_owned()).spawn(work);
+        let thread =
+            thread.inspect_err(|error| tracing::error!(%error, "no thread to compress with")).ok()?;
+        Some(Self { stop, thread: Some(thread) })
+    }
+
+    fn busy(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Compressing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // Its failures are told where they happen; a panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
