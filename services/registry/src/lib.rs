@@ -1,1 +1,3 @@
-//! x
+//! The registry: who is there, who is alive, who must be told.
+
+pub mod catalog;

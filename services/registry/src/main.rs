@@ -1,1 +1,3 @@
+//! The registry's process: wiring only.
+
 fn main() {}

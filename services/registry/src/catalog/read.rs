@@ -1,0 +1,161 @@
+//! What others may read of the catalogue: lists for replies and pushes, the dependents of a service, the view.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hub_client::protocol::{EVERY_SERVICE, ServiceInfo};
+
+use super::instance::Doubt;
+use super::{Catalog, Instance, Key, List, Saved, Time};
+
+/// Self-protection as people are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protecting {
+    /// Whether it may hold back removals.
+    pub enabled: bool,
+    /// Until when it does; `None` where it does not.
+    pub until: Option<Time>,
+    /// Instances whose removal is held back.
+    pub held_back: usize,
+}
+
+impl Catalog {
+    /// The newest change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Instances in it.
+    pub fn len(&self) -> usize {
+        self.instances
+    }
+
+    /// Whether it holds no instance.
+    pub fn is_empty(&self) -> bool {
+        self.instances == 0
+    }
+
+    /// Services that are known: they have instances, had some of late, or are required.
+    pub fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Instances whose last heartbeat failed.
+    pub fn failing(&self) -> usize {
+        self.failing
+    }
+
+    /// The list of one service; empty, of revision 0, where it is not known.
+    pub fn list(&mut self, name: &str) -> Arc<List> {
+        self.services.get_mut(name).map(super::Service::list).unwrap_or_default()
+    }
+
+    /// The lists of everything that a member requires, by name. `*` stands for every service that is known.
+    pub fn lists(&mut self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<List>)> {
+        self.lists_since(info, None)
+    }
+
+    /// Those lists that have changed since a revision.
+    pub fn changed_lists(&mut self, info: &ServiceInfo, since: u64) -> Vec<(Arc<str>, Arc<List>)> {
+        self.lists_since(info, Some(since))
+    }
+
+    fn lists_since(&mut self, info: &ServiceInfo, since: Option<u64>) -> Vec<(Arc<str>, Arc<List>)> {
+        let is_due = |revision: u64| since.is_none_or(|since| revision > since);
+        if info.required_services.iter().any(|name| name == EVERY_SERVICE) {
+            // A name that is only required, and never had an instance, is no service that there is.
+            let all = self.services.iter_mut().filter(|(_, service)| service.list_revision > 0);
+            let all = all.filter(|(_, service)| is_due(service.list_revision));
+            let mut all: Vec<_> = all.map(|(name, service)| (name.clone(), service.list())).collect();
+            all.sort_by(|a, b| a.0.cmp(&b.0));
+            return all;
+        }
+        let mut lists = Vec::with_capacity(info.required_services.len());
+        for name in &info.required_services {
+            let list = self.list(name);
+            if is_due(list.revision()) {
+                lists.push((Arc::from(name.as_str()), list));
+            }
+        }
+        lists
+    }
+
+    /// The newest change of any list that a member requires.
+    pub fn newest_for(&self, info: &ServiceInfo) -> u64 {
+        let of = |name: &String| {
+            if name == EVERY_SERVICE {
+                return self.newest_list;
+            }
+            self.services.get(name.as_str()).map_or(0, |service| service.list_revision)
+        };
+        info.required_services.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Who must be told of a change of a service's list.
+    pub fn dependents(&self, name: &str) -> Vec<Key> {
+        let by_name = self.services.get(name).into_iter().flat_map(|service| &service.dependents);
+        let named = by_name.filter(|key| !self.everywhere.contains(key));
+        named.chain(&self.everywhere).cloned().collect()
+    }
+
+    /// The start that is registered, and what it registered.
+    pub fn registered(&self, key: &Key) -> Option<(u64, Arc<ServiceInfo>)> {
+        self.get(key).map(|instance| (instance.start, instance.info.clone()))
+    }
+
+    /// The instance of a service with that address or that `Id`.
+    pub fn find(&self, name: &str, addr_or_id: &str) -> Option<Key> {
+        let service = self.services.get(name)?;
+        let by_id = || service.instances.iter().find(|(_, instance)| instance.info.id() == addr_or_id);
+        let (addr, _) = service.instances.get_key_value(addr_or_id).or_else(by_id)?;
+        let (name, _) = self.services.get_key_value(name)?;
+        Some(Key { name: name.clone(), addr: addr.clone() })
+    }
+
+    /// Every known service with its instances and those removed of late, all sorted by address. Cloning an
+    /// instance is cheap, so that the caller can render them when it no longer holds the catalogue.
+    pub fn snapshot(
+        &self,
+        now: Time,
+        wanted: impl Fn(&str) -> bool,
+    ) -> BTreeMap<Arc<str>, Vec<(Instance, bool)>> {
+        let known = self.services.iter().filter(|(name, _)| wanted(name));
+        let mut all: BTreeMap<_, Vec<_>> = known
+            .map(|(name, service)| {
+                let live = service.instances.values().map(|instance| (instance.clone(), false));
+                (name.clone(), live.collect())
+            })
+            .collect();
+        let fresh = self.removed.iter().filter(|removed| now.since(removed.at) < self.policy.removed_for);
+        for removed in fresh {
+            if let Some(list) = all.get_mut(&removed.key.name) {
+                list.push((removed.instance.clone(), true));
+            }
+        }
+        for list in all.values_mut() {
+            list.sort_by(|(a, _), (b, _)| a.info.addr.cmp(&b.info.addr));
+        }
+        all
+    }
+
+    /// What a snapshot file must hold.
+    pub fn saved(&self) -> Vec<Saved> {
+        let all = self.services.values().flat_map(|service| service.instances.values());
+        let save = |instance: &Instance| Saved {
+            info: ServiceInfo::clone(&instance.info),
+            registered: instance.registered,
+            drained: instance.drained,
+        };
+        all.map(save).collect()
+    }
+
+    /// Self-protection as it stands.
+    pub fn protecting(&self, now: Time) -> Protecting {
+        let until = self.protection.until(now);
+        let enabled = self.protection.enabled();
+        let held = |instance: &&Instance| instance.doubt == Some(Doubt::HeldBack);
+        let all = self.services.values().flat_map(|service| service.instances.values());
+        let held_back = if self.failing == 0 { 0 } else { all.filter(held).count() };
+        Protecting { enabled, until, held_back }
+    }
+}

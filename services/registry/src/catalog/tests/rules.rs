@@ -1,0 +1,283 @@
+//! One rule each.
+
+use super::*;
+
+fn seconds(s: i64) -> Time {
+    Time::from_millis(s * 1000)
+}
+
+struct Run {
+    catalog: Catalog,
+    now: Time,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { catalog: Catalog::new(policy()), now: seconds(0) }
+    }
+
+    fn apply(&mut self, event: Event) -> Applied {
+        self.catalog.apply(self.now, event).unwrap()
+    }
+
+    fn register(&mut self, name: u8, addr: u8, id: u8) -> Applied {
+        self.apply(Event::Register(info(name, addr, Some(id), &[])))
+    }
+
+    fn beat(&mut self, key: &Key, a: Answer) -> Applied {
+        let start = self.catalog.registered(key).map_or(0, |(start, _)| start);
+        self.apply(Event::Heartbeat { key: key.clone(), start, answer: answer(a) })
+    }
+
+    /// Three failed attempts, a second apart.
+    fn die(&mut self, key: &Key) -> Applied {
+        for _ in 0..2 {
+            self.beat(key, Answer::None);
+            self.now = self.now + Duration::from_secs(1);
+        }
+        self.beat(key, Answer::None)
+    }
+
+    fn state(&self, key: &Key) -> Option<InstanceState> {
+        self.catalog.get(key).map(Instance::state)
+    }
+
+    fn reasons(&self, key: &Key) -> Vec<ReasonKind> {
+        let all = self.catalog.snapshot(self.now, |_| true);
+        let mut list = all.get(&key.name).into_iter().flatten();
+        let found = list.rfind(|(instance, _)| instance.info.addr == *key.addr);
+        found.map(|(i, _)| i.reasons.iter().map(|reason| reason.kind).collect()).unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_renewal_changes_nothing_and_wakes_nobody() {
+    let mut run = Run::new();
+    assert_eq!(run.register(0, 0, 1).outcome, Outcome::Changed);
+    let revision = run.catalog.revision();
+    let again = run.register(0, 0, 1);
+    assert_eq!(again.outcome, Outcome::Unchanged);
+    assert!(matches!(again.effects[..], [Effect::Joined(_)]));
+    assert_eq!(run.catalog.revision(), revision);
+}
+
+#[test]
+fn another_start_replaces_and_the_older_can_no_longer_deregister() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    run.register(0, 0, 2);
+    assert_eq!(run.catalog.len(), 1);
+    let late = Event::Deregister { key: key(0, 0), id: Some("id-1".into()), by: By::Itself };
+    assert!(matches!(run.catalog.apply(run.now, late), Err(Refusal::OlderStart { .. })));
+    assert_eq!(run.catalog.len(), 1);
+    assert_eq!(run.reasons(&key(0, 0)), [ReasonKind::Registered, ReasonKind::Replaced]);
+}
+
+#[test]
+fn three_missed_heartbeats_remove_and_the_reason_stays_for_a_while() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    run.die(&key(0, 0));
+    assert!(run.catalog.is_empty());
+    let expected = [ReasonKind::Registered, ReasonKind::MissedHeartbeat, ReasonKind::Removed];
+    assert_eq!(run.reasons(&key(0, 0)), expected);
+    run.now = run.now + policy().removed_for;
+    assert_eq!(run.reasons(&key(0, 0)), []);
+}
+
+#[test]
+fn one_answer_forgives_missed_heartbeats() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    for _ in 0..5 {
+        run.beat(&key(0, 0), Answer::None);
+        run.beat(&key(0, 0), Answer::None);
+        run.beat(&key(0, 0), Answer::Plain);
+    }
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+}
+
+#[test]
+fn few_failures_among_many_are_not_held_back() {
+    let mut run = Run::new();
+    for addr in 0..20 {
+        run.register(0, addr, 1);
+    }
+    for addr in 0..4 {
+        run.die(&key(0, addr));
+    }
+    assert_eq!(run.catalog.len(), 16);
+}
+
+/// All of them miss at once; the clock goes on as it would for attempts that are spread over an interval.
+fn most_die(run: &mut Run, count: u8) {
+    for addr in 0..count {
+        run.beat(&key(0, addr), Answer::None);
+    }
+    run.now = run.now + Duration::from_secs(2);
+    for _ in 0..2 {
+        for addr in 0..count {
+            run.beat(&key(0, addr), Answer::None);
+        }
+    }
+}
+
+#[test]
+fn when_most_fail_at_once_removals_are_held_back_for_a_bounded_time() {
+    let mut run = Run::new();
+    for addr in 0..20 {
+        run.register(0, addr, 1);
+    }
+    most_die(&mut run, 12);
+    assert_eq!(run.catalog.len(), 20);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
+    assert_eq!(run.state(&key(0, 19)), Some(InstanceState::Passing));
+    let protecting = run.catalog.protecting(run.now);
+    assert_eq!((protecting.held_back, protecting.until.is_some()), (12, true));
+    // One of them comes back, the others don't.
+    run.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+    run.now = run.now + policy().protection.max;
+    for addr in 1..12 {
+        run.beat(&key(0, addr), Answer::None);
+    }
+    assert_eq!(run.catalog.len(), 9);
+    assert_eq!(run.catalog.protecting(run.now).until, None);
+}
+
+#[test]
+fn half_is_not_most() {
+    let mut run = Run::new();
+    for addr in 0..20 {
+        run.register(0, addr, 1);
+    }
+    most_die(&mut run, 10);
+    // The early evidence may have held some back; a full interval's does not.
+    run.now = run.now + policy().interval;
+    for addr in 0..10 {
+        run.beat(&key(0, addr), Answer::None);
+    }
+    assert_eq!(run.catalog.len(), 10);
+}
+
+#[test]
+fn switching_self_protection_off_removes_what_it_held_back() {
+    let mut run = Run::new();
+    for addr in 0..8 {
+        run.register(0, addr, 1);
+    }
+    most_die(&mut run, 7);
+    assert_eq!(run.catalog.len(), 8);
+    let applied = run.apply(Event::Protect(false));
+    assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::Protecting(false))));
+    assert_eq!(run.catalog.len(), 1);
+}
+
+#[test]
+fn an_instance_that_comes_and_goes_too_often_is_suspect_for_a_while() {
+    let mut run = Run::new();
+    for id in 0..3 {
+        run.register(0, 0, id);
+        assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+        run.die(&key(0, 0));
+    }
+    run.register(0, 0, 4);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
+    run.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect), "one answer is not enough");
+    run.now = run.now + policy().flap.hold;
+    run.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+}
+
+#[test]
+fn two_starts_that_fight_for_an_address_become_suspect() {
+    let mut run = Run::new();
+    for round in 0..4 {
+        run.register(0, 0, round % 2);
+    }
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
+    assert_eq!(run.catalog.len(), 1);
+}
+
+#[test]
+fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    run.apply(Event::Drain { key: key(0, 0), on: true });
+    run.register(0, 0, 1);
+    run.beat(&key(0, 0), Answer::Serving);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Draining));
+    let list = run.catalog.list("a");
+    assert!(std::str::from_utf8(list.json()).unwrap().contains(r#""State":"draining""#));
+    assert_eq!(list.plain_json().as_ref(), b"[]");
+    run.register(0, 0, 2);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+}
+
+#[test]
+fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is_heard() {
+    let mut run = Run::new();
+    let saved = Saved { info: info(0, 0, Some(1), &[1]), registered: seconds(-60), drained: false };
+    run.apply(Event::Restore(saved.clone()));
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
+    assert!(!std::str::from_utf8(run.catalog.list("a").json()).unwrap().contains("State"));
+    assert_eq!(run.catalog.dependents("b").len(), 1);
+    run.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+
+    let mut run = Run::new();
+    run.apply(Event::Restore(saved.clone()));
+    run.apply(Event::Register(saved.info.clone()));
+    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal will do too");
+
+    let mut run = Run::new();
+    run.apply(Event::Restore(saved));
+    run.die(&key(0, 0));
+    assert_eq!(run.catalog.len(), 1, "it has its grace");
+    run.now = run.now + policy().restore_grace;
+    run.beat(&key(0, 0), Answer::None);
+    assert!(run.catalog.is_empty());
+}
+
+#[test]
+fn a_full_catalogue_refuses_more_but_renews() {
+    let mut run = Run::new();
+    run.catalog.policy.max_instances = 1;
+    run.register(0, 0, 1);
+    let more = Event::Register(info(0, 1, Some(1), &[]));
+    assert_eq!(run.catalog.apply(run.now, more).unwrap_err(), Refusal::TooManyInstances(1));
+    assert_eq!(run.register(0, 0, 1).outcome, Outcome::Unchanged);
+    run.catalog.policy.max_instances = 10;
+    run.catalog.policy.max_services = 1;
+    let more = Event::Register(info(0, 1, Some(1), &[2]));
+    assert_eq!(run.catalog.apply(run.now, more).unwrap_err(), Refusal::TooManyServices(1));
+}
+
+#[test]
+fn a_hundred_thousand_comings_and_goings_leave_nothing_behind() {
+    let mut run = Run::new();
+    for i in 0..100_000_u32 {
+        let mut info = ServiceInfo::new(format!("s-{i}"), "10.0.0.1:80");
+        info.required_services = vec![format!("r-{i}")];
+        let key = Key::new(&info.name, &info.addr);
+        run.apply(Event::Register(info));
+        run.apply(Event::Deregister { key, id: None, by: By::Itself });
+    }
+    assert!(run.catalog.is_empty());
+    assert_eq!(run.catalog.services.len(), policy().removed_max);
+    assert_eq!(run.catalog.removed.len(), policy().removed_max);
+}
+
+#[test]
+fn a_lists_bytes_are_made_once_and_shared() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    let (one, two) = (run.catalog.list("a"), run.catalog.list("a"));
+    assert!(Arc::ptr_eq(&one, &two));
+    assert_eq!(one.json().as_ptr(), two.json().as_ptr());
+    run.register(0, 1, 1);
+    let three = run.catalog.list("a");
+    let before = one.instances()[0].json().as_ptr();
+    assert_eq!(before, three.instances()[0].json().as_ptr(), "an unchanged instance is not rendered again");
+}
