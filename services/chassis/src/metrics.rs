@@ -124,7 +124,7 @@ mod tests {
         metrics.request_served("BREW", "/log", 405, Duration::from_millis(3));
         let text = metrics.render();
         for part in [
-            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log"} 1"#,
+            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log",otel_scope_name="hubspoke"} 1"#,
             r#"http_request_method="_OTHER""#,
             r#"service_name="log""#,
         ] {

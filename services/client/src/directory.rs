@@ -3,7 +3,9 @@
 //! It never waits for the registry: a stale answer beats none. A reader takes an immutable [`View`] and keeps it
 //! for as long as it likes; a writer replaces the view as a whole. What the registry stamps with a revision is
 //! applied only where it is not older than what is here, list by list; what a core-only registry sends has no
-//! stamp and is applied in the order it arrives. Left out: health of our own making (the gateway ejects, we don't).
+//! stamp and is applied in the order it arrives. A registry that has lost its state knows at first only the few
+//! members that have come back, so across a change of epoch what was known before is kept beside what is told
+//! now, until it is told of again or [`Directory::forget`] ends the grace. Left out: health of our own making (the gateway ejects, we don't).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +26,26 @@ pub struct View {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Instances {
     revision: Option<Revision>,
+    /// What callers see: what the registry told, then what is kept.
     list: Vec<Arc<ServiceInfo>>,
+    /// How many at the end of `list` are kept from the epoch before.
+    kept: usize,
+}
+
+impl Instances {
+    /// Replaces what the registry told; what it now tells of is no longer merely kept, so that its later absence
+    /// counts.
+    fn tell(&mut self, told: Vec<Arc<ServiceInfo>>) {
+        let mut kept = self.list.split_off(self.list.len() - self.kept);
+        kept.retain(|old| !told.iter().any(|new| new.addr == old.addr));
+        self.kept = kept.len();
+        self.list = told;
+        self.list.extend(kept);
+    }
+
+    fn told(&self) -> &[Arc<ServiceInfo>] {
+        &self.list[..self.list.len() - self.kept]
+    }
 }
 
 impl View {
@@ -123,23 +144,37 @@ impl Directory {
         *self.meanwhile() = None;
     }
 
-    /// Takes the reply to a registration: the whole truth at its revision.
-    pub(crate) fn registered(&self, lists: ServiceLists, revision: Option<Revision>) {
+    /// Takes the reply to a registration: the whole truth at its revision. Says whether it is of another epoch
+    /// than what was known, so that something may be kept which [`Directory::forget`] must end.
+    pub(crate) fn registered(&self, lists: ServiceLists, revision: Option<Revision>) -> bool {
         let meanwhile = self.meanwhile().take().unwrap_or_default();
+        let mut other_epoch = false;
         self.change(|view| {
-            let same_epoch = view.revision.map(|r| r.epoch) == revision.map(|r| r.epoch);
-            if !same_epoch || revision.is_none() {
-                *view = View::default();
+            other_epoch = view.revision.map(|known| known.epoch) != revision.map(|new| new.epoch);
+            if other_epoch {
+                view.keep();
+            } else {
+                // Names that the reply leaves out are gone, but for those that a later push has told of.
+                view.services
+                    .retain(|name, known| lists.0.contains_key(name) || is_older(revision, known.revision));
             }
-            // Names that the reply leaves out are gone, but for those that a later push has told of.
-            view.services
-                .retain(|name, known| lists.0.contains_key(name) || is_older(revision, known.revision));
             for (name, list) in lists.0 {
                 view.set(name, list, revision);
             }
             view.seen(revision);
             if revision.is_none() {
                 meanwhile.into_iter().for_each(|event| view.apply(event, None));
+            }
+        });
+        other_epoch
+    }
+
+    /// The grace after a change of epoch is over: by now every member has renewed.
+    pub(crate) fn forget(&self) {
+        self.change(|view| {
+            for instances in view.services.values_mut() {
+                instances.list.truncate(instances.told().len());
+                instances.kept = 0;
             }
         });
     }
@@ -191,7 +226,7 @@ impl Directory {
         self.view.send_if_modified(|current| {
             let mut next = View::clone(current);
             change(&mut next);
-            let woken = next.services != current.services;
+            let woken = next.services().ne(current.services());
             *current = Arc::new(next);
             woken
         });
@@ -203,12 +238,21 @@ impl Directory {
 }
 
 impl View {
+    /// Another epoch begins: everything known is kept, and nothing is told yet.
+    fn keep(&mut self) {
+        self.revision = None;
+        for instances in self.services.values_mut() {
+            instances.revision = None;
+            instances.kept = instances.list.len();
+        }
+    }
+
     fn set(&mut self, name: String, list: Vec<ServiceInfo>, revision: Option<Revision>) {
         let known = self.services.entry(name).or_default();
         if is_older(revision, known.revision) {
             return;
         }
-        known.list = list.into_iter().map(Arc::new).collect();
+        known.tell(list.into_iter().map(Arc::new).collect());
         known.revision = revision;
     }
 
@@ -218,17 +262,25 @@ impl View {
         if is_older(revision, known.revision) {
             return;
         }
+        let mut told = known.told().to_vec();
         match event {
             Event::Added(info) => {
-                known.list.retain(|other| other.addr != info.addr);
-                known.list.push(Arc::new(info));
+                told.retain(|other| other.addr != info.addr);
+                told.push(Arc::new(info));
             }
             // An older start's removal, late, must not take the newer start with it.
             Event::Removed(info) => {
-                let other_start = |known: &ServiceInfo| info.id.is_some() && known.id() != info.id();
-                known.list.retain(|other| other.addr != info.addr || other_start(other));
+                let gone = |known: &ServiceInfo| {
+                    known.addr == info.addr && (info.id.is_none() || known.id() == info.id())
+                };
+                told.retain(|other| !gone(other));
+                let told_before = known.told().len();
+                let kept = known.list.split_off(told_before).into_iter().filter(|other| !gone(other));
+                known.list.extend(kept);
+                known.kept = known.list.len() - told_before;
             }
         }
+        known.tell(told);
         known.revision = revision;
     }
 

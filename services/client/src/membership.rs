@@ -39,6 +39,9 @@ pub struct Timing {
     pub backoff: Duration,
     /// Longest pause after failed calls.
     pub backoff_max: Duration,
+    /// After a registry has lost its state, instances that it knows no more are kept for this long: longer than
+    /// `renew`, so that each has had its chance to come back.
+    pub keep: Duration,
 }
 
 impl Default for Timing {
@@ -49,6 +52,7 @@ impl Default for Timing {
             timeout: Duration::from_secs(5),
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
+            keep: Duration::from_secs(20),
         }
     }
 }
@@ -152,9 +156,13 @@ impl Member {
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut failures: u32 = 0;
+        let mut forget_at = None;
         loop {
             match self.register().await {
-                Ok(()) => {
+                Ok(other_epoch) => {
+                    if other_epoch {
+                        forget_at = Some(Instant::now() + self.0.config.timing.keep);
+                    }
                     if failures > 0 {
                         tracing::info!(registry = %self.0.config.registry, "the registry is back");
                     }
@@ -171,9 +179,17 @@ impl Member {
                     failures = failures.saturating_add(1);
                 }
             }
-            tokio::select! {
-                () = &mut stop => return,
-                () = self.next_registration_due(failures) => {}
+            let due = self.next_registration_due(failures);
+            tokio::pin!(due);
+            loop {
+                tokio::select! {
+                    () = &mut stop => return,
+                    () = &mut due => break,
+                    () = until(forget_at) => {
+                        self.0.directory.forget();
+                        forget_at = None;
+                    }
+                }
             }
         }
     }
@@ -222,7 +238,8 @@ impl Member {
         doubled.min(timing.backoff_max).mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    async fn register(&self) -> Result<(), CallError> {
+    /// Says whether the registry is of another epoch than before.
+    async fn register(&self) -> Result<bool, CallError> {
         let (addr, control_addr) = self.0.config.advertise.resolve(&self.0.config.registry).await?;
         let info = Arc::new(ServiceInfo {
             addr,
@@ -236,11 +253,11 @@ impl Member {
         match call::register(&self.0, &info).await {
             Ok((lists, revision)) => {
                 self.0.core_only.store(revision.is_none(), Relaxed);
-                self.0.directory.registered(lists, revision);
+                let other_epoch = self.0.directory.registered(lists, revision);
                 if !self.0.joined.send_replace(true) {
                     tracing::info!(service = info.name, addr = info.addr, "registered");
                 }
-                Ok(())
+                Ok(other_epoch)
             }
             Err(error) => {
                 self.0.directory.not_registered();
@@ -272,6 +289,13 @@ impl Member {
 
     fn last_heartbeat(&self) -> std::sync::MutexGuard<'_, Instant> {
         self.0.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -156,7 +156,10 @@ impl Layers {
         let mut path: Vec<&str> = if below.is_empty() { vec![] } else { vec![below] };
         path.extend(error.path.iter().map(String::as_str));
         if let Kind::UnknownField(field, known) = &error.kind {
-            path.push(field);
+            // Figment's path ends with the field for some sources and with its table for others.
+            if path.last() != Some(&field.as_str()) {
+                path.push(field);
+            }
             return self.unknown(&path.join("."), known.iter().copied());
         }
         if path.is_empty() {

@@ -1,1 +1,186 @@
+use std::path::Path;
 
+use super::*;
+
+const PROCESS: Process =
+    Process { name: "log", listen: "127.0.0.1:20002", control_listen: None, version: "0" };
+const REGISTRY: Process =
+    Process { name: "registry", listen: "127.0.0.1:20000", control_listen: None, version: "0" };
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogTable {
+    file: PathBuf,
+    #[serde(with = "humantime_serde")]
+    flush: Duration,
+    max: bytesize::ByteSize,
+    #[serde(deserialize_with = "list")]
+    peers: Vec<String>,
+    attempts: u32,
+}
+
+impl Default for LogTable {
+    fn default() -> Self {
+        Self {
+            file: "services.log".into(),
+            flush: Duration::from_secs(1),
+            max: bytesize::ByteSize::kib(64),
+            peers: vec![],
+            attempts: 3,
+        }
+    }
+}
+
+impl Table for LogTable {
+    fn check(&self) -> Result<(), (String, String)> {
+        if self.attempts == 0 { Err(("attempts".into(), "must be at least 1".into())) } else { Ok(()) }
+    }
+}
+
+fn vars(vars: &[(&str, &str)]) -> Source {
+    let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Source { vars, folder: "no-such-folder".into(), file: None }
+}
+
+fn file(folder: &Path, text: &str) -> Source {
+    std::fs::write(folder.join("log.toml"), text).unwrap();
+    Source { folder: folder.to_owned(), ..Source::default() }
+}
+
+fn load(source: &Source) -> Result<Config<LogTable>, String> {
+    Layers::config::<LogTable>(&PROCESS, source).map(|(config, _)| config).map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults_then_file_then_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = file(
+        folder.path(),
+        "listen = '127.0.0.1:1'\nshutdown_grace = '3s'\n[registry]\nurl = 'http://r:1'\n[log]\nfile = 'a.log'\nmax = '1MiB'\n",
+    );
+    source.vars =
+        vars(&[("HUB_REGISTRY__URL", "http://r:2"), ("HUB_LOG__FLUSH", "5ms"), ("OTHER", "x")]).vars;
+    let config = load(&source).unwrap();
+    assert_eq!(config.common.name, "log");
+    assert_eq!(config.common.listen.port(), 1);
+    assert_eq!(config.common.shutdown_grace, Duration::from_secs(3));
+    assert_eq!(config.common.registry.url, "http://r:2");
+    assert_eq!(config.own.file, Path::new("a.log"));
+    assert_eq!(config.own.flush, Duration::from_millis(5));
+    assert_eq!(config.own.max.as_u64(), 1 << 20);
+    assert_eq!(config.own.attempts, 3);
+}
+
+#[test]
+fn a_variable_is_read_as_its_default_is_typed() {
+    let source = vars(&[
+        ("HUB_REGISTRY__TOKEN", "0123"),
+        ("HUB_LOG__ATTEMPTS", "7"),
+        ("HUB_LOG__PEERS", "a, b,"),
+        ("HUB_ADVERTISE", ""),
+        ("HUB_LOG__FILE", "42"),
+    ]);
+    let config = load(&source).unwrap();
+    assert_eq!(config.common.registry.token.unwrap().expose(), "0123", "digits stay a text");
+    assert_eq!(
+        (config.own.attempts, config.own.peers.as_slice()),
+        (7, &["a".to_owned(), "b".to_owned()][..])
+    );
+    assert_eq!(config.common.advertise, None, "an empty variable is unset");
+    assert_eq!(config.own.file, Path::new("42"));
+    assert_eq!(load(&vars(&[("HUB_LOG__PEERS", "[\"x\", \"y\"]")])).unwrap().own.peers, ["x", "y"]);
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    for (name, value, says) in [
+        ("HUB_LISTENN", "x", "unknown key; known here: "),
+        ("HUB_LOG__FILES", "x", "unknown key; known here: file"),
+        ("HUB_REGISTRY__ALLOW_ADDRS", "x", "unknown key; known here: token, token_file, url"),
+        ("HUB_LOG__FLUSH", "fast", "expected"),
+        ("HUB_LISTEN", "here", "invalid socket address"),
+        ("HUB_LOG__ATTEMPTS", "-1", "expected u32"),
+        ("HUB_LOG__ATTEMPTS", "0", "must be at least 1"),
+        ("HUB_NAME", "Log", "is no service name"),
+        ("HUB_ADVERTISE", "here", "is no address"),
+        ("HUB_REGISTRY__URL", "registry:20000", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "https://registry", "is no URL: http://host:port"),
+        ("HUB_TELEMETRY__LOG", "a=b=c", "expected one of"),
+        ("HUB_REGISTRY", "x", "invalid type"),
+    ] {
+        let error = load(&vars(&[(name, value)])).unwrap_err();
+        assert!(error.starts_with(&format!("{name}: ")) && error.contains(says), "{name}={value}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let error = load(&vars(&[("HUB_LOG", "x"), ("HUB_LOG__FILE", "y")])).unwrap_err();
+    assert!(error.starts_with("HUB_LOG__FILE: "), "{error}");
+}
+
+#[test]
+fn wrong_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, says) in [
+        ("lissten = 'x'", "lissten: unknown key"),
+        ("[log]\nfiles = 'x'", "log.files: unknown key"),
+        ("[log]\nflush = 'soon'", "log.flush: "),
+        ("[registry]\nallow_addrs = []", "registry.allow_addrs: unknown key"),
+        ("log = 3", "log: must be a table"),
+        ("listen = ", "log.toml"),
+    ] {
+        let error = load(&file(folder.path(), text)).unwrap_err();
+        assert!(error.contains("log.toml") && error.contains(says), "{text}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let missing = Source { file: Some(folder.path().join("none.toml")), ..Source::default() };
+    let error = load(&missing).unwrap_err();
+    assert!(error.contains("none.toml: can't be read: No such file"), "{error}");
+}
+
+#[test]
+fn the_registry_keeps_the_link_keys_beside_its_own() {
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Own {
+        #[serde(deserialize_with = "list")]
+        allow_addrs: Vec<String>,
+    }
+    impl Table for Own {}
+    let source = vars(&[("HUB_REGISTRY__TOKEN", "t"), ("HUB_REGISTRY__ALLOW_ADDRS", "10.0.0.0/8")]);
+    let (config, layers) = Layers::config::<Own>(&REGISTRY, &source).unwrap();
+    assert_eq!(config.own.allow_addrs, ["10.0.0.0/8"]);
+    assert_eq!(config.common.registry.token, Some(Secret::new("t")));
+    let shown = layers.show().unwrap();
+    assert!(shown.contains("registry.token = [redacted]"), "{shown}");
+    let wrong = Layers::config::<Own>(&REGISTRY, &vars(&[("HUB_REGISTRY__ALLOW", "x")])).unwrap_err();
+    assert!(wrong.to_string().starts_with("HUB_REGISTRY__ALLOW: unknown key"), "{wrong}");
+}
+
+#[test]
+fn each_value_is_shown_with_its_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = file(folder.path(), "[log]\nfile = 'a.log'\n");
+    source.vars = vars(&[("HUB_REGISTRY__TOKEN", "hush"), ("HUB_LOG__ATTEMPTS", "4")]).vars;
+    let (config, layers) = Layers::config::<LogTable>(&PROCESS, &source).unwrap();
+    let shown = layers.show().unwrap();
+    let line = |key: &str| shown.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+    assert!(line("log.file").ends_with("log.toml") && line("log.file").contains("\"a.log\""), "{shown}");
+    assert!(line("log.attempts").contains("= 4 ") && line("log.attempts").ends_with("# HUB_LOG__ATTEMPTS"));
+    assert!(line("listen").ends_with("# default"));
+    assert!(line("advertise").contains("(unset)"));
+    assert!(line("shutdown_grace").contains("\"10s\""));
+    assert!(!shown.contains("hush") && !format!("{config:?}").contains("hush"), "a secret shows");
+}
+
+#[test]
+fn a_token_comes_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let link = RegistryLink { url: String::new(), token: None, token_file: Some(path.clone()) };
+    assert!(link.read_token().unwrap_err().to_string().contains("No such file"));
+    std::fs::write(&path, " \n").unwrap();
+    assert!(link.read_token().unwrap_err().to_string().contains("the file is empty"));
+    std::fs::write(&path, "hush\n").unwrap();
+    assert_eq!(link.read_token().unwrap(), Some(Secret::new("hush")));
+    let both = vars(&[("HUB_REGISTRY__TOKEN", "x"), ("HUB_REGISTRY__TOKEN_FILE", "y")]);
+    assert!(load(&both).unwrap_err().starts_with("HUB_REGISTRY__TOKEN_FILE: registry.token is set too"));
+}

@@ -57,10 +57,32 @@ fn another_epoch_is_taken_from_a_reply_only() {
     directory.registered(lists(&["a:1"]), at(1, 50));
     assert_eq!(directory.snapshot(push(2, 60, &["b:1"])), Applied::OtherEpoch);
     assert_eq!(addrs(&directory), ["a:1"]);
-    directory.registered(lists(&["c:1"]), at(2, 1));
+    assert!(directory.registered(lists(&["c:1"]), at(2, 1)));
+    directory.forget();
     assert_eq!(addrs(&directory), ["c:1"]);
     assert_eq!(directory.snapshot(push(1, 99, &["a:1"])), Applied::OtherEpoch);
     assert_eq!(addrs(&directory), ["c:1"]);
+}
+
+#[test]
+fn a_registry_that_lost_its_state_takes_nobody_away_at_first() {
+    let directory = Directory::default();
+    directory.registered(lists(&["a:1", "b:1", "c:1"]), at(1, 50));
+    assert!(directory.registered(lists(&["b:1"]), at(2, 1)), "another epoch");
+    assert_eq!(addrs(&directory), ["a:1", "b:1", "c:1"]);
+    assert_eq!(directory.view().revision(), at(2, 1));
+    directory.snapshot(push(2, 2, &["a:1", "b:1"]));
+    assert_eq!(addrs(&directory), ["a:1", "b:1", "c:1"], "c has not come back yet");
+    directory.snapshot(push(2, 3, &["b:1"]));
+    assert_eq!(addrs(&directory), ["b:1", "c:1"], "a came back and left");
+    assert!(!directory.registered(lists(&["b:1"]), at(2, 3)), "the same epoch");
+    assert_eq!(addrs(&directory), ["b:1", "c:1"]);
+    directory.event(Event::Removed(info("c:1")), at(2, 4));
+    assert_eq!(addrs(&directory), ["b:1"], "said by name to be gone");
+    directory.registered(lists(&[]), at(3, 1));
+    assert_eq!(addrs(&directory), ["b:1"]);
+    directory.forget();
+    assert_eq!(addrs(&directory), [""; 0]);
 }
 
 #[test]
