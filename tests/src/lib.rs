@@ -1,1 +1,288 @@
-//! x
+//! A fixture for cross-service tests: the real servers of the platform, in this process, on free ports.
+//!
+//! ```no_run
+//! # async fn story() {
+//! use hub_tests::Platform;
+//! let mut platform = Platform::start().await.log(3).await.visit(1).await;
+//! assert_eq!(platform.visit_count().await, 1);
+//! platform.logs.remove(0).kill().await;
+//! assert_eq!(platform.visit_count().await, 2);
+//! # }
+//! ```
+//!
+//! Nothing is waited for by sleeping a fixed time: [`eventually`] looks until a condition holds or a deadline is
+//! over.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hub_chassis::config::Common;
+use hub_chassis::{Config, Process};
+use hub_client::protocol::{CatalogView, SERVICES_PATH};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// How long a condition may take to hold. Generous: test machines are noisy, and a pass never waits for it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The platform, or as much of it as a test starts.
+pub struct Platform {
+    /// The registry; replaced by [`Platform::restart_registry`].
+    pub registry: Instance,
+    /// The gateway.
+    pub gateway: Instance,
+    /// Log instances, in the order in which they were started.
+    pub logs: Vec<Instance>,
+    /// Visit instances, in the order in which they were started.
+    pub visits: Vec<Instance>,
+    /// For requests of the test's own.
+    pub http: reqwest::Client,
+    settings: hub_registry::Settings,
+    dir: TempDir,
+    log_files: usize,
+}
+
+/// One service that runs.
+pub struct Instance {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Where its control routes are.
+    pub control: SocketAddr,
+    /// The file it writes to, for a log instance.
+    pub file: PathBuf,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Instance {
+    fn run<F, Fut, E>(addr: SocketAddr, run: F) -> Self
+    where
+        F: FnOnce(Stop) -> Fut,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Debug,
+    {
+        let (stop, mut stopped) = watch::channel(false);
+        let run = run(Box::pin(async move { drop(stopped.wait_for(|stop| *stop).await) }));
+        let task = tokio::spawn(async move { run.await.expect("a service ended by itself") });
+        Self { addr, control: addr, file: PathBuf::new(), stop, task }
+    }
+
+    /// Asks it to stop, as ctrl-c would, and waits until it has.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap();
+    }
+
+    /// Asks it to stop and returns at once; the result is done when it has.
+    pub fn stopping(self) -> JoinHandle<()> {
+        self.stop.send_replace(true);
+        self.task
+    }
+
+    /// Ends it without a word, as kill -9 would: its connections break, nobody is told.
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+}
+
+impl Platform {
+    /// A registry and a gateway that shows every service. Heartbeats are quicker than usual.
+    pub async fn start() -> Self {
+        let mut settings = hub_registry::Settings::default();
+        settings.heartbeat.interval = Duration::from_millis(200);
+        settings.heartbeat.gap = Duration::from_millis(50);
+        Self::start_with(settings).await
+    }
+
+    /// The same with registry settings of the test's own.
+    pub async fn start_with(settings: hub_registry::Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(&settings, "127.0.0.1:0".parse().unwrap()).await;
+        let gateway = gateway(registry.addr).await;
+        Self {
+            registry,
+            gateway,
+            logs: Vec::new(),
+            visits: Vec::new(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            settings,
+            dir,
+            log_files: 0,
+        }
+    }
+
+    /// Starts `n` more log instances and waits until everybody knows them.
+    pub async fn log(mut self, n: usize) -> Self {
+        self.add_logs(n).await;
+        self
+    }
+
+    /// Starts `n` more visit instances and waits until the gateway knows them.
+    pub async fn visit(mut self, n: usize) -> Self {
+        for _ in 0..n {
+            let common = common(&hub_visit::PROCESS, self.registry.addr);
+            let server = hub_visit::Server::bind(Config { common, own: Default::default() }).await.unwrap();
+            self.visits.push(Instance::run(server.local_addr(), |stop| server.run(stop)));
+        }
+        self.settled().await;
+        self
+    }
+
+    /// Starts `n` more log instances and waits until everybody knows them.
+    pub async fn add_logs(&mut self, n: usize) {
+        for _ in 0..n {
+            self.log_files += 1;
+            let file = self.dir.path().join(format!("log-{}", self.log_files)).join("services.log");
+            self.logs.push(log(self.registry.addr, &file).await);
+        }
+        self.settled().await;
+    }
+
+    /// Waits until the catalogue holds exactly what runs, and each instance and the gateway are ready and know it.
+    pub async fn settled(&self) {
+        let mut expected: Vec<_> = self.logs.iter().map(|log| ("log", log.addr)).collect();
+        expected.extend(self.visits.iter().map(|visit| ("visit", visit.addr)));
+        expected.push(("gateway", self.gateway.addr));
+        expected.sort();
+        eventually("the catalogue holds what runs", || async {
+            let Some(view) = self.catalog().await else { return false };
+            let mut present: Vec<_> = live(&view);
+            present.sort();
+            present == expected.iter().map(|(name, addr)| ((*name).to_owned(), addr.to_string())).collect::<Vec<_>>()
+        })
+        .await;
+        let all = self.logs.iter().chain(&self.visits).chain([&self.gateway]);
+        for instance in all {
+            eventually("it is ready", || async {
+                let url = format!("http://{}/readyz", instance.control);
+                self.http.get(url).send().await.is_ok_and(|reply| reply.status().is_success())
+            })
+            .await;
+        }
+        self.followed().await;
+    }
+
+    /// Waits until callers follow the catalogue: a push takes some 50 ms, and a request shows whether it came.
+    async fn followed(&self) {
+        for (name, running) in [("log", &self.logs), ("visit", &self.visits)] {
+            if running.is_empty() {
+                continue;
+            }
+            eventually("the gateway reaches each instance", || async {
+                let url = format!("{}/{name}/hub-tests-no-such-route", self.gateway.url());
+                let reply = self.http.get(url).send().await;
+                reply.is_ok_and(|reply| reply.status() != 404 || reply.headers().contains_key("hub-instance"))
+            })
+            .await;
+        }
+    }
+
+    /// Everything in the catalogue; nothing where the registry does not answer.
+    pub async fn catalog(&self) -> Option<CatalogView> {
+        let reply = self.http.get(format!("{}{SERVICES_PATH}", self.registry.url())).send().await.ok()?;
+        reply.json().await.ok()
+    }
+
+    /// Visits once through the gateway; the number that it gave out.
+    pub async fn visit_count(&self) -> u64 {
+        let reply = self.http.get(format!("{}/visit", self.gateway.url())).send().await.unwrap();
+        let status = reply.status();
+        let text = reply.text().await.unwrap();
+        assert!(status.is_success(), "{status}: {text}");
+        text.trim().parse().unwrap_or_else(|_| panic!("no number: {text:?}"))
+    }
+
+    /// Ends the registry without a word and starts another at the same address.
+    pub async fn restart_registry(&mut self) {
+        let addr = self.registry.addr;
+        let fresh = registry_later(&self.settings, addr);
+        std::mem::replace(&mut self.registry, fresh).kill().await;
+        eventually("the registry is back", || async { self.catalog().await.is_some() }).await;
+    }
+}
+
+/// The live instances of a catalogue: name and address.
+pub fn live(view: &CatalogView) -> Vec<(String, String)> {
+    let instances = view.services.values().flatten();
+    instances
+        .filter(|instance| instance.state != hub_client::protocol::InstanceState::Removed)
+        .map(|instance| (instance.info.name.clone(), instance.info.addr.clone()))
+        .collect()
+}
+
+/// The entries of a log file, each one JSON.
+pub fn entries(file: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+}
+
+/// Looks until `holds`, or fails after a deadline.
+pub async fn eventually<Fut: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> Fut) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not after {DEADLINE:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The keys of every process, for a test: any free port.
+pub fn common(process: &Process, registry: SocketAddr) -> Common {
+    let mut common = Common::of(process).unwrap();
+    common.listen = "127.0.0.1:0".parse().unwrap();
+    common.control_listen = process.control_listen.map(|_| "127.0.0.1:0".parse().unwrap());
+    common.registry.url = format!("http://{registry}");
+    common
+}
+
+async fn bind_registry(settings: &hub_registry::Settings, addr: SocketAddr) -> Option<hub_registry::Server> {
+    let mut common = common(&hub_registry::PROCESS, addr);
+    common.listen = addr;
+    hub_registry::Server::bind(Config { common, own: settings.clone() }).await.ok()
+}
+
+async fn registry(settings: &hub_registry::Settings, addr: SocketAddr) -> Instance {
+    let server = bind_registry(settings, addr).await.expect("a free port");
+    Instance::run(server.local_addr(), |stop| server.run(stop))
+}
+
+/// A registry that takes the address as soon as its predecessor lets go of it.
+fn registry_later(settings: &hub_registry::Settings, addr: SocketAddr) -> Instance {
+    let settings = settings.clone();
+    Instance::run(addr, move |stop| async move {
+        loop {
+            if let Some(server) = bind_registry(&settings, addr).await {
+                return server.run(stop).await;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+}
+
+async fn gateway(registry: SocketAddr) -> Instance {
+    let common = common(&hub_gateway::PROCESS, registry);
+    let own = hub_gateway::GatewayTable { expose: Some(vec!["*".to_owned()]), ..Default::default() };
+    let server = hub_gateway::Server::bind(Config { common, own }).await.unwrap();
+    let (addr, control) = (server.local_addr(), server.control_addr());
+    Instance { control, ..Instance::run(addr, |stop| server.run(stop)) }
+}
+
+async fn log(registry: SocketAddr, file: &Path) -> Instance {
+    let common = common(&hub_log::PROCESS, registry);
+    let own = hub_log::LogConfig { file: file.to_owned(), ..Default::default() };
+    let server = hub_log::Server::bind(Config { common, own }).await.unwrap();
+    Instance { file: file.to_owned(), ..Instance::run(server.local_addr(), |stop| server.run(stop)) }
+}

@@ -1,0 +1,196 @@
+//! Configuration of `hub up`: the keys of every process, the tables of all four services, and `[hub]`.
+//!
+//! `listen` is the registry's fixed address; where the others listen stands in `[hub]`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use hub_chassis::config::{Common, ConfigError, Layers, RegistryLink, Source, defaults_of};
+use hub_chassis::{Config, Process, Table};
+use hub_gateway::GatewayTable;
+use hub_log::LogTable;
+use hub_registry::RegistryTable;
+use hub_visit::VisitTable;
+use serde::{Deserialize, Serialize};
+
+/// What is fixed about the `hub` process.
+pub const PROCESS: Process = Process {
+    name: "hub",
+    listen: hub_registry::PROCESS.listen,
+    control_listen: None,
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Most replicas of one service in one process.
+const MAX_REPLICAS: u16 = 100;
+
+/// `[hub]`: how many of what, and where.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HubTable {
+    /// Log replicas; those after the first listen on free ports.
+    pub log_replicas: u16,
+    /// Visit replicas; those after the first listen on free ports.
+    pub visit_replicas: u16,
+    /// Where the gateway listens for callers.
+    pub gateway: SocketAddr,
+    /// Where the gateway serves heartbeats, pushes, health and metrics.
+    pub gateway_control: SocketAddr,
+    /// Where the first log replica listens.
+    pub log: SocketAddr,
+    /// Where the first visit replica listens.
+    pub visit: SocketAddr,
+    /// Folder of everything that is written; each replica has a folder of its own in it.
+    pub data_dir: PathBuf,
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Default for HubTable {
+    fn default() -> Self {
+        Self {
+            log_replicas: 3,
+            visit_replicas: 1,
+            gateway: local(20001),
+            gateway_control: local(20011),
+            log: local(20002),
+            visit: local(20003),
+            data_dir: "data".into(),
+        }
+    }
+}
+
+impl Table for HubTable {
+    fn check(&self) -> Result<(), (String, String)> {
+        for (key, replicas) in [("log_replicas", self.log_replicas), ("visit_replicas", self.visit_replicas)] {
+            if !(1..=MAX_REPLICAS).contains(&replicas) {
+                return Err((key.to_owned(), format!("must be from 1 to {MAX_REPLICAS}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that `hub up` needs to know.
+#[derive(Debug, Clone)]
+pub struct HubConfig {
+    /// The keys of every process.
+    pub common: Common,
+    /// How many of what, and where.
+    pub hub: HubTable,
+    /// The registry's own.
+    pub registry: RegistryTable,
+    /// The gateway's own.
+    pub gateway: GatewayTable,
+    /// The log service's own.
+    pub log: LogTable,
+    /// The visit service's own.
+    pub visit: VisitTable,
+}
+
+impl HubConfig {
+    /// Reads the layers: defaults, `config/hub.toml`, environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load(source: &Source) -> Result<(Self, Layers), ConfigError> {
+        // The whole platform in one process is for trying things out, so the gateway shows every service that joins.
+        let gateway = GatewayTable { expose: Some(vec!["*".to_owned()]), ..GatewayTable::default() };
+        let tables = [
+            (PROCESS.name, defaults_of(&HubTable::default())?),
+            (hub_registry::PROCESS.name, defaults_of(&RegistryTable::default())?),
+            (hub_gateway::PROCESS.name, defaults_of(&gateway)?),
+            (hub_log::PROCESS.name, defaults_of(&LogTable::default())?),
+            (hub_visit::PROCESS.name, defaults_of(&VisitTable::default())?),
+        ];
+        let layers = Layers::read(&PROCESS, &tables, source)?;
+        let config = Self {
+            common: layers.common()?,
+            hub: layers.table(PROCESS.name)?,
+            registry: layers.table(hub_registry::PROCESS.name)?,
+            gateway: layers.table(hub_gateway::PROCESS.name)?,
+            log: layers.table(hub_log::PROCESS.name)?,
+            visit: layers.table(hub_visit::PROCESS.name)?,
+        };
+        Ok((config, layers))
+    }
+
+    /// The registry's configuration.
+    pub fn registry(&self) -> Config<RegistryTable> {
+        let listen = self.common.listen;
+        Config { common: self.common_of(hub_registry::PROCESS.name, listen), own: self.registry.clone() }
+    }
+
+    /// The gateway's, as a member of the registry at `registry`.
+    pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayTable> {
+        let mut common = self.member(hub_gateway::PROCESS.name, self.hub.gateway, registry);
+        common.control_listen = Some(self.hub.gateway_control);
+        Config { common, own: self.gateway.clone() }
+    }
+
+    /// That of log replica `n`, counted from 1: its file is `DATA_DIR/log-N/NAME`.
+    pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogTable> {
+        let name = self.log.file.file_name().unwrap_or("services.log".as_ref());
+        let file = self.hub.data_dir.join(format!("log-{n}")).join(name);
+        let common = self.member(hub_log::PROCESS.name, replica(self.hub.log, n), registry);
+        Config { common, own: LogTable { file, ..self.log.clone() } }
+    }
+
+    /// That of visit replica `n`, counted from 1.
+    pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitTable> {
+        let common = self.member(hub_visit::PROCESS.name, replica(self.hub.visit, n), registry);
+        Config { common, own: self.visit.clone() }
+    }
+
+    fn member(&self, name: &str, listen: SocketAddr, registry: SocketAddr) -> Common {
+        let url = format!("http://{registry}");
+        Common {
+            registry: RegistryLink { url, ..self.common.registry.clone() },
+            ..self.common_of(name, listen)
+        }
+    }
+
+    fn common_of(&self, name: &str, listen: SocketAddr) -> Common {
+        Common { name: name.to_owned(), listen, advertise: None, control_listen: None, ..self.common.clone() }
+    }
+}
+
+/// Replicas after the first listen on any free port.
+fn replica(first: SocketAddr, n: u16) -> SocketAddr {
+    if n == 1 { first } else { SocketAddr::new(first.ip(), 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(vars: &[(&str, &str)]) -> Result<HubConfig, String> {
+        let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let source = Source { vars, folder: "none".into(), file: None };
+        HubConfig::load(&source).map(|(config, _)| config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_replica_has_its_own_port_and_file() {
+        let config = load(&[("HUB_HUB__DATA_DIR", "/tmp/x"), ("HUB_LOG__FILE", "a/entries.log")]).unwrap();
+        let registry = local(20000);
+        let (first, second) = (config.log(1, registry), config.log(2, registry));
+        assert_eq!(first.common.listen, local(20002));
+        assert_eq!(second.common.listen, local(0));
+        assert_eq!(first.own.file, PathBuf::from("/tmp/x/log-1/entries.log"));
+        assert_eq!(second.own.file, PathBuf::from("/tmp/x/log-2/entries.log"));
+        assert_eq!(second.common.registry.url, "http://127.0.0.1:20000");
+        assert_eq!(config.gateway(registry).common.control_listen, Some(local(20011)));
+        assert_eq!(config.gateway(registry).own.expose.as_deref(), Some(&["*".to_owned()][..]));
+    }
+
+    #[test]
+    fn replica_counts_are_bounded() {
+        for replicas in ["0", "101"] {
+            let error = load(&[("HUB_HUB__LOG_REPLICAS", replicas)]).unwrap_err();
+            assert_eq!(error, "HUB_HUB__LOG_REPLICAS: must be from 1 to 100");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `hub up`: registry, gateway, log and visit in one process, each on its own real port, over the same HTTP as
+//! anywhere else. Bound in one go, so that a port in use is said before anything runs; stopped from the outside
+//! in, so that nobody loses what it still needs.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
+
+use crate::config::HubConfig;
+
+/// How long everything may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks at what is not ready yet.
+const READY_POLL: Duration = Duration::from_millis(10);
+
+/// The whole platform, bound and not yet running.
+pub struct Hub {
+    registry: hub_registry::Server,
+    gateway: hub_gateway::Server,
+    logs: Vec<hub_log::Server>,
+    visits: Vec<hub_visit::Server>,
+    addrs: Addrs,
+}
+
+/// Where everything listens.
+#[derive(Debug, Clone)]
+pub struct Addrs {
+    /// The registry.
+    pub registry: SocketAddr,
+    /// The gateway's public port.
+    pub gateway: SocketAddr,
+    /// The gateway's control port.
+    pub gateway_control: SocketAddr,
+    /// Each log replica with its file.
+    pub logs: Vec<(SocketAddr, PathBuf)>,
+    /// Each visit replica.
+    pub visits: Vec<SocketAddr>,
+}
+
+impl Hub {
+    /// Binds everything.
+    ///
+    /// # Errors
+    /// Where a port is in use, a file can't be opened, or the configuration can't be used.
+    pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
+        let registry = hub_registry::Server::bind(config.registry()).await.context("registry")?;
+        let at = registry.local_addr();
+        let gateway = hub_gateway::Server::bind(config.gateway(at)).await.context("gateway")?;
+        let (mut logs, mut log_addrs) = (Vec::new(), Vec::new());
+        for n in 1..=config.hub.log_replicas {
+            let log = config.log(n, at);
+            let file = log.own.file.clone();
+            let server = hub_log::Server::bind(log).await.with_context(|| format!("log replica {n}"))?;
+            log_addrs.push((server.local_addr(), file));
+            logs.push(server);
+        }
+        let mut visits = Vec::new();
+        for n in 1..=config.hub.visit_replicas {
+            let visit = config.visit(n, at);
+            visits.push(hub_visit::Server::bind(visit).await.with_context(|| format!("visit replica {n}"))?);
+        }
+        let addrs = Addrs {
+            registry: at,
+            gateway: gateway.local_addr(),
+            gateway_control: gateway.control_addr(),
+            logs: log_addrs,
+            visits: visits.iter().map(hub_visit::Server::local_addr).collect(),
+        };
+        Ok(Self { registry, gateway, logs, visits, addrs })
+    }
+
+    /// Where everything listens.
+    pub fn addrs(&self) -> &Addrs {
+        &self.addrs
+    }
+
+    /// Runs everything until `shutdown` is done, then stops: gateway, visit, log, registry.
+    ///
+    /// # Errors
+    /// Where a service ended before it was asked to.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut registry = Tier::default();
+        registry.start(|stop| self.registry.run(stop));
+        let mut logs = Tier::default();
+        for log in self.logs {
+            logs.start(|stop| log.run(stop));
+        }
+        let mut visits = Tier::default();
+        for visit in self.visits {
+            visits.start(|stop| visit.run(stop));
+        }
+        let mut gateway = Tier::default();
+        gateway.start(|stop| self.gateway.run(stop));
+        tokio::select! {
+            () = shutdown => {}
+            ended = registry.ended() => return Err(ended.context("the registry ended")),
+            ended = logs.ended() => return Err(ended.context("a log replica ended")),
+            ended = visits.ended() => return Err(ended.context("a visit replica ended")),
+            ended = gateway.ended() => return Err(ended.context("the gateway ended")),
+        }
+        for tier in [gateway, visits, logs, registry] {
+            tier.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Addrs {
+    /// Waits until every service says that it is ready.
+    ///
+    /// # Errors
+    /// Where one is not after 15 s: which, and why.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let client = reqwest::Client::builder().no_proxy().timeout(READY_TIMEOUT).build()?;
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let logs = self.logs.iter().map(|(addr, _)| *addr);
+        let all = [self.registry, self.gateway_control].into_iter().chain(logs).chain(self.visits.iter().copied());
+        for addr in all {
+            let url = format!("http://{addr}{}", hub_chassis::health::READYZ_PATH);
+            loop {
+                let reply = client.get(&url).send().await;
+                match reply {
+                    Ok(reply) if reply.status().is_success() => break,
+                    Ok(reply) if Instant::now() > deadline => {
+                        let why = reply.text().await.unwrap_or_default();
+                        return Err(anyhow!("{addr} is not ready: {why}"));
+                    }
+                    Err(error) if Instant::now() > deadline => return Err(error.into()),
+                    _ => sleep(READY_POLL).await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to go, for people.
+    pub fn welcome(&self, version: &str) -> String {
+        let instances = 2 + self.logs.len() + self.visits.len();
+        let mut text = format!("Hubspoke {version} is up: {instances} services in one process.\n\n");
+        text += &format!("  registry  http://{}\n", self.registry);
+        text += &format!("  gateway   http://{}\n", self.gateway);
+        for addr in &self.visits {
+            text += &format!("  visit     http://{addr}\n");
+        }
+        for (addr, file) in &self.logs {
+            text += &format!("  log       http://{addr}  → {}\n", file.display());
+        }
+        text += &format!(
+            "\nTry:   curl {0}/visit\n       curl -d hello {0}/log\n       hub status\nStop:  ctrl-c\n",
+            self.gateway
+        );
+        text
+    }
+}
+
+/// Servers that start and stop together. Dropped, they end at once.
+#[derive(Default)]
+struct Tier {
+    stop: watch::Sender<bool>,
+    servers: JoinSet<anyhow::Result<()>>,
+}
+
+/// What a server's `run` takes: done when it is to stop.
+type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Tier {
+    fn start<Fut, E>(&mut self, run: impl FnOnce(Stop) -> Fut)
+    where
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let mut stop = self.stop.subscribe();
+        let stop: Stop = Box::pin(async move { drop(stop.wait_for(|stop| *stop).await) });
+        let run = run(stop);
+        self.servers.spawn(async { run.await.map_err(anyhow::Error::from) });
+    }
+
+    /// Done when a server has ended, which none should before [`Tier::stop`].
+    async fn ended(&mut self) -> anyhow::Error {
+        match self.servers.join_next().await {
+            Some(ended) => flatten(ended).err().unwrap_or_else(|| anyhow!("without being asked to")),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.servers.join_next().await {
+            flatten(ended)?;
+        }
+        Ok(())
+    }
+}
+
+fn flatten(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+    ended.unwrap_or_else(|error| Err(error.into()))
+}

@@ -1,0 +1,277 @@
+"""The platform in containers: brought up, scaled, balanced, broken, renewed, taken down; under load, failures counted."""
+
+import collections
+import http.client
+import json
+import time
+
+from . import images, isolation, platform
+from .harness import Skipped, check, run, say, wait_for
+from .load import Load, get
+from .platform import GATEWAY, MEMBERS, ROLLING, VISIT, compose, containers
+
+VIA_GATEWAY, DIRECT = f"{GATEWAY}/visit", f"{VISIT}/visit"
+# Heartbeats every 5 s, 3 attempts of 1 s, 1 s apart, and room for a busy machine.
+NOTICED = 45
+# A member that was cut off comes back with its next renewal (15 s) at the latest.
+BACK = 60
+
+
+def run_all(report, keep):
+    if not report.case("engine: there is one", engine, always=True):
+        return
+    try:
+        built = report.case("engine: base images, plugins, build", images.build, always=True)
+        if not built:
+            return
+        for name, case in (("image sizes", images.small), ("images are described", images.described),
+                           ("images are bare", images.bare), ("images' settings are accepted", images.settings)):
+            report.case(f"engine: {name}", case)
+        platform.remove()
+        if report.case("engine: up, all healthy", come_up, always=True):
+            for name, case in CASES:
+                report.case(f"engine: {name}", case)
+    finally:
+        if keep:
+            say(f"left running: docker compose -p {platform.PROJECT} …")
+        else:
+            platform.remove()
+
+
+def engine():
+    if "Server" not in run("docker", "version", may_fail=True):
+        raise Skipped("no Docker Engine answers")
+
+
+def come_up():
+    started = time.monotonic()
+    platform.up()
+    took = time.monotonic() - started
+    for service, count in (("registry", 1), ("gateway", 1), ("log", 3), ("visit", 1)):
+        found = containers(service)
+        check(len(found) == count, f"{service}: {found}")
+        for container in found:
+            check(platform.healthy(container), f"{container} is not healthy")
+    status, _, body = get(VIA_GATEWAY)
+    check(status == 200, f"the first visit: {status} {body!r}")
+    check(get(DIRECT)[0] == 200, "the first direct visit")
+    say(f"up and healthy in {took:.1f} s")
+
+
+def own_addresses():
+    listed = {i["Addr"] for i in platform.wait_for_passing("log", 3)}
+    real = {f"{platform.address(container)}:20002" for container in containers("log")}
+    check(listed == real, f"the registry lists {listed}, the containers have {real}")
+    for service in MEMBERS:
+        for instance in platform.passing(service):
+            check(not instance["Addr"].startswith(("127.", "0.")), f"{service} at {instance['Addr']}")
+
+
+def files_apart():
+    before = platform.entries()
+    for _ in range(60):
+        get(f"{GATEWAY}/log", "POST", b"whose file is this?")
+    after = platform.entries()
+    grown = {name for name in after if len(after[name]) > len(before.get(name, []))}
+    check(len(grown) == 3, f"60 entries went to {sorted(grown)}")
+
+
+def balance(count):
+    """3,000 entries through the gateway: by chi-squared no further from uniform than one run in a million."""
+    limit = {3: 27.6, 5: 33.4}.get(count)
+    platform.wait_for_gateway("log", count)
+    served = collections.Counter()
+    connection = http.client.HTTPConnection("127.0.0.1", 31001, timeout=10)
+    total = 3000
+    for number in range(total):
+        connection.request("POST", "/log", f"entry {number}")
+        reply = connection.getresponse()
+        body = reply.read()
+        check(reply.status == 200, f"entry {number}: {reply.status} {body!r}")
+        served[reply.headers["Hub-Instance"]] += 1
+    connection.close()
+    expected = total / count
+    chi = sum((seen - expected) ** 2 / expected for seen in served.values())
+    say(", ".join(f"{name}: {seen}" for name, seen in sorted(served.items())) + f"; chi-squared {chi:.1f}")
+    check(len(served) == count, f"{len(served)} instances served, not {count}")
+    check(limit is None or chi < limit, f"not uniform: chi-squared {chi:.1f} is over {limit}")
+
+
+def scale():
+    with Load(VIA_GATEWAY, DIRECT) as load:
+        for count in (5, 1, 3):
+            platform.scale_log(count)
+            time.sleep(2)  # a while under load at this size, not a wait for anything
+            say(f"{count} log replicas")
+    load.none_failed()
+
+
+def balance_of_5_and_1():
+    platform.scale_log(5)
+    balance(5)
+    platform.scale_log(1)
+    balance(1)
+    platform.scale_log(3)
+    balance(3)
+
+
+def fault(breaks, mends, gone):
+    """One log replica fails under load: no visit does. It is noticed, and is back when it is mended."""
+    victim = containers("log")[0]
+    with Load(VIA_GATEWAY, DIRECT) as load:
+        time.sleep(1)  # load before the fault
+        began = time.monotonic()
+        breaks(victim)
+        try:
+            if gone:
+                platform.wait_for_passing("log", 2, NOTICED)
+                say(f"noticed after {time.monotonic() - began:.1f} s")
+        finally:
+            began = time.monotonic()
+            mends(victim)
+        platform.wait_for_passing("log", 3, BACK)
+        say(f"back after {time.monotonic() - began:.1f} s")
+        wait_for("the replica's health", lambda: platform.healthy(victim), 30)
+    load.none_failed()
+    platform.wait_for_gateway("log", 3)
+
+
+def killed():
+    fault(lambda c: run("docker", "kill", c), lambda c: run("docker", "start", c), gone=True)
+
+
+def crashed():
+    """kill -9 of the process: the engine restarts it by itself."""
+    fault(lambda c: run("kill", "-9", str(platform.inspect(c)["State"]["Pid"])), lambda c: None, gone=False)
+
+
+def paused():
+    fault(lambda c: run("docker", "pause", c), lambda c: run("docker", "unpause", c), gone=True)
+
+
+def cut_off():
+    network = f"{platform.PROJECT}_hub"
+    fault(
+        lambda c: run("docker", "network", "disconnect", network, c),
+        lambda c: run("docker", "network", "connect", network, c),
+        gone=True,
+    )
+
+
+def registry_renewed():
+    """The registry's container is re-created under load: no visit fails, everybody is back by renewal."""
+    before = {service: {i["Id"] for i in platform.passing(service)} for service in MEMBERS}
+    with Load(VIA_GATEWAY, DIRECT) as load:
+        compose("up", "--detach", "--no-deps", "--force-recreate", "registry")
+        began = time.monotonic()
+        wait_for("everybody in the new catalogue", lambda: all(
+            {i["Id"] for i in platform.passing(service)} == before[service] for service in MEMBERS), BACK)
+        say(f"the whole catalogue after {time.monotonic() - began:.1f} s")
+        time.sleep(3)
+    load.none_failed()
+
+
+def renew_one_by_one(service, files):
+    """Each container of a service is stopped, removed and created again, the next one only when it takes part."""
+    old = containers(service)
+    for container in old:
+        run("docker", "stop", container)
+        check(platform.inspect(container)["State"]["ExitCode"] == 0, f"{container} did not stop cleanly")
+        run("docker", "rm", container)
+        platform.up("--no-deps", "--no-recreate", "--scale", f"{service}={len(old)}", service, files=files)
+        platform.wait_for_passing(service, len(old))
+        platform.wait_for_gateway(service, len(old))
+
+
+def rolling():
+    """Every service in turn. Visit has two replicas for it; while the one gateway is gone, visits go without it."""
+    platform.up("--scale", "visit=2", "--scale", "log=3", files=ROLLING)
+    platform.wait_for_passing("visit", 2)
+    platform.wait_for_gateway("visit", 2)
+    try:
+        with Load(VIA_GATEWAY) as load:
+            for service in ("log", "visit"):
+                renew_one_by_one(service, ROLLING)
+            compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", "registry", files=ROLLING)
+            platform.wait_for_passing("visit", 2, BACK)
+            platform.wait_for_passing("log", 3, BACK)
+        load.none_failed()
+        direct = [f"http://{platform.address(container)}:20003/visit" for container in containers("visit")]
+        with Load(*direct) as load:
+            compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", "gateway", files=ROLLING)
+            platform.wait_for_passing("gateway", 1, BACK)
+        load.none_failed(least=20)
+        check(get(VIA_GATEWAY)[0] == 200, "the new gateway does not route")
+    finally:
+        platform.up("--scale", "visit=1")
+    platform.wait_for_passing("visit", 1)
+
+
+def numbers_once():
+    """Each visit of a burst gets its own number, and each number is an entry."""
+    with Load(VIA_GATEWAY) as load:
+        wait_for("300 visits", lambda: load.done >= 300, 30)
+    load.none_failed()
+    check(len(set(load.numbers)) == len(load.numbers), "a number was given twice")
+
+
+def tool():
+    out = compose("run", "--rm", "hub", "status", "--json")
+    listed, _ = json.JSONDecoder().raw_decode(out[out.index("{"):])  # after what Compose says of the container
+    check({"log", "visit", "gateway"} <= set(listed["Services"]), f"hub status lists {listed}")
+
+
+def down():
+    """Under 5 s, every process ends by itself with 0, entries and volumes stay; up again, they are all there."""
+    marker = f"before the end {time.time()}"
+    check(get(f"{GATEWAY}/log", "POST", marker.encode())[0] == 200, "the last entry")
+    before = platform.entries()
+    since = str(int(time.time()))
+    began = time.monotonic()
+    compose("down")
+    took = time.monotonic() - began
+    out = run("docker", "events", "--since", since, "--until", str(int(time.time()) + 1), "--filter", "event=die",
+              "--filter", f"label=com.docker.compose.project={platform.PROJECT}",
+              "--format", "{{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}")
+    codes = dict(line.split() for line in out.splitlines())
+    say(f"down in {took:.1f} s; exit codes {sorted(codes.values())}")
+    check(len(codes) == 6, f"ended: {codes}")
+    check(set(codes.values()) == {"0"}, f"exit codes: {codes}")
+    check(took < 5, f"down took {took:.1f} s")
+    platform.up()
+    after = platform.entries()
+    for file, lines in before.items():
+        check(after.get(file, [])[: len(lines)] == lines, f"{file} lost entries")
+    platform.wait_for_passing("log", 3)
+    said = [get(f"http://{platform.address(c)}:20002/log?contains={marker.replace(' ', '%20')}") for c in containers("log")]
+    holders = [body for status, _, body in said if status == 200 and marker.encode() in body]
+    check(len(holders) == 1, f"{len(holders)} instances answer with the entry from before")
+
+
+def quiet():
+    """Nothing panicked, and nothing was logged as an error, in all that was done."""
+    for service in ("registry", *MEMBERS):
+        for container in containers(service):
+            out = run("docker", "logs", container)
+            bad = [line for line in out.splitlines() if '"level":"ERROR"' in line or "panicked" in line]
+            check(not bad, f"{container} says {bad[:3]}")
+
+
+CASES = (
+    ("log replicas have their own addresses", own_addresses),
+    ("log replicas have their own files", files_apart),
+    ("no root, no capabilities, nothing writable but volumes", isolation.held),
+    ("hub status from a container", tool),
+    ("balance over 3", lambda: balance(3)),
+    ("balance over 5, 1 and 3 again", balance_of_5_and_1),
+    ("scale to 5, 1 and 3 under load", scale),
+    ("each visit has its own number", numbers_once),
+    ("log replica crashed (kill -9) under load", crashed),
+    ("log replica killed (docker kill) under load", killed),
+    ("log replica paused under load", paused),
+    ("log replica cut off the network under load", cut_off),
+    ("registry re-created under load", registry_renewed),
+    ("rolling re-creation of every service under load", rolling),
+    ("nothing logged an error", quiet),
+    ("down within 5 s with exit codes 0, entries survive", down),
+)

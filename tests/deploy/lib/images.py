@@ -1,0 +1,58 @@
+"""What was built: size, user, content, labels."""
+
+import json
+
+from .harness import ROOT, check, run, say
+from .platform import MEMBERS, compose
+
+NAMES = ("registry", *MEMBERS, "hub")
+MIB = 1024 * 1024
+
+
+def image(name):
+    return json.loads(run("docker", "image", "inspect", f"hubspoke/{name}:test"))[0]
+
+
+def build():
+    run("docker/offline/prepare", timeout=600)
+    # The only step that compiles; its own output shows that it goes on.
+    compose("--profile", "tools", "build", "--progress", "plain", timeout=2400, quiet=False)
+
+
+def small():
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    base = next(line.split("=", 1)[1] for line in dockerfile.splitlines() if line.startswith("ARG RUNTIME_IMAGE="))
+    floor = json.loads(run("docker", "image", "inspect", base))[0]["Size"]
+    for name in NAMES:
+        own = (image(name)["Size"] - floor) / MIB
+        say(f"hubspoke/{name}: {own:.1f} MiB on a base of {floor / MIB:.1f} MiB")
+        check(own <= 20, f"hubspoke/{name} adds {own:.1f} MiB to its base")
+
+
+def described():
+    for name in NAMES:
+        config = image(name)["Config"]
+        check(config["User"] == "65532:65532", f"{name}: user {config['User']!r}")
+        check(config["Entrypoint"] == [f"/usr/local/bin/{name}"], f"{name}: {config['Entrypoint']}")
+        check(config.get("StopSignal") == "SIGTERM", f"{name}: stop signal {config.get('StopSignal')}")
+        for label in ("title", "description", "version", "licenses", "revision"):
+            check(config["Labels"].get(f"org.opencontainers.image.{label}"), f"{name}: no label {label}")
+        if name != "hub":
+            check(config["Healthcheck"]["Test"] == ["CMD", f"/usr/local/bin/{name}", "healthcheck"], f"{name}: health")
+
+
+def bare():
+    for name in NAMES:
+        out = run("docker", "run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", f"hubspoke/{name}:test",
+                  "-c", "true", may_fail=True)
+        check("no such file" in out, f"{name} has a shell: {out}")
+        out = run("docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
+                  f"hubspoke/{name}:test", "--version")
+        check(out.split()[-1][:1].isdigit(), f"{name} --version says {out!r}")
+
+
+def settings():
+    """Each image's own configuration, its file and its environment, is accepted by its binary."""
+    for name in NAMES[:-1]:
+        out = run("docker", "run", "--rm", "--network", "none", f"hubspoke/{name}:test", "--check-config")
+        check(f"config/{name}.toml" in out or "HUB_LISTEN" in out, f"{name} does not read its settings:\n{out}")

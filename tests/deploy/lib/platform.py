@@ -1,0 +1,109 @@
+"""The platform under test: one Compose project of the real files, on ports of its own."""
+
+import json
+import os
+from pathlib import Path
+
+from . import harness
+from .harness import Failed, check, run, wait_for
+from .load import get
+
+PROJECT = "hubspoke-test"
+REGISTRY, GATEWAY, VISIT = (f"http://127.0.0.1:{port}" for port in (31000, 31001, 31003))
+FILES = ("docker-compose.yml", "tests/deploy/compose.yaml")
+ROLLING = (*FILES, "tests/deploy/compose.rolling.yaml")
+ENV = {"HUBSPOKE_VERSION": "test"}
+MEMBERS = ("gateway", "log", "visit")
+
+
+def compose(*arguments, files=FILES, timeout=180, **options):
+    chosen = [part for file in files for part in ("-f", file)]
+    return run("docker", "compose", "-p", PROJECT, *chosen, *arguments, timeout=timeout, env=ENV, **options)
+
+
+def containers(service, every=False):
+    """Names of a service's containers, by number; with `every`, stopped ones too."""
+    scope = ["--all"] if every else []
+    out = run("docker", "ps", *scope, "--format", "{{.Names}}",
+              "--filter", f"label=com.docker.compose.project={PROJECT}",
+              "--filter", f"label=com.docker.compose.service={service}")
+    return sorted(out.split(), key=lambda name: int(name.rsplit("-", 1)[1]) if name[-1].isdigit() else 0)
+
+
+def inspect(container):
+    return json.loads(run("docker", "inspect", container))[0]
+
+
+def address(container):
+    (network,) = inspect(container)["NetworkSettings"]["Networks"].values()
+    return network["IPAddress"]
+
+
+def healthy(container):
+    return inspect(container)["State"].get("Health", {}).get("Status") == "healthy"
+
+
+def catalogue():
+    """Instances by service name, as the registry lists them; removed ones are left out."""
+    status, _, body = get(f"{REGISTRY}/services")
+    check(status == 200, f"GET /services: {status}")
+    listed = json.loads(body)["Services"]
+    return {name: [i for i in found if i["State"] != "removed"] for name, found in listed.items()}
+
+
+def passing(service):
+    return [instance for instance in catalogue().get(service, []) if instance["State"] == "passing"]
+
+
+def wait_for_passing(service, count, seconds=60):
+    """Waits until the registry lists exactly `count` passing instances and no other of the service."""
+
+    def settled():
+        found = catalogue().get(service, [])
+        return len(found) == count and all(i["State"] == "passing" for i in found) and found
+
+    return wait_for(f"{count} passing instances of {service}", settled, seconds)
+
+
+def wait_for_gateway(service, count, seconds=30):
+    """Waits until the gateway sends requests to exactly `count` instances."""
+
+    def seen():
+        ask = ("POST", b"which instance is this?") if service == "log" else ("GET", None)
+        ids = {get(f"{GATEWAY}/{service}", *ask)[1].get("Hub-Instance") for _ in range(count * 12)}
+        return len(ids - {None}) == count
+
+    wait_for(f"the gateway to use {count} instances of {service}", seen, seconds)
+
+
+def up(*arguments, files=FILES):
+    compose("up", "--detach", "--wait", "--wait-timeout", "120", "--remove-orphans", *arguments, files=files)
+
+
+def scale_log(count):
+    up("--no-recreate", "--scale", f"log={count}")
+    wait_for_passing("log", count)
+
+
+def log_volume():
+    """The folder of the log volume on this machine."""
+    folder = run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", f"{PROJECT}_log").strip()
+    if not os.access(folder, os.R_OK):
+        raise harness.Skipped("the engine's volumes can't be read from here")
+    return Path(folder)
+
+
+def entries():
+    """Entries by file of the log volume. A line that is no JSON object is a failure."""
+    found = {}
+    for file in sorted(log_volume().rglob("services*.log")):
+        lines = file.read_bytes().splitlines()
+        for line in lines:
+            if not isinstance(json.loads(line), dict):
+                raise Failed(f"{file.name} holds {line[:100]!r}")
+        found[str(file.relative_to(log_volume()))] = lines
+    return found
+
+
+def remove():
+    compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5", may_fail=True)

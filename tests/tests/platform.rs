@@ -1,0 +1,302 @@
+//! The story of the platform, told across its services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use hub_tests::{Platform, entries, eventually, live};
+use reqwest::{Method, StatusCode};
+use tokio::task::JoinSet;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visit_is_counted_logged_and_answered_with_its_number() {
+    let platform = Platform::start().await.log(1).await.visit(1).await;
+    assert_eq!(platform.visit_count().await, 1);
+    assert_eq!(platform.visit_count().await, 2);
+    let logged = entries(&platform.logs[0].file);
+    assert_eq!(logged.len(), 2);
+    assert!(logged[1]["msg"].as_str().unwrap().contains('2'), "{}", logged[1]);
+    let reply = platform.http.post(format!("{}/log", platform.gateway.url())).body("hello").send().await.unwrap();
+    assert_eq!(reply.status(), StatusCode::OK);
+    assert_eq!(entries(&platform.logs[0].file)[2]["msg"], "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_visits_get_numbers_of_their_own_and_one_entry_each() {
+    const VISITS: usize = 1000;
+    let platform = Arc::new(Platform::start().await.log(3).await.visit(1).await);
+    let mut visits = JoinSet::new();
+    for _ in 0..VISITS {
+        let platform = platform.clone();
+        visits.spawn(async move { platform.visit_count().await });
+    }
+    let numbers: BTreeSet<u64> = visits.join_all().await.into_iter().collect();
+    assert_eq!(numbers, (1..=VISITS as u64).collect());
+    let counts: Vec<usize> = platform.logs.iter().map(|log| entries(&log.file).len()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), VISITS, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_spread_evenly_over_three_log_replicas() {
+    const VISITS: usize = 3000;
+    let platform = Arc::new(Platform::start().await.log(3).await.visit(1).await);
+    let mut callers = JoinSet::new();
+    for _ in 0..30 {
+        let platform = platform.clone();
+        callers.spawn(async move {
+            for _ in 0..VISITS / 30 {
+                platform.visit_count().await;
+            }
+        });
+    }
+    callers.join_all().await;
+    let counts: Vec<f64> = platform.logs.iter().map(|log| entries(&log.file).len() as f64).collect();
+    assert_eq!(counts.iter().sum::<f64>(), VISITS as f64);
+    let expected = VISITS as f64 / 3.0;
+    let chi2: f64 = counts.iter().map(|count| (count - expected).powi(2) / expected).sum();
+    // The chance of a value above 27.6 with 2 degrees of freedom is one in a million.
+    assert!(chi2 < 27.6, "chi² = {chi2} of {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_follow_when_log_replicas_come_and_go() {
+    let mut platform = Platform::start().await.log(1).await.visit(1).await;
+    platform.visit_count().await;
+    platform.add_logs(2).await;
+    let before: Vec<usize> = platform.logs.iter().map(|log| entries(&log.file).len()).collect();
+    assert_eq!(before, [1, 0, 0]);
+    eventually("each replica has had a visit", || async {
+        platform.visit_count().await;
+        platform.logs.iter().all(|log| !entries(&log.file).is_empty())
+    })
+    .await;
+    platform.logs.pop().unwrap().stop().await;
+    platform.logs.pop().unwrap().stop().await;
+    platform.settled().await;
+    let before = entries(&platform.logs[0].file).len();
+    for _ in 0..20 {
+        platform.visit_count().await;
+    }
+    assert_eq!(entries(&platform.logs[0].file).len(), before + 20, "only one is left to take them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_visit_fails_while_one_log_replica_lives() {
+    let mut platform = Platform::start().await.log(3).await.visit(1).await;
+    let visiting = Visiting::start(&platform);
+    visiting.at_least(200).await;
+    platform.logs.remove(0).kill().await;
+    visiting.at_least(200).await;
+    platform.logs.remove(0).kill().await;
+    visiting.at_least(200).await;
+    platform.settled().await;
+    visiting.at_least(200).await;
+    assert_eq!(visiting.stop().await, 0, "visits failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_log_replica_a_visit_says_so_and_its_number_is_not_given_again() {
+    let mut platform = Platform::start().await.log(1).await.visit(1).await;
+    assert_eq!(platform.visit_count().await, 1);
+    platform.logs.pop().unwrap().stop().await;
+    let url = format!("{}/visit", platform.gateway.url());
+    let reply = platform.http.get(&url).send().await.unwrap();
+    assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(reply.headers()["content-type"], "application/problem+json");
+    platform.add_logs(1).await;
+    eventually("visits work again", || async {
+        platform.http.get(&url).send().await.unwrap().status().is_success()
+    })
+    .await;
+    assert!(platform.visit_count().await > 2, "the number of the failed visit is not given again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_restarts_under_load_and_no_visit_fails() {
+    let mut platform = Platform::start().await.log(3).await.visit(2).await;
+    let before = platform.catalog().await.unwrap();
+    let visiting = Visiting::start(&platform);
+    visiting.at_least(200).await;
+    platform.restart_registry().await;
+    platform.settled().await;
+    visiting.at_least(200).await;
+    assert_eq!(visiting.stop().await, 0, "visits failed");
+    let after = platform.catalog().await.unwrap();
+    assert_ne!(before.revision.epoch, after.revision.epoch, "state was lost, and that shows");
+    let same = |view| live(view).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(same(&before), same(&after));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_instance_is_removed_and_comes_back_by_registering() {
+    let mut platform = Platform::start().await.log(2).await.visit(1).await;
+    let killed = platform.logs.remove(0);
+    let addr = killed.addr;
+    killed.kill().await;
+    platform.settled().await; // the heartbeat has noticed
+    let info = serde_json::json!({"Name": "log", "Addr": addr.to_string(), "RequiredServices": null});
+    for _ in 0..2 {
+        // A core member of another language registers the same address again after a crash.
+        let url = format!("{}/services", platform.registry.url());
+        let reply = platform.http.post(url).body(format!("{info}\n")).send().await.unwrap();
+        assert_eq!((reply.status(), reply.text().await.unwrap().as_str()), (StatusCode::OK, "{}"));
+    }
+    let view = platform.catalog().await.unwrap();
+    assert_eq!(live(&view).into_iter().filter(|(_, a)| *a == addr.to_string()).count(), 1, "listed once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_service_loses_no_request_and_deregisters() {
+    let mut platform = Platform::start().await.log(2).await.visit(2).await;
+    let visiting = Visiting::start(&platform);
+    visiting.at_least(200).await;
+    platform.visits.pop().unwrap().stop().await;
+    platform.logs.pop().unwrap().stop().await;
+    let names = live(&platform.catalog().await.unwrap());
+    assert_eq!(names.len(), 3, "deregistered before it ended: {names:?}");
+    visiting.at_least(200).await;
+    assert_eq!(visiting.stop().await, 0, "visits failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_start_in_any_order() {
+    let probe = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = probe.local_addr().unwrap();
+    let common = hub_tests::common(&hub_log::PROCESS, registry);
+    let dir = tempfile::tempdir().unwrap();
+    let own = hub_log::LogConfig { file: dir.path().join("services.log"), ..Default::default() };
+    let server = hub_log::Server::bind(hub_chassis::Config { common, own }).await.unwrap();
+    let (log, (stop, stopped)) = (server.local_addr(), tokio::sync::oneshot::channel::<()>());
+    let run = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let status = |path: &'static str| {
+        let request = http.get(format!("http://{log}{path}"));
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    eventually("it is live", || async { status("/livez").await == 200 }).await;
+    assert_eq!(status("/readyz").await, 503, "no registry yet");
+    drop(probe);
+    let mut common = hub_tests::common(&hub_registry::PROCESS, registry);
+    common.listen = registry;
+    let own = hub_registry::Settings::default();
+    let server = hub_registry::Server::bind(hub_chassis::Config { common, own }).await.unwrap();
+    let serving = tokio::spawn(server.run(std::future::pending()));
+    eventually("it has joined", || async { status("/readyz").await == 200 }).await;
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_in_another_language_takes_part_with_plain_http() {
+    use axum::Router;
+    use axum::routing::get;
+    let platform = Platform::start().await;
+    let app = Router::new()
+        .route("/heart-beat", get(|| async {}))
+        .route("/hello/{name}", get(|axum::extract::Path(name): axum::extract::Path<String>| async move { name }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let url = format!("{}/services", platform.registry.url());
+    let info = format!(r#"{{"Name":"hello","Addr":"{addr}","RequiredServices":["log"]}}"#);
+    let reply = platform.http.post(&url).body(info.clone()).send().await.unwrap();
+    assert!(reply.headers().contains_key("hub-revision"));
+    assert_eq!(reply.text().await.unwrap(), r#"{"log":[]}"#);
+    let through = format!("{}/hello/world", platform.gateway.url());
+    eventually("the gateway routes to it", || async {
+        let reply = platform.http.get(&through).send().await.unwrap();
+        reply.status().is_success() && reply.text().await.unwrap() == "world"
+    })
+    .await;
+    let reply = platform.http.delete(&url).body(info).send().await.unwrap();
+    assert_eq!(reply.status(), StatusCode::OK);
+    eventually("the gateway has let go of it", || async {
+        !platform.http.get(&through).send().await.unwrap().status().is_success()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_gets_a_problem_document_that_says_what_was_wrong() {
+    let platform = Platform::start().await.log(1).await.visit(1).await;
+    let (registry, gateway) = (platform.registry.url(), platform.gateway.url());
+    let (log, visit) = (platform.logs[0].url(), platform.visits[0].url());
+    let huge = "x".repeat(8 << 20);
+    let cases: [(Method, String, &str, u16); 19] = [
+        (Method::POST, format!("{registry}/services"), "{", 400),
+        (Method::POST, format!("{registry}/services"), "", 400),
+        (Method::POST, format!("{registry}/services"), "[]", 422),
+        (Method::POST, format!("{registry}/services"), r#"{"Name":"log"}"#, 422),
+        (Method::POST, format!("{registry}/services"), r#"{"Name":"Log","Addr":"127.0.0.1:1"}"#, 422),
+        (Method::POST, format!("{registry}/services"), r#"{"Name":"log","Addr":"here"}"#, 422),
+        (Method::POST, format!("{registry}/services"), &huge, 413),
+        (Method::DELETE, format!("{registry}/services"), "{", 400),
+        (Method::PATCH, format!("{registry}/services"), "", 405),
+        (Method::GET, format!("{registry}/services/none"), "", 404),
+        (Method::GET, format!("{registry}/nothing"), "", 404),
+        (Method::POST, format!("{log}/log"), "", 400),
+        (Method::POST, format!("{log}/log"), &huge, 413),
+        (Method::DELETE, format!("{log}/log"), "", 405),
+        (Method::GET, format!("{log}/nothing"), "", 404),
+        (Method::DELETE, format!("{visit}/visit"), "", 405),
+        (Method::GET, format!("{visit}/nothing"), "", 404),
+        (Method::GET, format!("{gateway}/none/x"), "", 404),
+        (Method::GET, format!("{gateway}/"), "", 404),
+    ];
+    for (method, url, body, status) in cases {
+        let what = format!("{method} {url} {:.40}", body);
+        let reply = platform.http.request(method, url).body(body.to_owned()).send().await.unwrap();
+        assert_eq!(reply.status().as_u16(), status, "{what}");
+        let headers = reply.headers().clone();
+        assert_eq!(headers["content-type"], "application/problem+json", "{what}");
+        assert_eq!(headers.contains_key("allow"), status == 405, "{what}");
+        let problem: BTreeMap<String, serde_json::Value> = reply.json().await.unwrap();
+        assert_eq!(problem["status"], status, "{what}");
+        assert!(!problem["detail"].as_str().unwrap().is_empty(), "{what}");
+    }
+    assert_eq!(platform.visit_count().await, 1, "and all that has disturbed nothing");
+}
+
+/// Visits through the gateway, four at a time, until it is stopped; counts those that failed.
+struct Visiting {
+    done: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    callers: JoinSet<()>,
+}
+
+impl Visiting {
+    fn start(platform: &Platform) -> Self {
+        let (done, failed, stop) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
+        let mut callers = JoinSet::new();
+        for _ in 0..4 {
+            let (done, failed, stop): (Arc<AtomicUsize>, Arc<AtomicUsize>, _) =
+                (Arc::clone(&done), Arc::clone(&failed), stop.clone());
+            let request = platform.http.get(format!("{}/visit", platform.gateway.url()));
+            callers.spawn(async move {
+                while !stop.load(Relaxed) {
+                    let reply = request.try_clone().unwrap().send().await;
+                    if !reply.as_ref().is_ok_and(|reply| reply.status().is_success()) {
+                        failed.fetch_add(1, Relaxed);
+                        eprintln!("a visit failed: {reply:?}");
+                    }
+                    done.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        Self { done, failed, stop, callers }
+    }
+
+    /// Waits until so many more visits are done.
+    async fn at_least(&self, more: usize) {
+        let until = self.done.load(Relaxed) + more;
+        eventually("visits go on", || async { self.done.load(Relaxed) >= until }).await;
+    }
+
+    async fn stop(self) -> usize {
+        self.stop.store(true, Relaxed);
+        self.callers.join_all().await;
+        self.failed.load(Relaxed)
+    }
+}
