@@ -9,7 +9,7 @@ from .platform import MEMBERS, containers, inspect
 
 # Where the kernel lets a process write, though it is no file system of anybody's data.
 DEVICES = ("/dev", "/proc", "/sys")
-WRITABLE = {"registry": {"/tmp"}, "gateway": {"/tmp"}, "log": {"/tmp", "/data"}, "visit": {"/tmp", "/data"}}
+WRITABLE = {"registry": {"/tmp", "/data"}, "gateway": {"/tmp"}, "log": {"/tmp", "/data"}, "visit": {"/tmp", "/data"}}
 
 
 def held():
