@@ -1,0 +1,27 @@
+//! What went wrong with a visit, as replies.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hub_chassis::Problem;
+use hub_client::log::LogError;
+
+/// Seconds after which another try makes sense.
+const AGAIN: u32 = 1;
+
+/// Why a visit was not counted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VisitError {
+    /// It has a number, which nobody else will get, but no log entry.
+    #[error("the visit could not be logged")]
+    Log(#[from] LogError),
+    /// It has no number.
+    #[error("the visit could not be counted")]
+    Count(#[from] std::io::Error),
+}
+
+impl IntoResponse for VisitError {
+    fn into_response(self) -> Response {
+        tracing::warn!(error = &self as &dyn std::error::Error, "a visit failed");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, self.to_string()).retry_after(AGAIN).into_response()
+    }
+}

@@ -1,0 +1,52 @@
+//! How many visits the last minute had. Pure: the clock is the caller's.
+
+/// Seconds that are looked back on.
+const SPAN: u64 = 60;
+
+/// Visits by second, for the last minute.
+#[derive(Debug, Clone)]
+pub struct Rate {
+    /// Visits of second `n` are at `n % SPAN`.
+    seconds: [(u64, u64); SPAN as usize],
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { seconds: [(0, 0); SPAN as usize] }
+    }
+}
+
+impl Rate {
+    /// Counts a visit in second `now` of any steady clock.
+    pub fn count(&mut self, now: u64) {
+        // Below SPAN.
+        let slot = &mut self.seconds[(now % SPAN) as usize];
+        if slot.0 != now {
+            *slot = (now, 0);
+        }
+        slot.1 += 1;
+    }
+
+    /// Visits in the minute that ends with second `now`.
+    pub fn per_minute(&self, now: u64) -> u64 {
+        self.seconds.iter().filter(|(second, _)| *second <= now && now - second < SPAN).map(|(_, n)| n).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_older_than_a_minute_no_longer_counts() {
+        let mut rate = Rate::default();
+        for now in [0, 0, 30, 59] {
+            rate.count(now);
+        }
+        assert_eq!(rate.per_minute(59), 4);
+        assert_eq!(rate.per_minute(60), 2);
+        rate.count(90);
+        assert_eq!(rate.per_minute(90), 2);
+        assert_eq!(rate.per_minute(1_000), 0);
+    }
+}
