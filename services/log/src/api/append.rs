@@ -1,0 +1,146 @@
+//! `POST /log`: any text is one entry; `application/x-ndjson` and `application/json` are batches.
+//!
+//! `Hub-Source: NAME/ID` names the sender, `traceparent` the trace, `?level=` how grave it is, and what comes with
+//! the same `Idempotency-Key` again is not stored again. The reply tells the numbers of the entries.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header, request::Parts};
+use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
+use hub_client::protocol::HUB_SOURCE;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::App;
+use crate::error::ApiError;
+use crate::ingest::decode::Encoding;
+use crate::ingest::{self, Kind, Parsed, Refused, Sender};
+use crate::store::Receipt;
+
+/// Header that makes a batch count once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const MAX_KEY: usize = 128;
+const MAX_SOURCE: usize = 200;
+/// Bodies from this length on are read on a thread of their own, so that they hold up no other request.
+const LARGE: usize = 256 << 10;
+
+/// The reply: how many entries are stored, and where.
+#[derive(Debug, Default, Serialize)]
+struct Accepted {
+    accepted: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seq: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Refused>,
+}
+
+pub(super) async fn append(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let sender = sender(&parts)?;
+    let kind = Kind::of(text(&parts.headers, header::CONTENT_TYPE.as_str())?);
+    let encoding = Encoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
+    let limit = if kind == Kind::Text { app.max_entry } else { app.max_batch };
+    let body = read(body, if encoding.is_some() { app.max_batch } else { limit }).await?;
+    let large = body.len() >= LARGE || encoding.is_some();
+    let max_entry = app.max_entry;
+    let parse = move || -> Result<Parsed, ApiError> {
+        let unpacked = encoding.map(|encoding| encoding.decode(&body, limit)).transpose()?;
+        let body = unpacked.as_deref().unwrap_or(&body);
+        Ok(ingest::parse(kind, &sender, body, max_entry)?)
+    };
+    let Parsed { batch, refused } = if large { off_thread(parse).await? } else { parse()? };
+    let accepted = batch.len();
+    let receipt = app.store.append(batch, Timestamp::now())?.await?;
+    Ok(reply(accepted, receipt, refused))
+}
+
+/// Does `work` on a thread where it may take its time.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a task of the log service died");
+        Err(ApiError::Internal)
+    })
+}
+
+fn reply(accepted: usize, receipt: Option<Receipt>, failed: Vec<Refused>) -> Response {
+    let accepted = Accepted {
+        accepted,
+        first_seq: receipt.map(|receipt| receipt.first),
+        last_seq: receipt.map(|receipt| receipt.last),
+        duplicate: receipt.is_some_and(|receipt| receipt.duplicate),
+        failed,
+    };
+    // Numbers and texts can't fail to serialize.
+    let mut body = serde_json::to_vec(&accepted).unwrap_or_default();
+    body.push(b'\n');
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, limit).await.map_err(|error| {
+        let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+        if too_long { ApiError::BodyTooLong { limit } } else { ApiError::BodyBroken }
+    })
+}
+
+/// Who sends, by the request's head.
+pub(super) fn sender(parts: &Parts) -> Result<Sender, ApiError> {
+    let headers = &parts.headers;
+    let (source, source_id) = match text(headers, HUB_SOURCE)? {
+        Some(source) if source.len() > MAX_SOURCE => {
+            return Err(ApiError::Header("Hub-Source", format!("longer than {MAX_SOURCE} bytes")));
+        }
+        Some(source) => match source.split_once('/') {
+            Some((name, id)) => (some(name), some(id)),
+            None => (some(source), None),
+        },
+        None => (None, None),
+    };
+    let key = text(headers, IDEMPOTENCY_KEY)?;
+    if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
+        return Err(ApiError::Header("Idempotency-Key", format!("1 to {MAX_KEY} bytes")));
+    }
+    // A broken trace parent is to be ignored, says the standard.
+    let trace_id =
+        headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(ingest::trace_id);
+    Ok(Sender {
+        source,
+        source_id,
+        trace_id: trace_id.map(str::to_owned),
+        level: parts.uri.query().map(level).transpose()?.flatten(),
+        key: key.map(str::to_owned),
+    })
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn level(query: &str) -> Result<Option<crate::entry::Level>, ApiError> {
+    let mut level = None;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "level" => {
+                level = Some(
+                    value
+                        .parse()
+                        .map_err(|error: crate::entry::UnknownLevel| ApiError::Query(error.to_string()))?,
+                );
+            }
+            other => return Err(ApiError::Query(format!("{other:?} is no parameter here: level is"))),
+        }
+    }
+    Ok(level)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let value = headers.get(name).map(|value| value.to_str());
+    value.transpose().map_err(|_| ApiError::Header(name, "not visible ASCII".to_owned()))
+}

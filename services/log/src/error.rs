@@ -1,0 +1,69 @@
+//! What went wrong, as replies. Errors elsewhere in this package know no HTTP; their statuses are given here.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hub_chassis::Problem;
+
+use crate::ingest::IngestError;
+use crate::ingest::decode::DecodeError;
+use crate::store::AppendError;
+
+/// Seconds after which a full queue has usually drained.
+const QUEUE_AGAIN: u32 = 1;
+/// Seconds after which a disk may have been mended.
+const DISK_AGAIN: u32 = 10;
+
+/// Why a request for entries to be stored failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("{0}: {1}")]
+    Header(&'static str, String),
+    #[error("{0}")]
+    Query(String),
+    #[error("the body is longer than {limit} bytes")]
+    BodyTooLong { limit: usize },
+    #[error("the body broke off or took too long")]
+    BodyBroken,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("too many at a time; come back later")]
+    Busy,
+    #[error("an internal error; it has been logged")]
+    Internal,
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        let status = match &error {
+            ApiError::Header(..) | ApiError::Query(_) | ApiError::BodyBroken => StatusCode::BAD_REQUEST,
+            ApiError::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Decode(DecodeError::Unknown(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::Decode(DecodeError::Broken(_)) => StatusCode::BAD_REQUEST,
+            ApiError::Decode(DecodeError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Ingest(IngestError::TooLong { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Ingest(_) => StatusCode::BAD_REQUEST,
+            ApiError::Append(AppendError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
+            ApiError::Append(_) | ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let problem = Self::new(status, error.to_string());
+        match error {
+            ApiError::Append(AppendError::DiskFull | AppendError::Disk) => problem.retry_after(DISK_AGAIN),
+            ApiError::Append(_) | ApiError::Busy => problem.retry_after(QUEUE_AGAIN),
+            ApiError::Ingest(IngestError::Nothing(refused)) => {
+                problem.with("failed", serde_json::to_value(refused).unwrap_or_default())
+            }
+            _ => problem,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}

@@ -1,0 +1,188 @@
+//! What a JSON value becomes as an entry. Pure.
+//!
+//! - a string: that text
+//! - an object with a text under `msg` or `message`: that text, with `level`, `trace_id` and, where the request
+//!   names no sender, `source`; everything else is kept under `fields`
+//! - anything else: its JSON as text
+//!
+//! So nothing that a sender gives is dropped: a `level` or `trace_id` that is none stays in `fields`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Parsed, Refused, is_trace_id};
+use crate::entry::{Batch, Level, Origin, string};
+
+/// Collects the entries of one body.
+pub(super) struct Reader<'a> {
+    origin: &'a Origin<'a>,
+    max_entry: usize,
+    batch: Batch,
+    refused: Vec<Refused>,
+    fields: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(origin: &'a Origin<'a>, key: Option<String>, max_entry: usize) -> Self {
+        Self { origin, max_entry, batch: Batch::new(key), refused: Vec::new(), fields: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> Parsed {
+        Parsed { batch: self.batch, refused: self.refused }
+    }
+
+    /// One line of a batch.
+    pub(super) fn line(&mut self, line: usize, json: &[u8]) {
+        // JSON is UTF-8; checked once, here.
+        match std::str::from_utf8(json) {
+            Ok(json) => self.value(line, json),
+            Err(error) => self.refuse(line, 400, format!("no JSON: {error}")),
+        }
+    }
+
+    /// A whole body: a list of values, or one value.
+    pub(super) fn document(&mut self, body: &[u8]) -> Result<(), serde_json::Error> {
+        if !body.trim_ascii().starts_with(b"[") {
+            let value: &RawValue = serde_json::from_slice(body)?;
+            self.value(1, value.get());
+            return Ok(());
+        }
+        // Checked as a whole first, so that a broken list stores nothing.
+        let values: Vec<&RawValue> = serde_json::from_slice(body)?;
+        for (place, value) in (1..).zip(values) {
+            self.value(place, value.get());
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, line: usize, json: &str) {
+        match json.as_bytes().first() {
+            Some(b'"') => match serde_json::from_str::<Text>(json) {
+                Ok(text) => self.push(line, *self.origin, text.0.as_bytes()),
+                Err(error) => self.refuse(line, 400, format!("no JSON: {error}")),
+            },
+            Some(b'{') => match serde_json::from_str::<Object>(json) {
+                Ok(object) => self.object(line, json, &object),
+                Err(error) => self.refuse(line, 400, format!("no JSON: {error}")),
+            },
+            _ => match serde_json::from_str::<&RawValue>(json) {
+                Ok(value) => self.push(line, *self.origin, value.get().as_bytes()),
+                Err(error) => self.refuse(line, 400, format!("no JSON: {error}")),
+            },
+        }
+    }
+
+    fn object(&mut self, line: usize, json: &str, object: &Object<'_>) {
+        let Some(msg) = &object.msg else {
+            return self.push(line, *self.origin, json.as_bytes());
+        };
+        let mut origin = *self.origin;
+        self.fields.clear();
+        let mut text = String::new();
+        let mut trace = None;
+        let mut source = None;
+        for (key, raw) in &object.others {
+            let value = || serde_json::from_str::<Text>(raw.get()).ok().map(|text| text.0.into_owned());
+            match &*key.0 {
+                "level" => {
+                    if let Some(level) = value().and_then(|text| text.parse::<Level>().ok()) {
+                        origin.level = Some(level);
+                        continue;
+                    }
+                }
+                "trace_id" => {
+                    if let Some(id) = value().filter(|id| is_trace_id(id)) {
+                        trace = Some(id);
+                        continue;
+                    }
+                }
+                "source" if self.origin.source.is_none() => {
+                    if let Some(name) = value() {
+                        source = Some(name);
+                        continue;
+                    }
+                }
+                "fields" if object.others.len() == 1 && raw.get().starts_with('{') => {
+                    text = raw.get().to_owned();
+                    continue;
+                }
+                _ => {}
+            }
+            self.fields.push(if self.fields.is_empty() { b'{' } else { b',' });
+            string(&mut self.fields, &key.0);
+            self.fields.push(b':');
+            self.fields.extend_from_slice(raw.get().as_bytes());
+        }
+        if !self.fields.is_empty() {
+            self.fields.push(b'}');
+            // Made of valid UTF-8 only.
+            text = String::from_utf8(std::mem::take(&mut self.fields)).unwrap_or_default();
+        }
+        origin.trace_id = trace.as_deref().or(origin.trace_id);
+        origin.source = source.as_deref().or(origin.source);
+        if self.fits(line, msg.0.len() + text.len(), msg.0.is_empty()) {
+            self.batch.push(&origin, msg.0.as_bytes(), Some(text.as_str()).filter(|text| !text.is_empty()));
+        }
+    }
+
+    fn push(&mut self, line: usize, origin: Origin<'_>, msg: &[u8]) {
+        if self.fits(line, msg.len(), msg.is_empty()) {
+            self.batch.push(&origin, msg, None);
+        }
+    }
+
+    fn fits(&mut self, line: usize, len: usize, empty: bool) -> bool {
+        if empty {
+            self.refuse(line, 400, "the entry is empty".to_owned());
+        } else if len > self.max_entry {
+            self.refuse(line, 413, format!("the entry is longer than {} bytes", self.max_entry));
+        }
+        !empty && len <= self.max_entry
+    }
+
+    fn refuse(&mut self, line: usize, status: u16, detail: String) {
+        self.refused.push(Refused { line, status, detail });
+    }
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A JSON object with its text, and everything else unread.
+struct Object<'a> {
+    msg: Option<Text<'a>>,
+    others: Vec<(Text<'a>, &'a RawValue)>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut object = Object { msg: None, others: Vec::new() };
+                while let Some((key, raw)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    if object.msg.is_none()
+                        && matches!(&*key.0, "msg" | "message")
+                        && let Ok(text) = serde_json::from_str(raw.get())
+                    {
+                        object.msg = Some(text);
+                    } else {
+                        object.others.push((key, raw));
+                    }
+                }
+                Ok(object)
+            }
+        }
+        de.deserialize_map(Entries)
+    }
+}

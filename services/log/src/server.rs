@@ -1,0 +1,82 @@
+//! The service from bind to shutdown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hub_chassis::{BindError, Config, RunError, Service};
+
+use crate::api::{self, App};
+use crate::config::{LogConfig, bytes};
+use crate::metrics;
+use crate::store::{OpenError, Store};
+
+/// Why the service can't start, or ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// It can't listen or take part.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The log file can't be used.
+    #[error("the log file can't be used")]
+    Open(#[from] OpenError),
+    /// The server ended by itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// One of its tasks died.
+    #[error("a task of the service died")]
+    Task(#[from] tokio::task::JoinError),
+    /// The thread that writes has ended by itself.
+    #[error("the writer of the log file died")]
+    Writer,
+}
+
+/// A bound log service.
+pub struct Server {
+    service: Service,
+    name: String,
+    app: App,
+}
+
+impl Server {
+    /// Binds the addresses and opens the file.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn bind(config: Config<LogConfig>) -> Result<Self, ServerError> {
+        let Config { common, own } = config;
+        let service = Service::bind(&common, &[&common.name]).await?;
+        let id = service.id().to_owned();
+        let options = own.options();
+        let file = options.file.clone();
+        let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
+        if store.torn() > 0 {
+            tracing::warn!(file = %file.display(), bytes = store.torn(), "an unfinished entry was cut off");
+        }
+        let store = Arc::new(store);
+        metrics::register(&service.metrics().meter(), &store);
+        let app = App { store, max_entry: bytes(own.max_entry), max_batch: bytes(own.max_batch) };
+        Ok(Self { service, name: common.name, app })
+    }
+
+    /// The bound address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.service.local_addr()
+    }
+
+    /// Serves until `shutdown` is done; then finishes what is in flight, writes what waits, and syncs.
+    ///
+    /// # Errors
+    /// [`ServerError`] where it ends before it was asked to.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let Self { service, name, app } = self;
+        let store = Arc::clone(&app.store);
+        let routes = api::routes(&name, app);
+        let result = tokio::select! {
+            result = service.run(routes, shutdown) => result.map_err(ServerError::Run),
+            () = store.ended() => Err(ServerError::Writer),
+        };
+        store.close();
+        store.ended().await;
+        result
+    }
+}
