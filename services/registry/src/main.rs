@@ -1,3 +1,20 @@
 //! The registry's process: wiring only.
 
-fn main() {}
+use std::process::ExitCode;
+
+use hub_chassis::{BindError, Config, RunError};
+use hub_registry::{PROCESS, Server, Settings};
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+fn main() -> ExitCode {
+    hub_chassis::boot(&PROCESS, |config: Config<Settings>, shutdown| async move {
+        Ok::<_, Error>(Server::bind(config).await?.run(shutdown).await?)
+    })
+}

@@ -41,7 +41,7 @@ impl Listed {
 
     /// Whether a member that knows no states sees the same in both.
     pub fn same_plain(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.info, &other.info) || self.info == other.info
+        Arc::ptr_eq(&self.info, &other.info) || self.info.public() == other.info.public()
     }
 
     /// The instance as one `ServiceInfo`, without its push key.
@@ -78,6 +78,25 @@ impl List {
         &self.instances
     }
 
+    /// Those that members that know no states may see.
+    pub fn plain(&self) -> impl Iterator<Item = &Arc<Listed>> + Clone {
+        self.instances.iter().filter(|listed| listed.is_plain())
+    }
+
+    /// The same list with one more instance, in place of what was at its address, or with one less.
+    #[must_use]
+    pub fn with(&self, listed: &Arc<Listed>, added: bool) -> Self {
+        let mut instances = self.instances.clone();
+        let at = instances.binary_search_by(|other| other.addr().cmp(listed.addr()));
+        match (at, added) {
+            (Ok(at), true) => instances[at] = listed.clone(),
+            (Err(at), true) => instances.insert(at, listed.clone()),
+            (Ok(at), false) => drop(instances.remove(at)),
+            (Err(_), false) => {}
+        }
+        Self::new(self.revision, instances)
+    }
+
     /// The list as a JSON array, with states.
     pub fn json(&self) -> &Bytes {
         self.json.get_or_init(|| array(self.instances.iter()))
@@ -88,7 +107,7 @@ impl List {
         if self.instances.iter().all(|listed| listed.is_plain()) {
             return self.json();
         }
-        self.plain.get_or_init(|| array(self.instances.iter().filter(|listed| listed.is_plain())))
+        self.plain.get_or_init(|| array(self.plain()))
     }
 }
 

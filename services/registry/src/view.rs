@@ -1,0 +1,65 @@
+//! The catalogue as people and tools see it: times of day instead of the catalogue's own, no push keys.
+
+use hub_client::protocol::{CatalogView, InstanceState, InstanceView, Reason};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::catalog::{Instance, Record, Time};
+use crate::core::Core;
+
+/// Turns the catalogue's moments into times of day.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wall {
+    now: Time,
+    day: Timestamp,
+}
+
+impl Wall {
+    pub(crate) fn new(now: Time) -> Self {
+        Self { now, day: Timestamp::now() }
+    }
+
+    /// The time of day of a moment.
+    pub(crate) fn day(self, at: Time) -> Timestamp {
+        let offset = SignedDuration::from_millis(at.as_millis().saturating_sub(self.now.as_millis()));
+        self.day.checked_add(offset).unwrap_or(self.day)
+    }
+
+    /// The moment of a time of day; never later than now, whatever the wall clock was when it was written down.
+    pub(crate) fn moment(self, day: Timestamp) -> Time {
+        let ago = self.day.duration_since(day).as_millis();
+        let ago = i64::try_from(ago).unwrap_or(0).max(0);
+        Time::from_millis(self.now.as_millis().saturating_sub(ago))
+    }
+
+    fn show(self, at: Time) -> String {
+        format!("{:.3}", self.day(at))
+    }
+}
+
+/// The wanted services with their instances.
+pub(crate) fn catalog(core: &Core, wanted: impl Fn(&str) -> bool) -> CatalogView {
+    let (revision, all, now) =
+        core.read(|catalog, now| (catalog.revision(), catalog.snapshot(now, wanted), now));
+    let wall = Wall::new(now);
+    let services = all.into_iter().map(|(name, list)| {
+        let list = list.iter().map(|(seen, gone)| instance(seen, *gone, wall));
+        (name.to_string(), list.collect())
+    });
+    CatalogView { revision: core.revision_of(revision), services: services.collect() }
+}
+
+/// One instance.
+pub(crate) fn instance(seen: &Instance, gone: bool, wall: Wall) -> InstanceView {
+    InstanceView {
+        info: seen.info.public(),
+        state: if gone { InstanceState::Removed } else { seen.state() },
+        registered: wall.show(seen.registered),
+        last_heartbeat: seen.last_heartbeat.map(|at| wall.show(at)),
+        load: seen.load,
+        reasons: seen.reasons.iter().map(|record| reason(record, wall)).collect(),
+    }
+}
+
+fn reason(record: &Record, wall: Wall) -> Reason {
+    Reason { at: wall.show(record.at), kind: record.kind, detail: record.detail.to_string() }
+}
