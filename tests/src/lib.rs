@@ -274,7 +274,7 @@ fn registry_later(settings: &hub_registry::Settings, addr: SocketAddr) -> Instan
 
 async fn gateway(registry: SocketAddr) -> Instance {
     let common = common(&hub_gateway::PROCESS, registry);
-    let own = hub_gateway::GatewayTable { expose: Some(vec!["*".to_owned()]), ..Default::default() };
+    let own = hub_gateway::GatewayConfig { expose: vec!["*".to_owned()], ..Default::default() };
     let server = hub_gateway::Server::bind(Config { common, own }).await.unwrap();
     let (addr, control) = (server.local_addr(), server.control_addr());
     Instance { control, ..Instance::run(addr, |stop| server.run(stop)) }

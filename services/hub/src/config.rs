@@ -3,14 +3,14 @@
 //! `listen` is the registry's fixed address; where the others listen stands in `[hub]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hub_chassis::config::{Common, ConfigError, Layers, RegistryLink, Source, defaults_of};
 use hub_chassis::{Config, Process, Table};
-use hub_gateway::GatewayTable;
-use hub_log::LogTable;
-use hub_registry::RegistryTable;
-use hub_visit::VisitTable;
+use hub_gateway::GatewayConfig;
+use hub_log::LogConfig;
+use hub_registry::Settings;
+use hub_visit::VisitConfig;
 use serde::{Deserialize, Serialize};
 
 /// What is fixed about the `hub` process.
@@ -81,13 +81,13 @@ pub struct HubConfig {
     /// How many of what, and where.
     pub hub: HubTable,
     /// The registry's own.
-    pub registry: RegistryTable,
+    pub registry: Settings,
     /// The gateway's own.
-    pub gateway: GatewayTable,
+    pub gateway: GatewayConfig,
     /// The log service's own.
-    pub log: LogTable,
+    pub log: LogConfig,
     /// The visit service's own.
-    pub visit: VisitTable,
+    pub visit: VisitConfig,
 }
 
 impl HubConfig {
@@ -97,13 +97,13 @@ impl HubConfig {
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(source: &Source) -> Result<(Self, Layers), ConfigError> {
         // The whole platform in one process is for trying things out, so the gateway shows every service that joins.
-        let gateway = GatewayTable { expose: Some(vec!["*".to_owned()]), ..GatewayTable::default() };
+        let gateway = GatewayConfig { expose: vec!["*".to_owned()], ..GatewayConfig::default() };
         let tables = [
             (PROCESS.name, defaults_of(&HubTable::default())?),
-            (hub_registry::PROCESS.name, defaults_of(&RegistryTable::default())?),
+            (hub_registry::PROCESS.name, defaults_of(&Settings::default())?),
             (hub_gateway::PROCESS.name, defaults_of(&gateway)?),
-            (hub_log::PROCESS.name, defaults_of(&LogTable::default())?),
-            (hub_visit::PROCESS.name, defaults_of(&VisitTable::default())?),
+            (hub_log::PROCESS.name, defaults_of(&LogConfig::default())?),
+            (hub_visit::PROCESS.name, defaults_of(&VisitConfig::default())?),
         ];
         let layers = Layers::read(&PROCESS, &tables, source)?;
         let config = Self {
@@ -118,30 +118,36 @@ impl HubConfig {
     }
 
     /// The registry's configuration.
-    pub fn registry(&self) -> Config<RegistryTable> {
+    pub fn registry(&self) -> Config<Settings> {
         let listen = self.common.listen;
         Config { common: self.common_of(hub_registry::PROCESS.name, listen), own: self.registry.clone() }
     }
 
     /// The gateway's, as a member of the registry at `registry`.
-    pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayTable> {
+    pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayConfig> {
         let mut common = self.member(hub_gateway::PROCESS.name, self.hub.gateway, registry);
         common.control_listen = Some(self.hub.gateway_control);
         Config { common, own: self.gateway.clone() }
     }
 
     /// That of log replica `n`, counted from 1: its file is `DATA_DIR/log-N/NAME`.
-    pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogTable> {
-        let name = self.log.file.file_name().unwrap_or("services.log".as_ref());
-        let file = self.hub.data_dir.join(format!("log-{n}")).join(name);
+    pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogConfig> {
         let common = self.member(hub_log::PROCESS.name, replica(self.hub.log, n), registry);
-        Config { common, own: LogTable { file, ..self.log.clone() } }
+        let file = self.own_file(&self.log.file, hub_log::PROCESS.name, n);
+        Config { common, own: LogConfig { file, ..self.log.clone() } }
     }
 
     /// That of visit replica `n`, counted from 1.
-    pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitTable> {
+    pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitConfig> {
         let common = self.member(hub_visit::PROCESS.name, replica(self.hub.visit, n), registry);
-        Config { common, own: self.visit.clone() }
+        let file = self.own_file(&self.visit.file, hub_visit::PROCESS.name, n);
+        Config { common, own: VisitConfig { file, ..self.visit.clone() } }
+    }
+
+    /// A file of the same name in the replica's own folder.
+    fn own_file(&self, file: &Path, service: &str, n: u16) -> PathBuf {
+        let folder = self.hub.data_dir.join(format!("{service}-{n}"));
+        folder.join(file.file_name().unwrap_or(service.as_ref()))
     }
 
     fn member(&self, name: &str, listen: SocketAddr, registry: SocketAddr) -> Common {
@@ -183,7 +189,7 @@ mod tests {
         assert_eq!(second.own.file, PathBuf::from("/tmp/x/log-2/entries.log"));
         assert_eq!(second.common.registry.url, "http://127.0.0.1:20000");
         assert_eq!(config.gateway(registry).common.control_listen, Some(local(20011)));
-        assert_eq!(config.gateway(registry).own.expose.as_deref(), Some(&["*".to_owned()][..]));
+        assert_eq!(config.gateway(registry).own.expose, ["*"]);
     }
 
     #[test]
