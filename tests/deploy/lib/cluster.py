@@ -6,6 +6,7 @@ minutes the first time. What it lacks: NetworkPolicies are not enforced, PodSecu
 younger than it, and DNS knows the one name that the platform needs.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -110,12 +111,12 @@ class Cluster:
                    "--advertise-client-urls", client, "--listen-peer-urls", peer, "--unsafe-no-fsync")
         keys = (f"--service-account-key-file={STATE}/sa.pub", f"--service-account-signing-key-file={STATE}/sa.key",
                 "--service-account-issuer=https://kubernetes.default.svc")
-        gateway = run("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
+        gateway = json.loads(run("ip", "-json", "-4", "address", "show", "docker0"))[0]["addr_info"][0]["local"]
         self.start("apiserver", folder / "kube-apiserver", f"--etcd-servers={client}", "--bind-address=127.0.0.1",
                    f"--secure-port={API}", "--insecure-port=0", f"--cert-dir={STATE}/certs",
                    f"--token-auth-file={STATE}/tokens.csv", "--authorization-mode=RBAC",
                    f"--service-cluster-ip-range={SERVICES}", f"--advertise-address={gateway}", *keys)
-        wait_for("the API server", lambda: "ok" in kubectl("get", "--raw", "/readyz", may_fail=True), 90, 1)
+        self.answers("the API server", "ok", "get", "--raw", "/readyz")
         config = f"--kubeconfig={STATE}/kubeconfig"
         common = ("--leader-elect=false", "--port=0", f"--cert-dir={STATE}/certs")
         self.start("controllers", folder / "kube-controller-manager", config, *common, f"--secure-port={API + 1}",
@@ -131,7 +132,16 @@ class Cluster:
                    f"--healthz-bind-address=127.0.0.1:{API + 5}", f"--metrics-bind-address=127.0.0.1:{API + 6}",
                    "--conntrack-max-per-core=0")
         self.gateway = gateway
-        wait_for("the node", lambda: " Ready" in kubectl("get", "nodes", may_fail=True), 90, 1)
+        self.answers("the node", " Ready", "get", "nodes")
+
+    def answers(self, what, text, *command):
+        def answered():
+            for process in self.processes:
+                if process.poll() is not None:
+                    raise Failed(f"{process.args[0]} exited {process.returncode}; its log is in {STATE}")
+            return text in kubectl(*command, may_fail=True)
+
+        wait_for(what, answered, 90, 1)
 
     def name(self, host, address):
         """Lets pods resolve one name."""
@@ -151,6 +161,8 @@ class Cluster:
         if left:
             run("docker", "rm", "--force", *left, may_fail=True)
         run(HOME / "bin" / "kube-proxy", "--cleanup", may_fail=True)
+        # The kubelet's own chains; rules of others stay as they are.
+        run("sh", "-c", "iptables-save | grep --invert-match KUBE- | iptables-restore", may_fail=True)
         unmount(STATE / "kubelet")
 
 
