@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Common, Config, ConfigError, Layers, Process, Source, Table};
+use crate::config::{Common, Config, ConfigError, Layers, Process, Source, Table, Telemetry};
 use crate::health::READYZ_PATH;
 use crate::telemetry;
 
@@ -57,7 +57,8 @@ where
     let command = Cli::command().name(process.name).version(process.version).about(about(process.name));
     let matches = command.get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let (config, layers) = match Layers::config::<T>(process, &Source::of_process(cli.config)) {
+    let source = Source::of_process(cli.config);
+    let (config, layers) = match Layers::config::<T>(process, &source) {
         Ok(config) => config,
         Err(error) => return wrong_config(process.name, &error),
     };
@@ -67,13 +68,34 @@ where
     if let Some(Command::Healthcheck) = cli.command {
         return block_on(process.name, healthcheck(config.common));
     }
-    if let Err(error) = telemetry::init(&config.common.telemetry.log) {
-        return failed(process.name, &error);
-    }
-    block_on(process.name, async move {
+    let telemetry = config.common.telemetry.clone();
+    run(process, &telemetry, &source, async move {
         let shutdown = shutdown()?;
         serve(config, shutdown).await.map_err(Into::into)
     })
+}
+
+/// [`block_on`] with telemetry around it: started before, flushed after.
+pub fn run<E>(
+    process: &Process,
+    config: &Telemetry,
+    source: &Source,
+    run: impl Future<Output = Result<(), E>>,
+) -> ExitCode
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let settings = match telemetry::Settings::read(process, config, &source.vars) {
+        Ok(settings) => settings,
+        Err(error) => return wrong_config(process.name, &error),
+    };
+    let running = match telemetry::start(settings) {
+        Ok(running) => running,
+        Err(error) => return failed(process.name, &error),
+    };
+    let ended = block_on(process.name, run);
+    running.shutdown();
+    ended
 }
 
 /// Runs a future on a new runtime and turns its result into an exit code.

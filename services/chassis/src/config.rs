@@ -101,6 +101,11 @@ pub struct RegistryLink {
 pub struct Telemetry {
     /// An env-filter: `info`, or `hub_gateway=debug,warn`.
     pub log: String,
+    /// Where traces, metrics and logs go by OTLP (http/protobuf): `http://collector:4318`. Unset: nowhere. The
+    /// standard variables, `OTEL_EXPORTER_OTLP_ENDPOINT` and the others, take precedence.
+    pub otlp_endpoint: Option<String>,
+    /// The share of heartbeats that are traced, from 0 to 1.
+    pub heartbeat_traces: f64,
 }
 
 impl Common {
@@ -117,7 +122,7 @@ impl Common {
                 token: None,
                 token_file: None,
             },
-            telemetry: Telemetry { log: "info".to_owned() },
+            telemetry: Telemetry { log: "info".to_owned(), otlp_endpoint: None, heartbeat_traces: 0.01 },
         })
     }
 
@@ -138,6 +143,9 @@ impl Common {
         }
         if self.registry.token.is_some() && self.registry.token_file.is_some() {
             return Err(at("registry.token_file", &"registry.token is set too; keep one of them"));
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.heartbeat_traces) {
+            return Err(at("telemetry.heartbeat_traces", &"must be from 0 to 1"));
         }
         let filter = EnvFilter::builder().parse(&self.telemetry.log);
         filter.map(drop).map_err(|error| at("telemetry.log", &error))

@@ -1,5 +1,6 @@
 //! What `/metrics` shows. Each service has a meter provider of its own, so that several in one process (`hub up`,
-//! the tests) stay apart. Names and units follow OpenTelemetry's semantic conventions.
+//! the tests) stay apart. Names and units follow OpenTelemetry's semantic conventions. Where telemetry is exported,
+//! the same numbers go out by OTLP.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,13 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hub_client::LoadCounters;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Histogram, Meter, MeterProvider};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
+
+use crate::telemetry::{self, SCOPE, Source};
 
 /// Where the metrics are shown.
 pub const METRICS_PATH: &str = "/metrics";
@@ -27,6 +30,7 @@ pub struct Metrics {
     registry: Registry,
     provider: SdkMeterProvider,
     requests: Histogram<f64>,
+    source: Source,
 }
 
 /// The metrics can't be set up.
@@ -45,24 +49,45 @@ impl Metrics {
             .with_registry(registry.clone())
             .build()
             .map_err(|error| MetricsError(error.into()))?;
-        let resource = Resource::builder()
-            .with_service_name(service.to_owned())
-            .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
-            .build();
-        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        let source = Source::new(service, instance);
+        let mut provider =
+            SdkMeterProvider::builder().with_reader(exporter).with_resource(telemetry::resource(&source));
+        if let Some(reader) = telemetry::metrics_reader() {
+            provider = provider.with_reader(reader);
+        }
+        let provider = provider.build();
+        telemetry::metered(&provider);
         let requests = provider
-            .meter("hubspoke")
+            .meter(SCOPE)
             .f64_histogram("http.server.request.duration")
             .with_unit("s")
             .with_description("Duration of HTTP server requests")
             .with_boundaries(DURATION_BOUNDS.to_vec())
             .build();
-        Ok(Self { registry, provider, requests })
+        Ok(Self { registry, provider, requests, source })
+    }
+
+    /// Which service these are the metrics of; for spans that begin in it.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Shows how many requests are in flight.
+    pub(crate) fn show_load(&self, load: &LoadCounters) {
+        let load = load.clone();
+        self.meter()
+            .i64_observable_up_down_counter("http.server.active_requests")
+            .with_unit("{request}")
+            .with_description("Requests in flight")
+            .with_callback(move |active| {
+                active.observe(i64::try_from(load.heartbeat().in_flight).unwrap_or(i64::MAX), &[]);
+            })
+            .build();
     }
 
     /// For instruments of the service's own.
     pub fn meter(&self) -> Meter {
-        self.provider.meter("hubspoke")
+        self.provider.meter(SCOPE)
     }
 
     /// Records one request served. `route` is a template (`/services/{name}`), never a path as sent: series must
@@ -108,7 +133,7 @@ pub async fn record(State(metrics): State<Metrics>, request: Request, next: Next
 }
 
 /// Methods are the caller's to choose, so all but the known ones are one series (`_OTHER`, by the conventions).
-fn known_method(method: &str) -> &'static str {
+pub(crate) fn known_method(method: &str) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }

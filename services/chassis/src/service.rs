@@ -24,6 +24,7 @@ use crate::health::Readiness;
 use crate::metrics::{self, Metrics, MetricsError};
 use crate::problem;
 use crate::server::{self, Drain};
+use crate::{telemetry, trace};
 
 mod load;
 
@@ -140,6 +141,9 @@ impl Service {
         };
         let id = format!("{}-{:08x}", common.name, rand::random::<u32>());
         let metrics = Metrics::new(&common.name, &id)?;
+        telemetry::bound(metrics.source());
+        let load = LoadCounters::default();
+        metrics.show_load(&load);
         let sender =
             ServiceInfo { name: common.name.clone(), id: Some(id.clone()), ..ServiceInfo::default() };
         Ok(Self {
@@ -151,7 +155,7 @@ impl Service {
             control_addr,
             member: None,
             log: LogClient::new(Directory::default(), &sender)?,
-            load: LoadCounters::default(),
+            load,
             readiness: Readiness::default(),
             metrics,
         })
@@ -297,6 +301,7 @@ impl Service {
         let id: Arc<str> = self.id.as_str().into();
         app.layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
             .route_layer(from_fn_with_state(self.metrics.clone(), metrics::record))
+            .route_layer(from_fn_with_state(self.metrics.source().clone(), trace::serve))
             .layer(CatchPanicLayer::custom(problem::panicked))
             .layer(from_fn(problem::rejections))
             .layer(axum::middleware::map_response(move |response| named(id.clone(), response)))

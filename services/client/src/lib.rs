@@ -5,6 +5,7 @@
 //! - [`membership`]: register, renew, deregister; answer heartbeats; take pushes
 //! - [`load`]: what a process counts of its own requests, for its heartbeat
 //! - [`log`]: send an entry to a random log instance
+//! - [`trace`]: carry a trace's context from request to request
 //!
 //! No other Hubspoke package is used here, so a service may depend on this one alone.
 
@@ -13,6 +14,7 @@ pub mod load;
 pub mod log;
 pub mod membership;
 pub mod protocol;
+pub mod trace;
 
 pub use directory::Directory;
 pub use load::LoadCounters;

@@ -7,13 +7,19 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use tokio::time::{Instant, timeout_at};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::directory::Directory;
 use crate::protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
+use crate::trace;
 
 /// The service that entries go to.
 pub const LOG_SERVICE: &str = "log";
+/// Header of a reply whose sender has logged something for it: the `Id` of the log instance that took the entry.
+pub const HUB_LOGGED_BY: &str = "hub-logged-by";
 /// Instances asked for one entry, at the most.
 const ATTEMPTS: usize = 3;
 /// All attempts together.
@@ -76,19 +82,20 @@ impl LogClient {
         Ok(Self { directory, http, source: format!("{}/{}", sender.name, sender.id()) })
     }
 
-    /// Sends one entry and waits until a log instance has acknowledged it.
+    /// Sends one entry and waits until a log instance has acknowledged it; says which, by its `Id`.
     ///
     /// # Errors
     /// [`LogError`]; the entry may then be sent again.
-    pub async fn send(&self, entry: impl Into<String>) -> Result<(), LogError> {
+    pub async fn send(&self, entry: impl Into<String>) -> Result<String, LogError> {
         let entry = entry.into();
         let deadline = Instant::now() + DEADLINE;
         let mut tried: Vec<String> = Vec::new();
         let mut last = None;
         while tried.len() < ATTEMPTS && Instant::now() < deadline {
             let Some(instance) = self.directory.pick(LOG_SERVICE, &tried, &mut rand::rng()) else { break };
-            match self.attempt(&instance.addr, &entry, deadline).await {
-                Ok(status) if status.is_success() => return Ok(()),
+            let span = client_span(&instance, tried.len());
+            match self.attempt(&instance.addr, &entry, deadline).instrument(span).await {
+                Ok(status) if status.is_success() => return Ok(instance.id().to_owned()),
                 Ok(status) if at_fault(status) => return Err(LogError::Refused(status)),
                 Ok(status) => last = Some(AttemptError::Status(status)),
                 Err(error) => last = Some(error),
@@ -100,11 +107,14 @@ impl LogClient {
     }
 
     async fn attempt(&self, addr: &str, entry: &str, deadline: Instant) -> Result<StatusCode, AttemptError> {
+        let mut headers = HeaderMap::new();
+        trace::inject(&mut headers);
         let request = self
             .http
             .post(format!("http://{addr}{LOG_PATH}"))
+            .headers(headers)
             .header(HUB_SOURCE, &self.source)
-            .header(reqwest::header::CONTENT_TYPE, "text/plain; charset=utf-8")
+            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
             .body(entry.to_owned());
         let until = deadline.min(Instant::now() + ATTEMPT);
         let reply = timeout_at(until, async {
@@ -113,7 +123,46 @@ impl LogClient {
             reply.bytes().await?; // read to its end, so that the connection can be used again
             Ok::<_, reqwest::Error>(status)
         });
-        Ok(reply.await.map_err(|_| AttemptError::TimedOut)??)
+        let status = reply.await.map_err(|_| AttemptError::TimedOut).and_then(|sent| Ok(sent?));
+        note(&status);
+        status
+    }
+}
+
+/// The span around one attempt (OpenTelemetry's semantic conventions for HTTP clients).
+fn client_span(instance: &ServiceInfo, resend: usize) -> Span {
+    let (host, port) = instance.addr.rsplit_once(':').unwrap_or((&instance.addr, ""));
+    tracing::info_span!(
+        "log.send",
+        otel.name = "POST /log",
+        otel.kind = "client",
+        otel.status_code = Empty,
+        http.request.method = "POST",
+        http.request.resend_count = (resend > 0).then_some(resend as u64),
+        http.response.status_code = Empty,
+        url.full = %format_args!("http://{}{LOG_PATH}", instance.addr),
+        server.address = host,
+        server.port = port.parse::<u16>().ok(),
+        error.type = Empty,
+        hub.service = instance.name,
+        hub.instance = instance.id(),
+    )
+}
+
+/// Writes what became of an attempt to its span.
+fn note(status: &Result<StatusCode, AttemptError>) {
+    let span = Span::current();
+    let error = match status {
+        Ok(status) => {
+            span.record("http.response.status_code", status.as_u16());
+            (!status.is_success()).then(|| status.as_str().to_owned())
+        }
+        Err(AttemptError::TimedOut) => Some("timeout".to_owned()),
+        Err(_) => Some("no_answer".to_owned()),
+    };
+    if let Some(error) = error {
+        span.record("error.type", error);
+        span.record("otel.status_code", "error");
     }
 }
 

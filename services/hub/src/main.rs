@@ -53,7 +53,8 @@ struct Up {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (mut config, layers) = match HubConfig::load(&Source::of_process(cli.config)) {
+    let source = Source::of_process(cli.config);
+    let (mut config, layers) = match HubConfig::load(&source) {
         Ok(loaded) => loaded,
         Err(error) => return boot::wrong_config(PROCESS.name, &error),
     };
@@ -64,7 +65,8 @@ fn main() -> ExitCode {
         Command::Up(up) => {
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
-            boot::block_on(PROCESS.name, run(config))
+            let telemetry = config.common.telemetry.clone();
+            boot::run(&PROCESS, &telemetry, &source, run(config))
         }
         Command::Status { json, registry } => {
             let url = registry.unwrap_or(config.common.registry.url);
@@ -74,7 +76,6 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: HubConfig) -> anyhow::Result<()> {
-    hub_chassis::telemetry::init(&config.common.telemetry.log)?;
     let shutdown = boot::shutdown()?;
     let hub = up::Hub::bind(&config).await?;
     let addrs = hub.addrs().clone();

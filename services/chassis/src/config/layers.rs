@@ -39,7 +39,7 @@ impl Source {
 pub struct ConfigError(String);
 
 impl ConfigError {
-    pub(super) fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(text)
     }
 }
