@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hub_client::LogClient;
+use hub_client::log::HUB_LOGGED_BY;
 use serde::Serialize;
 
 use crate::counter::Counter;
@@ -49,12 +50,17 @@ pub(crate) fn routes(name: &str, app: App) -> Router {
         .with_state(app)
 }
 
-async fn visit(State(app): State<App>) -> Result<impl IntoResponse, VisitError> {
+async fn visit(State(app): State<App>) -> Result<Response, VisitError> {
     let number = app.counter.next().await?;
     app.rate().count(app.now());
-    app.log.send(format!("visit {number}")).await?;
+    let logged_by = app.log.send(format!("visit {number}")).await?;
     // A count that a cache answers with is a visit that is not counted.
-    Ok(([(header::CACHE_CONTROL, "no-store")], number.to_string()))
+    let mut reply = ([(header::CACHE_CONTROL, "no-store")], number.to_string()).into_response();
+    // An id that fits into no header is not worth failing a visit that is counted and logged.
+    if let Ok(id) = HeaderValue::try_from(logged_by) {
+        reply.headers_mut().insert(HUB_LOGGED_BY, id);
+    }
+    Ok(reply)
 }
 
 async fn seen() -> impl IntoResponse {
