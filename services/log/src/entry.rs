@@ -108,8 +108,7 @@ impl Batch {
     /// Appends the finished lines to `out`, numbered from `first_seq`.
     pub(crate) fn render(&self, out: &mut Vec<u8>, stamp: &Stamp, first_seq: u64) {
         let mut start = 0;
-        let mut seq = first_seq;
-        for (part, &end) in self.ends.iter().enumerate() {
+        for (part, (seq, &end)) in (first_seq..).zip(&self.ends).enumerate() {
             out.extend_from_slice(b"{\"ts\":\"");
             out.extend_from_slice(stamp.ts.as_bytes());
             out.extend_from_slice(b"\",\"seq\":");
@@ -124,7 +123,6 @@ impl Batch {
             }
             out.extend_from_slice(&self.bytes[start..end]);
             start = end;
-            seq += 1;
         }
     }
 }

@@ -6,6 +6,7 @@ use hub_chassis::Problem;
 
 use crate::ingest::IngestError;
 use crate::ingest::decode::DecodeError;
+use crate::query::QueryError;
 use crate::store::AppendError;
 
 /// Seconds after which a full queue has usually drained.
@@ -18,8 +19,8 @@ const DISK_AGAIN: u32 = 10;
 pub(crate) enum ApiError {
     #[error("{0}: {1}")]
     Header(&'static str, String),
-    #[error("{0}")]
-    Query(String),
+    #[error(transparent)]
+    Query(#[from] QueryError),
     #[error("the body is longer than {limit} bytes")]
     BodyTooLong { limit: usize },
     #[error("the body broke off or took too long")]

@@ -2,7 +2,8 @@
 //!
 //! - [`entry`]: the line that is kept of an entry (pure)
 //! - [`store`]: the file: group commit, recovery, rotation, retention
-//! - `ingest`: from a request's body to entries (pure); `api`: the routes; `error`: their failures
+//! - `ingest`: from a request's body to entries (pure); `query`: which entries a reader wants
+//! - `api`: the routes; `error`: their failures
 //! - [`Server`]: from bind to shutdown
 
 mod api;
@@ -11,6 +12,7 @@ pub mod entry;
 mod error;
 mod ingest;
 mod metrics;
+mod query;
 mod server;
 pub mod store;
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hub_chassis::{BindError, Config, RunError, Service};
+use tokio::sync::{Semaphore, watch};
 
 use crate::api::{self, App};
 use crate::config::{LogConfig, bytes};
@@ -35,6 +36,7 @@ pub struct Server {
     service: Service,
     name: String,
     app: App,
+    close: watch::Sender<bool>,
 }
 
 impl Server {
@@ -54,8 +56,15 @@ impl Server {
         }
         let store = Arc::new(store);
         metrics::register(&service.metrics().meter(), &store);
-        let app = App { store, max_entry: bytes(own.max_entry), max_batch: bytes(own.max_batch) };
-        Ok(Self { service, name: common.name, app })
+        let (close, closing) = watch::channel(false);
+        let app = App {
+            store,
+            max_entry: bytes(own.max_entry),
+            max_batch: bytes(own.max_batch),
+            readers: Arc::new(Semaphore::new(own.max_queries)),
+            closing,
+        };
+        Ok(Self { service, name: common.name, app, close })
     }
 
     /// The bound address.
@@ -68,9 +77,13 @@ impl Server {
     /// # Errors
     /// [`ServerError`] where it ends before it was asked to.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { service, name, app } = self;
+        let Self { service, name, app, close } = self;
         let store = Arc::clone(&app.store);
         let routes = api::routes(&name, app);
+        let shutdown = async move {
+            shutdown.await;
+            close.send_replace(true);
+        };
         let result = tokio::select! {
             result = service.run(routes, shutdown) => result.map_err(ServerError::Run),
             () = store.ended() => Err(ServerError::Writer),

@@ -183,7 +183,7 @@ impl Store {
         let current = recovered.current;
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_bytes),
-            ring: Arc::new(Ring::new(options.ring_bytes)),
+            ring: Arc::new(Ring::new(options.ring_bytes, recovered.last_seq)),
             files: Mutex::new(Files {
                 closed: recovered.closed,
                 current: Arc::clone(&current.file),

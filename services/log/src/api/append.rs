@@ -13,9 +13,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::App;
+use crate::entry::{Level, UnknownLevel};
 use crate::error::ApiError;
 use crate::ingest::decode::Encoding;
 use crate::ingest::{self, Kind, Parsed, Refused, Sender};
+use crate::query::QueryError;
 use crate::store::Receipt;
 
 /// Header that makes a batch count once.
@@ -123,19 +125,14 @@ fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn level(query: &str) -> Result<Option<crate::entry::Level>, ApiError> {
+fn level(query: &str) -> Result<Option<Level>, ApiError> {
     let mut level = None;
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*key {
-            "level" => {
-                level = Some(
-                    value
-                        .parse()
-                        .map_err(|error: crate::entry::UnknownLevel| ApiError::Query(error.to_string()))?,
-                );
-            }
-            other => return Err(ApiError::Query(format!("{other:?} is no parameter here: level is"))),
+        let wrong = |why: String| QueryError { key: key.chars().take(40).collect(), why };
+        if key != "level" {
+            return Err(wrong("no parameter here; level is".to_owned()).into());
         }
+        level = Some(value.parse().map_err(|error: UnknownLevel| wrong(error.to_string()))?);
     }
     Ok(level)
 }

@@ -4,7 +4,6 @@
 //! the writer. Kept only while somebody follows.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,31 +18,38 @@ pub(crate) struct Chunk {
 
 pub(crate) struct Ring {
     state: Mutex<State>,
-    followers: AtomicUsize,
     limit: usize,
 }
 
 #[derive(Default)]
 struct State {
+    followers: usize,
+    /// The newest entry, whether it was kept or not.
+    last: u64,
     chunks: VecDeque<Chunk>,
     bytes: usize,
 }
 
 /// Keeps the ring filled while it lives.
-pub(crate) struct Follower(Arc<Ring>);
+pub(crate) struct Follower {
+    ring: Arc<Ring>,
+    first: u64,
+}
 
 impl Ring {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), followers: AtomicUsize::new(0), limit }
+    /// After entry `last`.
+    pub(crate) fn new(limit: usize, last: u64) -> Self {
+        Self { state: Mutex::new(State { last, ..State::default() }), limit }
     }
 
     /// Called by the writer, in the order of the numbers.
     pub(crate) fn push(&self, first: u64, last: u64, lines: &[u8]) {
-        if self.followers.load(Ordering::Acquire) == 0 {
+        let mut state = self.lock();
+        state.last = last;
+        if state.followers == 0 {
             return;
         }
         let chunk = Chunk { first, last, lines: Bytes::copy_from_slice(lines) };
-        let mut state = self.lock();
         state.bytes += chunk.lines.len();
         state.chunks.push_back(chunk);
         // The newest stays, however large.
@@ -55,13 +61,14 @@ impl Ring {
     }
 
     pub(crate) fn follow(self: &Arc<Self>) -> Follower {
-        self.followers.fetch_add(1, Ordering::AcqRel);
-        Follower(Arc::clone(self))
+        let mut state = self.lock();
+        state.followers += 1;
+        Follower { first: state.last + 1, ring: Arc::clone(self) }
     }
 
     /// Number of those who follow.
     pub(crate) fn followers(&self) -> usize {
-        self.followers.load(Ordering::Relaxed)
+        self.lock().followers
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -70,10 +77,15 @@ impl Ring {
 }
 
 impl Follower {
+    /// The first entry that this follower can get here; those before it are in the files, or are about to be.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// The chunks that hold `next` and later entries. The first may start before `next`, or after it where what
     /// lay between is gone.
     pub(crate) fn since(&self, next: u64) -> Vec<Chunk> {
-        let state = self.0.lock();
+        let state = self.ring.lock();
         let from = state.chunks.partition_point(|chunk| chunk.last < next);
         state.chunks.range(from..).cloned().collect()
     }
@@ -81,10 +93,11 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        if self.0.followers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let mut state = self.0.lock();
-            // Somebody may have come meanwhile: then they miss what was there, and can read it from the file.
-            *state = State::default();
+        let mut state = self.ring.lock();
+        state.followers -= 1;
+        if state.followers == 0 {
+            state.chunks = VecDeque::new();
+            state.bytes = 0;
         }
     }
 }
@@ -95,10 +108,11 @@ mod tests {
 
     #[test]
     fn a_slow_follower_misses_the_oldest_and_nobody_costs_nothing() {
-        let ring = Arc::new(Ring::new(10));
+        let ring = Arc::new(Ring::new(10, 0));
         ring.push(1, 1, b"unseen");
         let follower = ring.follow();
-        assert_eq!(follower.since(1), []);
+        assert_eq!(follower.first(), 2);
+        assert!(follower.since(1).is_empty());
         ring.push(2, 3, b"2\n3\n");
         ring.push(4, 4, b"4\n");
         let firsts = |next| follower.since(next).iter().map(|chunk| chunk.first).collect::<Vec<_>>();

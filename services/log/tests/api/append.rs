@@ -1,0 +1,149 @@
+use std::io::Write as _;
+
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+
+use super::fixture::{Log, entries, problem, texts};
+
+#[tokio::test]
+async fn any_text_is_one_entry_and_the_reply_tells_its_number() {
+    let log = Log::start().await;
+    for (n, text) in ["hello", "{\"ts\":\"forged\"}\n{\"seq\":1}", "ü\u{0}\u{7f}"].into_iter().enumerate() {
+        let reply = log.post("/log").body(text).send().await.unwrap();
+        assert_eq!(reply.status(), 200);
+        assert!(reply.headers().contains_key("hub-instance"));
+        let seq = n + 1;
+        assert_eq!(
+            reply.json::<Value>().await.unwrap(),
+            json!({"accepted": 1, "first_seq": seq, "last_seq": seq})
+        );
+        assert_eq!(entries(&log.file())[n]["msg"], text, "acknowledged, so it is in the file");
+    }
+    assert_eq!(entries(&log.file()).len(), 3);
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn sender_trace_level_and_bytes_are_kept() {
+    let log = Log::start().await;
+    let reply = log
+        .post("/log?level=WARN")
+        .header("Hub-Source", "visit/visit-1a2b")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .body(b"caf\xe9".to_vec())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(reply.status(), 200);
+    let entry = &entries(&log.file())[0];
+    for (key, value) in [
+        ("source", "visit"),
+        ("source_id", "visit-1a2b"),
+        ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("level", "warn"),
+        ("msg", "caf\u{fffd}"),
+        ("msg_base64", "Y2Fm6Q=="),
+    ] {
+        assert_eq!(entry[key], value, "{entry}");
+    }
+    assert_eq!(entry["ts"].as_str().unwrap().len(), 27);
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn what_cant_be_taken_is_refused_with_the_reason() {
+    let log = Log::start_with(|config| {
+        config.own.max_entry = ByteSize::b(100);
+        config.own.max_batch = ByteSize::b(1_000);
+    })
+    .await;
+    let say = |body: &'static str| log.post("/log").body(body).send();
+    assert_eq!(problem(say("").await.unwrap(), 400).await, "the entry is empty");
+    let long = log.post("/log").body("x".repeat(101)).send().await.unwrap();
+    assert_eq!(problem(long, 413).await, "the body is longer than 100 bytes");
+    assert_eq!(log.post("/log").body("x".repeat(100)).send().await.unwrap().status(), 200);
+    let batch = log.post("/log").header("content-type", "application/x-ndjson");
+    problem(batch.body("\n".repeat(1_001)).send().await.unwrap(), 413).await;
+    let header =
+        |name: &'static str, value: &'static str| log.post("/log").header(name, value).body("x").send();
+    problem(header("Idempotency-Key", "").await.unwrap(), 400).await;
+    problem(header("content-encoding", "br").await.unwrap(), 415).await;
+    problem(header("content-encoding", "gzip").await.unwrap(), 400).await;
+    problem(log.post("/log?level=loud").body("x").send().await.unwrap(), 400).await;
+    problem(log.post("/log?lvl=warn").body("x").send().await.unwrap(), 400).await;
+    problem(log.http.put(format!("{}/log", log.url)).send().await.unwrap(), 405).await;
+    problem(log.get("/nowhere").send().await.unwrap(), 404).await;
+    assert_eq!(entries(&log.file()).len(), 1);
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn batches_are_stored_together_and_bad_lines_are_told_one_by_one() {
+    let log = Log::start().await;
+    let body = "\"one\"\n{\"msg\":\"two\",\"level\":\"error\",\"user\":7}\n{broken\n{\"three\":3}\n";
+    let reply =
+        log.post("/log").header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
+    assert_eq!(reply.status(), 200);
+    let reply: Value = reply.json().await.unwrap();
+    assert_eq!((&reply["accepted"], &reply["last_seq"]), (&json!(3), &json!(3)));
+    assert_eq!((&reply["failed"][0]["line"], &reply["failed"][0]["status"]), (&json!(3), &json!(400)));
+    let stored = entries(&log.file());
+    assert_eq!(texts(&stored), ["one", "two", "{\"three\":3}"]);
+    assert_eq!(stored[1]["fields"], json!({"user": 7}));
+
+    let list =
+        log.post("/log").header("content-type", "application/json").body("[\"four\", {\"msg\":\"five\"}]");
+    assert_eq!(list.send().await.unwrap().status(), 200);
+    assert_eq!(texts(&entries(&log.file()))[3..], ["four", "five"]);
+    let broken = log.post("/log").header("content-type", "application/x-ndjson").body("{\n{\n");
+    let broken = broken.send().await.unwrap();
+    assert_eq!(broken.status(), 400);
+    assert_eq!(broken.json::<Value>().await.unwrap()["failed"].as_array().unwrap().len(), 2);
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn packed_bodies_are_unpacked_within_the_limits() {
+    let log = Log::start().await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"\"packed\"\n").unwrap();
+    let packed =
+        [("gzip", gzip.finish().unwrap()), ("zstd", zstd::bulk::compress(b"\"packed\"\n", 1).unwrap())];
+    for (name, body) in packed {
+        let post =
+            log.post("/log").header("content-type", "application/x-ndjson").header("content-encoding", name);
+        assert_eq!(post.body(body).send().await.unwrap().status(), 200);
+    }
+    assert_eq!(texts(&entries(&log.file())), ["packed", "packed"]);
+    let bomb = zstd::bulk::compress(&vec![b'x'; 20 << 20], 3).unwrap();
+    let post = log.post("/log").header("content-encoding", "zstd").body(bomb);
+    problem(post.send().await.unwrap(), 413).await;
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_with_the_same_key_counts_once_also_after_a_restart() {
+    let log = Log::start().await;
+    let send = async |log: &Log| {
+        let post = log
+            .post("/log")
+            .header("Idempotency-Key", "retry-1")
+            .header("content-type", "application/x-ndjson");
+        post.body("\"one\"\n\"two\"").send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    assert_eq!(send(&log).await, json!({"accepted": 2, "first_seq": 1, "last_seq": 2}));
+    let again = json!({"accepted": 2, "first_seq": 1, "last_seq": 2, "duplicate": true});
+    assert_eq!(send(&log).await, again);
+    let log = Log::start_in(log.stop().await, |_| {}).await;
+    assert_eq!(send(&log).await, again);
+    assert_eq!(entries(&log.file()).len(), 2);
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn the_routes_live_under_the_registered_name() {
+    let log = Log::start_with(|config| config.common.name = "journal".to_owned()).await;
+    assert_eq!(log.post("/journal").body("x").send().await.unwrap().status(), 200);
+    problem(log.post("/log").body("x").send().await.unwrap(), 404).await;
+    log.stop().await;
+}

@@ -1,0 +1,101 @@
+//! A log service without a registry: it serves all the same, and goes on trying to register.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hub_chassis::Config;
+use hub_chassis::config::Common;
+use hub_log::{LogConfig, PROCESS, Server, ServerError};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) struct Log {
+    pub(crate) url: String,
+    pub(crate) dir: TempDir,
+    pub(crate) http: Client,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl Log {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config<LogConfig>)) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
+    pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config<LogConfig>)) -> Self {
+        let mut common = Common::of(&PROCESS).unwrap();
+        common.listen = "127.0.0.1:0".parse().unwrap();
+        common.registry.url = "http://127.0.0.1:9".to_owned(); // nobody there
+        let own = LogConfig { file: dir.path().join("services.log"), ..LogConfig::default() };
+        let mut config = Config { common, own };
+        change(&mut config);
+        let server = Server::bind(config).await.unwrap();
+        let url = format!("http://{}", server.local_addr());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.run(async move { drop(stopped.await) }));
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+        Self { url, dir, http, stop: Some(stop), task }
+    }
+
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.url))
+    }
+
+    /// Stores one text.
+    pub(crate) async fn say(&self, text: &str) {
+        let reply = self.post("/log").body(text.to_owned()).send().await.unwrap();
+        assert_eq!(reply.status(), 200);
+    }
+
+    /// The entries that a query finds.
+    pub(crate) async fn find(&self, path: &str) -> Vec<Value> {
+        let reply = self.get(path).send().await.unwrap();
+        assert_eq!(reply.status(), 200, "{path}");
+        assert_eq!(reply.headers()["content-type"], "application/x-ndjson");
+        ndjson(&reply.text().await.unwrap())
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("services.log")
+    }
+
+    /// Stops in order, and hands the folder back.
+    pub(crate) async fn stop(mut self) -> TempDir {
+        drop(self.stop.take());
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.task).await;
+        ended.expect("it does not stop").unwrap().unwrap();
+        self.dir
+    }
+}
+
+pub(crate) fn ndjson(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+pub(crate) fn entries(file: &Path) -> Vec<Value> {
+    ndjson(&std::fs::read_to_string(file).unwrap())
+}
+
+pub(crate) fn texts(entries: &[Value]) -> Vec<&str> {
+    entries.iter().map(|entry| entry["msg"].as_str().unwrap()).collect()
+}
+
+/// Asserts that a reply is a problem document with this status, and gives its detail.
+pub(crate) async fn problem(reply: Response, status: u16) -> String {
+    assert_eq!(reply.status(), status);
+    assert_eq!(reply.headers()["content-type"], "application/problem+json");
+    let problem: Value = reply.json().await.unwrap();
+    assert_eq!(problem["status"], status);
+    problem["detail"].as_str().unwrap().to_owned()
+}

@@ -1,0 +1,65 @@
+use bytesize::ByteSize;
+use hub_log::Rotate;
+
+use super::fixture::{Log, problem, texts};
+
+#[tokio::test]
+async fn entries_are_found_by_what_they_say_and_who_said_it() {
+    let log = Log::start().await;
+    log.say("plain").await;
+    let post = log.post("/log?level=error").header("Hub-Source", "visit").body("disk \"hot\"");
+    assert_eq!(post.send().await.unwrap().status(), 200);
+    log.say("disk cold").await;
+    for (path, expected) in [
+        ("/log", vec!["disk cold", "disk \"hot\"", "plain"]),
+        ("/log?order=asc&limit=2", vec!["plain", "disk \"hot\""]),
+        ("/log?contains=disk", vec!["disk cold", "disk \"hot\""]),
+        ("/log?contains=%22hot%22", vec!["disk \"hot\""]),
+        ("/log?source=visit", vec!["disk \"hot\""]),
+        ("/log?level=warn", vec!["disk \"hot\""]),
+        ("/log?regex=%5Eplain%24", vec!["plain"]),
+        ("/log?since=1h", vec!["disk cold", "disk \"hot\"", "plain"]),
+        ("/log?until=1h", vec![]),
+    ] {
+        assert_eq!(texts(&log.find(path).await), expected, "{path}");
+    }
+    problem(log.get("/log?regex=(").send().await.unwrap(), 400).await;
+    problem(log.get("/log?x=1").send().await.unwrap(), 400).await;
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn pages_go_on_behind_their_last_entry_across_files() {
+    let rotate = Rotate { size: ByteSize::b(1_000), ..Rotate::default() };
+    let log = Log::start_with(|config| config.own.rotate = rotate).await;
+    for n in 0..50 {
+        log.say(&n.to_string()).await;
+    }
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = log.find(&format!("/log?order=asc&limit=7{cursor}")).await;
+        let Some(last) = page.last() else { break };
+        cursor = format!("&cursor={}:{}", last["instance"].as_str().unwrap(), last["seq"]);
+        seen.extend(texts(&page).into_iter().map(str::to_owned));
+    }
+    assert_eq!(seen, (0..50).map(|n| n.to_string()).collect::<Vec<_>>());
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_result_streams_and_more_readers_than_allowed_are_told_to_come_back() {
+    let log = Log::start_with(|config| config.own.max_queries = 1).await;
+    let line = format!("\"{}\"\n", "x".repeat(1_000));
+    for _ in 0..10 {
+        let post = log.post("/log").header("content-type", "application/x-ndjson").body(line.repeat(1_000));
+        assert_eq!(post.send().await.unwrap().status(), 200);
+    }
+    // The first reply is larger than what may wait for a reader, so its reader holds the one permit.
+    let slow = log.get("/log?limit=0&order=asc").send().await.unwrap();
+    let refused = log.get("/log").send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    problem(refused, 503).await;
+    assert_eq!(slow.text().await.unwrap().lines().count(), 10_000);
+    log.stop().await;
+}
