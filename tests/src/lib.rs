@@ -12,7 +12,12 @@
 //!
 //! Nothing is waited for by sleeping a fixed time: [`eventually`] looks until a condition holds or a deadline is
 //! over.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails should say where"
+)]
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -22,7 +27,7 @@ use std::time::Duration;
 
 use hub_chassis::config::Common;
 use hub_chassis::{Config, Process};
-use hub_client::protocol::{CatalogView, SERVICES_PATH};
+use hub_client::protocol::{CatalogView, DIRECTORY_PATH, SERVICES_PATH, ServiceLists};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,6 +51,13 @@ pub struct Platform {
     settings: hub_registry::Settings,
     dir: TempDir,
     log_files: usize,
+}
+
+/// What a member shows of what it knows.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directory {
+    services: ServiceLists,
 }
 
 /// One service that runs.
@@ -160,9 +172,11 @@ impl Platform {
         expected.sort();
         eventually("the catalogue holds what runs", || async {
             let Some(view) = self.catalog().await else { return false };
-            let mut present: Vec<_> = live(&view);
-            present.sort();
-            present == expected.iter().map(|(name, addr)| ((*name).to_owned(), addr.to_string())).collect::<Vec<_>>()
+            live(&view)
+                == expected
+                    .iter()
+                    .map(|(name, addr)| ((*name).to_owned(), addr.to_string()))
+                    .collect::<Vec<_>>()
         })
         .await;
         let all = self.logs.iter().chain(&self.visits).chain([&self.gateway]);
@@ -176,16 +190,22 @@ impl Platform {
         self.followed().await;
     }
 
-    /// Waits until callers follow the catalogue: a push takes some 50 ms, and a request shows whether it came.
+    /// Waits until what each member knows of others is what the catalogue holds.
     async fn followed(&self) {
-        for (name, running) in [("log", &self.logs), ("visit", &self.visits)] {
-            if running.is_empty() {
-                continue;
-            }
-            eventually("the gateway reaches each instance", || async {
-                let url = format!("{}/{name}/hub-tests-no-such-route", self.gateway.url());
-                let reply = self.http.get(url).send().await;
-                reply.is_ok_and(|reply| reply.status() != 404 || reply.headers().contains_key("hub-instance"))
+        for instance in self.logs.iter().chain(&self.visits).chain([&self.gateway]) {
+            eventually("its directory follows the catalogue", || async {
+                let url = format!("http://{}{DIRECTORY_PATH}", instance.control);
+                let Ok(reply) = self.http.get(url).send().await else { return false };
+                let Ok(directory) = reply.json::<Directory>().await else { return false };
+                let Some(view) = self.catalog().await else { return false };
+                let live = live(&view);
+                directory.services.0.iter().all(|(name, list)| {
+                    let mut known: Vec<_> =
+                        list.iter().map(|info| (name.clone(), info.addr.clone())).collect();
+                    known.sort();
+                    known == live.iter().filter(|(live, _)| live == name).cloned().collect::<Vec<_>>()
+                }) && (instance.addr != self.gateway.addr
+                    || live.iter().all(|(name, _)| directory.services.0.contains_key(name)))
             })
             .await;
         }
@@ -215,19 +235,23 @@ impl Platform {
     }
 }
 
-/// The live instances of a catalogue: name and address.
+/// The live instances of a catalogue: name and address, sorted.
 pub fn live(view: &CatalogView) -> Vec<(String, String)> {
     let instances = view.services.values().flatten();
-    instances
+    let mut live: Vec<_> = instances
         .filter(|instance| instance.state != hub_client::protocol::InstanceState::Removed)
         .map(|instance| (instance.info.name.clone(), instance.info.addr.clone()))
-        .collect()
+        .collect();
+    live.sort();
+    live
 }
 
 /// The entries of a log file, each one JSON.
 pub fn entries(file: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(file).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect()
 }
 
 /// Looks until `holds`, or fails after a deadline.

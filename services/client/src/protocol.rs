@@ -12,16 +12,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::limits::{InvalidAddr, InvalidInfo, InvalidName, check_addr, check_name};
 pub use self::view::{CatalogView, InstanceState, InstanceView, Load, Reason, ReasonKind};
+pub use self::watch::{ChangeView, LoadView, ProtectionSwitch, ProtectionView};
 
 mod limits;
 mod view;
+mod watch;
 
 /// Where members register and where dependents take pushes.
 pub const SERVICES_PATH: &str = "/services";
 /// Server-sent events of the catalogue, on the registry.
 pub const WATCH_PATH: &str = "/services/watch";
+/// Self-protection, on the registry.
+pub const PROTECTION_PATH: &str = "/protection";
 /// Where the registry asks a member whether it is alive.
 pub const HEART_BEAT_PATH: &str = "/heart-beat";
+/// Where a member shows what it knows of others: a [`Snapshot`], on its control address.
+pub const DIRECTORY_PATH: &str = "/directory";
 /// Where a log instance takes entries.
 pub const LOG_PATH: &str = "/log";
 

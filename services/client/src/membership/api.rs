@@ -1,6 +1,7 @@
-//! What a member serves to the registry. Bodies are read without regard to their content type, since registries
+//! What a member serves to the registry, and to people who ask what it knows. Bodies are read without regard to their content type, since registries
 //! in other languages set none.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::body::Bytes;
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Member;
 use crate::directory::{Applied, Event};
 use crate::protocol::{
-    HEART_BEAT_PATH, HUB_REVISION, Heartbeat, Revision, SERVICES_PATH, ServiceInfo, Snapshot,
+    DIRECTORY_PATH, HEART_BEAT_PATH, HUB_REVISION, Heartbeat, Revision, SERVICES_PATH, ServiceInfo, Snapshot,
 };
 
 /// Longest push that is read, in bytes, as for replies.
@@ -23,6 +24,7 @@ const MAX_PUSH: usize = 40 << 20;
 pub(super) fn routes(member: Member) -> Router {
     Router::new()
         .route(HEART_BEAT_PATH, get(heart_beat))
+        .route(DIRECTORY_PATH, get(directory))
         .route(SERVICES_PATH, axum::routing::post(added).delete(removed).put(snapshot))
         .layer(DefaultBodyLimit::max(MAX_PUSH))
         .with_state(member)
@@ -31,6 +33,16 @@ pub(super) fn routes(member: Member) -> Router {
 async fn heart_beat(State(member): State<Member>, headers: HeaderMap) -> Json<Heartbeat> {
     member.heard(stamp(&headers));
     Json(member.0.load.heartbeat())
+}
+
+/// What this member knows, for whoever wonders why it calls one instance and not another.
+async fn directory(State(member): State<Member>) -> impl IntoResponse {
+    let view = member.0.directory.view();
+    let services: BTreeMap<_, Vec<ServiceInfo>> = view
+        .services()
+        .map(|(name, list)| (name.to_owned(), list.iter().map(|info| ServiceInfo::clone(info)).collect()))
+        .collect();
+    Json(serde_json::json!({ "Revision": view.revision(), "Services": services }))
 }
 
 async fn added(State(member): State<Member>, headers: HeaderMap, body: Bytes) -> Response {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Revision, ServiceInfo};
+use super::{ProtectionView, Revision, ServiceInfo};
 
 /// Every service with its instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct CatalogView {
     pub revision: Revision,
     /// Instances by service name, sorted by address.
     pub services: BTreeMap<String, Vec<InstanceView>>,
+    /// Self-protection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<ProtectionView>,
 }
 
 /// One instance as the registry sees it. Its `PushKey` is never shown.
