@@ -1,0 +1,225 @@
+// The drawing: the hub, a spoke to each service, and from there one to each instance.
+//
+// Services get sectors by their number of instances. What moves is placed by CSS transforms, so that the browser
+// animates a new layout by itself; a spoke is a line of length 1, turned and stretched. Nothing here is needed to
+// read the page: the tables say the same, and the drawing has a summary as its label.
+
+import { calm, count, perSecond, setAttr, setStyle, setText, svg } from "./dom.js";
+
+const HUB = 44;
+const SERVICE_RING = 128;
+const INSTANCE_RING = 232;
+const RING_STEP = 17;
+// A part of the circle is shared out evenly, the rest by number of instances.
+const EVEN = 0.35;
+const WIDEST_STEP = (26 * Math.PI) / 180;
+const MOST_LABELLED = 24;
+// Beats are drawn for so many at the most: beyond that they would be noise, and work for nothing.
+const MOST_BEATING = 64;
+const LABEL_SIZE = 13;
+const byText = new Intl.Collator("en", { numeric: true });
+
+export class Spokes {
+  #root;
+  #lines = svg("g");
+  #nodes = svg("g");
+  #hub;
+  #hubNote;
+  #services = new Map();
+  #instances = new Map();
+  #shape = "";
+  #compact = false;
+  #pointed = null;
+
+  constructor(root) {
+    this.#root = root;
+    this.#hubNote = svg("text", { class: "hub-note", y: 17 });
+    this.#hub = svg("g", { class: "hub" }, svg("circle", { r: HUB }), svg("text", { y: -1 }, "registry"), this.#hubNote);
+    root.append(this.#lines, this.#nodes, this.#hub);
+    new ResizeObserver(([entry]) => {
+      const compact = entry.contentRect.width < 460;
+      if (compact !== this.#compact) {
+        this.#compact = compact;
+        this.#shape = "";
+        root.classList.toggle("compact", compact);
+        this.#again?.();
+      }
+    }).observe(root);
+  }
+
+  #again = null;
+
+  update(model, spreads) {
+    this.#again = () => this.update(model, spreads);
+    const names = [...model.services.keys()].sort(byText.compare);
+    const total = model.totals();
+    const shape = names.map((name) => `${name}:${[...model.services.get(name).keys()].sort().join(",")}`).join(";");
+    if (shape !== this.#shape) {
+      this.#shape = shape;
+      this.#layout(model, names, total.instances);
+    }
+    setText(this.#hubNote, count(total.instances, "instance"));
+    for (const name of names) this.#paint(model.services.get(name), this.#services.get(name), spreads.get(name));
+    const parts = names.map((name) => `${name} ${count(model.services.get(name).size, "instance")}`);
+    setAttr(this.#root, "aria-label", names.length ? `The registry with ${count(names.length, "service")}: ${parts.join(", ")}.` : "No instance is known yet.");
+  }
+
+  // A heartbeat of an instance has come in.
+  beat(one) {
+    if (this.#instances.size > MOST_BEATING || document.hidden || calm()) return;
+    const item = this.#instances.get(key(one));
+    item?.halo.animate([{ opacity: 0.5, transform: "scale(1)" }, { opacity: 0, transform: "scale(2.4)" }], { duration: 900, easing: "ease-out" });
+  }
+
+  point(one) {
+    this.#pointed?.group.classList.remove("pointed");
+    this.#pointed = one ? (this.#instances.get(key(one)) ?? null) : null;
+    this.#pointed?.group.classList.add("pointed");
+  }
+
+  #layout(model, names, total) {
+    const labelled = total <= MOST_LABELLED && !this.#compact;
+    const side = labelled ? 350 : 290;
+    const rings = Math.min(4, Math.max(1, Math.ceil((total * 7.5) / (2 * Math.PI * INSTANCE_RING * 0.85))));
+    const outer = INSTANCE_RING + (rings - 1) * RING_STEP;
+    const half = outer + (labelled ? 26 : 20);
+    setAttr(this.#root, "viewBox", `${-Math.max(side, half)} ${-half} ${2 * Math.max(side, half)} ${2 * half}`);
+    const size = Math.max(2, Math.min(9, ((2 * Math.PI * INSTANCE_RING * 0.8) / Math.max(1, total)) * 0.42 * (1 + (rings - 1) * 0.35)));
+    const many = names.length > 16;
+
+    const kept = new Set();
+    let angle = -Math.PI / 2;
+    names.forEach((name, i) => {
+      const list = [...model.services.get(name).values()].sort((a, b) => byText.compare(a.addr, b.addr));
+      const sector = 2 * Math.PI * (EVEN / names.length + (total ? (1 - EVEN) * (list.length / total) : (1 - EVEN) / names.length));
+      // The first service stands at the top.
+      const middle = i === 0 ? angle : angle + sector / 2;
+      angle = middle + sector / 2;
+      const item = this.#services.get(name) ?? this.#addService(name);
+      place(item, SERVICE_RING * Math.cos(middle), SERVICE_RING * Math.sin(middle));
+      stretch(item, 0, 0, middle, SERVICE_RING);
+      item.group.classList.toggle("many", many);
+      const step = list.length > 1 ? Math.min(WIDEST_STEP, (sector * 0.88) / list.length) : 0;
+      const label = shortener(list);
+      list.forEach((one, k) => {
+        kept.add(key(one));
+        const at = middle + (k - (list.length - 1) / 2) * step;
+        const radius = INSTANCE_RING + (k % rings) * RING_STEP;
+        const node = this.#instances.get(key(one)) ?? this.#addInstance(one, item);
+        const [x, y] = [radius * Math.cos(at), radius * Math.sin(at)];
+        place(node, x, y);
+        stretch(node, item.x, item.y, Math.atan2(y - item.y, x - item.x), Math.hypot(x - item.x, y - item.y));
+        setStyle(node.shape, "transform", `scale(${size.toFixed(2)})`);
+        this.#label(node, labelled ? label(one) : "", at, size);
+      });
+    });
+    for (const [name, item] of this.#services) if (!model.services.has(name)) drop(this.#services, name, item);
+    for (const [id, node] of this.#instances) if (!kept.has(id)) drop(this.#instances, id, node);
+  }
+
+  #addService(name) {
+    const text = svg("text", { class: "name", y: -2 }, name);
+    const note = svg("text", { class: "note", y: 13 });
+    const width = Math.max(52, name.length * 7.6 + 20);
+    const box = svg("rect", { x: -width / 2, y: -19, width, height: 38, rx: 10 });
+    const item = { line: svg("line", { x2: 1, class: "spoke" }), group: svg("g", { class: "service" }, box, text, note), note, angle: null };
+    this.#services.set(name, item);
+    this.#lines.append(item.line);
+    this.#nodes.append(item.group);
+    return item;
+  }
+
+  #addInstance(one, parent) {
+    const shape = svg("path");
+    const halo = svg("circle", { class: "halo", r: 8, opacity: 0 });
+    const title = svg("title");
+    const group = svg("g", { class: "instance arriving" }, title, halo, shape);
+    const node = { line: svg("line", { x2: 1, class: "spoke twig" }), group, shape, halo, title, label: null, angle: null };
+    // It grows out of its service rather than out of the corner.
+    place(node, parent.x, parent.y);
+    this.#instances.set(key(one), node);
+    this.#lines.append(node.line);
+    this.#nodes.append(group);
+    group.getBoundingClientRect();
+    return node;
+  }
+
+  #label(node, text, at, size) {
+    if (!text) {
+      node.label?.remove();
+      node.label = null;
+      return;
+    }
+    if (!node.label) {
+      node.label = svg("text", { class: "label" });
+      node.group.append(node.label);
+    }
+    const [cos, sin] = [Math.cos(at), Math.sin(at)];
+    setText(node.label, text);
+    setAttr(node.label, "text-anchor", cos > 0.3 ? "start" : cos < -0.3 ? "end" : "middle");
+    setAttr(node.label, "x", (cos * (size + 6)).toFixed(1));
+    setAttr(node.label, "y", (sin * (size + 8) + LABEL_SIZE * (0.35 + 0.3 * sin * (Math.abs(cos) > 0.3 ? 0 : 1))).toFixed(1));
+  }
+
+  #paint(list, item, spread) {
+    let [rate, odd] = [0, false];
+    for (const one of list.values()) {
+      const node = this.#instances.get(key(one));
+      const own = spread.of.get(one.addr);
+      rate += own.rate ?? 0;
+      odd ||= one.state !== "passing";
+      setAttr(node.group, "data-state", one.state);
+      setAttr(node.line, "data-state", one.state);
+      setAttr(node.shape, "d", SHAPES[one.state]);
+      const part = own.share !== null && spread.expected ? Math.min(2, own.share / spread.expected) : 0;
+      setStyle(node.line, "stroke-width", own.rate ? (0.8 + (list.size > 20 ? 1.4 : 2.6) * part).toFixed(1) : "0.8");
+      setText(node.title, `${one.name} ${one.addr}: ${one.state}, ${perSecond(own.rate)} requests/s`);
+    }
+    setStyle(item.line, "stroke-width", (1.2 + 1.6 * Math.log10(1 + rate)).toFixed(1));
+    setText(item.note, list.size === 0 ? "none" : rate > 0 ? `${list.size} · ${perSecond(rate)}/s` : String(list.size));
+    item.group.classList.toggle("vacant", list.size === 0);
+    item.group.classList.toggle("odd", odd);
+  }
+}
+
+// States differ by shape, not by colour alone.
+const SHAPES = {
+  passing: "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1-1 0Z",
+  draining: "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1-1 0Z",
+  suspect: "M0-1.3 1.2.9H-1.2Z",
+};
+
+function key(one) {
+  return `${one.name} ${one.addr}`;
+}
+
+function place(item, x, y) {
+  item.x = x;
+  item.y = y;
+  setStyle(item.group, "transform", `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`);
+}
+
+// Turns the shorter way round.
+function stretch(item, x, y, angle, length) {
+  if (item.angle !== null) angle += 2 * Math.PI * Math.round((item.angle - angle) / (2 * Math.PI));
+  item.angle = angle;
+  setStyle(item.line, "transform", `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px) rotate(${angle.toFixed(4)}rad) scale(${length.toFixed(1)}, 1)`);
+}
+
+function drop(map, id, item) {
+  map.delete(id);
+  for (const element of [item.group, item.line]) {
+    element.classList.add("leaving");
+    setTimeout(() => element.remove(), calm() ? 0 : 400);
+  }
+}
+
+// What tells the instances of one service apart: the port, where they share a host; the host, where they share a port.
+function shortener(list) {
+  const parts = list.map((one) => /^(.*):(\d+)$/.exec(one.addr));
+  if (parts.some((part) => !part)) return (one) => one.addr;
+  const [hosts, ports] = [1, 2].map((i) => new Set(parts.map((part) => part[i])));
+  if (hosts.size === 1) return (one) => one.addr.slice(one.addr.lastIndexOf(":"));
+  if (ports.size === 1) return (one) => one.addr.slice(0, one.addr.lastIndexOf(":"));
+  return (one) => one.addr;
+}

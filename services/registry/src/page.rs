@@ -1,0 +1,129 @@
+//! The web page at `/`: the catalogue drawn live, for people. Its files are part of the binary.
+//!
+//! The page is plain HTML, CSS and JavaScript from `page/`, with no build step and no outside asset. It reads what
+//! everybody may read (`/services/watch`) and the [`relay`] of the log, and changes nothing without the operator's
+//! token, which it keeps in memory. Names, addresses and log entries come from outside, so the policy under which
+//! it is served lets it run its own files only, speak to its own origin only, and make no markup out of strings.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::api::Api;
+
+mod blocks;
+mod relay;
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// Every file with its path and type.
+const FILES: [(&str, &str, &str); 11] = [
+    ("/", HTML, include_str!("../page/index.html")),
+    ("/page/app.js", JS, include_str!("../page/app.js")),
+    ("/page/dom.js", JS, include_str!("../page/dom.js")),
+    ("/page/events.js", JS, include_str!("../page/events.js")),
+    ("/page/icon.svg", SVG, include_str!("../page/icon.svg")),
+    ("/page/logtail.js", JS, include_str!("../page/logtail.js")),
+    ("/page/model.js", JS, include_str!("../page/model.js")),
+    ("/page/services.js", JS, include_str!("../page/services.js")),
+    ("/page/spokes.js", JS, include_str!("../page/spokes.js")),
+    ("/page/stream.js", JS, include_str!("../page/stream.js")),
+    ("/page/style.css", CSS, include_str!("../page/style.css")),
+];
+
+/// The page's routes.
+pub(crate) fn routes(api: &Arc<Api>) -> Router {
+    let files = FILES.into_iter().fold(Router::new(), |router, (path, kind, text)| {
+        let tag = tag(text);
+        router.route(path, get(async move |headers: HeaderMap| file(&headers, kind, text, &tag)))
+    });
+    files.merge(relay::routes(api))
+}
+
+/// A file, or 304 where the browser has it already. `no-cache` means: keep it, and ask each time.
+fn file(request: &HeaderMap, kind: &'static str, text: &'static str, tag: &str) -> Response {
+    let headers = [
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    if is_known(request, tag) {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, [(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Whether the browser says that it has the file (RFC 9110, 13.1.2).
+fn is_known(request: &HeaderMap, tag: &str) -> bool {
+    let mut lists = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
+    lists.any(|list| list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag))
+}
+
+/// An entity tag that differs where the text does: its FNV-1a hash.
+fn tag(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("\"{hash:016x}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(known: &[&str]) -> HeaderMap {
+        known.iter().map(|tag| (header::IF_NONE_MATCH, tag.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_known_file_is_not_sent_again() {
+        let tag = tag("text");
+        for known in [&[tag.as_str()][..], &["*"], &["\"a\"", &format!("\"b\", W/{tag}")]] {
+            let reply = file(&asked(known), HTML, "text", &tag);
+            assert_eq!(reply.status(), StatusCode::NOT_MODIFIED, "{known:?}");
+            assert_eq!(reply.headers()[header::ETAG], tag);
+        }
+        for unknown in [&[][..], &["\"a\""], &["text"]] {
+            assert_eq!(file(&asked(unknown), HTML, "text", &tag).status(), StatusCode::OK, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn every_file_is_named_by_its_path_and_no_other_host_is() {
+        for (path, kind, text) in FILES {
+            let name = if path == "/" { "index.html" } else { path.trim_start_matches("/page/") };
+            let on_disk = std::fs::read_to_string(format!("{}/page/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            assert_eq!(on_disk, text, "{path}");
+            let ending = name.rsplit_once('.').unwrap().1;
+            assert_eq!(kind.split(';').next().unwrap().rsplit('/').next().unwrap().trim_start_matches("java"), match ending {
+                "js" => "script",
+                "svg" => "svg+xml",
+                other => other,
+            });
+            let outside = text.replace("http://www.w3.org/2000/svg", "").replace("https://html.spec.whatwg.org/", "");
+            assert!(!outside.contains("://"), "{path} names another host");
+        }
+        let count = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/page")).unwrap().count();
+        assert_eq!(count, FILES.len(), "a file of page/ is not served");
+    }
+
+    #[test]
+    fn nothing_makes_markup_out_of_strings() {
+        for (path, _, text) in FILES {
+            for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "style=\""] {
+                assert!(!text.contains(sink), "{path} uses {sink}");
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `GET /log/tail`: the entries of all log instances as they come, merged into one stream, for the page.
+//!
+//! Why the registry passes them on: the page may speak to its own origin only, and the addresses that log instances
+//! register are often out of a browser's reach (those of containers). Only registered addresses are asked, with the
+//! caller's query, and what they answer is passed on event by event, unread but for its ids. Where the registry has
+//! a token, this takes it too: log entries can hold what the catalogue does not.
+//!
+//! Bounded: so many relays, each with so many log instances; one that reads slowly slows down its log instances'
+//! streams, which then say `dropped`. Beside their events there is `sources`: `{"Open":2,"Known":3}`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hub_chassis::Problem;
+use hub_client::log::LOG_SERVICE;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::blocks::{Blocks, id};
+use crate::api::Api;
+use crate::api::watching::stream;
+use crate::watch::Task;
+
+/// Relays at once.
+const MOST_RELAYS: usize = 16;
+/// Log instances that one relay follows.
+const MOST_SOURCES: usize = 32;
+/// Longest event; a log entry is far shorter.
+const LONGEST_EVENT: usize = 2 << 20;
+/// Events on their way to the page.
+const ON_THE_WAY: usize = 64;
+/// A log instance must answer within this time.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Pause before a log instance is asked again.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often to look which log instances there are, and how many streams are open.
+const LOOK: Duration = Duration::from_millis(500);
+/// A comment is sent after this many looks without anything else, so that both sides notice a dead connection.
+const QUIET_LOOKS: u32 = 20;
+
+#[derive(Clone)]
+struct Relays {
+    api: Arc<Api>,
+    slots: Arc<Semaphore>,
+}
+
+/// The relay's route.
+pub(super) fn routes(api: &Arc<Api>) -> Router {
+    let relays = Relays { api: api.clone(), slots: Arc::new(Semaphore::new(MOST_RELAYS)) };
+    Router::new().route("/log/tail", get(tail)).with_state(relays)
+}
+
+async fn tail(
+    State(relays): State<Relays>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let Relays { api, slots } = relays;
+    api.access.check_token(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))?;
+    let slot = slots.try_acquire_owned().map_err(|_| {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("{MOST_RELAYS} follow the log already")).retry_after(10)
+    })?;
+    let (to, events) = mpsc::channel(ON_THE_WAY);
+    let relay = Relay {
+        api: api.clone(),
+        target: format!("/{LOG_SERVICE}/tail?{}", query.unwrap_or_default()).into(),
+        to,
+        open: Arc::default(),
+        _slot: slot,
+    };
+    Ok(stream(&api, events, Task::spawn(relay.run())))
+}
+
+/// One page's stream.
+struct Relay {
+    api: Arc<Api>,
+    target: Arc<str>,
+    to: mpsc::Sender<Bytes>,
+    /// Streams that are open.
+    open: Arc<AtomicUsize>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Relay {
+    async fn run(self) {
+        let mut sources: HashMap<Arc<str>, JoinSet<()>> = HashMap::new();
+        let mut said = None;
+        let mut quiet = 0;
+        loop {
+            let known = self.known();
+            sources.retain(|addr, _| known.contains(addr));
+            for addr in known.iter().take(MOST_SOURCES) {
+                if sources.len() < MOST_SOURCES && !sources.contains_key(addr) {
+                    sources.insert(addr.clone(), self.start(addr.clone()));
+                }
+            }
+            let now = (self.open.load(Relaxed), known.len());
+            let text = if said != Some(now) {
+                said = Some(now);
+                Bytes::from(format!("event: sources\ndata: {{\"Open\":{},\"Known\":{}}}\n\n", now.0, now.1))
+            } else if quiet >= QUIET_LOOKS {
+                Bytes::from_static(b":\n\n")
+            } else {
+                Bytes::new()
+            };
+            quiet = if text.is_empty() { quiet + 1 } else { 0 };
+            if !text.is_empty() && self.to.send(text).await.is_err() {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    fn known(&self) -> Vec<Arc<str>> {
+        let list = self.api.core.read(|catalog, _| catalog.list(LOG_SERVICE));
+        list.instances().iter().map(|one| Arc::from(one.addr())).collect()
+    }
+
+    /// Follows one log instance until what this gives back is dropped.
+    fn start(&self, addr: Arc<str>) -> JoinSet<()> {
+        let mut source =
+            Source { addr, target: self.target.clone(), to: self.to.clone(), open: self.open.clone(), last: None };
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            loop {
+                if let Err(error) = source.follow().await {
+                    let error = &*error as &dyn std::error::Error;
+                    tracing::debug!(addr = &*source.addr, error, "a log instance's tail ended");
+                }
+                sleep(PAUSE).await;
+            }
+        });
+        task
+    }
+}
+
+/// The stream of one log instance.
+struct Source {
+    addr: Arc<str>,
+    target: Arc<str>,
+    to: mpsc::Sender<Bytes>,
+    open: Arc<AtomicUsize>,
+    /// The last id that was passed on: where to go on.
+    last: Option<HeaderValue>,
+}
+
+/// Counts a stream for as long as it is open.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Source {
+    /// Passes on events until the stream ends.
+    async fn follow(&mut self) -> Result<(), Failure> {
+        let mut driver = JoinSet::new(); // ends with this call
+        let mut body = timeout(ANSWER, self.ask(&mut driver)).await??;
+        self.open.fetch_add(1, Relaxed);
+        let _open = Open(self.open.clone());
+        let mut blocks = Blocks::new(LONGEST_EVENT);
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame?.into_data() else { continue };
+            blocks.push(&piece);
+            while let Some(block) = blocks.next() {
+                if let Some(id) = id(&block) {
+                    self.last = HeaderValue::from_bytes(id).ok();
+                }
+                self.to.send(block).await?;
+            }
+            let left_out = std::mem::take(&mut blocks.left_out);
+            if left_out > 0 {
+                let text = format!("event: dropped\ndata: {{\"dropped\":{left_out}}}\n\n");
+                self.to.send(text.into()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, driver: &mut JoinSet<hyper::Result<()>>) -> Result<hyper::body::Incoming, Failure> {
+        let stream = TcpStream::connect(&*self.addr).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        driver.spawn(connection);
+        let mut request = http::Request::get(&*self.target)
+            .header(header::HOST, &*self.addr)
+            .header(header::ACCEPT, "text/event-stream")
+            .body(Empty::<Bytes>::new())?;
+        if let Some(last) = &self.last {
+            request.headers_mut().insert("last-event-id", last.clone());
+        }
+        let reply = sender.send_request(request).await?;
+        let kind = reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if reply.status() != StatusCode::OK || !kind.starts_with(b"text/event-stream") {
+            return Err(format!("it answered {}", reply.status()).into());
+        }
+        Ok(reply.into_body())
+    }
+}
