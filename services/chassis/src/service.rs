@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::HeaderValue;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use axum::response::Response;
 use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Timing};
 use hub_client::protocol::{HUB_INSTANCE, ServiceInfo};
 use hub_client::{Directory, LoadCounters, LogClient, Member};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -32,6 +32,9 @@ mod load;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stopping member waits for the registry, which itself answers within 1 s.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that may wait to be accepted. A full queue costs a caller a second, so it is as long as Linux allows
+/// by default (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 /// The condition of readiness that membership sets.
 const REGISTRY: &str = "registry";
 /// The condition of readiness that shutdown sets.
@@ -300,6 +303,7 @@ impl Service {
     fn layers(&self, app: Router) -> Router {
         let id: Arc<str> = self.id.as_str().into();
         app.layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+            .layer(map_request(server::linger::linger))
             .route_layer(from_fn_with_state(self.metrics.clone(), metrics::record))
             .route_layer(from_fn_with_state(self.metrics.source().clone(), trace::serve))
             .layer(CatchPanicLayer::custom(problem::panicked))
@@ -335,7 +339,10 @@ async fn leave(member: &Member, mut membership: tokio::task::JoinSet<()>) {
 
 async fn listen(addr: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
     let failed = |source| BindError::Listen { addr, key, source };
-    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?; // a restart need not wait for connections in TIME_WAIT
+    socket.bind(addr).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

@@ -190,3 +190,19 @@ async fn a_wildcard_is_advertised_as_the_address_towards_the_registry() {
     running.stop.send(()).unwrap();
     running.run.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_caller_that_sends_too_much_still_reads_why_it_is_refused() {
+    let (common, _) = common().await;
+    let routes = Router::new()
+        .route("/small", axum::routing::post(|body: String| async { body }))
+        .layer(axum::extract::DefaultBodyLimit::max(16));
+    let running = start(&common, routes).await;
+    let http = reqwest::Client::new();
+    for _ in 0..20 {
+        let request = http.post(format!("http://{}/small", running.addr)).body("x".repeat(8 << 20));
+        let reply = request.send().await.unwrap();
+        assert_eq!(reply.status(), 413);
+        assert_eq!(reply.headers()["content-type"], "application/problem+json");
+    }
+}
