@@ -19,6 +19,8 @@
     reason = "a test that fails should say where"
 )]
 
+pub mod otlp;
+
 use std::fmt::Debug;
 use std::future::Future;
 use std::net::SocketAddr;

@@ -235,12 +235,14 @@ impl<'a> Vars<'a> {
         let below = |base: &str| format!("{}{path}", base.trim_end_matches('/'));
         let own = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
         let all = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let (from, url) = if let Some(url) = self.get(&own) {
-            (own, url.to_owned())
+        let (from, given, url) = if let Some(url) = self.get(&own) {
+            (own.as_str(), url, url.to_owned())
         } else if let Some(base) = self.get(all) {
-            (all.to_owned(), below(base))
-        } else if let Some(base) = config.otlp_endpoint.as_deref().filter(|base| !base.trim().is_empty()) {
-            ("telemetry.otlp_endpoint".to_owned(), below(base.trim()))
+            (all, base, below(base))
+        } else if let Some(base) =
+            config.otlp_endpoint.as_deref().map(str::trim).filter(|base| !base.is_empty())
+        {
+            ("telemetry.otlp_endpoint", base, below(base))
         } else {
             return Ok(None);
         };
@@ -251,7 +253,7 @@ impl<'a> Vars<'a> {
             }
             _ => "no URL: http://host:4318",
         };
-        Err(wrong(&from, &url, why))
+        Err(wrong(from, given, why))
     }
 
     fn sampler(self) -> Result<Sampler, ConfigError> {

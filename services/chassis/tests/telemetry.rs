@@ -1,0 +1,204 @@
+//! Telemetry of a real process: what arrives at a collector, and what happens where the collector is no help.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails should say where"
+)]
+
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+
+use self::otlp::Receiver;
+use self::process::{Greeter, RegistryAndLog, run};
+
+#[path = "../../../tests/src/otlp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the receiver of the cross-service tests")]
+mod otlp;
+#[path = "support/process.rs"]
+#[allow(dead_code, reason = "shared with the other test of the process")]
+mod process;
+
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+async fn greet(greeter: &Greeter) -> Duration {
+    let start = Instant::now();
+    let request = reqwest::Client::new()
+        .get(format!("{}/greeter/ada", greeter.url))
+        .header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
+    assert_eq!(request.send().await.unwrap().text().await.unwrap(), "hello, ada\n");
+    start.elapsed()
+}
+
+/// How many lines on stderr hold this text.
+fn said(stderr: &str, text: &str) -> usize {
+    stderr.lines().filter(|line| line.contains(text)).count()
+}
+
+#[tokio::test]
+async fn traces_metrics_and_logs_arrive_and_belong_together() {
+    let (receiver, world) = (Receiver::start().await, RegistryAndLog::start().await);
+    let vars = [
+        (ENDPOINT, receiver.url()),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".to_owned()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b".to_owned()),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".to_owned()),
+        ("HUB_TELEMETRY__LOG", "hub_client=debug,info".to_owned()),
+    ];
+    let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let greeter = Greeter::start(&world.url, &vars).await;
+    greet(&greeter).await;
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+
+    // Everything was flushed at the end: nothing here waits.
+    let received = receiver.received();
+    let [server] = &received.spans.iter().filter(|span| span.kind == "server").collect::<Vec<_>>()[..] else {
+        panic!("one request, one server span: {:#?}", received.spans)
+    };
+    assert_eq!(server.name, "GET /greeter/{name}");
+    assert_eq!((server.trace.as_str(), server.parent.as_str()), (TRACE, PARENT));
+    assert_eq!(server.attributes["http.request.method"], "GET");
+    assert_eq!(server.attributes["http.route"], "/greeter/{name}");
+    assert_eq!(server.attributes["url.path"], "/greeter/ada");
+    assert_eq!(server.attributes["http.response.status_code"], "200");
+    let client = received.spans.iter().find(|span| span.kind == "client").expect("a client span");
+    assert_eq!(
+        (client.name.as_str(), &client.trace, &client.parent),
+        ("POST /log", &server.trace, &server.id)
+    );
+    assert_eq!(client.attributes["hub.instance"], "log-1");
+    assert!(client.attributes.keys().all(|key| !key.starts_with("hub.source")), "{client:?}");
+    // What the log service gets names the same trace, and the client's span as its parent.
+    assert_eq!(*world.traces.lock().unwrap(), [format!("00-{TRACE}-{}-01", client.id)]);
+
+    for resource in
+        received.spans.iter().map(|span| &span.resource).chain(received.logs.iter().map(|log| &log.resource))
+    {
+        assert_eq!(resource["service.name"], "greeter");
+        assert!(resource["service.instance.id"].starts_with("greeter-"), "{resource:?}");
+        assert_eq!(resource["service.version"], "0.1.0");
+        assert_eq!(resource["deployment.environment.name"], "test");
+    }
+    let registered = received.logs.iter().find(|log| log.body == "registered").expect("the log says so");
+    assert_eq!(
+        (registered.severity.as_str(), registered.attributes["service"].as_str()),
+        ("INFO", "greeter")
+    );
+    assert!(
+        received
+            .logs
+            .iter()
+            .all(|log| log.attributes.get("logger.name").is_none_or(|name| !name.starts_with("hyper")))
+    );
+
+    let duration = received.points.iter().find(|point| {
+        point.name == "http.server.request.duration"
+            && point.attributes.get("http.route").is_some_and(|route| route == "/greeter/{name}")
+    });
+    let duration = duration.expect("the request was measured");
+    assert_eq!((duration.unit.as_str(), duration.value), ("s", 1.0));
+    assert_eq!(duration.resource["service.name"], "greeter");
+    assert!(received.requests.iter().all(|headers| headers["x-tenant"] == "a b"));
+    assert!(received.requests.iter().all(|headers| headers["content-encoding"] == "gzip"));
+}
+
+#[tokio::test]
+async fn without_an_exporter_the_trace_goes_through_as_it_came() {
+    let world = RegistryAndLog::start().await;
+    let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", collector.local_addr().unwrap());
+    for vars in [
+        vec![],
+        vec![(ENDPOINT, "")],
+        vec![(ENDPOINT, url.as_str()), ("OTEL_SDK_DISABLED", "true")],
+        vec![
+            (ENDPOINT, url.as_str()),
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "none"),
+        ],
+    ] {
+        let greeter = Greeter::start(&world.url, &vars).await;
+        greet(&greeter).await;
+        let (code, stderr) = greeter.terminate().await;
+        assert_eq!((code, said(&stderr, "telemetry")), (Some(0), 0), "{vars:?}: {stderr}");
+        assert_eq!(
+            world.traces.lock().unwrap().pop().unwrap(),
+            format!("00-{TRACE}-{PARENT}-01"),
+            "{vars:?}"
+        );
+    }
+    let nobody = tokio::time::timeout(Duration::ZERO, collector.accept()).await;
+    assert!(nobody.is_err(), "somebody connected");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
+    let world = RegistryAndLog::start().await;
+    // Hung: takes connections and never answers.
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hung_url = format!("http://{}", hung.local_addr().unwrap());
+    let answers = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = hung.accept().await {
+            held.push(connection);
+        }
+    });
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let quick = [
+        ("OTEL_BSP_SCHEDULE_DELAY", "20"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "10"),
+    ];
+    for (url, times_out) in [(hung_url, true), (format!("http://{gone}"), false)] {
+        let mut vars = vec![(ENDPOINT, url.as_str())];
+        vars.extend(quick);
+        let greeter = Greeter::start(&world.url, &vars).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..50 {
+            slowest = slowest.max(greet(&greeter).await);
+        }
+        assert!(slowest < Duration::from_secs(1), "{url}: a request took {slowest:?}");
+        let shown = reqwest::get(format!("{}/metrics", greeter.url)).await.unwrap().text().await.unwrap();
+        let lost =
+            shown.lines().find(|line| line.starts_with("hub_telemetry_lost") && line.contains("traces"));
+        let lost: f64 = lost.expect(&shown).rsplit(' ').next().unwrap().parse().unwrap();
+        // 100 spans, of which 10 may wait and one batch may be on its way.
+        assert!((70.0..=100.0).contains(&lost), "{lost}");
+        let start = Instant::now();
+        let (code, stderr) = greeter.terminate().await;
+        let took = start.elapsed();
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(took < Duration::from_secs(4), "{url}: stopping took {took:?}");
+        for signal in ["traces", "logs", "metrics"] {
+            let warnings = stderr.lines().filter(|line| {
+                line.contains("is not taken") && line.contains(&format!(r#""signal":"{signal}""#))
+            });
+            let warnings = warnings.count();
+            assert!(warnings <= 1, "{signal}: {stderr}");
+            // One that hangs shows only once the first attempt has timed out, after 10 s.
+            assert!(times_out || warnings == 1, "{signal}: {stderr}");
+        }
+        assert!(said(&stderr, "telemetry was lost") >= 1, "{stderr}");
+    }
+    answers.abort();
+}
+
+#[tokio::test]
+async fn what_would_lose_telemetry_in_silence_is_refused() {
+    for (name, value) in [
+        (ENDPOINT, "https://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+    ] {
+        let (code, _, stderr) = run(&[], &[(ENDPOINT, "http://127.0.0.1:4318"), (name, value)]).await;
+        assert_eq!(code, Some(78), "{stderr}");
+        assert!(stderr.starts_with(&format!("greeter: configuration: {name}: \"{value}\"")), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1);
+    }
+}
