@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use self::process::{Greeter, RegistryAndLog, run};
 
 #[path = "support/process.rs"]
+#[allow(dead_code, reason = "shared with the test of telemetry")]
 mod process;
 
 #[tokio::test]
