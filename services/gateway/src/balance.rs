@@ -1,0 +1,143 @@
+//! Which instance a request goes to. Pure: what is known of the instances comes in as functions of their index.
+//!
+//! Instances are in tiers; a lower tier is looked at only where the higher ones are empty. Within a tier the choice is
+//! random by weight, or for a request with a key, the one instance that the key hashes to (rendezvous hashing: when
+//! instances come and go, only the keys of those move).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+/// How an instance is picked among those that pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balance {
+    /// At random, by weight.
+    #[default]
+    Random,
+    /// Two at random, and of these the one with fewer requests in flight.
+    P2c,
+}
+
+/// How welcome a request is at an instance; the first is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// It passes.
+    Good,
+    /// The registry doubts it.
+    Suspect,
+    /// Its requests have failed.
+    Ejected,
+    /// It drains, or has failed this very request.
+    Never,
+}
+
+/// The weights of a service's instances.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Weights {
+    /// Running totals, or empty where all weights are the same.
+    totals: Vec<u64>,
+    count: usize,
+}
+
+/// The weight of an instance that gives none, so that a smaller one can be given.
+pub(crate) const DEFAULT_WEIGHT: u32 = 100;
+
+impl Weights {
+    pub(crate) fn new(weights: &[u32]) -> Self {
+        let same = weights.windows(2).all(|pair| pair.first() == pair.last());
+        let mut total = 0;
+        let totals = weights.iter().map(|&weight| {
+            total += u64::from(weight);
+            total
+        });
+        Self { totals: if same { Vec::new() } else { totals.collect() }, count: weights.len() }
+    }
+
+    fn draw(&self, rng: &mut impl Rng) -> Option<usize> {
+        match self.totals.last() {
+            None if self.count == 0 => None,
+            None | Some(0) => Some(rng.random_range(0..self.count)),
+            Some(&total) => {
+                let at = rng.random_range(0..total);
+                Some(self.totals.partition_point(|&upto| upto <= at))
+            }
+        }
+    }
+
+    fn of(&self, index: usize) -> u64 {
+        match self.totals.get(index) {
+            Some(total) => total - index.checked_sub(1).and_then(|i| self.totals.get(i)).unwrap_or(&0),
+            None => 1,
+        }
+    }
+}
+
+/// Picks an instance: `tier` and `in_flight` say how instance `i` stands.
+pub(crate) fn pick(
+    balance: Balance,
+    weights: &Weights,
+    tier: impl Fn(usize) -> Tier,
+    in_flight: impl Fn(usize) -> usize,
+    rng: &mut impl Rng,
+) -> Option<usize> {
+    let first = pick_one(weights, &tier, rng)?;
+    if balance == Balance::Random {
+        return Some(first);
+    }
+    let best = tier(first);
+    let other = pick_one(weights, |i| if i == first { Tier::Never } else { tier(i) }, rng);
+    Some(match other.filter(|&other| tier(other) == best) {
+        Some(other) if in_flight(other) < in_flight(first) => other,
+        _ => first,
+    })
+}
+
+fn pick_one(weights: &Weights, tier: impl Fn(usize) -> Tier, rng: &mut impl Rng) -> Option<usize> {
+    // Mostly all are good. Drawing again where one is not leaves the draw uniform among those that are.
+    for _ in 0..3 {
+        let index = weights.draw(rng)?;
+        if tier(index) == Tier::Good {
+            return Some(index);
+        }
+    }
+    let best = best_tier(weights.count, &tier)?;
+    let members = || (0..weights.count).filter(|&i| tier(i) == best);
+    let total: u64 = members().map(|i| weights.of(i)).sum();
+    let Some(mut at) = (total > 0).then(|| rng.random_range(0..total)) else { return members().next() };
+    members().find(|&i| {
+        let weight = weights.of(i);
+        let here = at < weight;
+        at = at.saturating_sub(weight);
+        here
+    })
+}
+
+/// The instance that `key` belongs to: the greatest of a hash of key and instance, by weight.
+pub(crate) fn pick_by_key<'a>(
+    key: &[u8],
+    weights: &Weights,
+    tier: impl Fn(usize) -> Tier,
+    id: impl Fn(usize) -> &'a str,
+) -> Option<usize> {
+    let best = best_tier(weights.count, &tier)?;
+    let score = |index: usize| {
+        let mut hasher = DefaultHasher::new(); // the same in every process of one build
+        (key, id(index)).hash(&mut hasher);
+        let unit = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64;
+        weights.of(index) as f64 / -unit.max(f64::MIN_POSITIVE).ln()
+    };
+    (0..weights.count)
+        .filter(|&i| tier(i) == best)
+        .map(|i| (i, score(i)))
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(i, _)| i)
+}
+
+fn best_tier(count: usize, tier: &impl Fn(usize) -> Tier) -> Option<Tier> {
+    (0..count).map(tier).min().filter(|&best| best != Tier::Never)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use std::path::PathBuf;
+
+use hub_chassis::Table;
+use hub_chassis::config::{Layers, Source};
+
+use super::*;
+use crate::PROCESS;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config")
+}
+
+fn with(vars: &[(&str, &str)]) -> Result<GatewayConfig, String> {
+    let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let source = Source { file: None, folder: folder(), vars };
+    Layers::config::<GatewayConfig>(&PROCESS, &source)
+        .map(|(config, _)| config.own)
+        .map_err(|e| e.to_string())
+}
+
+#[test]
+fn the_file_shows_the_defaults() {
+    assert_eq!(with(&[]), Ok(GatewayConfig::default()));
+}
+
+#[test]
+fn variables_override_the_file() {
+    let config = with(&[("HUB_GATEWAY__EXPOSE", "*"), ("HUB_GATEWAY__TIMEOUTS__FIRST_BYTE", "5s")]).unwrap();
+    assert!(config.exposes_all());
+    assert_eq!(config.timeouts.first_byte, Duration::from_secs(5));
+}
+
+#[test]
+fn wrong_values_are_named() {
+    for (name, value) in [
+        ("HUB_GATEWAY__EXPOSE", "Log"),
+        ("HUB_GATEWAY__ACCESS_LOG", "2"),
+        ("HUB_GATEWAY__LIMITS__HEADER_COUNT", "0"),
+        ("HUB_GATEWAY__LIMITS__HEADER_SIZE", "1B"),
+        ("HUB_GATEWAY__TIMEOUTS__IDLE", "0s"),
+        ("HUB_GATEWAY__BALANCE", "fair"),
+        ("HUB_GATEWAY__NONE", "1"),
+    ] {
+        let error = with(&[(name, value)]).unwrap_err();
+        let key = name.rsplit("__").next().unwrap();
+        assert!(error.to_uppercase().contains(key), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_table_of_one_service_is_read() {
+    let toml = r#"
+        sticky = "cookie:session"
+        encoded_slash = "pass"
+        first_byte = "60s"
+    "#;
+    let own: ServiceConfig = figment_of(toml);
+    assert_eq!(own.sticky, Some(Sticky::Cookie("session".to_owned())));
+    assert_eq!(own.encoded_slash, EncodedSlash::Pass);
+    assert_eq!(own.first_byte, Some(Duration::from_secs(60)));
+    assert_eq!(own.idle, None);
+    for bad in ["header:a b", "cookie:", "session"] {
+        assert!(Sticky::try_from(bad.to_owned()).is_err(), "{bad}");
+    }
+    assert_eq!(String::from(Sticky::try_from("header:x-user".to_owned()).unwrap()), "header:x-user");
+    let unknown = GatewayConfig {
+        services: BTreeMap::from([("No".to_owned(), ServiceConfig::default())]),
+        ..GatewayConfig::default()
+    };
+    assert_eq!(unknown.check().unwrap_err().0, "services");
+}
+
+/// Reads one service's table through a whole configuration file, as users write it.
+fn figment_of(table: &str) -> ServiceConfig {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("[gateway.services.store]\n{table}")).unwrap();
+    let source = Source { file: Some(file.path().to_owned()), folder: folder(), vars: Vec::new() };
+    let (config, _) = Layers::config::<GatewayConfig>(&PROCESS, &source).unwrap();
+    config.own.services["store"].clone()
+}

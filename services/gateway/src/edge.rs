@@ -1,0 +1,116 @@
+//! What a request must be before anything is done with it: the checks on a parsed head, and in [`framing`] those on
+//! raw bytes that a parsed head no longer shows. Pure.
+
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::uri::Authority;
+use http::{Method, Version, request};
+
+pub(crate) mod framing;
+
+mod chunks;
+
+/// Methods that a client may use, as `Allow` says them.
+pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Why a parsed head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadHead {
+    #[error("CONNECT and TRACE are not for a gateway")]
+    Method,
+    #[error("a request needs one Host")]
+    HostCount,
+    #[error("the Host is not a host with an optional port")]
+    HostSyntax,
+    #[error("Host and :authority differ")]
+    HostsDiffer,
+}
+
+/// Refuses the methods that no gateway should forward.
+pub(crate) fn check_method(method: &Method) -> Result<(), BadHead> {
+    if *method == Method::CONNECT || *method == Method::TRACE { Err(BadHead::Method) } else { Ok(()) }
+}
+
+/// The one host that a request is for, or `None` for HTTP/1.0 without one.
+///
+/// In HTTP/1.1 it is the Host header, and there must be exactly one even where an absolute-form target overrides it.
+/// In HTTP/2 it is `:authority`, and a Host header beside it must say the same.
+pub(crate) fn host(
+    parts: &request::Parts,
+    target: Option<&Authority>,
+) -> Result<Option<HeaderValue>, BadHead> {
+    let header = the_host_header(&parts.headers)?;
+    if let Some(value) = header {
+        check_host(value.as_bytes())?;
+    }
+    match parts.version {
+        Version::HTTP_2 => {
+            let authority = parts.uri.authority();
+            if let (Some(authority), Some(header)) = (authority, header)
+                && !authority.as_str().as_bytes().eq_ignore_ascii_case(header.as_bytes())
+            {
+                return Err(BadHead::HostsDiffer);
+            }
+            match (authority, header) {
+                (Some(authority), _) => authority_value(authority).map(Some),
+                (None, Some(header)) => Ok(Some(header.clone())),
+                (None, None) => Err(BadHead::HostCount),
+            }
+        }
+        version => {
+            if header.is_none() && version != Version::HTTP_10 {
+                return Err(BadHead::HostCount);
+            }
+            match target {
+                Some(authority) => authority_value(authority).map(Some),
+                None => Ok(header.cloned()),
+            }
+        }
+    }
+}
+
+fn the_host_header(headers: &HeaderMap) -> Result<Option<&HeaderValue>, BadHead> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (first, None) => Ok(first),
+        _ => Err(BadHead::HostCount),
+    }
+}
+
+fn authority_value(authority: &Authority) -> Result<HeaderValue, BadHead> {
+    let text = authority.as_str();
+    check_host(text.as_bytes())?;
+    HeaderValue::from_str(text).map_err(|_| BadHead::HostSyntax)
+}
+
+/// `uri-host [":" port]` of RFC 9112, without userinfo and not empty.
+fn check_host(host: &[u8]) -> Result<(), BadHead> {
+    let ok = match host.strip_prefix(b"[") {
+        Some(rest) => {
+            let end = rest.iter().position(|&b| b == b']');
+            end.is_some_and(|end| {
+                let (literal, after) = rest.split_at(end);
+                let v6 =
+                    std::str::from_utf8(literal).is_ok_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
+                v6 && (after == b"]" || after.strip_prefix(b"]:").is_some_and(is_port))
+            })
+        }
+        None => {
+            let (name, port) = match host.iter().position(|&b| b == b':') {
+                Some(colon) => (&host[..colon], host.get(colon + 1..)),
+                None => (host, None),
+            };
+            let byte_ok = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(b);
+            !name.is_empty() && name.len() <= 253 && name.iter().all(byte_ok) && port.is_none_or(is_port)
+        }
+    };
+    if ok { Ok(()) } else { Err(BadHead::HostSyntax) }
+}
+
+/// Digits of a port, or none: `example.org:` is allowed by RFC 3986.
+fn is_port(digits: &[u8]) -> bool {
+    let number = || std::str::from_utf8(digits).ok()?.parse::<u16>().ok();
+    digits.is_empty() || (digits.iter().all(u8::is_ascii_digit) && number().is_some())
+}
+
+#[cfg(test)]
+mod tests;

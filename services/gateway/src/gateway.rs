@@ -1,0 +1,140 @@
+//! What all workers share: the table of services, the configuration, limits and counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use hub_client::LoadCounters;
+use hub_client::directory::View;
+use rand::RngExt;
+
+use crate::config::GatewayConfig;
+use crate::error::Cause;
+use crate::limits::ClientRates;
+use crate::upstream::{Instance, Service, Table};
+
+/// What all workers share.
+pub(crate) struct Gateway {
+    pub(crate) config: GatewayConfig,
+    /// The gateway's own registered name, which is never routed to.
+    pub(crate) name: String,
+    /// The gateway's own id: in `Hub-Instance` where it answers itself, and in `Via`.
+    pub(crate) id: HeaderValue,
+    pub(crate) vias: Vias,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) workers: usize,
+    pub(crate) load: LoadCounters,
+    pub(crate) rates: ClientRates,
+    pub(crate) connections: AtomicUsize,
+    /// Requests refused before a service was known, by cause.
+    pub(crate) refusals: [AtomicU64; Cause::ALL.len()],
+    /// Replies ask clients to open no further request on their connection.
+    pub(crate) draining: AtomicBool,
+    /// Times of connections are counted from here.
+    pub(crate) epoch: Instant,
+}
+
+/// This gateway's entry in `Via`, by the version of the request that came.
+#[derive(Debug)]
+pub(crate) struct Vias {
+    pub(crate) pseudonym: String,
+    v10: HeaderValue,
+    v11: HeaderValue,
+    v2: HeaderValue,
+}
+
+impl Vias {
+    fn new(pseudonym: &str) -> Self {
+        let via = |version: &str| {
+            HeaderValue::from_str(&format!("{version} {pseudonym}"))
+                .unwrap_or_else(|_| HeaderValue::from_static("1.1 gateway"))
+        };
+        Self { pseudonym: pseudonym.to_owned(), v10: via("1.0"), v11: via("1.1"), v2: via("2.0") }
+    }
+
+    pub(crate) fn of(&self, version: http::Version) -> &HeaderValue {
+        match version {
+            http::Version::HTTP_2 => &self.v2,
+            http::Version::HTTP_10 => &self.v10,
+            _ => &self.v11,
+        }
+    }
+}
+
+impl Gateway {
+    pub(crate) fn new(config: GatewayConfig, name: &str, id: &str, load: LoadCounters) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = if config.workers == 0 { cores } else { config.workers };
+        Self {
+            rates: ClientRates::new(config.limits.client_rate, config.limits.client_burst),
+            name: name.to_owned(),
+            id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
+            vias: Vias::new(id),
+            table: ArcSwap::default(),
+            workers,
+            load,
+            connections: AtomicUsize::new(0),
+            refusals: [const { AtomicU64::new(0) }; Cause::ALL.len()],
+            draining: AtomicBool::new(false),
+            epoch: Instant::now(),
+            config,
+        }
+    }
+
+    /// Takes a new view of the directory.
+    pub(crate) fn update(&self, view: &View) {
+        let next = self.table.load().next(view, &self.config, &self.name, self.workers);
+        self.table.store(Arc::new(next));
+    }
+
+    /// An attempt at an instance failed.
+    pub(crate) fn instance_failed(&self, service: &Service, instance: &Instance) {
+        let config = &self.config.eject;
+        instance.stats.failed();
+        let others = service.ejected();
+        let may = crate::eject::may_eject(others, service.instances.len(), config);
+        if let Some(lasts) = instance.failed(Instant::now(), config, may, &mut rand::rng()) {
+            instance.close_idle();
+            tracing::warn!(
+                service = %service.name,
+                instance = %instance.id,
+                lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
+                "instance ejected: too many failures in a row"
+            );
+        }
+    }
+
+    /// A request was refused before a service was known.
+    pub(crate) fn refused(&self, cause: Cause) {
+        if let Some(count) = self.refusals.get(cause as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether the next request is in the access log's sample.
+    pub(crate) fn is_sampled(&self) -> bool {
+        let share = self.config.access_log;
+        share > 0.0 && (share >= 1.0 || rand::rng().random_bool(share))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Closes connections of one worker that nobody needs any more.
+    pub(crate) fn sweep_pools(&self, worker: usize, now: Instant) {
+        let max_idle: Duration = self.config.timeouts.pool_idle;
+        for instance in self.table.load().instances() {
+            if let Some(pool) = instance.pool(worker) {
+                pool.sweep(now, max_idle);
+            }
+        }
+    }
+}

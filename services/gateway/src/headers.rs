@@ -1,0 +1,214 @@
+//! What becomes of header fields on their way through. Pure.
+//!
+//! Hop-by-hop fields, and those that `Connection` nominates, end here in both directions (RFC 9110, 7.6.1);
+//! `X-Forwarded-*`, `Via` and `traceparent` are added towards the instance. A client may nominate whatever it likes:
+//! what the gateway itself says is added afterwards. Left out: `Forwarded` (RFC 7239), which is removed where the
+//! peer isn't trusted, and not written.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const HUB_SOURCE: HeaderName = HeaderName::from_static(hub_client::protocol::HUB_SOURCE);
+
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
+
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+
+/// What the gateway knows of the way that a request came.
+#[derive(Debug, Clone)]
+pub(crate) struct Hop<'a> {
+    /// The peer's address, as text.
+    pub(crate) peer: &'a HeaderValue,
+    /// Whether the peer is another proxy of ours, whose `X-Forwarded-*` are to be believed.
+    pub(crate) trusted: bool,
+    /// The host that the request is for.
+    pub(crate) host: Option<&'a HeaderValue>,
+    /// This gateway's entry in `Via`, for this request's version.
+    pub(crate) via: &'a HeaderValue,
+}
+
+/// What a request's hop-by-hop fields asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The protocol that the client wants to switch to.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// `Expect: 100-continue`.
+    pub(crate) expect_continue: bool,
+}
+
+/// Makes a request's fields ready for an instance that speaks HTTP/1. `trace` begins a trace where the request brings none.
+pub(crate) fn request(headers: &mut HeaderMap, hop: &Hop<'_>, trace: impl FnOnce() -> HeaderValue) -> Asked {
+    let found = Found::scan(headers, hop.trusted);
+    let mut asked = Asked::default();
+    if found.hop_by_hop {
+        asked.upgrade = upgrade_asked(headers);
+        asked.expect_continue =
+            headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
+        remove_hop_by_hop(headers);
+        headers.remove(EXPECT);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        if let Some(protocol) = &asked.upgrade {
+            headers.insert(UPGRADE, protocol.clone());
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+    if found.to_forget {
+        forget(headers);
+    }
+    if found.cookies > 1 {
+        join_cookies(headers);
+    }
+    forwarded(headers, hop);
+    headers.append(VIA, hop.via.clone());
+    if !found.traced {
+        headers.insert(TRACEPARENT, trace());
+    }
+    asked
+}
+
+/// Takes out what only HTTP/1 may say of a connection.
+pub(crate) fn for_h2(headers: &mut HeaderMap) {
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+}
+
+/// Makes a reply's fields ready for the client. A reply that switches protocols keeps saying so.
+pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
+    let upgrade = if switching { headers.get(UPGRADE).cloned() } else { None };
+    remove_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(UPGRADE, upgrade);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Whether this gateway, known as `pseudonym`, has already seen the request.
+pub(crate) fn is_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
+    headers
+        .get_all(VIA)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|entry| entry.split_ascii_whitespace().nth(1) == Some(pseudonym)))
+}
+
+/// `traceparent` of a trace that begins here: version 00, sampled.
+pub(crate) fn new_trace(trace: u128, span: u64) -> HeaderValue {
+    // All-zero ids are invalid (W3C Trace Context, 3.2.2).
+    let text = format!("00-{:032x}-{:016x}-01", trace.max(1), span.max(1));
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// One pass over the names says which of the rarer steps are needed at all.
+#[derive(Default)]
+struct Found {
+    hop_by_hop: bool,
+    to_forget: bool,
+    traced: bool,
+    cookies: usize,
+}
+
+impl Found {
+    fn scan(headers: &HeaderMap, trusted: bool) -> Self {
+        let mut found = Self::default();
+        for (name, _) in headers {
+            found.hop_by_hop |= is_hop_by_hop(name) || name == EXPECT;
+            found.to_forget |= !trusted && is_hearsay(name);
+            found.traced |= name == TRACEPARENT;
+            found.cookies += usize::from(name == COOKIE);
+        }
+        found
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// What only a trusted peer may say: where the request came from, and who of the members sent it.
+fn is_hearsay(name: &HeaderName) -> bool {
+    name == FORWARDED || name == HUB_SOURCE || name.as_str().starts_with(FORWARDED_PREFIX)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Framing is ours to say: nominating it must not take it away.
+    let ours = |name: &HeaderName| *name == HOST || *name == CONTENT_LENGTH;
+    let nominated: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !ours(name))
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn upgrade_asked(headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
+    let nominated = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
+    nominated.then(|| protocol.clone())
+}
+
+fn has_token(value: &HeaderValue, token: &str) -> bool {
+    let name = |item: &[u8]| item.split(|&b| b == b';').next().unwrap_or_default().trim_ascii().to_vec();
+    value.as_bytes().split(|&b| b == b',').any(|item| name(item).eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn forget(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| is_hearsay(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 may split the cookie into many fields; HTTP/1 must have one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+fn forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    // An untrusted peer's were removed; a trusted peer's are kept, and it is added to the list.
+    let before = headers.get_all(X_FORWARDED_FOR).iter().next().is_some();
+    let list = if before { appended(headers, hop.peer) } else { hop.peer.clone() };
+    headers.insert(X_FORWARDED_FOR, list);
+    if let (Some(host), false) = (hop.host, hop.trusted && headers.contains_key(X_FORWARDED_HOST)) {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    if !(hop.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+        // TLS ends in front of the gateway, at a proxy that is trusted then.
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+fn appended(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let mut list: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    list.push(peer.as_bytes());
+    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_| peer.clone())
+}
+
+#[cfg(test)]
+mod tests;

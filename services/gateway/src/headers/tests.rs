@@ -1,0 +1,196 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn map(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers
+            .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn sent(fields: &[(&str, &str)], trusted: bool) -> (HeaderMap, Asked) {
+    let mut headers = map(fields);
+    let hop = Hop {
+        peer: &HeaderValue::from_static("10.0.0.9"),
+        trusted,
+        host: Some(&HeaderValue::from_static("example.org")),
+        via: &HeaderValue::from_static("1.1 gw"),
+    };
+    let asked = request(&mut headers, &hop, || new_trace(7, 9));
+    (headers, asked)
+}
+
+fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+#[test]
+fn hop_by_hop_and_nominated_fields_end_here() {
+    let (headers, _) = sent(
+        &[
+            ("connection", "keep-alive, X-Secret"),
+            ("connection", "content-length, host"),
+            ("host", "example.org"),
+            ("content-length", "3"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("http2-settings", "x"),
+            ("x-other", "kept"),
+        ],
+        false,
+    );
+    let gone = [
+        "connection",
+        "x-secret",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "http2-settings",
+    ];
+    for name in gone {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+    assert_eq!(all(&headers, "x-other"), ["kept"]);
+    assert_eq!(all(&headers, "content-length"), ["3"]);
+    assert_eq!(all(&headers, "host"), ["example.org"]);
+}
+
+#[test]
+fn nominating_what_the_gateway_says_takes_nothing_away() {
+    let fields = [("connection", "x-forwarded-for, via, traceparent")];
+    let (headers, _) = sent(&fields, false);
+    assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
+    assert_eq!(all(&headers, "via"), ["1.1 gw"]);
+}
+
+#[test]
+fn te_trailers_is_the_one_te_that_travels() {
+    let (headers, _) = sent(&[("te", "gzip, Trailers;q=1"), ("connection", "te")], false);
+    assert_eq!((all(&headers, "te"), all(&headers, "connection")), (vec!["trailers"], vec!["te"]));
+    let (mut headers, _) = sent(&[("te", "trailers")], false);
+    for_h2(&mut headers);
+    assert_eq!((all(&headers, "te"), headers.contains_key("connection")), (vec!["trailers"], false));
+}
+
+#[test]
+fn an_upgrade_needs_both_fields() {
+    let (headers, asked) = sent(&[("connection", "Upgrade"), ("upgrade", "websocket")], false);
+    assert_eq!(asked.upgrade, Some(HeaderValue::from_static("websocket")));
+    assert_eq!((all(&headers, "upgrade"), all(&headers, "connection")), (vec!["websocket"], vec!["upgrade"]));
+    let (headers, asked) = sent(&[("upgrade", "websocket")], false);
+    assert!(asked.upgrade.is_none() && !headers.contains_key("upgrade"));
+}
+
+#[test]
+fn x_forwarded_is_overwritten_unless_the_peer_is_trusted() {
+    let fields = [
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2"),
+        ("x-forwarded-host", "evil"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-prefix", "/evil"),
+        ("forwarded", "for=1.1.1.1"),
+        ("hub-source", "registry"),
+    ];
+    let (headers, _) = sent(&fields, false);
+    assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
+    assert_eq!(all(&headers, "x-forwarded-host"), ["example.org"]);
+    assert_eq!(all(&headers, "x-forwarded-proto"), ["http"]);
+    for name in ["x-forwarded-prefix", "forwarded", "hub-source"] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+    let (headers, _) = sent(&fields, true);
+    assert_eq!(all(&headers, "x-forwarded-for"), ["1.1.1.1, 2.2.2.2, 10.0.0.9"]);
+    assert_eq!(all(&headers, "x-forwarded-host"), ["evil"]);
+    assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
+    assert_eq!(all(&headers, "forwarded"), ["for=1.1.1.1"]);
+}
+
+#[test]
+fn via_grows_and_shows_a_loop() {
+    let (headers, _) = sent(&[("via", "1.0 other")], false);
+    assert_eq!(all(&headers, "via"), ["1.0 other", "1.1 gw"]);
+    assert!(is_loop(&headers, "gw") && !is_loop(&headers, "g") && !is_loop(&headers, "1.1"));
+    assert!(is_loop(&map(&[("via", "1.1 a, 2.0  gw (comment)")]), "gw"));
+}
+
+#[test]
+fn a_trace_is_passed_or_begun() {
+    let (headers, _) = sent(&[("traceparent", "00-a-b-01")], false);
+    assert_eq!(all(&headers, "traceparent"), ["00-a-b-01"]);
+    let (headers, _) = sent(&[], false);
+    assert_eq!(all(&headers, "traceparent"), ["00-00000000000000000000000000000007-0000000000000009-01"]);
+    assert_eq!(new_trace(0, 0).len(), 55);
+}
+
+#[test]
+fn cookie_crumbs_are_joined() {
+    let crumbs = [("cookie", "a=1"), ("cookie", "b=2")];
+    let (headers, _) = sent(&crumbs, false);
+    assert_eq!(all(&headers, "cookie"), ["a=1; b=2"]);
+}
+
+#[test]
+fn expect_ends_here_and_is_reported() {
+    let (headers, asked) = sent(&[("expect", "100-Continue")], false);
+    assert!(asked.expect_continue && !headers.contains_key("expect"));
+}
+
+#[test]
+fn a_reply_loses_what_was_for_the_gateway() {
+    let mut headers = map(&[
+        ("connection", "close, x-internal"),
+        ("x-internal", "1"),
+        ("keep-alive", "timeout=5"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("trailer", "x-sum"),
+        ("content-type", "text/plain"),
+    ]);
+    reply(&mut headers, false);
+    let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["content-type", "trailer"]);
+    let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+    reply(&mut headers, true);
+    assert_eq!((all(&headers, "connection"), all(&headers, "upgrade")), (vec!["upgrade"], vec!["websocket"]));
+}
+
+proptest! {
+    /// Whatever a client nominates, in whatever spelling, nothing hop-by-hop reaches the instance, and the gateway's
+    /// own word on the peer is the only one.
+    #[test]
+    fn nothing_hop_by_hop_leaves(
+        fields in proptest::collection::vec(
+            (
+                prop_oneof![
+                    Just("connection"), Just("te"), Just("transfer-encoding"), Just("upgrade"), Just("keep-alive"),
+                    Just("proxy-connection"), Just("x-a"), Just("x-b"), Just("x-forwarded-for"), Just("via"),
+                ],
+                prop_oneof![
+                    Just("close"), Just("X-A , x-b"), Just("te"), Just("trailers"), Just(", ,x-a;"), Just("\"x-a\""),
+                    Just("upgrade"), Just("via,x-forwarded-for"), Just("keep-alive"),
+                ],
+            ),
+            0..8,
+        )
+    ) {
+        let (mut headers, _) = sent(&fields, false);
+        for_h2(&mut headers);
+        for name in HOP_BY_HOP.iter().filter(|name| **name != TE) {
+            prop_assert!(!headers.contains_key(name), "{}", name);
+        }
+        prop_assert!(all(&headers, "te").iter().all(|te| *te == "trailers"));
+        prop_assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
+        prop_assert_eq!(all(&headers, "via").last().copied(), Some("1.1 gw"));
+        let nominated = fields.iter().any(|(name, value)| *name == "connection" && *value == "X-A , x-b");
+        prop_assert!(!nominated || !headers.contains_key("x-a"));
+    }
+}

@@ -1,0 +1,217 @@
+//! One request from its head to the last byte of its reply: checks, route, attempts, reply.
+//!
+//! All that is refused or fails becomes a [`Failure`] and, in one place, a problem document.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode, Version, request};
+use http_body::Body;
+use hub_client::protocol::HUB_INSTANCE;
+use hyper::body::Incoming;
+use rand::RngExt;
+
+use self::attempt::{Exchange, Outgoing};
+use self::record::Record;
+use self::reply::Reply;
+use self::upload::{Rules, Shared};
+use crate::config::Sticky;
+use crate::edge;
+use crate::error::{Cause, Failure};
+use crate::headers::{self, Hop};
+use crate::route::{self, Target};
+use crate::server::peer::Peer;
+
+mod attempt;
+mod attempts;
+pub(crate) mod record;
+pub(crate) mod reply;
+mod tunnel;
+pub(crate) mod upload;
+
+/// Answers one request.
+pub(crate) async fn handle(
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    let mut record = Record::begin(&peer, &request);
+    let version = request.version();
+    let mut response = match serve(&peer, request, &mut record).await {
+        Ok(Served::Instance(exchange)) => exchange.into_reply(record),
+        Ok(Served::Own(response)) => {
+            record.status = response.status().as_u16();
+            response.map(|()| Reply::text("", record))
+        }
+        Err(failure) => failed(&failure, record),
+    };
+    let headers = response.headers_mut();
+    if !headers.contains_key(HUB_INSTANCE) {
+        headers.insert(HUB_INSTANCE, peer.gateway.id.clone());
+    }
+    if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+enum Served {
+    /// An instance replies.
+    Instance(Box<Exchange>),
+    /// The gateway itself was asked.
+    Own(Response<()>),
+}
+
+fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
+    let status = failure.cause.status();
+    record.status = status.as_u16();
+    record.cause = Some(failure.cause);
+    if failure.cause.is_upstream()
+        && let Some((service, _)) = &record.service
+    {
+        tracing::warn!(
+            service = %service.name,
+            instance = record.upstream.as_ref().map(|upstream| &*upstream.instance().id),
+            cause = failure.cause.name(),
+            attempts = failure.attempts,
+            "no instance replied"
+        );
+    }
+    record.upstream = None;
+    let mut response = Response::new(Reply::text(failure.to_json(), record));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(hub_chassis::problem::PROBLEM_JSON));
+    if let Some(seconds) = failure.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static(edge::ALLOW));
+    }
+    response
+}
+
+async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record) -> Result<Served, Failure> {
+    let gateway = &peer.gateway;
+    let (mut parts, body) = request.into_parts();
+    edge::check_method(&parts.method)?;
+    let target = route::target(&parts.uri)?;
+    let (name, path, authority) = match target {
+        Target::Asterisk => return asterisk(&parts),
+        Target::Path { service, path, authority } => (service, path, authority),
+    };
+    let host = edge::host(&parts, authority)?;
+    if parts.headers.contains_key(VIA) && headers::is_loop(&parts.headers, &gateway.vias.pseudonym) {
+        return Err(Cause::Loop.into());
+    }
+    if !gateway.rates.admit(client(peer, &parts.headers), record.began()) {
+        return Err(Cause::RateLimited.into());
+    }
+    let table = gateway.table.load();
+    let Some(service) = table.service(name) else {
+        let cause = if table.heard() { Cause::NoSuchService } else { Cause::NotReady };
+        return Err(cause.into());
+    };
+    let service = service.clone();
+    drop(table);
+    let settings = service.settings.clone();
+    if path.encoded_slash && !settings.pass_encoded_slash {
+        return Err(Failure::from(route::BadTarget::EncodedSlash).of(&service.name));
+    }
+    let in_flight = service.stats.begin(settings.in_flight);
+    let refuse = |cause: Cause| Err(Failure::new(cause).of(&service.name));
+    let Some(in_flight) = in_flight else {
+        service.stats.failed(Cause::Overloaded);
+        return refuse(Cause::Overloaded);
+    };
+    record.service = Some((service.clone(), in_flight));
+    if settings.body_size > 0 && declared_length(&parts.headers).is_some_and(|n| n > settings.body_size) {
+        return refuse(Cause::BodyTooLarge);
+    }
+    let key = sticky_key(settings.sticky.as_ref(), &parts.headers);
+    let hop = Hop {
+        peer: &peer.value,
+        trusted: peer.trusted,
+        host: host.as_ref(),
+        via: gateway.vias.of(parts.version),
+    };
+    let asked = headers::request(&mut parts.headers, &hop, || {
+        let mut rng = rand::rng();
+        headers::new_trace(rng.random(), rng.random())
+    });
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    match host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
+        Some(host) if parts.headers.get(HOST) != Some(&host) => {
+            parts.headers.insert(HOST, host);
+        }
+        _ => {}
+    }
+    let upload = (!body.is_end_stream()).then(|| {
+        let limits = &gateway.config.limits;
+        Shared::new(
+            body,
+            Rules {
+                size: settings.body_size,
+                rate: limits.body_rate.as_u64(),
+                idle: settings.idle,
+                keep: usize::try_from(gateway.config.retry.replay.as_u64()).unwrap_or(usize::MAX),
+            },
+        )
+    });
+    record.upload = upload.clone();
+    let outgoing = Outgoing { method: parts.method, path, headers: parts.headers, upload, asked };
+    if outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11 {
+        let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        return attempts::run(peer, service, outgoing, key, client, record).await.map(Served::Instance);
+    }
+    attempts::run(peer, service, outgoing, key, None, record).await.map(Served::Instance)
+}
+
+/// `OPTIONS *` asks what the server itself can do.
+fn asterisk(parts: &request::Parts) -> Result<Served, Failure> {
+    if parts.method != http::Method::OPTIONS {
+        return Err(route::BadTarget::Form.into());
+    }
+    edge::host(parts, None)?;
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(edge::ALLOW));
+    Ok(Served::Own(response))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The address that a request's rate is counted for: behind trusted proxies, the nearest that is none of them.
+fn client(peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    let direct = peer.addr.ip().to_canonical();
+    if !peer.trusted {
+        return direct;
+    }
+    let trusted = |ip: &IpAddr| peer.gateway.config.trusted_proxies.iter().any(|net| net.contains(ip));
+    let lists: Vec<_> =
+        headers.get_all(headers::X_FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok()).collect();
+    lists
+        .iter()
+        .rev()
+        .flat_map(|list| list.rsplit(','))
+        .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
+        .find(|ip| !trusted(ip))
+        .unwrap_or(direct)
+}
+
+fn sticky_key(sticky: Option<&Sticky>, headers: &HeaderMap) -> Option<Vec<u8>> {
+    match sticky? {
+        Sticky::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
+        Sticky::Cookie(name) => {
+            let all = headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+            all.flat_map(|cookies| cookies.split(';'))
+                .filter_map(|cookie| cookie.trim().split_once('='))
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_bytes().to_vec())
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The attempts of one request: which instance, how often, and what is done about those that failed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::upgrade::OnUpgrade;
+
+use super::attempt::{Exchange, Failed, Outgoing, Stage};
+use super::record::Record;
+use super::{attempt, tunnel};
+use crate::error::Failure;
+use crate::retry;
+use crate::server::peer::Peer;
+use crate::upstream::{Instance, Service};
+
+/// Tries until an instance replies, or nothing more may be tried.
+pub(super) async fn run(
+    peer: &Arc<Peer>,
+    mut service: Arc<Service>,
+    outgoing: Outgoing,
+    key: Option<Vec<u8>>,
+    mut client: Option<OnUpgrade>,
+    record: &mut Record,
+) -> Result<Box<Exchange>, Failure> {
+    let gateway = &peer.gateway;
+    let settings = service.settings.clone();
+    let method = outgoing.method.clone();
+    let mut tried: Vec<Arc<Instance>> = Vec::new();
+    let mut stale: Option<Arc<Instance>> = None;
+    let mut last: Option<Failure> = None;
+    let mut stage = Stage {
+        peer,
+        settings: &settings,
+        outgoing: Some(outgoing),
+        // With nobody else to ask and no retries there is no need for a copy of the head.
+        keep: settings.attempts > 0 && retry::is_idempotent(&method),
+        fresh: false,
+        deadline: record.began() + settings.total,
+    };
+    loop {
+        let now = Instant::now();
+        let picked = service.pick(&tried, key.as_deref(), now, &gateway.config.eject, &mut rand::rng());
+        // An instance that has only closed an idle connection has not failed: where it is all there is, it is asked
+        // again on a new connection.
+        stage.fresh = picked.is_none() || last.is_some();
+        let Some(instance) = picked.or_else(|| stale.take()) else {
+            let none = || Failure::new(crate::error::Cause::NoInstance).of(&service.name);
+            return Err(last.unwrap_or_else(none));
+        };
+        record.attempts += 1;
+        record.upstream = Some(instance.begin());
+        let result = match client.is_some() {
+            true => tunnel::open(&mut stage, &instance, &mut client, record).await,
+            false => attempt::run(&mut stage, &instance, record).await,
+        };
+        let failed = match result {
+            Ok(exchange) => {
+                instance.succeeded(now);
+                return Ok(exchange);
+            }
+            Err(failed) => failed,
+        };
+        let mut failure = Failure::new(failed.cause).of(&service.name);
+        failure.attempts = record.attempts;
+        if let Some(fault) = record.upload.as_ref().and_then(super::Shared::fault) {
+            failure.cause = fault; // the client's, not the instance's
+            return Err(failure);
+        }
+        if !failed.stale {
+            gateway.instance_failed(&service, &instance);
+        }
+        let may = may_go_on(&stage, &failed, &method, record)
+            && (failed.stale || service.stats.may_retry(Instant::now(), &gateway.config.retry));
+        if !may {
+            return Err(failure);
+        }
+        service.stats.retried();
+        tracing::debug!(
+            service = %service.name,
+            instance = %instance.id,
+            cause = failed.cause.name(),
+            stale = failed.stale,
+            "attempt failed, trying another instance"
+        );
+        if failed.stale {
+            stale = Some(instance.clone());
+        }
+        tried.push(instance);
+        last = Some(failure);
+        // What has registered or left meanwhile counts.
+        if let Some(now) = gateway.table.load().service(&service.name) {
+            service = now.clone();
+        }
+    }
+}
+
+fn may_go_on(stage: &Stage<'_>, failed: &Failed, method: &http::Method, record: &Record) -> bool {
+    let replayable = record.upload.as_ref().is_none_or(super::Shared::is_replayable);
+    record.attempts <= stage.settings.attempts
+        && stage.outgoing.is_some()
+        && Instant::now() < stage.deadline
+        && retry::may_retry(failed.reached, method, replayable)
+}

@@ -1,0 +1,162 @@
+//! What is known of one request, from its head to the last byte of its reply. Dropped with the reply's body, it counts
+//! and, where the request is in the sample, writes its line of the access log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hub_client::load::InFlight as LoadInFlight;
+
+use super::reply::ReplyFailed;
+use super::upload::Shared;
+use crate::error::Cause;
+use crate::metrics::ServiceInFlight;
+use crate::server::peer::Peer;
+use crate::upstream::pool::Conn;
+use crate::upstream::{InFlight, Service};
+
+/// One request.
+pub(crate) struct Record {
+    peer: Arc<Peer>,
+    began: Instant,
+    _load: LoadInFlight,
+    pub(crate) service: Option<(Arc<Service>, ServiceInFlight)>,
+    pub(crate) upstream: Option<InFlight>,
+    pub(crate) upload: Option<Shared>,
+    pub(crate) status: u16,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) attempts: u32,
+    /// How long the last connection took to make, and when the reply's head came.
+    pub(crate) connect: Duration,
+    pub(crate) replied: Option<Instant>,
+    bytes: u64,
+    complete: bool,
+    broke_off: Option<ReplyFailed>,
+    /// For the access log; `None` where the request isn't in the sample.
+    line: Option<Box<Line>>,
+}
+
+struct Line {
+    method: http::Method,
+    path: String,
+    trace: String,
+}
+
+impl Record {
+    pub(crate) fn begin<B>(peer: &Arc<Peer>, request: &http::Request<B>) -> Box<Self> {
+        let gateway = &peer.gateway;
+        peer.request_began();
+        let line = gateway.is_sampled().then(|| {
+            let trace = request.headers().get(crate::headers::TRACEPARENT);
+            Box::new(Line {
+                method: request.method().clone(),
+                path: request.uri().path().to_owned(),
+                trace: trace.and_then(|trace| trace.to_str().ok()).unwrap_or_default().to_owned(),
+            })
+        });
+        Box::new(Self {
+            peer: peer.clone(),
+            began: Instant::now(),
+            _load: gateway.load.start(),
+            service: None,
+            upstream: None,
+            upload: None,
+            status: 0,
+            cause: None,
+            attempts: 0,
+            connect: Duration::ZERO,
+            replied: None,
+            bytes: 0,
+            complete: false,
+            broke_off: None,
+            line,
+        })
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The reply's last byte came from the instance: its connection can carry the next request.
+    pub(super) fn give_back(&self, conn: Conn, worker: usize, pool_size: usize) {
+        let Some(instance) = self.upstream.as_ref().map(InFlight::instance) else { return };
+        if let (Some(pool), false) = (instance.pool(worker), instance.is_gone()) {
+            pool.put(conn, Instant::now(), pool_size);
+            // It may have gone between the question and the answer; what is put after that is swept.
+            if instance.is_gone() {
+                instance.close_idle();
+            }
+        }
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    pub(super) fn broke_off(&mut self, why: ReplyFailed) {
+        self.broke_off = Some(why);
+        if let (Some((service, _)), Some(upstream)) = (&self.service, &self.upstream) {
+            // The instance is to blame only where it is still supposed to be there.
+            if !upstream.instance().is_gone() {
+                self.peer.gateway.instance_failed(service, upstream.instance());
+            }
+            tracing::warn!(
+                service = %service.name,
+                instance = %upstream.instance().id,
+                error = %why,
+                "a reply broke off after it had begun"
+            );
+        }
+    }
+
+    fn write_line(&self, line: &Line, now: Instant) {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let first_byte = self.replied.map(|at| ms(at - self.began));
+        tracing::info!(
+            target: "access",
+            client = %self.peer.addr.ip(),
+            method = %line.method,
+            path = %line.path,
+            service = self.service.as_ref().map(|(service, _)| &*service.name),
+            instance = self.upstream.as_ref().map(|upstream| &*upstream.instance().id),
+            status = self.status,
+            cause = self.cause.map(Cause::name),
+            attempts = self.attempts,
+            bytes_in = self.upload.as_ref().map_or(0, Shared::received),
+            bytes_out = self.bytes,
+            complete = self.complete,
+            broke_off = self.broke_off.map(tracing::field::display),
+            connect_ms = ms(self.connect),
+            first_byte_ms = first_byte,
+            duration_ms = ms(now - self.began),
+            traceparent = %line.trace,
+            "request"
+        );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        match &self.service {
+            Some((service, _)) => {
+                service.stats.took(now - self.began);
+                if let Some(cause) = self.cause {
+                    service.stats.failed(cause);
+                }
+            }
+            None => {
+                if let Some(cause) = self.cause {
+                    self.peer.gateway.refused(cause);
+                }
+            }
+        }
+        if let Some(line) = self.line.take() {
+            self.write_line(&line, now);
+        }
+        self.peer.request_ended(now);
+    }
+}

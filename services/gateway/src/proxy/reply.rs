@@ -1,0 +1,158 @@
+//! A reply's body on its way to the client.
+//!
+//! It carries what the request holds until the last byte is gone: the connection to the instance, which it drives
+//! and gives back to the pool, and the counters. Dropped early, it closes the connection.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::record::Record;
+use crate::upstream::pool::Conn;
+
+/// The body of every reply.
+pub(crate) struct Reply {
+    source: Source,
+    /// Written when the reply is over.
+    record: Option<Box<Record>>,
+}
+
+enum Source {
+    /// The gateway's own words.
+    Text(Option<Bytes>),
+    /// An instance's.
+    Instance(Box<Relay>),
+}
+
+/// A reply that an instance is sending.
+pub(crate) struct Relay {
+    pub(crate) body: Incoming,
+    /// The connection it comes on, where that is ours to drive (HTTP/1).
+    pub(crate) conn: Option<Conn>,
+    /// Longest silence; `None` on a live stream.
+    pub(crate) idle: Option<Duration>,
+    /// Made when the instance is waited for.
+    pub(crate) timer: Option<Pin<Box<Sleep>>>,
+    /// Idle connections kept at most.
+    pub(crate) pool_size: usize,
+    pub(crate) worker: usize,
+}
+
+/// Why a reply broke off after it had begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReplyFailed {
+    #[error("the instance broke off its reply")]
+    Broken,
+    #[error("the instance fell silent within its reply")]
+    Silent,
+}
+
+impl Reply {
+    pub(crate) fn text(text: impl Into<Bytes>, record: Box<Record>) -> Self {
+        Self { source: Source::Text(Some(text.into())), record: Some(record) }
+    }
+
+    pub(crate) fn relay(relay: Relay, record: Box<Record>) -> Self {
+        let mut reply = Self { source: Source::Instance(Box::new(relay)), record: Some(record) };
+        reply.finish_if_over();
+        reply
+    }
+
+    fn finish_if_over(&mut self) {
+        if let Source::Instance(relay) = &mut self.source
+            && relay.body.is_end_stream()
+        {
+            self.finish();
+        }
+    }
+
+    /// The last byte is here: the connection can carry the next request.
+    fn finish(&mut self) {
+        let Source::Instance(relay) = &mut self.source else { return };
+        if let (Some(conn), Some(record)) = (relay.conn.take(), &mut self.record) {
+            record.give_back(conn, relay.worker, relay.pool_size);
+        }
+        if let Some(record) = &mut self.record {
+            record.complete();
+        }
+    }
+}
+
+impl Relay {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(conn) = &mut self.conn
+        {
+            // Whether or not the connection has ended, it may have brought the next frame.
+            let _ = conn.poll(cx);
+            frame = Pin::new(&mut self.body).poll_frame(cx);
+        }
+        match frame {
+            Poll::Ready(frame) => {
+                self.timer = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| ReplyFailed::Broken)))
+            }
+            Poll::Pending => self.wait(cx),
+        }
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+        let Some(idle) = self.idle else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        timer.as_mut().poll(cx).map(|()| Some(Err(ReplyFailed::Silent)))
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = ReplyFailed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+        let this = &mut *self;
+        let frame = match &mut this.source {
+            Source::Text(text) => {
+                let text = text.take().filter(|text| !text.is_empty());
+                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
+            }
+            Source::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(record)) = (frame.data_ref(), &mut this.record) {
+                    record.sent(data.len());
+                }
+                this.finish_if_over();
+            }
+            Some(Err(error)) => {
+                if let Some(record) = &mut this.record {
+                    record.broke_off(*error);
+                }
+            }
+            None => this.finish(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Source::Instance(relay) => relay.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Instance(relay) => relay.body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! When a request may be tried again on another instance, and how often in all. Pure.
+//!
+//! Three rules, in this order: a request that the failed instance can't have seen is tried again whatever its method;
+//! one that it may have seen only where doing it twice is as good as once (RFC 9110, 9.2.2); one whose reply has
+//! begun, never. The budget keeps retries from multiplying the load on a service that is failing.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+/// How often requests are tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryConfig {
+    /// Attempts after the first; each is on another instance.
+    pub attempts: u32,
+    /// Retries allowed, as a share of requests, in percent.
+    pub budget_percent: u32,
+    /// Retries allowed besides, per second.
+    pub budget_per_second: u32,
+    /// Longest request body that is kept to be sent again.
+    pub replay: bytesize::ByteSize,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { attempts: 2, budget_percent: 20, budget_per_second: 10, replay: bytesize::ByteSize::kib(64) }
+    }
+}
+
+/// How far a failed attempt had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// The instance can't have seen the request: no connection, or nothing was written to it.
+    Nothing,
+    /// It may have seen it, and has not answered one byte.
+    Instance,
+    /// It has begun to answer.
+    Reply,
+}
+
+/// Whether doing a request twice is as good as once.
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}
+
+/// Whether a failed attempt may be followed by another. `replayable`: all of the body that was sent is still here.
+pub(crate) fn may_retry(reached: Reached, method: &Method, replayable: bool) -> bool {
+    replayable
+        && match reached {
+            Reached::Nothing => true,
+            Reached::Instance => is_idempotent(method),
+            Reached::Reply => false,
+        }
+}
+
+/// The retries that a service has left: every second pays into one bucket, every request into another.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    by_time: f64,
+    by_requests: f64,
+    /// When, and at how many requests, the buckets were last filled.
+    filled: Option<(Instant, u64)>,
+    /// When the requests' bucket was last emptied of what nobody had used.
+    emptied: Option<Instant>,
+}
+
+/// For how long unused retries are kept.
+const KEEP: Duration = Duration::from_secs(10);
+
+impl Budget {
+    pub(crate) fn new(config: &RetryConfig) -> Self {
+        Self { by_time: reserve(config), by_requests: 0.0, filled: None, emptied: None }
+    }
+
+    /// Takes one retry where there is one. `requests` counts the service's requests since the start.
+    pub(crate) fn spend(&mut self, now: Instant, requests: u64, config: &RetryConfig) -> bool {
+        let (then, before) = self.filled.replace((now, requests)).unwrap_or((now, 0));
+        if now.saturating_duration_since(*self.emptied.get_or_insert(now)) > KEEP {
+            self.by_requests = 0.0;
+            self.emptied = Some(now);
+        }
+        let seconds = now.saturating_duration_since(then).as_secs_f64();
+        self.by_time = (self.by_time + seconds * f64::from(config.budget_per_second)).min(reserve(config));
+        self.by_requests += requests.saturating_sub(before) as f64 * f64::from(config.budget_percent) / 100.0;
+        let fuller = if self.by_requests >= 1.0 { &mut self.by_requests } else { &mut self.by_time };
+        let enough = *fuller >= 1.0;
+        if enough {
+            *fuller -= 1.0;
+        }
+        enough
+    }
+}
+
+fn reserve(config: &RetryConfig) -> f64 {
+    f64::from(config.budget_per_second) * KEEP.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_never_seen_is_sent_again_whatever_it_is() {
+        for method in [Method::GET, Method::POST, Method::PATCH, Method::PUT] {
+            assert!(may_retry(Reached::Nothing, &method, true));
+            assert!(!may_retry(Reached::Nothing, &method, false));
+            assert!(!may_retry(Reached::Reply, &method, true));
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_seen_is_sent_again_only_where_twice_is_as_good_as_once() {
+        for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            assert!(may_retry(Reached::Instance, &method, true), "{method}");
+        }
+        for method in [Method::POST, Method::PATCH] {
+            assert!(!may_retry(Reached::Instance, &method, true), "{method}");
+        }
+    }
+
+    #[test]
+    fn the_budget_is_a_share_of_requests_and_a_few_per_second() {
+        let config = RetryConfig::default();
+        let mut budget = Budget::new(&config);
+        let mut now = Instant::now();
+        let mut take = |now, requests| {
+            std::iter::repeat_with(|| budget.spend(now, requests, &config)).take_while(|given| *given).count()
+        };
+        assert_eq!(take(now, 0), 100); // the reserve
+        now += Duration::from_secs(1);
+        assert_eq!(take(now, 0), 10);
+        assert_eq!(take(now, 1000), 200);
+        now += Duration::from_secs(3600);
+        assert_eq!(take(now, 1000), 100); // no more than ten seconds' worth is kept
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_spent_than_was_earned(
+            steps in proptest::collection::vec((0_u64..500, 0_u64..50), 1..200)
+        ) {
+            let config = RetryConfig::default();
+            let mut budget = Budget::new(&config);
+            let start = Instant::now();
+            let (mut now, mut requests, mut spent) = (start, 0, 0_u32);
+            for (later, more) in steps {
+                now += Duration::from_millis(later);
+                requests += more;
+                spent += u32::from(budget.spend(now, requests, &config));
+            }
+            let earned = 100.0 + requests as f64 * 0.2 + (now - start).as_secs_f64() * 10.0;
+            prop_assert!(f64::from(spent) <= earned + 1e-6, "{} of {}", spent, earned);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Which service a request target names. Pure.
+//!
+//! The first path segment is the service, matched as a whole and byte for byte; path and query then travel
+//! unchanged, so whatever two parsers could read in two ways is refused here instead of mended: dot segments in any
+//! spelling, encoded or bare backslashes, NUL, and, unless the service takes it, an encoded slash.
+//! Left out: percent-decoding of the service's name. No service has a name that needs it.
+
+use http::uri::{Authority, Uri};
+
+/// Names that no service may be reached under, since a member answers the registry and its operators there.
+const RESERVED: [&str; 5] = ["services", "heart-beat", "livez", "readyz", "metrics"];
+
+/// Why a target names no service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadTarget {
+    #[error("the path has a dot segment")]
+    DotSegment,
+    #[error("the path has a backslash")]
+    Backslash,
+    #[error("the path has an encoded NUL or another control character")]
+    Control,
+    #[error("the path has a percent sign without two hexadecimal digits after it")]
+    Escape,
+    #[error("the path has an encoded slash, which this service does not take")]
+    EncodedSlash,
+    #[error("the request target is neither a path nor an absolute http URI")]
+    Form,
+}
+
+/// What a request target asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target<'a> {
+    /// `OPTIONS *`: the gateway itself.
+    Asterisk,
+    /// A path; `authority` is set where the target was in absolute form, and is the real host then.
+    Path { service: &'a str, path: CheckedPath<'a>, authority: Option<&'a Authority> },
+}
+
+/// A path that passed every check but the one that depends on the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckedPath<'a> {
+    /// As it came.
+    pub(crate) path: &'a str,
+    /// Whether `%2f` is in it.
+    pub(crate) encoded_slash: bool,
+}
+
+/// Reads a request target.
+pub(crate) fn target(uri: &Uri) -> Result<Target<'_>, BadTarget> {
+    let path = uri.path();
+    if path == "*" {
+        return Ok(Target::Asterisk);
+    }
+    let authority = match (uri.scheme_str(), uri.authority()) {
+        (None, None) => None,
+        (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => Some(authority),
+        _ => return Err(BadTarget::Form),
+    };
+    let path = check_path(path)?;
+    Ok(Target::Path { service: first_segment(path.path), path, authority })
+}
+
+/// Whether a service of this name may be public at all. `own` is the gateway's registered name.
+pub(crate) fn may_be_public(service: &str, own: &str) -> bool {
+    service != own && !RESERVED.contains(&service)
+}
+
+fn first_segment(path: &str) -> &str {
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    rest.split_once('/').map_or(rest, |(first, _)| first)
+}
+
+fn check_path(path: &str) -> Result<CheckedPath<'_>, BadTarget> {
+    if !path.starts_with('/') {
+        return Err(BadTarget::Form);
+    }
+    let bytes = path.as_bytes();
+    let mut encoded_slash = false;
+    // A segment that has held only dots (and %2e) so far: how many; `None` once it has held anything else.
+    let mut dots: Option<u8> = None;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let (decoded, len) = match byte {
+            b'%' => (decode(bytes, at).ok_or(BadTarget::Escape)?, 3),
+            _ => (byte, 1),
+        };
+        match decoded {
+            b'\\' => return Err(BadTarget::Backslash),
+            0..=0x1f | 0x7f => return Err(BadTarget::Control),
+            b'/' if len == 3 => encoded_slash = true,
+            _ => {}
+        }
+        match decoded {
+            // An encoded slash ends a segment for whoever decodes it: judge both sides of it.
+            b'/' => {
+                check_segment(dots)?;
+                dots = Some(0);
+            }
+            b'.' => dots = dots.map(|n| n.saturating_add(1)),
+            // `/..;x/` is `/../` to servers that strip path parameters.
+            b';' => {
+                check_segment(dots)?;
+                dots = None;
+            }
+            _ => dots = None,
+        }
+        at += len;
+    }
+    check_segment(dots)?;
+    Ok(CheckedPath { path, encoded_slash })
+}
+
+fn check_segment(dots: Option<u8>) -> Result<(), BadTarget> {
+    match dots {
+        Some(1 | 2) => Err(BadTarget::DotSegment),
+        _ => Ok(()),
+    }
+}
+
+fn decode(bytes: &[u8], at: usize) -> Option<u8> {
+    let digit = |i: usize| char::from(*bytes.get(at + i)?).to_digit(16);
+    u8::try_from(digit(1)? * 16 + digit(2)?).ok()
+}
+
+#[cfg(test)]
+mod tests;

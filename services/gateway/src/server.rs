@@ -1,0 +1,149 @@
+//! The public server: one accept loop that hands each connection to the least busy worker, and the life of the whole.
+//!
+//! One listener and not one per worker: the kernel's spreading by hash leaves one worker with half as many
+//! connections again as another, and what waits in a closed listener's queue is lost at shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hub_chassis::{BindError, Config, Drain, Process, RunError, Service};
+use hub_client::Directory;
+use hub_client::protocol::EVERY_SERVICE;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+use self::worker::{Phase, Worker};
+use crate::config::GatewayConfig;
+use crate::gateway::Gateway;
+use crate::metrics;
+
+mod connection;
+mod edge_io;
+pub(crate) mod peer;
+mod worker;
+
+/// What is fixed about a gateway.
+pub const PROCESS: Process = Process {
+    name: "gateway",
+    listen: "127.0.0.1:20001",
+    control_listen: Some("127.0.0.1:20011"),
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Pause after a failed accept (no file descriptors left, mostly): connections that end make room.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A bound gateway that has not started to serve.
+pub struct Server {
+    service: Service,
+    gateway: Arc<Gateway>,
+}
+
+impl Server {
+    /// Binds both addresses; nothing is served before [`Server::run`].
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind(config: Config<GatewayConfig>) -> Result<Self, BindError> {
+        let Config { mut common, own } = config;
+        // The public port never takes what is for the control port.
+        common.control_listen.get_or_insert(SocketAddr::new(common.listen.ip(), 0));
+        let requires: Vec<&str> = match own.exposes_all() {
+            true => vec![EVERY_SERVICE],
+            false => own.expose.iter().map(String::as_str).collect(),
+        };
+        let service = Service::bind(&common, &requires).await?;
+        let gateway = Arc::new(Gateway::new(own, &common.name, service.id(), service.load()));
+        metrics::instruments(&service.metrics().meter(), &gateway);
+        Ok(Self { service, gateway })
+    }
+
+    /// The bound public address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.service.local_addr()
+    }
+
+    /// The bound address of the control routes.
+    pub fn control_addr(&self) -> SocketAddr {
+        self.service.control_addr()
+    }
+
+    /// Serves until `shutdown` is done, then drains.
+    ///
+    /// # Errors
+    /// [`RunError`] where it ends before it was asked to.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let directory = self.service.directory();
+        let gateway = self.gateway;
+        self.service.run_with(shutdown, |listener, drain| serve(listener, drain, gateway, directory)).await
+    }
+}
+
+async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, directory: Directory) {
+    // Dropping this ends the workers.
+    let phase = watch::Sender::new(Phase::Serve);
+    let started: io::Result<Vec<_>> =
+        (0..gateway.workers).map(|index| Worker::start(index, gateway.clone(), phase.subscribe())).collect();
+    let (workers, ends): (Vec<Worker>, Vec<oneshot::Receiver<()>>) = match started {
+        Ok(started) => started.into_iter().unzip(),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "can't start the workers");
+            return;
+        }
+    };
+    let mut ends: FuturesUnordered<_> = ends.into_iter().collect();
+    let mut views = directory.subscribe();
+    views.mark_changed();
+    let mut stop = std::pin::pin!(async {
+        drain.begun().await;
+        gateway.draining.store(true, Relaxed);
+        tokio::time::sleep(gateway.config.drain_delay).await;
+    });
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(end) = ends.next() => {
+                tracing::error!(died = end.is_err(), "a worker has ended by itself");
+                return;
+            }
+            Ok(()) = views.changed() => {
+                let view = views.borrow_and_update().clone();
+                gateway.update(&view);
+            }
+            accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
+                Ok((stream, addr)) => {
+                    let refused = gateway.connections.load(Relaxed) >= gateway.config.limits.connections;
+                    if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
+                        worker.give(stream, addr, refused);
+                    }
+                }
+                Err(error) => pause_after(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    drop(workers);
+    phase.send_replace(Phase::Drain);
+    let all = async { while ends.next().await.is_some() {} };
+    if tokio::time::timeout(drain.grace(), all).await.is_err() {
+        tracing::warn!(
+            connections = gateway.connections.load(Relaxed),
+            "requests were cut off: shutdown_grace is over"
+        );
+        phase.send_replace(Phase::Stop);
+        while ends.next().await.is_some() {}
+    }
+}
+
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        tracing::error!(error = error as &dyn std::error::Error, "can't accept connections");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}

@@ -1,0 +1,171 @@
+//! One client's connection from its first byte to its last: which protocol it speaks, its requests, and how it ends.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::edge_io::EdgeIo;
+use super::peer::{Order, Peer};
+use crate::edge::framing::{Framing, HeadLimits};
+use crate::error::{Cause, Failure};
+use crate::proxy;
+
+/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A client that is told why its connection ends has this long to read it.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often an HTTP/2 client is asked whether it still lives, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
+    let _ = stream.set_nodelay(true); // refused only on a dead socket
+    let patience = peer.gateway.config.timeouts.request_header;
+    let Ok(Some(first)) = tokio::time::timeout(patience, first_bytes(&mut stream, &peer)).await else {
+        return;
+    };
+    let limits = &peer.gateway.config.limits;
+    let mut framing = Framing::new(HeadLimits {
+        size: usize::try_from(limits.header_size.as_u64()).unwrap_or(usize::MAX),
+        fields: limits.header_count,
+        target: usize::try_from(limits.target_size.as_u64()).unwrap_or(usize::MAX),
+    });
+    if first.starts_with(PREFACE) {
+        framing.set_opaque();
+        http2(EdgeIo::new(stream, peer.clone(), framing, first), &peer).await;
+    } else {
+        http1(EdgeIo::new(stream, peer.clone(), framing, first), &peer).await;
+        if let Some(tunnel) = peer.take_tunnel() {
+            tunnel.await;
+        }
+    }
+}
+
+/// Reads until it is clear whether this is HTTP/2. `None` where the client has gone.
+async fn first_bytes(stream: &mut TcpStream, peer: &Peer) -> Option<Vec<u8>> {
+    let mut first = Vec::with_capacity(1024);
+    loop {
+        match stream.read_buf(&mut first).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) if first.len() < PREFACE.len() && PREFACE.starts_with(&first) => {}
+            Ok(_) => return Some(first),
+        }
+        if poll_fn(|cx| Poll::Ready(peer.order(cx.waker()))).await != Order::None {
+            return None;
+        }
+    }
+}
+
+async fn http1(io: EdgeIo, peer: &Arc<Peer>) {
+    let limits = &peer.gateway.config.limits;
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    if limits.header_count > 100 {
+        builder.max_headers(limits.header_count); // costs an allocation per request
+    }
+    let service = service_fn(|request| proxy::handle(peer.clone(), request));
+    let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let mut draining = false;
+    let end = poll_fn(|cx| {
+        match peer.order(cx.waker()) {
+            Order::None => {}
+            Order::Drain if draining => {}
+            Order::Drain => {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            Order::Timeout => return Poll::Ready(Some(Failure::new(Cause::RequestTimeout))),
+            Order::Close => return Poll::Ready(None),
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            ended_with(ended);
+            return Poll::Ready(None);
+        }
+        // All before the fault is answered; what is at fault gets its answer below.
+        let refused = peer.is_faulty() && peer.is_quiet();
+        if refused { Poll::Ready(Some(Failure::new(Cause::BadFraming))) } else { Poll::Pending }
+    })
+    .await;
+    let Some(failure) = end else { return };
+    // The parser ends here, so nothing else writes to the socket.
+    let Some(parts) = connection.into_parts() else { return };
+    let io = parts.io.into_inner();
+    let failure = io.fault().map_or(failure, Failure::from);
+    peer.gateway.refused(failure.cause);
+    refuse(io.into_stream(), peer, &failure).await;
+}
+
+async fn http2(io: EdgeIo, peer: &Arc<Peer>) {
+    let config = &peer.gateway.config;
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(config.limits.streams)
+        .max_header_list_size(u32::try_from(config.limits.header_size.as_u64()).unwrap_or(u32::MAX));
+    let service = service_fn(|request| proxy::handle(peer.clone(), request));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut draining = false;
+    poll_fn(|cx| {
+        match peer.order(cx.waker()) {
+            Order::Close if peer.is_quiet() && draining => return Poll::Ready(()),
+            // What is idle for too long is told so, by GOAWAY, before it is closed.
+            Order::Drain | Order::Timeout | Order::Close if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        connection.as_mut().poll(cx).map(ended_with)
+    })
+    .await;
+}
+
+fn ended_with(result: Result<(), hyper::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a client's connection broke");
+    }
+}
+
+/// Answers a request that was never parsed, and closes.
+pub(super) async fn refuse(mut stream: TcpStream, peer: &Peer, failure: &Failure) {
+    let status = failure.cause.status();
+    let body = failure.to_json();
+    let retry = failure.retry_after().map(|s| format!("{RETRY_AFTER}: {s}\r\n")).unwrap_or_default();
+    let allow = if status == http::StatusCode::METHOD_NOT_ALLOWED {
+        format!("{ALLOW}: {}\r\n", crate::edge::ALLOW)
+    } else {
+        String::new()
+    };
+    let reply = format!(
+        "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {}\r\ncontent-length: {}\r\n{retry}{allow}{}: {}\r\nconnection: close\r\n\r\n{body}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        hub_chassis::problem::PROBLEM_JSON,
+        body.len(),
+        hub_client::protocol::HUB_INSTANCE,
+        peer.gateway.id.to_str().unwrap_or_default(),
+    );
+    // A client that is still sending would lose the reply to a reset: read on for a moment after saying it.
+    let lingering = async {
+        stream.write_all(reply.as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut sink = [0; 1024];
+        for _ in 0..1024 {
+            if stream.read(&mut sink).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = tokio::time::timeout(LINGER, lingering).await; // the client may be gone already
+}

@@ -1,0 +1,176 @@
+//! A worker: a thread with an event loop of its own, its share of the clients' connections, and its own connections to
+//! the instances. Nothing of a request ever crosses from one worker to another.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::connection;
+use super::peer::{Order, Patience, Peer};
+use crate::error::{Cause, Failure};
+use crate::gateway::Gateway;
+
+/// How often connections are looked over: timeouts of connections are late by this much at most.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Connections that are told to go away because there are too many, at one time.
+const MAX_REFUSALS: usize = 64;
+
+/// What a worker is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serve,
+    /// Finish what is in flight.
+    Drain,
+    /// End at once.
+    Stop,
+}
+
+/// The accept loop's end of a worker.
+pub(super) struct Worker {
+    sockets: mpsc::UnboundedSender<Socket>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// A new connection, and whether it is one too many.
+struct Socket {
+    stream: TcpStream,
+    addr: SocketAddr,
+    refused: bool,
+}
+
+impl Worker {
+    /// Starts the thread. The receiver is done when it has ended, with an error where it died.
+    pub(super) fn start(
+        index: usize,
+        gateway: Arc<Gateway>,
+        phase: watch::Receiver<Phase>,
+    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+        let (sockets, incoming) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (ended, end) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let counter = connections.clone();
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            runtime.block_on(run(index, &gateway, phase, incoming, &counter));
+            // What is left is connections past their grace: they end here.
+            drop(runtime);
+            let _ = ended.send(()); // nobody waits where the server was dropped
+        })?;
+        Ok((Self { sockets, connections }, end))
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// Hands a new connection over.
+    pub(super) fn give(&self, stream: TcpStream, addr: SocketAddr, refused: bool) {
+        self.connections.fetch_add(1, Relaxed);
+        // Fails only where the worker has ended, and the connection with it.
+        let _ = self.sockets.send(Socket { stream, addr, refused });
+    }
+}
+
+async fn run(
+    index: usize,
+    gateway: &Arc<Gateway>,
+    mut phase: watch::Receiver<Phase>,
+    mut incoming: mpsc::UnboundedReceiver<Socket>,
+    connections: &Arc<AtomicUsize>,
+) {
+    let mut tasks = JoinSet::new();
+    let mut refusals = 0;
+    let mut peers: Vec<Weak<Peer>> = Vec::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            socket = incoming.recv(), if !incoming.is_closed() || !incoming.is_empty() => {
+                let Some(Socket { stream, addr, refused }) = socket else { continue };
+                let guard = Counted::new(gateway.clone(), connections.clone());
+                let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
+                let peer = Arc::new(Peer::new(gateway.clone(), index, addr));
+                if refused && refusals >= MAX_REFUSALS {
+                    continue;
+                }
+                refusals += usize::from(refused);
+                if draining {
+                    peer.give(Order::Drain);
+                }
+                peers.push(Arc::downgrade(&peer));
+                tasks.spawn(async move {
+                    if refused {
+                        let failure = Failure::new(Cause::TooManyConnections);
+                        peer.gateway.refused(failure.cause);
+                        connection::refuse(stream, &peer, &failure).await;
+                    } else {
+                        connection::serve(stream, peer).await;
+                    }
+                    drop(guard);
+                    refused
+                });
+            }
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(refused) => refusals -= usize::from(refused),
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a connection's task died"),
+            },
+            _ = sweep.tick() => look_over(index, gateway, &mut peers),
+            changed = phase.changed() => {
+                let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stop };
+                match now {
+                    Phase::Serve => {}
+                    Phase::Drain => {
+                        draining = true;
+                        peers.iter().filter_map(Weak::upgrade).for_each(|peer| peer.give(Order::Drain));
+                    }
+                    Phase::Stop => break,
+                }
+            }
+        }
+        if draining && tasks.is_empty() && incoming.is_closed() && incoming.is_empty() {
+            break;
+        }
+    }
+}
+
+/// Ends what has been in one state for too long.
+fn look_over(index: usize, gateway: &Gateway, peers: &mut Vec<Weak<Peer>>) {
+    let timeouts = &gateway.config.timeouts;
+    let patience = Patience {
+        request_header: timeouts.request_header,
+        keep_alive: timeouts.keep_alive,
+        idle: timeouts.idle,
+    };
+    let now = Instant::now();
+    peers.retain(|peer| {
+        let Some(peer) = peer.upgrade() else { return false };
+        let order = peer.overdue(now, &patience);
+        if order != Order::None {
+            peer.give(order);
+        }
+        true
+    });
+    gateway.sweep_pools(index, now);
+}
+
+/// One connection, counted until it ends.
+struct Counted(Arc<Gateway>, Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(gateway: Arc<Gateway>, worker: Arc<AtomicUsize>) -> Self {
+        gateway.connections.fetch_add(1, Relaxed);
+        Self(gateway, worker)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+        self.1.fetch_sub(1, Relaxed);
+    }
+}

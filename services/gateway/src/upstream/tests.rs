@@ -1,0 +1,25 @@
+use hub_client::Directory;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+
+#[test]
+fn own_settings_go_over_the_general_ones() {
+    let mut config = GatewayConfig::default();
+    let own = crate::config::ServiceConfig { attempts: Some(0), ..Default::default() };
+    config.services.insert("log".to_owned(), own);
+    assert_eq!(Settings::of("log", &config).attempts, 0);
+    assert_eq!(Settings::of("visit", &config).attempts, 2);
+    assert_eq!(Settings::of("log", &config).first_byte, config.timeouts.first_byte);
+}
+
+#[test]
+fn what_is_listed_is_known_even_before_it_is_there() {
+    let table = Table::default().next(&Directory::default().view(), &GatewayConfig::default(), "gateway", 1);
+    assert!(!table.heard());
+    let log = table.service("log").unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    assert!(log.pick(&[], None, Instant::now(), &Default::default(), &mut rng).is_none());
+    assert!(table.service("other").is_none());
+}

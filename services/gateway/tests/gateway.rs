@@ -1,0 +1,17 @@
+//! The gateway as a whole: a real one on port 0, a small registry, and instances that behave well or badly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails should say where"
+)]
+
+#[path = "gateway/support.rs"]
+mod support;
+
+#[path = "gateway/edge.rs"]
+mod edge;
+#[path = "gateway/lifecycle.rs"]
+mod lifecycle;
+#[path = "gateway/routing.rs"]
+mod routing;

@@ -1,0 +1,202 @@
+//! What a client writes, byte for byte, and what the gateway and the instance make of it.
+
+use super::support::*;
+
+/// What a probe's reply must be.
+enum Expect {
+    /// The gateway refuses it, with this status and cause, and the instance sees nothing.
+    Refused(u16, &'static str),
+    /// The instance sees it, with this request line.
+    Passed(&'static str),
+}
+use Expect::{Passed, Refused};
+
+#[tokio::test]
+async fn probes() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("echo", &instance).await;
+    let get = |rest: &str| format!("GET /echo HTTP/1.1\r\n{rest}\r\n");
+    let to = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let probes: Vec<(String, Expect)> = vec![
+        // Host
+        (get(""), Refused(400, "bad-host")),
+        (get("Host: a\r\nHost: a\r\n"), Refused(400, "bad-host")),
+        (get("Host: a\r\nhost: b\r\n"), Refused(400, "bad-host")),
+        (get("Host: a b\r\n"), Refused(400, "bad-host")),
+        (get("Host: a/b\r\n"), Refused(400, "bad-host")),
+        (get("Host: user@a\r\n"), Refused(400, "bad-host")),
+        (get("Host:\r\n"), Refused(400, "bad-host")),
+        (get("Host: a:99999\r\n"), Refused(400, "bad-host")),
+        (get("Host: [::1]:80\r\n"), Passed("GET /echo HTTP/1.1")),
+        ("GET /echo HTTP/1.0\r\n\r\n".into(), Passed("GET /echo HTTP/1.1")),
+        // Framing
+        (get("Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nContent-Length: +3\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nContent-Length: 3,3\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nTransfer-Encoding: gzip, chunked\r\n"), Refused(501, "transfer-coding")),
+        (get("Host: a\r\nTransfer-Encoding: gzip\r\n"), Refused(501, "transfer-coding")),
+        (
+            get("Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            Refused(501, "transfer-coding"),
+        ),
+        (get("Host: a\r\nTransfer-Encoding : chunked\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nTransfer-Encoding:\u{b}chunked\r\n"), Refused(400, "bad-framing")),
+        (
+            "POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+            Refused(400, "bad-framing"),
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+                .into(),
+            Passed("POST /echo HTTP/1.1"),
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".into(),
+            Refused(400, "bad-body"),
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n"
+                .into(),
+            Refused(400, "bad-body"),
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n".into(),
+            Refused(400, "bad-body"),
+        ),
+        // Syntax
+        ("GET /echo HTTP/1.1\nHost: a\n\n".into(), Refused(400, "bad-framing")),
+        (get("Host: a\r\nX: b\r\n c\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nX: b\0c\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nX : b\r\n"), Refused(400, "bad-framing")),
+        (get("Host: a\r\nX\r\n"), Refused(400, "bad-framing")),
+        ("GET /echo HTTP/1.2\r\nHost: a\r\n\r\n".into(), Refused(505, "http-version")),
+        ("GET /echo HTTP/3.0\r\nHost: a\r\n\r\n".into(), Refused(505, "http-version")),
+        ("GET /echo\r\n\r\n".into(), Refused(400, "bad-framing")),
+        (
+            "\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03\x03 a TLS hello\r\n\r\n".into(),
+            Refused(400, "bad-framing"),
+        ),
+        // Sizes
+        (to(&format!("/echo/{}", "a".repeat(9000))), Refused(414, "target-too-long")),
+        (get(&format!("Host: a\r\nX: {}\r\n", "a".repeat(40_000))), Refused(431, "head-too-large")),
+        (get(&format!("Host: a\r\n{}", "a: b\r\n".repeat(101))), Refused(431, "head-too-large")),
+        // Methods
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n".into(), Refused(405, "method-not-allowed")),
+        ("TRACE /echo HTTP/1.1\r\nHost: a\r\n\r\n".into(), Refused(405, "method-not-allowed")),
+        ("PURGE /echo HTTP/1.1\r\nHost: a\r\n\r\n".into(), Passed("PURGE /echo HTTP/1.1")),
+        // Targets
+        (to("/echo/../other"), Refused(400, "bad-target")),
+        (to("/echo/%2e%2E/other"), Refused(400, "bad-target")),
+        (to("/echo/.%2e;a/other"), Refused(400, "bad-target")),
+        (to("/echo/a%5cb"), Refused(400, "bad-target")),
+        (to("/echo/a\\b"), Refused(400, "bad-target")),
+        (to("/echo/a%00"), Refused(400, "bad-target")),
+        (to("/echo/a%2fb"), Refused(400, "bad-target")),
+        (to("/echo/%zz"), Refused(400, "bad-target")),
+        (to("/echo#fragment"), Refused(400, "bad-target")),
+        (to("echo"), Refused(400, "bad-target")),
+        (to("*"), Refused(400, "bad-target")),
+        (to("http://user@a/echo"), Refused(400, "bad-target")),
+        (to("ftp://a/echo"), Refused(400, "bad-target")),
+        (to("http://b:80/echo?x"), Passed("GET /echo?x HTTP/1.1")),
+        (to("/echo//a/...?../x"), Passed("GET /echo//a/...?../x HTTP/1.1")),
+        (to("/echo/%252e%252e/x"), Passed("GET /echo/%252e%252e/x HTTP/1.1")),
+    ];
+    for (probe, expected) in probes {
+        let before = instance.requests().len();
+        let mut raw = hub.connect().await;
+        raw.write(&probe).await;
+        let reply = raw.reply().await;
+        let requests = instance.requests();
+        match expected {
+            Refused(code, cause) => {
+                assert_eq!(status(&reply), code, "{probe:?}: {reply}");
+                assert_eq!(problem(&reply)["cause"], cause, "{probe:?}: {reply}");
+                assert!(header(&reply, "hub-instance").unwrap().starts_with("gateway-"), "{reply}");
+                assert_eq!(header(&reply, "allow").is_some(), code == 405, "{reply}");
+                assert_eq!(requests.len(), before, "{probe:?} reached the instance");
+            }
+            Passed(line) => {
+                assert_eq!(status(&reply), 200, "{probe:?}: {reply}");
+                assert_eq!(requests.len(), before + 1, "{probe:?}");
+                let seen = requests.last().unwrap();
+                assert_eq!(seen.lines().next(), Some(line), "{probe:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_a_pipeline_is_answered_before_the_bad_one_behind_it() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("echo", &instance).await;
+    let good = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
+    let smuggled =
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let reply = hub.raw(format!("{good}{smuggled}{good}")).await;
+    let (first, second) = reply.split_at(reply.find("hello").unwrap() + 5);
+    assert_eq!((status(first), status(second)), (200, 400), "{reply}");
+    assert_eq!(problem(second)["cause"], "bad-framing");
+    assert_eq!(instance.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pipeline_of_good_requests_is_answered_in_order() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("echo", &instance).await;
+    let mut text: String = (0..20).map(|n| format!("GET /echo/{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    text += "GET /echo/last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let reply = hub.raw(text).await;
+    assert_eq!(reply.matches("HTTP/1.1 200 OK").count(), 21, "{reply}");
+    let seen: Vec<_> = instance.requests().iter().map(|r| r.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(seen.first().map(String::as_str), Some("/echo/0"));
+    assert_eq!(seen.last().map(String::as_str), Some("/echo/last"));
+    assert_eq!(seen.len(), 21);
+}
+
+#[tokio::test]
+async fn options_asterisk_is_for_the_gateway_itself() {
+    let hub = Hub::start(|_| ()).await;
+    let reply = hub.raw("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&reply), 204);
+    assert!(header(&reply, "allow").unwrap().contains("PATCH"));
+}
+
+#[tokio::test]
+async fn hop_by_hop_fields_end_at_the_gateway_in_both_directions() {
+    let instance = Instance::reply(
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x-internal\r\nx-internal: 1\r\nkeep-alive: timeout=9\r\n\
+         x-public: 1\r\n\r\nhello",
+    )
+    .await;
+    let hub = Hub::with("echo", &instance).await;
+    let reply = hub
+        .raw(
+            "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close, X-Secret, te\r\nX-Secret: 1\r\nTE: trailers, gzip\r\n\
+             Keep-Alive: 1\r\nProxy-Connection: keep-alive\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Prefix: /x\r\n\r\n",
+        )
+        .await;
+    assert_eq!(status(&reply), 200);
+    assert_eq!(header(&reply, "x-internal"), None);
+    assert_eq!(header(&reply, "keep-alive"), None);
+    assert_eq!(header(&reply, "x-public").as_deref(), Some("1"));
+    let seen = instance.requests().remove(0);
+    for gone in ["x-secret", "keep-alive", "proxy-connection", "x-forwarded-prefix"] {
+        assert_eq!(header(&seen, gone), None, "{seen}");
+    }
+    assert_eq!(header(&seen, "te").as_deref(), Some("trailers"));
+    assert_eq!(header(&seen, "x-forwarded-for").as_deref(), Some("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_request_that_has_been_here_is_a_loop() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("echo", &instance).await;
+    hub.get("/echo").await;
+    let via = header(&instance.requests()[0], "via").unwrap();
+    let reply = hub.request("GET", "/echo").header("via", format!("1.1 other, {via}")).send().await.unwrap();
+    assert_eq!(reply.status(), 508);
+}
