@@ -9,9 +9,11 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use hub_chassis::{Json, Problem};
-use hub_client::protocol::{CatalogView, HUB_REVISION, PushMode, Revision, SERVICES_PATH, ServiceInfo};
+use hub_client::protocol::{
+    CatalogView, HUB_REVISION, PROTECTION_PATH, PushMode, Revision, SERVICES_PATH, ServiceInfo, WATCH_PATH,
+};
 use tokio::sync::mpsc;
 
 use self::access::Access;
@@ -21,6 +23,8 @@ use crate::error::invalid;
 use crate::view;
 
 pub(crate) mod access;
+mod operate;
+pub(crate) mod watching;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -29,6 +33,10 @@ pub(crate) struct Api {
     pub(crate) access: Access,
     /// How long a deregistration waits for the dependents.
     pub(crate) deregister_wait: Duration,
+    /// How many may watch at once.
+    pub(crate) max_watchers: usize,
+    /// Ends watch streams.
+    pub(crate) stopping: tokio::sync::watch::Sender<bool>,
     /// Longest body.
     pub(crate) max_body: usize,
 }
@@ -37,10 +45,15 @@ pub(crate) struct Api {
 pub(crate) fn routes(api: Arc<Api>) -> Router {
     Router::new()
         .route(SERVICES_PATH, post(register).delete(deregister).get(all))
+        .route(WATCH_PATH, get(watching::watch))
         .route("/services/{name}", get(one))
+        .route("/services/{name}/{instance}", delete(operate::deregister))
+        .route("/services/{name}/{instance}/drain", put(operate::drain).delete(operate::undrain))
+        .route(PROTECTION_PATH, get(operate::protection).put(operate::protect))
         .layer(DefaultBodyLimit::max(api.max_body))
         .layer(from_fn_with_state(api.clone(), stamp))
-        .with_state(api)
+        .with_state(api.clone())
+        .merge(crate::page::routes(&api))
 }
 
 /// Stamps each answer that is not stamped yet.
@@ -48,6 +61,9 @@ async fn stamp(State(api): State<Arc<Api>>, request: axum::extract::Request, nex
     let mut response = next.run(request).await;
     if !response.headers().contains_key(HUB_REVISION) {
         response.headers_mut().extend(stamped(api.core.revision()));
+    }
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }

@@ -243,7 +243,10 @@ impl Catalog {
         let before = instance.state();
         instance.last_heartbeat = Some(now);
         if let Some(beat) = beat {
-            instance.load = Some(Load { requests: beat.requests, in_flight: beat.in_flight });
+            let load = Load { requests: beat.requests, in_flight: beat.in_flight };
+            if instance.load.replace(load) != Some(load) {
+                out.push(Effect::Load { key: key.clone(), load });
+            }
             instance.draining = beat.status == Status::Draining;
         }
         let was_failing = instance.misses > 0;

@@ -14,6 +14,8 @@ use crate::catalog::{Applied, Catalog, Change, Effect, Event, Joined, List, Outc
 use crate::config::Settings;
 use crate::heartbeat::Order;
 use crate::notifier::{Ack, Notifier};
+use crate::stats::Stats;
+use crate::watch::Watch;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Core {
     epoch: u64,
     beats: mpsc::UnboundedSender<Order>,
     pub(crate) notifier: Notifier,
+    pub(crate) watch: Watch,
+    pub(crate) stats: Stats,
     /// Something has changed that the snapshot file should hold.
     pub(crate) unsaved: Notify,
 }
@@ -45,6 +49,8 @@ impl Core {
             epoch,
             beats,
             notifier: Notifier::new(settings.push.clone()),
+            watch: Watch::new(settings.history.changes),
+            stats: Stats::default(),
             unsaved: Notify::new(),
         };
         (core, orders)
@@ -54,7 +60,7 @@ impl Core {
     pub(crate) fn register(&self, info: ServiceInfo) -> Result<Registered, Refusal> {
         let mut catalog = self.lock();
         let applied = catalog.apply(self.now(), Event::Register(info))?;
-        let (_, joined, changes) = self.route(applied, None);
+        let (_, joined, said) = self.route(applied, None);
         let revision = self.revision_of(catalog.revision());
         let mut lists = Vec::new();
         if let Some(joined) = joined {
@@ -62,7 +68,7 @@ impl Core {
             self.notifier.joined(joined, &lists);
         }
         drop(catalog);
-        log(&changes);
+        self.say(&said);
         Ok(Registered { lists, revision })
     }
 
@@ -70,9 +76,9 @@ impl Core {
     pub(crate) fn apply(&self, event: Event, ack: Option<Ack>) -> Result<Outcome, Refusal> {
         let mut catalog = self.lock();
         let applied = catalog.apply(self.now(), event)?;
-        let (outcome, _, changes) = self.route(applied, ack);
+        let (outcome, _, said) = self.route(applied, ack);
         drop(catalog);
-        log(&changes);
+        self.say(&said);
         Ok(outcome)
     }
 
@@ -122,7 +128,7 @@ impl Core {
     }
 
     /// Hands on what is to be done. Called while the catalogue is locked.
-    fn route(&self, applied: Applied, ack: Option<Ack>) -> (Outcome, Option<Joined>, Vec<Effect>) {
+    fn route(&self, applied: Applied, ack: Option<Ack>) -> (Outcome, Option<Joined>, Vec<Said>) {
         let mut there = None;
         let mut to_log = Vec::new();
         for effect in applied.effects {
@@ -134,14 +140,32 @@ impl Core {
                     self.order(Order::Forget { key, start });
                 }
                 Effect::Beat { key, start, when } => self.order(Order::Beat { key, start, when }),
-                Effect::Change(_) => {
+                Effect::Change(change) => {
                     self.unsaved.notify_one();
-                    to_log.push(effect);
+                    self.watch.publish(change.clone());
+                    to_log.push(Said::Change(change));
                 }
-                Effect::Protecting(_) => to_log.push(effect),
+                Effect::Load { key, load } => self.watch.load(key, load),
+                Effect::Protecting(on) => to_log.push(Said::Protecting(on)),
             }
         }
         (applied.outcome, there, to_log)
+    }
+
+    /// Says what has changed; not while the catalogue is locked, since whoever reads the log may be slow.
+    fn say(&self, said: &[Said]) {
+        for said in said {
+            match said {
+                Said::Change(change) => log_change(change),
+                Said::Protecting(true) => tracing::warn!(
+                    "most instances fail at once: suspecting the registry's own network, holding back removals"
+                ),
+                Said::Protecting(false) => tracing::warn!("no longer holding back removals"),
+            }
+            if matches!(said, Said::Protecting(_)) {
+                self.watch.protection(self);
+            }
+        }
     }
 
     fn order(&self, order: Order) {
@@ -150,18 +174,10 @@ impl Core {
     }
 }
 
-/// Says what has changed; not while the catalogue is locked, since whoever reads the log may be slow.
-fn log(effects: &[Effect]) {
-    for effect in effects {
-        match effect {
-            Effect::Change(change) => log_change(change),
-            Effect::Protecting(true) => tracing::warn!(
-                "most instances fail at once: suspecting the registry's own network, holding back removals"
-            ),
-            Effect::Protecting(false) => tracing::warn!("no longer holding back removals"),
-            _ => {}
-        }
-    }
+/// What is worth a line in the log.
+enum Said {
+    Change(Change),
+    Protecting(bool),
 }
 
 fn log_change(change: &Change) {

@@ -138,6 +138,7 @@ impl Heartbeats {
         {
             self.idle.insert(key.clone(), (start, idle));
         }
+        self.core.stats.heartbeat(answer.is_ok());
         if let Err(why) = &answer {
             tracing::debug!(service = %key.name, addr = %key.addr, why, "heartbeat failed");
         }

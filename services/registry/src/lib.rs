@@ -4,6 +4,8 @@
 //! - `core`: the catalogue behind its lock, and the way from its effects to those who act on them
 //! - `heartbeat`: asks instances whether they are alive
 //! - `notifier`: tells dependents what has changed
+//! - `watch`: the stream of changes
+//! - `page`: the web page at `/`
 //! - `persist`: keeps the catalogue in a file, where there is a folder for it
 //! - `api`: what is served
 //!
@@ -17,10 +19,13 @@ mod core;
 mod error;
 mod heartbeat;
 mod notifier;
+mod page;
 mod peer;
 mod persist;
 mod server;
+mod stats;
 mod view;
+mod watch;
 
 pub use config::Settings;
 pub use server::{PROCESS, Server};

@@ -250,6 +250,7 @@ async fn deliver(core: Arc<Core>, key: Key, start: u64) {
         let revision = core.revision_of(plan.revision);
         let (done, idle, error) = send(&info, &plan.calls, revision, idle, notifier.settings.timeout).await;
         drop(place);
+        core.stats.push(error.is_none());
         let more = notifier.delivered(&key, start, plan, done, idle);
         match error {
             None if more => failures = 0,

@@ -67,7 +67,9 @@ fn file(request: &HeaderMap, kind: &'static str, text: &'static str, tag: &str) 
 /// Whether the browser says that it has the file (RFC 9110, 13.1.2).
 fn is_known(request: &HeaderMap, tag: &str) -> bool {
     let mut lists = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
-    lists.any(|list| list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag))
+    lists.any(|list| {
+        list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+    })
 }
 
 /// An entity tag that differs where the text does: its FNV-1a hash.
@@ -103,15 +105,20 @@ mod tests {
     fn every_file_is_named_by_its_path_and_no_other_host_is() {
         for (path, kind, text) in FILES {
             let name = if path == "/" { "index.html" } else { path.trim_start_matches("/page/") };
-            let on_disk = std::fs::read_to_string(format!("{}/page/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let on_disk =
+                std::fs::read_to_string(format!("{}/page/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
             assert_eq!(on_disk, text, "{path}");
             let ending = name.rsplit_once('.').unwrap().1;
-            assert_eq!(kind.split(';').next().unwrap().rsplit('/').next().unwrap().trim_start_matches("java"), match ending {
-                "js" => "script",
-                "svg" => "svg+xml",
-                other => other,
-            });
-            let outside = text.replace("http://www.w3.org/2000/svg", "").replace("https://html.spec.whatwg.org/", "");
+            assert_eq!(
+                kind.split(';').next().unwrap().rsplit('/').next().unwrap().trim_start_matches("java"),
+                match ending {
+                    "js" => "script",
+                    "svg" => "svg+xml",
+                    other => other,
+                }
+            );
+            let outside =
+                text.replace("http://www.w3.org/2000/svg", "").replace("https://html.spec.whatwg.org/", "");
             assert!(!outside.contains("://"), "{path} names another host");
         }
         let count = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/page")).unwrap().count();
@@ -121,7 +128,15 @@ mod tests {
     #[test]
     fn nothing_makes_markup_out_of_strings() {
         for (path, _, text) in FILES {
-            for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "style=\""] {
+            for sink in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "style=\"",
+            ] {
                 assert!(!text.contains(sink), "{path} uses {sink}");
             }
         }

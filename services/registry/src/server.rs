@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::heartbeat::{Heartbeats, Order};
 use crate::notifier::Notifier;
 use crate::persist::File;
+use crate::stats;
 
 /// What is fixed about the registry.
 pub const PROCESS: Process = Process {
@@ -49,10 +50,13 @@ impl Server {
         if let Some(file) = &file {
             file.restore(&core);
         }
+        stats::show(&service.metrics().meter(), &core);
         let api = Api {
             core,
             access: Access::new(token, networks, settings.limits.clone()),
             deregister_wait: settings.push.deregister_wait,
+            max_watchers: settings.limits.watchers,
+            stopping: tokio::sync::watch::Sender::new(false),
             max_body: usize::try_from(settings.limits.body.as_u64()).unwrap_or(usize::MAX),
         };
         Ok(Self { service, api: Arc::new(api), orders, settings, file })
@@ -73,12 +77,23 @@ impl Server {
         tasks.spawn(Heartbeats::new(core.clone(), self.orders, self.settings.heartbeat).run());
         let notified = core.clone();
         tasks.spawn(async move { Notifier::run(notified).await });
+        let watched = core.clone();
+        tasks.spawn(async move {
+            watched.watch.report_load().await;
+            Ok(())
+        });
         if let Some(file) = self.file.clone() {
             let saved = core.clone();
             tasks.spawn(async move { file.keep(saved).await });
         }
+        // Watchers are told to go first: the drain would wait for them.
+        let watchers = self.api.clone();
+        let stopping = async move {
+            shutdown.await;
+            watchers.stopping.send_replace(true);
+        };
         let ended = tokio::select! {
-            ended = self.service.run(api::routes(self.api), shutdown) => ended,
+            ended = self.service.run(api::routes(self.api.clone()), stopping) => ended,
             Some(died) = tasks.join_next() => Err(match died.and_then(|ended| ended) {
                 Err(error) => RunError::Task(error),
                 Ok(()) => RunError::Ended,

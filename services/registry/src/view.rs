@@ -1,9 +1,9 @@
 //! The catalogue as people and tools see it: times of day instead of the catalogue's own, no push keys.
 
-use hub_client::protocol::{CatalogView, InstanceState, InstanceView, Reason};
+use hub_client::protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalog::{Instance, Record, Time};
+use crate::catalog::{Instance, Protecting, Record, Time};
 use crate::core::Core;
 
 /// Turns the catalogue's moments into times of day.
@@ -38,14 +38,27 @@ impl Wall {
 
 /// The wanted services with their instances.
 pub(crate) fn catalog(core: &Core, wanted: impl Fn(&str) -> bool) -> CatalogView {
-    let (revision, all, now) =
-        core.read(|catalog, now| (catalog.revision(), catalog.snapshot(now, wanted), now));
+    let (revision, all, protecting, now) = core.read(|catalog, now| {
+        (catalog.revision(), catalog.snapshot(now, wanted), catalog.protecting(now), now)
+    });
     let wall = Wall::new(now);
     let services = all.into_iter().map(|(name, list)| {
         let list = list.iter().map(|(seen, gone)| instance(seen, *gone, wall));
         (name.to_string(), list.collect())
     });
-    CatalogView { revision: core.revision_of(revision), services: services.collect() }
+    let protection = Some(protecting_view(protecting, wall));
+    CatalogView { revision: core.revision_of(revision), services: services.collect(), protection }
+}
+
+/// Self-protection as it stands.
+pub(crate) fn protection(core: &Core) -> ProtectionView {
+    let (protecting, now) = core.read(|catalog, now| (catalog.protecting(now), now));
+    protecting_view(protecting, Wall::new(now))
+}
+
+fn protecting_view(protecting: Protecting, wall: Wall) -> ProtectionView {
+    let Protecting { enabled, until, held_back } = protecting;
+    ProtectionView { enabled, until: until.map(|at| wall.show(at)), held_back }
 }
 
 /// One instance.

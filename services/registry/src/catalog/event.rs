@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_client::protocol::{Heartbeat, ReasonKind, ServiceInfo};
+use hub_client::protocol::{Heartbeat, Load, ReasonKind, ServiceInfo};
 
 use super::instance::Instance;
 use super::{Key, Time};
@@ -131,6 +131,13 @@ pub enum Effect {
     Change(Change),
     /// Self-protection began to hold back removals, or no longer does.
     Protecting(bool),
+    /// A heartbeat told of another load than the one before.
+    Load {
+        /// Whose.
+        key: Key,
+        /// How much.
+        load: Load,
+    },
 }
 
 /// A start that is there, as those who push to it must know it.

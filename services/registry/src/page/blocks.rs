@@ -77,10 +77,13 @@ mod tests {
             blocks.push(piece.as_bytes());
             assert!(blocks.rest.len() <= 64);
             let whole = all(&mut blocks);
-            assert_eq!(whole.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat(), match piece.as_bytes()[0] {
-                b'\n' => &b"data: a\n\n"[..],
-                _ => b"",
-            });
+            assert_eq!(
+                whole.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat(),
+                match piece.as_bytes()[0] {
+                    b'\n' => &b"data: a\n\n"[..],
+                    _ => b"",
+                }
+            );
         }
         assert_eq!(blocks.left_out, 1);
     }

@@ -71,7 +71,8 @@ async fn tail(
     let Relays { api, slots } = relays;
     api.access.check_token(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))?;
     let slot = slots.try_acquire_owned().map_err(|_| {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("{MOST_RELAYS} follow the log already")).retry_after(10)
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("{MOST_RELAYS} follow the log already"))
+            .retry_after(10)
     })?;
     let (to, events) = mpsc::channel(ON_THE_WAY);
     let relay = Relay {
@@ -131,8 +132,13 @@ impl Relay {
 
     /// Follows one log instance until what this gives back is dropped.
     fn start(&self, addr: Arc<str>) -> JoinSet<()> {
-        let mut source =
-            Source { addr, target: self.target.clone(), to: self.to.clone(), open: self.open.clone(), last: None };
+        let mut source = Source {
+            addr,
+            target: self.target.clone(),
+            to: self.to.clone(),
+            open: self.open.clone(),
+            last: None,
+        };
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {

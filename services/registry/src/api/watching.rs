@@ -1,0 +1,98 @@
+//! `GET /services/watch`: the changes as server-sent events.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::Frame;
+use hub_chassis::Problem;
+use hub_client::protocol::check_name;
+use tokio::sync::mpsc;
+
+use super::Api;
+use crate::watch::{self, Task, Wanted};
+
+/// At most so many `service=` in one request.
+const MAX_FILTERS: usize = 256;
+
+pub(super) async fn watch(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let wanted = Wanted { services: services(query.as_deref().unwrap_or_default())?, last };
+    let Some((events, task)) = watch::start(&api.core, wanted, api.max_watchers) else {
+        let detail = format!("{} watch already", api.max_watchers);
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(10));
+    };
+    Ok(stream(&api, events, task))
+}
+
+/// A reply of server-sent events that `task` makes. It ends with the task, or when the registry stops.
+pub(crate) fn stream(api: &Api, events: mpsc::Receiver<Bytes>, task: Task) -> Response {
+    let mut stopping = api.stopping.subscribe();
+    let stopped = Box::pin(async move { drop(stopping.wait_for(|stop| *stop).await) });
+    let mut response = Response::new(Body::new(Events { events, stopped, _task: task }));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Every `service=NAME` of a query. Names need no decoding, and other keys are not ours to judge.
+fn services(query: &str) -> Result<Vec<String>, Problem> {
+    let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let names = query.split('&').filter_map(|pair| pair.strip_prefix("service="));
+    let names: Vec<_> = names.map(str::to_owned).collect();
+    if names.len() > MAX_FILTERS {
+        return Err(unprocessable(format!("service: {} names are more than {MAX_FILTERS}", names.len())));
+    }
+    for name in &names {
+        check_name(name).map_err(|error| unprocessable(format!("service: {error}")))?;
+    }
+    Ok(names)
+}
+
+/// A body of events that ends with its sender, or when the registry stops.
+struct Events {
+    events: mpsc::Receiver<Bytes>,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _task: Task,
+}
+
+impl http_body::Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        self.events.poll_recv(context).map(|event| event.map(|text| Ok(Frame::data(text))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_read_and_checked() {
+        assert_eq!(services("").unwrap(), [""; 0]);
+        assert_eq!(services("service=a&x=y&service=b-2").unwrap(), ["a", "b-2"]);
+        for wrong in ["service=", "service=A", "service=a%20b"] {
+            assert_eq!(services(wrong).unwrap_err().status(), StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+        }
+        assert!(services(&"service=a&".repeat(MAX_FILTERS + 1)).is_err());
+    }
+}

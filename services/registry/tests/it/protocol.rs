@@ -1,0 +1,121 @@
+//! The core protocol as old members speak it, and what is refused.
+
+use hub_client::protocol::ServiceInfo;
+use reqwest::Method;
+use serde_json::json;
+
+use super::fake::Fake;
+use super::registry::Registry;
+
+#[tokio::test]
+async fn old_members_register_as_they_always_did() {
+    let registry = Registry::start().await;
+    let log = Fake::start().await;
+    // null for a list, no content type, a trailing newline, twice after a crash.
+    let body = format!("{{\"Name\":\"log\",\"Addr\":\"{}\",\"RequiredServices\":null}}\n", log.addr);
+    let first = registry.call(Method::POST, "/services", body.clone()).await;
+    assert_eq!((first.status.as_u16(), &first.body), (200, &json!({})));
+    let again = registry.call(Method::POST, "/services", body).await;
+    assert_eq!((again.status.as_u16(), again.revision), (200, first.revision), "a renewal changes nothing");
+
+    let visit = Fake::start().await;
+    let reply = registry.register(&visit.info("visit", &["log", "none", "log"])).await;
+    let expected = json!({
+        "log": [{ "Name": "log", "Addr": log.addr, "RequiredServices": [] }],
+        "none": [],
+    });
+    assert_eq!(reply.body, expected);
+    assert!(reply.revision.n > first.revision.n && reply.revision.epoch == first.revision.epoch);
+
+    let body = json!({ "Name": "log", "Addr": log.addr }).to_string();
+    assert_eq!(registry.call(Method::DELETE, "/services", body.clone()).await.status, 200);
+    assert_eq!(
+        registry.call(Method::DELETE, "/services", body).await.status,
+        200,
+        "also where it was unknown"
+    );
+    assert_eq!(registry.addrs("log").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_member_that_requires_everything_gets_every_service_there_is() {
+    let registry = Registry::start().await;
+    let (a, b, all) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    registry.register(&a.info("a", &["never"])).await;
+    registry.register(&b.info("b", &[])).await;
+    let reply = registry.register(&all.info("all", &["*"])).await;
+    let names: Vec<_> = reply.body.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(names, ["a", "all", "b"], "no service is called * or is only required");
+    registry.deregister(&a.info("a", &[])).await;
+    let reply = registry.register(&all.info("all", &["*"])).await;
+    assert_eq!(reply.body["a"], json!([]), "one that just lost its last instance is still known");
+}
+
+#[tokio::test]
+async fn another_start_replaces_and_a_late_goodbye_of_the_older_is_refused() {
+    let registry = Registry::start().await;
+    let log = Fake::start().await;
+    let start = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..log.info("log", &[]) };
+    let first = registry.register(&start("one")).await;
+    let second = registry.register(&start("two")).await;
+    assert!(second.revision.n > first.revision.n);
+    assert_eq!(registry.deregister(&start("one")).await.problem(), 409);
+    let live = registry.live("log").await;
+    assert_eq!((live.len(), live[0].info.id()), (1, "two"));
+    assert_eq!(registry.deregister(&start("two")).await.status, 200);
+    assert!(registry.live("log").await.is_empty());
+}
+
+#[tokio::test]
+async fn bad_input_is_told_what_is_wrong_with_it() {
+    let registry = Registry::start().await;
+    let long = format!("{{\"Name\":\"{}\"}}", "x".repeat(70_000));
+    for (method, path, body, status) in [
+        ("POST", "/services", "{", 400),
+        ("POST", "/services", "", 400),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h:1"} x"#, 400),
+        ("POST", "/services", "[]", 422),
+        ("POST", "/services", "{}", 422),
+        ("POST", "/services", r#"{"Name":"a"}"#, 422),
+        ("POST", "/services", r#"{"Name":"A","Addr":"h:1"}"#, 422),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h"}"#, 422),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h:0"}"#, 422),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h:1","RequiredServices":["B"]}"#, 422),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h:1","ControlAddr":"x"}"#, 422),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h:1","PushKey":"a\nb"}"#, 422),
+        ("POST", "/services", r#"{"Name":"a","Addr":"h:1","Push":"sometimes"}"#, 422),
+        ("POST", "/services", long.as_str(), 413),
+        ("DELETE", "/services", "{", 400),
+        ("DELETE", "/services", r#"{"Name":"a"}"#, 422),
+        ("PUT", "/services", "", 405),
+        ("PATCH", "/services/a", "", 405),
+        ("GET", "/services/none", "", 404),
+        ("GET", "/nowhere", "", 404),
+        ("PUT", "/services/a/h:1/drain", "", 404),
+        ("DELETE", "/services/a/h:1", "", 404),
+        ("PUT", "/protection", "{}", 422),
+        ("GET", "/services/watch?service=A", "", 422),
+    ] {
+        let reply = registry.call(method.parse().unwrap(), path, body.to_owned()).await;
+        assert_eq!(reply.problem(), status, "{method} {path} {:.80}: {}", body, reply.body);
+        assert_eq!(reply.headers.contains_key("allow"), status == 405, "{method} {path}");
+    }
+    assert!(registry.view().await.services.is_empty());
+}
+
+#[tokio::test]
+async fn a_push_key_never_leaves_the_registry() {
+    let registry = Registry::start().await;
+    let log = Fake::start().await;
+    registry.register(&log.snapshot_info("log", &["log"])).await;
+    let reply = registry.register(&log.snapshot_info("log", &["log"])).await;
+    assert_eq!(reply.body["log"].as_array().unwrap().len(), 1);
+    let view = registry.http.get(registry.url("/services")).send().await.unwrap().text().await.unwrap();
+    let one = registry.http.get(registry.url("/services/log")).send().await.unwrap().text().await.unwrap();
+    for text in [reply.body.to_string(), view, one] {
+        assert!(
+            text.contains(&log.addr) && !text.contains("push-key") && !text.contains("PushKey"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! What dependents are told, in which order, and that nobody is told too much.
+
+use std::time::Duration;
+
+use hub_client::protocol::ServiceInfo;
+use reqwest::Method;
+use tokio::time::{Instant, sleep};
+
+use super::fake::{Answer, Fake};
+use super::registry::{Registry, eventually};
+
+fn strings(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(method, addr)| ((*method).to_owned(), (*addr).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn an_old_member_is_told_of_each_instance_added_and_removed() {
+    let registry = Registry::start().await;
+    let (visit, log, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    registry.register(&visit.info("visit", &["log"])).await;
+    registry.register(&log.info("log", &[])).await;
+    registry.register(&other.info("other", &[])).await;
+    eventually("it is told of the log", || async { visit.events().len() == 1 }).await;
+    registry.deregister(&log.info("log", &[])).await;
+    // The goodbye is answered when the dependents know.
+    assert_eq!(visit.events(), strings(&[("POST", &log.addr), ("DELETE", &log.addr)]));
+    let push = &visit.pushes()[0];
+    assert_eq!(push.body["Name"], "log");
+    assert_eq!(push.authorization, None);
+}
+
+#[tokio::test]
+async fn a_new_start_at_an_old_address_is_a_removal_and_an_addition() {
+    let registry = Registry::start().await;
+    let (visit, log) = (Fake::start().await, Fake::start().await);
+    registry.register(&visit.info("visit", &["log"])).await;
+    registry.register(&ServiceInfo { id: Some("one".into()), ..log.info("log", &[]) }).await;
+    eventually("it is told", || async { visit.events().len() == 1 }).await;
+    registry.register(&ServiceInfo { id: Some("two".into()), ..log.info("log", &[]) }).await;
+    eventually("it is told", || async { visit.events().len() == 3 }).await;
+    let expected = strings(&[("POST", &log.addr), ("DELETE", &log.addr), ("POST", &log.addr)]);
+    assert_eq!(visit.events(), expected);
+    assert_eq!(visit.pushes()[2].body["Id"], "two");
+}
+
+#[tokio::test]
+async fn a_snapshot_member_gets_whole_lists_the_empty_one_too() {
+    let registry = Registry::start().await;
+    let (visit, log) = (Fake::start().await, Fake::start().await);
+    let before = registry.register(&visit.snapshot_info("visit", &["log", "other"])).await.revision;
+    let there = registry.register(&log.info("log", &[])).await.revision;
+    eventually("it has the log", || async { visit.newest("log") == Some(vec![log.addr.clone()]) }).await;
+    registry.deregister(&log.info("log", &[])).await;
+    assert_eq!(visit.newest("log"), Some(vec![]));
+    let pushes = visit.pushes();
+    assert_eq!(pushes[0].authorization.as_deref(), Some("Bearer push-key"));
+    assert_eq!(pushes[0].body["Revision"], there.to_string());
+    assert!(
+        pushes.iter().all(|push| push.method == Method::PUT && push.body["Services"].get("other").is_none())
+    );
+    let revisions: Vec<_> = pushes.iter().map(|push| push.revision.n).collect();
+    assert!(revisions.is_sorted() && revisions[0] > before.n, "{revisions:?}");
+}
+
+#[tokio::test]
+async fn many_changes_go_out_together_and_only_to_those_concerned() {
+    let registry = Registry::start().await;
+    let (visit, bystander) = (Fake::start().await, Fake::start().await);
+    registry.register(&visit.snapshot_info("visit", &["log"])).await;
+    registry.register(&bystander.snapshot_info("bystander", &["other"])).await;
+    let log = Fake::start().await;
+    let mut expected = Vec::new();
+    for host in 2..102 {
+        let mut info = log.info("log", &[]);
+        info.addr = info.addr.replace("127.0.0.1", &format!("127.0.0.{host}"));
+        info.control_addr = Some(log.addr.clone());
+        expected.push(info.addr.clone());
+        registry.register(&info).await;
+    }
+    expected.sort();
+    eventually("it has them all", || async { visit.newest("log").as_ref() == Some(&expected) }).await;
+    let pushes = visit.pushes().len();
+    assert!(pushes < 60, "{pushes} pushes for 100 changes");
+    assert_eq!(bystander.pushes().len(), 0);
+}
+
+#[tokio::test]
+async fn a_goodbye_waits_for_slow_dependents_but_not_for_hung_ones() {
+    let registry = Registry::start().await;
+    let (slow, log) = (Fake::start().await, Fake::start().await);
+    slow.on_push(Answer::After(Duration::from_millis(300)));
+    registry.register(&slow.snapshot_info("slow", &["log"])).await;
+    registry.register(&log.info("log", &[])).await;
+    eventually("it knows", || async { slow.newest("log") == Some(vec![log.addr.clone()]) }).await;
+    sleep(Duration::from_millis(400)).await; // for that push to be over
+    let start = Instant::now();
+    registry.deregister(&log.info("log", &[])).await;
+    assert!(start.elapsed() >= Duration::from_millis(290), "{:?}", start.elapsed());
+    assert_eq!(slow.newest("log"), Some(vec![]));
+
+    registry.register(&log.info("log", &[])).await;
+    eventually("it knows", || async { slow.newest("log") == Some(vec![log.addr.clone()]) }).await;
+    slow.on_push(Answer::Hang);
+    let start = Instant::now();
+    assert_eq!(registry.deregister(&log.info("log", &[])).await.status, 200);
+    assert!(start.elapsed() >= Duration::from_millis(990), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_push_that_fails_is_tried_again_with_only_the_newest() {
+    let registry = Registry::start().await;
+    let (visit, log, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    registry.register(&visit.snapshot_info("visit", &["log"])).await;
+    visit.on_push(Answer::Status(500));
+    registry.register(&log.info("log", &[])).await;
+    eventually("a push fails", || async { !visit.pushes().is_empty() }).await;
+    registry.register(&other.info("log", &[])).await;
+    registry.deregister(&log.info("log", &[])).await;
+    visit.on_push(Answer::Ok);
+    let expected = Some(vec![other.addr.clone()]);
+    eventually("it has the newest", || async { visit.newest("log") == expected }).await;
+    let after = visit.pushes().len();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(visit.pushes().len(), after, "nothing more is sent");
+}
+
+#[tokio::test]
+async fn events_that_were_acknowledged_are_not_sent_again() {
+    let registry = Registry::start().await;
+    let (visit, a, b) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    registry.register(&visit.info("visit", &["log"])).await;
+    registry.register(&a.info("log", &[])).await;
+    eventually("it is told of the first", || async { visit.events().len() == 1 }).await;
+    visit.on_push(Answer::Status(503));
+    registry.register(&b.info("log", &[])).await;
+    eventually("it refuses the second", || async { visit.events().len() >= 2 }).await;
+    visit.on_push(Answer::Ok);
+    registry.deregister(&a.info("log", &[])).await;
+    let gone = || async { visit.events().last() == Some(&("DELETE".to_owned(), a.addr.clone())) };
+    eventually("it is told that the first is gone", gone).await;
+    let events = visit.events();
+    let first = events.iter().filter(|event| **event == ("POST".to_owned(), a.addr.clone())).count();
+    assert_eq!(first, 1, "{events:?}");
+}

@@ -1,0 +1,159 @@
+//! A registry in this process, and the conditions that tests wait for.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hub_chassis::Config;
+use hub_chassis::config::{Common, Secret};
+use hub_client::protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
+use hub_registry::{PROCESS, Server, Settings};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// How long a condition may take to hold: test machines are noisy, and a pass never waits for it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Registry {
+    pub(crate) addr: SocketAddr,
+    pub(crate) http: reqwest::Client,
+    settings: Settings,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) revision: Revision,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// Heartbeats quicker than usual, patient enough for a busy machine.
+pub(crate) fn quick() -> Settings {
+    let mut settings = Settings::default();
+    settings.heartbeat.interval = Duration::from_millis(200);
+    settings.heartbeat.gap = Duration::from_millis(50);
+    settings.heartbeat.timeout = Duration::from_millis(500);
+    settings
+}
+
+impl Registry {
+    pub(crate) async fn start() -> Self {
+        Self::with(quick()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        Self::at(settings, "127.0.0.1:0".parse().unwrap(), None).await
+    }
+
+    pub(crate) async fn with_token(settings: Settings, token: &str) -> Self {
+        Self::at(settings, "127.0.0.1:0".parse().unwrap(), Some(token)).await
+    }
+
+    async fn at(settings: Settings, listen: SocketAddr, token: Option<&str>) -> Self {
+        let mut common = Common::of(&PROCESS).unwrap();
+        common.listen = listen;
+        common.shutdown_grace = Duration::from_secs(5);
+        common.registry.token = token.map(Secret::new);
+        let server = loop {
+            // After a kill the port may take a moment to be free.
+            match Server::bind(Config { common: common.clone(), own: settings.clone() }).await {
+                Ok(server) => break server,
+                Err(_) if listen.port() != 0 => sleep(Duration::from_millis(20)).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let addr = server.local_addr();
+        let (stop, mut stopped) = watch::channel(false);
+        let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let task = tokio::spawn(async move { server.run(shutdown).await.unwrap() });
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { addr, http, settings, stop, task }
+    }
+
+    /// Ends it without a word, as kill -9 would.
+    pub(crate) async fn kill(self) -> (Settings, SocketAddr) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+        (self.settings, self.addr)
+    }
+
+    /// Ends it as ctrl-c would.
+    pub(crate) async fn stop(self) -> (Settings, SocketAddr) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(DEADLINE, self.task).await.expect("it stops").unwrap();
+        (self.settings, self.addr)
+    }
+
+    pub(crate) async fn again((settings, addr): (Settings, SocketAddr)) -> Self {
+        Self::at(settings, addr, None).await
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        let reply = self.http.request(method, self.url(path)).body(body).send().await.unwrap();
+        Reply::read(reply).await
+    }
+
+    pub(crate) async fn register(&self, info: &ServiceInfo) -> Reply {
+        self.call(Method::POST, "/services", serde_json::to_string(info).unwrap()).await
+    }
+
+    pub(crate) async fn deregister(&self, info: &ServiceInfo) -> Reply {
+        self.call(Method::DELETE, "/services", serde_json::to_string(info).unwrap()).await
+    }
+
+    pub(crate) async fn view(&self) -> CatalogView {
+        self.http.get(self.url("/services")).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The instances of a service that are in the catalogue.
+    pub(crate) async fn live(&self, name: &str) -> Vec<InstanceView> {
+        let list = self.view().await.services.remove(name).unwrap_or_default();
+        list.into_iter().filter(|instance| instance.state != InstanceState::Removed).collect()
+    }
+
+    pub(crate) async fn addrs(&self, name: &str) -> Vec<String> {
+        self.live(name).await.into_iter().map(|instance| instance.info.addr).collect()
+    }
+
+    pub(crate) async fn state(&self, name: &str, addr: &str) -> Option<InstanceState> {
+        let list = self.view().await.services.remove(name).unwrap_or_default();
+        list.into_iter().rfind(|instance| instance.info.addr == addr).map(|instance| instance.state)
+    }
+}
+
+impl Reply {
+    pub(crate) async fn read(reply: reqwest::Response) -> Self {
+        let (status, headers) = (reply.status(), reply.headers().clone());
+        let revision = headers.get(HUB_REVISION).map(|value| value.to_str().unwrap().parse().unwrap());
+        let text = reply.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let nothing = Revision { epoch: 0, n: 0 };
+        Self { status, revision: revision.unwrap_or(nothing), headers, body }
+    }
+
+    /// An error reply is a problem document of the same status.
+    pub(crate) fn problem(&self) -> u16 {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
+        assert_eq!(self.body["status"], self.status.as_u16());
+        assert!(!self.body["detail"].as_str().unwrap().is_empty());
+        self.status.as_u16()
+    }
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,145 @@
+//! The registry is killed and started again, with and without a snapshot file.
+
+use std::time::Duration;
+
+use hub_client::protocol::{InstanceState, ReasonKind};
+use hub_registry::Settings;
+use reqwest::Method;
+
+use super::fake::{Answer, Fake};
+use super::live::Live;
+use super::registry::{Registry, eventually, quick};
+
+fn with_file(folder: &tempfile::TempDir) -> Settings {
+    Settings { data_dir: Some(folder.path().join("data")), ..quick() }
+}
+
+#[tokio::test]
+async fn without_a_file_members_come_back_by_renewal_and_lose_nothing_meanwhile() {
+    let registry = Registry::start().await;
+    let mut logs = Vec::new();
+    for _ in 0..3 {
+        logs.push(Live::with(&registry, "log", &[], Live::quick()).await);
+    }
+    let visit = Live::with(&registry, "visit", &["log"], Live::quick()).await;
+    visit.follows(&registry, "log").await;
+    assert_eq!(visit.knows("log").len(), 3);
+    let epoch = registry.view().await.revision.epoch;
+    let mut views = visit.member.directory().subscribe();
+    let registry = Registry::again(registry.kill().await).await;
+    eventually("all are back", || async {
+        registry.addrs("log").await.len() == 3 && registry.addrs("visit").await.len() == 1
+    })
+    .await;
+    assert_ne!(registry.view().await.revision.epoch, epoch, "state was lost, so the epoch is new");
+    visit.follows(&registry, "log").await;
+    // Every view on the way still had somebody to call.
+    while views.has_changed().unwrap() {
+        let view = views.borrow_and_update().clone();
+        assert!(!view.instances("log").unwrap_or_default().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn with_a_file_the_catalogue_is_there_at_once_and_suspect_until_it_is_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = with_file(&folder);
+    settings.restore_grace = Duration::from_millis(1500);
+    let registry = Registry::with(settings).await;
+    let (log, silent, visit) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    registry.register(&log.info("log", &[])).await;
+    registry.register(&silent.info("silent", &[])).await;
+    registry.register(&visit.snapshot_info("visit", &["log"])).await;
+    registry.call(Method::PUT, &format!("/services/visit/{}/drain", visit.addr), "").await;
+    let before = registry.live("log").await[0].registered.clone();
+    let file = folder.path().join("data/catalog.json");
+    eventually("the file holds all of it", || async {
+        std::fs::read_to_string(&file).is_ok_and(|text| {
+            [&log, &silent, &visit].iter().all(|fake| text.contains(&fake.addr)) && text.contains("true")
+        })
+    })
+    .await;
+    silent.on_heartbeat(Answer::Hang);
+    log.on_heartbeat(Answer::Hang);
+    let registry = Registry::again(registry.kill().await).await;
+    for name in ["log", "silent"] {
+        let instance = registry.live(name).await.remove(0);
+        assert_eq!(instance.state, InstanceState::Suspect);
+        assert_eq!(instance.reasons[0].kind, ReasonKind::Restored);
+    }
+    assert_eq!(registry.state("visit", &visit.addr).await, Some(InstanceState::Draining), "it stays drained");
+    assert_eq!(registry.live("log").await[0].registered[..19], before[..19]);
+    log.on_heartbeat(Answer::Ok);
+    let passes = || async { registry.state("log", &log.addr).await == Some(InstanceState::Passing) };
+    eventually("who is heard passes", passes).await;
+    eventually("who is not heard is removed after its grace", || async {
+        registry.live("silent").await.is_empty()
+    })
+    .await;
+    // The push key was kept: the restored dependent takes the next change.
+    let other = Fake::start().await;
+    registry.register(&other.info("log", &[])).await;
+    eventually("it is told", || async { visit.newest("log").is_some_and(|list| list.len() == 2) }).await;
+    assert_eq!(visit.pushes().last().unwrap().authorization.as_deref(), Some("Bearer push-key"));
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_and_follows_goodbyes() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::with(with_file(&folder)).await;
+    let log = Fake::start().await;
+    registry.register(&log.info("log", &[])).await;
+    registry.deregister(&log.info("log", &[])).await;
+    let stopped = registry.stop().await;
+    let file = folder.path().join("data/catalog.json");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let registry = Registry::again(stopped).await;
+    assert!(registry.live("log").await.is_empty(), "who said goodbye does not come back");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_done_without() {
+    for (damage, why) in [
+        ("{\"Version\":1,\"Instances\":[{\"Info\"", "cut off"),
+        ("\0\0\0\0", "zeroed"),
+        ("{\"Version\":99,\"Instances\":[]}", "of another format"),
+        ("", "empty"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("catalog.json"), damage).unwrap();
+        let registry = Registry::with(with_file(&folder)).await;
+        assert!(registry.view().await.services.is_empty());
+        let aside = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap());
+        let aside: Vec<_> =
+            aside.filter(|entry| entry.file_name().to_string_lossy().contains("damaged")).collect();
+        assert_eq!(aside.len(), 1, "{why}");
+        assert_eq!(std::fs::read_to_string(aside[0].path()).unwrap(), damage, "{why}");
+        let log = Fake::start().await;
+        assert_eq!(registry.register(&log.info("log", &[])).await.status, 200, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_instances_in_a_file_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let entry = |name: &str, addr: &str| {
+        // From a clock that was an hour ahead.
+        let later = "2999-01-01T00:00:00Z";
+        serde_json::json!({ "Info": { "Name": name, "Addr": addr }, "Registered": later })
+    };
+    let log = Fake::start().await;
+    let contents = serde_json::json!({
+        "Version": 1,
+        "Instances": [entry("log", &log.addr), entry("LOG", "127.0.0.1:1"), entry("log", "nowhere")],
+    });
+    std::fs::write(data.join("catalog.json"), contents.to_string()).unwrap();
+    let registry = Registry::with(with_file(&folder)).await;
+    let live = registry.live("log").await;
+    assert_eq!(live.len(), 1);
+    assert!(live[0].registered.as_str() < "2999", "a clock set back puts nothing into the future");
+}

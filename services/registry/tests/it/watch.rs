@@ -1,0 +1,210 @@
+//! The watch stream.
+
+use std::time::Duration;
+
+use hub_client::protocol::{CatalogView, ChangeView, InstanceState, LoadView, ReasonKind, ServiceInfo};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::fake::{Answer, Fake};
+use super::registry::{DEADLINE, Registry, eventually, quick};
+
+/// One watcher that reads.
+struct Watcher {
+    reply: reqwest::Response,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Event {
+    kind: String,
+    id: Option<String>,
+    data: String,
+}
+
+impl Watcher {
+    async fn start(registry: &Registry, query: &str, last: Option<&str>) -> Self {
+        let mut request = registry.http.get(registry.url(&format!("/services/watch{query}")));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let reply = request.send().await.unwrap();
+        assert_eq!(reply.headers()["content-type"], "text/event-stream");
+        Self { reply, text: String::new() }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Event> {
+        timeout(DEADLINE, async {
+            loop {
+                if let Some((event, rest)) = self.text.split_once("\n\n") {
+                    let mut found = Event { kind: String::new(), id: None, data: String::new() };
+                    for line in event.lines() {
+                        match line.split_once(": ") {
+                            Some(("event", kind)) => found.kind = kind.to_owned(),
+                            Some(("id", id)) => found.id = Some(id.to_owned()),
+                            Some(("data", data)) => found.data = data.to_owned(),
+                            _ => assert_eq!(line, ":"),
+                        }
+                    }
+                    self.text = rest.to_owned();
+                    return Some(found);
+                }
+                let chunk = self.reply.chunk().await.unwrap()?;
+                self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+        })
+        .await
+        .expect("an event")
+    }
+
+    async fn change(&mut self) -> (String, ChangeView) {
+        let event = self.next().await.unwrap();
+        assert_eq!(event.kind, "change");
+        let change: ChangeView = serde_json::from_str(&event.data).unwrap();
+        assert_eq!(event.id.as_deref(), Some(change.revision.to_string().as_str()));
+        (event.id.unwrap(), change)
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_sees_everything_first_and_then_each_change() {
+    let registry = Registry::start().await;
+    let (log, visit) = (Fake::start().await, Fake::start().await);
+    registry.register(&log.snapshot_info("log", &[])).await;
+    let mut watcher = Watcher::start(&registry, "", None).await;
+    let first = watcher.next().await.unwrap();
+    assert_eq!(first.kind, "snapshot");
+    let view: CatalogView = serde_json::from_str(&first.data).unwrap();
+    assert_eq!(first.id.as_deref(), Some(view.revision.to_string().as_str()));
+    assert_eq!(view.services["log"].len(), 1);
+    registry.register(&visit.info("visit", &[])).await;
+    registry.deregister(&log.info("log", &[])).await;
+    let (_, there) = watcher.change().await;
+    assert_eq!((there.kind, there.instance.info.name.as_str()), (ReasonKind::Registered, "visit"));
+    assert_eq!(there.revision.n, view.revision.n + 1);
+    let (_, gone) = watcher.change().await;
+    assert_eq!((gone.kind, gone.instance.state), (ReasonKind::Deregistered, InstanceState::Removed));
+    assert_eq!(gone.instance.info.push_key, None);
+    assert_eq!(gone.revision.n, view.revision.n + 2);
+}
+
+#[tokio::test]
+async fn a_filter_shows_only_what_was_asked_for() {
+    let registry = Registry::start().await;
+    let fake = Fake::start().await;
+    for name in ["a", "b", "c"] {
+        registry.register(&fake.info(name, &[])).await;
+    }
+    let mut watcher = Watcher::start(&registry, "?service=a&service=c", None).await;
+    let view: CatalogView = serde_json::from_str(&watcher.next().await.unwrap().data).unwrap();
+    assert_eq!(view.services.keys().collect::<Vec<_>>(), ["a", "c"]);
+    for name in ["b", "c"] {
+        registry.deregister(&fake.info(name, &[])).await;
+    }
+    assert_eq!(watcher.change().await.1.instance.info.name, "c");
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_what_it_missed_or_everything() {
+    let mut settings = quick();
+    settings.history.changes = 4;
+    let registry = Registry::with(settings).await;
+    let fake = Fake::start().await;
+    registry.register(&fake.info("a", &[])).await;
+    let mut watcher = Watcher::start(&registry, "", None).await;
+    let seen = watcher.next().await.unwrap().id.unwrap();
+    drop(watcher);
+    registry.register(&fake.info("b", &[])).await;
+    registry.register(&fake.info("c", &[])).await;
+    let mut watcher = Watcher::start(&registry, "", Some(&seen)).await;
+    assert_eq!(watcher.change().await.1.instance.info.name, "b");
+    let (newest, change) = watcher.change().await;
+    assert_eq!(change.instance.info.name, "c");
+
+    let mut watcher = Watcher::start(&registry, "", Some(&newest)).await;
+    registry.register(&fake.info("d", &[])).await;
+    assert_eq!(watcher.change().await.1.instance.info.name, "d", "nothing was missed");
+
+    for i in 0..3 {
+        registry.register(&fake.info(&format!("e{i}"), &[])).await;
+    }
+    for last in [seen.as_str(), "1.1", "nonsense"] {
+        let mut watcher = Watcher::start(&registry, "", Some(last)).await;
+        assert_eq!(watcher.next().await.unwrap().kind, "snapshot", "{last} can't be resumed from");
+    }
+}
+
+#[tokio::test]
+async fn load_comes_as_heartbeats_report_it() {
+    let registry = Registry::start().await;
+    let log = Fake::start().await;
+    log.on_heartbeat(Answer::Body(r#"{"Requests":1,"InFlight":0}"#.into()));
+    registry.register(&log.info("log", &[])).await;
+    let mut watcher = Watcher::start(&registry, "", None).await;
+    watcher.next().await.unwrap();
+    log.on_heartbeat(Answer::Body(r#"{"Requests":5,"InFlight":2}"#.into()));
+    let load = loop {
+        let event = watcher.next().await.unwrap();
+        assert_eq!((event.kind.as_str(), event.id), ("load", None));
+        let load: LoadView = serde_json::from_str(&event.data).unwrap();
+        let load = load.services["log"][&log.addr];
+        if load.requests == 5 {
+            break load;
+        }
+    };
+    assert_eq!(load.in_flight, 2);
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
+    let registry = Registry::start().await;
+    let fake = Fake::start().await;
+    // It takes little before it takes nothing.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = socket.connect(registry.addr).await.unwrap();
+    stuck.write_all(b"GET /services/watch HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut reading = Watcher::start(&registry, "", None).await;
+    reading.next().await.unwrap();
+    // Events of some 4 KiB each, far more of them than sockets and backlog hold.
+    let meta = [("padding".to_owned(), "x".repeat(4000))].into();
+    let cut_off = || async {
+        let text = registry.http.get(registry.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        text.lines()
+            .any(|line| line.starts_with("hubspoke_registry_watchers_cut_off_total") && line.ends_with(" 1"))
+    };
+    let mut info = ServiceInfo { meta, ..fake.info("a", &[]) };
+    for i in 0..12_000 {
+        info.id = Some(format!("start-{i}"));
+        assert_eq!(registry.register(&info).await.status, 200);
+        reading.change().await;
+        if i % 100 == 99 && cut_off().await {
+            drop(stuck);
+            return;
+        }
+    }
+    panic!("it is still not cut off");
+}
+
+#[tokio::test]
+async fn too_many_watchers_are_refused_and_a_stop_ends_them() {
+    let mut settings = quick();
+    settings.limits.watchers = 2;
+    let registry = Registry::with(settings).await;
+    let mut one = Watcher::start(&registry, "", None).await;
+    let two = Watcher::start(&registry, "", None).await;
+    one.next().await.unwrap();
+    let refused = registry.call(reqwest::Method::GET, "/services/watch", "").await;
+    assert_eq!(refused.problem(), 429);
+    drop(two);
+    eventually("a place is free again", || async {
+        let reply = registry.http.get(registry.url("/services/watch")).send().await.unwrap();
+        reply.status() == 200
+    })
+    .await;
+    let start = tokio::time::Instant::now();
+    registry.stop().await;
+    while one.next().await.is_some() {}
+    assert!(start.elapsed() < Duration::from_secs(4), "the drain does not wait for watchers");
+}
