@@ -21,6 +21,8 @@ pub(crate) enum ApiError {
     Header(&'static str, String),
     #[error(transparent)]
     Query(#[from] QueryError),
+    #[error("only application/x-protobuf is understood here")]
+    NotProtobuf,
     #[error("the body is longer than {limit} bytes")]
     BodyTooLong { limit: usize },
     #[error("the body broke off or took too long")]
@@ -42,7 +44,9 @@ impl From<ApiError> for Problem {
         let status = match &error {
             ApiError::Header(..) | ApiError::Query(_) | ApiError::BodyBroken => StatusCode::BAD_REQUEST,
             ApiError::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::Decode(DecodeError::Unknown(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::Decode(DecodeError::Unknown(_)) | ApiError::NotProtobuf => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             ApiError::Decode(DecodeError::Broken(_)) => StatusCode::BAD_REQUEST,
             ApiError::Decode(DecodeError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Ingest(IngestError::TooLong { .. }) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -8,6 +8,7 @@ use crate::entry::{Batch, Level, Origin};
 
 pub(crate) mod decode;
 mod item;
+pub(crate) mod otlp;
 
 /// How a body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(crate) enum IngestError {
     TooLong { limit: usize },
     #[error("the body is no JSON: {0}")]
     Json(String),
+    #[error("the body is no OTLP log export: {0}")]
+    Otlp(String),
     #[error("none of the {} entries can be taken", .0.len())]
     Nothing(Vec<Refused>),
 }

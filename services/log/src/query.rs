@@ -100,6 +100,21 @@ impl Query {
         Ok(parsed)
     }
 
+    /// The query string `text`, which this was read from, for another instance: with times that don't depend on
+    /// when it is read.
+    pub(crate) fn absolute(&self, text: &str) -> String {
+        let mut absolute = form_urlencoded::Serializer::new(String::new());
+        for (key, value) in form_urlencoded::parse(text.as_bytes()) {
+            let time = match &*key {
+                "since" => self.since,
+                "until" => self.until,
+                _ => None,
+            };
+            absolute.append_pair(&key, &time.map_or_else(|| value.into_owned(), timestamp));
+        }
+        absolute.finish()
+    }
+
     /// The last number read of `instance`.
     pub(crate) fn cursor_of(&self, instance: &str) -> Option<u64> {
         self.cursor.iter().find(|(name, _)| name == instance).map(|(_, seq)| *seq)
@@ -151,6 +166,14 @@ mod tests {
             assert_eq!(parse(since).unwrap().since, Some("2026-11-23T07:50:00Z".parse().unwrap()), "{since}");
         }
         assert_eq!(parse("since=10m").unwrap().filter.since.as_deref(), Some("2026-11-23T07:50:00.000000Z"));
+    }
+
+    #[test]
+    fn a_query_means_the_same_wherever_it_is_read() {
+        let text = "since=10m&contains=a%26b+c&limit=7";
+        let absolute = parse(text).unwrap().absolute(text);
+        assert_eq!(absolute, "since=2026-11-23T07%3A50%3A00.000000Z&contains=a%26b+c&limit=7");
+        assert_eq!(parse(&absolute).unwrap().absolute(&absolute), absolute);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_chassis::{BindError, Config, RunError, Service};
 use tokio::sync::{Semaphore, watch};
@@ -10,6 +11,9 @@ use crate::api::{self, App};
 use crate::config::{LogConfig, bytes};
 use crate::metrics;
 use crate::store::{OpenError, Store};
+
+/// How long a peer may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the service can't start, or ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,9 @@ pub enum ServerError {
     /// The log file can't be used.
     #[error("the log file can't be used")]
     Open(#[from] OpenError),
+    /// The client for its peers can't be made.
+    #[error("can't make an HTTP client")]
+    Client(#[from] reqwest::Error),
     /// The server ended by itself.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -34,7 +41,6 @@ pub enum ServerError {
 /// A bound log service.
 pub struct Server {
     service: Service,
-    name: String,
     app: App,
     close: watch::Sender<bool>,
 }
@@ -48,6 +54,8 @@ impl Server {
         let Config { common, own } = config;
         let service = Service::bind(&common, &[&common.name]).await?;
         let id = service.id().to_owned();
+        // A peer that can't be reached must not hold up those that can.
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
         let options = own.options();
         let file = options.file.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
@@ -59,12 +67,16 @@ impl Server {
         let (close, closing) = watch::channel(false);
         let app = App {
             store,
+            name: common.name.into(),
+            id: service.id().into(),
+            directory: service.directory(),
+            http,
             max_entry: bytes(own.max_entry),
             max_batch: bytes(own.max_batch),
             readers: Arc::new(Semaphore::new(own.max_queries)),
             closing,
         };
-        Ok(Self { service, name: common.name, app, close })
+        Ok(Self { service, app, close })
     }
 
     /// The bound address.
@@ -77,9 +89,9 @@ impl Server {
     /// # Errors
     /// [`ServerError`] where it ends before it was asked to.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { service, name, app, close } = self;
+        let Self { service, app, close } = self;
         let store = Arc::clone(&app.store);
-        let routes = api::routes(&name, app);
+        let routes = api::routes(app);
         let shutdown = async move {
             shutdown.await;
             close.send_replace(true);

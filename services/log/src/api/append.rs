@@ -137,7 +137,7 @@ fn level(query: &str) -> Result<Option<Level>, ApiError> {
     Ok(level)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
     let value = headers.get(name).map(|value| value.to_str());
     value.transpose().map_err(|_| ApiError::Header(name, "not visible ASCII".to_owned()))
 }

@@ -60,7 +60,7 @@ pub(super) fn stream(pieces: mpsc::Receiver<Piece>) -> Body {
     }))
 }
 
-fn plain(_: &Store, _: u64, line: &[u8], out: &mut Vec<u8>) {
+pub(super) fn plain(_: &Store, _: u64, line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(line);
     out.push(b'\n');
 }

@@ -147,3 +147,37 @@ async fn the_routes_live_under_the_registered_name() {
     problem(log.post("/log").body("x").send().await.unwrap(), 404).await;
     log.stop().await;
 }
+
+#[tokio::test]
+async fn an_opentelemetry_exporter_can_write_here() {
+    use opentelemetry_proto::tonic::collector::logs::v1::{
+        ExportLogsServiceRequest, ExportLogsServiceResponse,
+    };
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value as Any};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use prost::Message as _;
+
+    let log = Log::start().await;
+    let text = |text: &str| Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) });
+    let log_records =
+        vec![LogRecord { body: text("from afar"), ..LogRecord::default() }, LogRecord::default()];
+    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+    let body = ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }],
+    };
+    for path in ["/v1/logs", "/log/v1/logs"] {
+        let post = log.post(path).header("content-type", "application/x-protobuf").body(body.encode_to_vec());
+        let reply = post.send().await.unwrap();
+        assert_eq!(
+            (reply.status().as_u16(), &reply.headers()["content-type"]),
+            (200, &"application/x-protobuf".parse().unwrap())
+        );
+        let reply = ExportLogsServiceResponse::decode(reply.bytes().await.unwrap()).unwrap();
+        assert_eq!(reply.partial_success.unwrap().rejected_log_records, 1);
+    }
+    assert_eq!(texts(&entries(&log.file())), ["from afar", "from afar"]);
+    problem(log.post("/v1/logs").json(&json!({})).send().await.unwrap(), 415).await;
+    let rubbish = log.post("/v1/logs").header("content-type", "application/x-protobuf").body("rubbish");
+    problem(rubbish.send().await.unwrap(), 400).await;
+    log.stop().await;
+}

@@ -1,6 +1,4 @@
-//! What a crash, a foreign hand or a full disk leaves.
-
-use std::process::Command;
+//! What a crash or a foreign hand leaves. (A full disk is in `tests/disk.rs`.)
 
 use super::*;
 
@@ -79,74 +77,4 @@ async fn a_batch_that_a_crash_cut_short_is_stored_when_it_is_sent_again() {
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     let receipt = append(&store, batch()).await.unwrap();
     assert_eq!(receipt, Receipt { first: 3, last: 5, duplicate: false });
-}
-
-/// A file system of 1 MiB, where this user may mount one.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path());
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("skipped: this user can't mount a small file system");
-        }
-        mounted.then_some(Self(dir))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "umount");
-    }
-}
-
-#[tokio::test]
-async fn a_full_disk_fails_the_entries_concerned_and_recovers_by_itself() {
-    for ack in [Ack::Written, Ack::Synced] {
-        let Some(small) = Small::mount() else { return };
-        let filler = small.0.path().join("filler");
-        fs::write(&filler, vec![0; 600 << 10]).unwrap();
-        let store = Store::open(Options { ack, ..options(small.0.path()) }, "log-a").unwrap();
-        let mut stored = Vec::new();
-        let mut failed = 0;
-        for n in 0..100 {
-            let entry = format!("{n}:{}", "x".repeat(10_000));
-            match append(&store, text(&entry)).await {
-                Ok(receipt) => stored.push((receipt.first, entry)),
-                Err(error) => {
-                    assert_eq!(error, AppendError::DiskFull);
-                    failed += 1;
-                }
-            }
-        }
-        assert!(stored.len() > 10 && failed > 10, "{} stored, {failed} failed", stored.len());
-        assert_eq!(entries(&store), stored);
-        fs::remove_file(filler).unwrap();
-        stored.push((append(&store, text("room again")).await.unwrap().first, "room again".to_owned()));
-        assert_eq!(entries(&store), stored, "no gap in the numbers, and nothing of what failed");
-        drop(store);
-        let store = Store::open(Options { ack, ..options(small.0.path()) }, "log-a").unwrap();
-        assert_eq!((store.torn(), entries(&store)), (0, stored));
-        drop(store);
-    }
-}
-
-#[tokio::test]
-async fn in_queued_mode_a_full_disk_is_told_to_those_who_come_after() {
-    let Some(small) = Small::mount() else { return };
-    let store = Store::open(Options { ack: Ack::Queued, ..options(small.0.path()) }, "log-a").unwrap();
-    let large = || text(&"x".repeat(100_000));
-    let mut refused = false;
-    for _ in 0..100 {
-        if let Ok(pending) = store.append(large(), Timestamp::now()) {
-            refused |= pending.await == Err(AppendError::DiskFull);
-        }
-    }
-    assert!(refused);
-    assert!(!store.healthy());
-    drop(store);
 }

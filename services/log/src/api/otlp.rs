@@ -1,0 +1,54 @@
+//! `POST /v1/logs`: what OpenTelemetry SDKs and collectors send (OTLP/HTTP, protobuf, with or without gzip).
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hub_chassis::Problem;
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use prost::Message as _;
+
+use super::App;
+use super::append::{off_thread, read, sender, text};
+use crate::error::ApiError;
+use crate::ingest::decode::Encoding;
+use crate::ingest::otlp::parse;
+use crate::store::AppendError;
+
+const PROTOBUF: &str = "application/x-protobuf";
+
+pub(super) async fn export(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    export_records(&app, request).await.map_err(|error| match error {
+        // Exporters try again after 503, but not after 507.
+        ApiError::Append(AppendError::DiskFull) => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(10)
+        }
+        other => other.into(),
+    })
+}
+
+async fn export_records(app: &App, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let kind = text(&parts.headers, header::CONTENT_TYPE.as_str())?.unwrap_or("");
+    if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(PROTOBUF)) {
+        return Err(ApiError::NotProtobuf);
+    }
+    let encoding = Encoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
+    let key = sender(&parts)?.key;
+    let (limit, max_entry) = (app.max_batch, app.max_entry);
+    let body = read(body, limit).await?;
+    let parsed = off_thread(move || {
+        let unpacked = encoding.map(|encoding| encoding.decode(&body, limit)).transpose()?;
+        Ok(parse(unpacked.as_deref().unwrap_or(&body), key, max_entry)?)
+    })
+    .await?;
+    if !parsed.batch.is_empty() {
+        app.store.append(parsed.batch, Timestamp::now())?.await?;
+    }
+    let partial_success = parsed.refused.first().map(|first| ExportLogsPartialSuccess {
+        rejected_log_records: i64::try_from(parsed.refused.len()).unwrap_or(i64::MAX),
+        error_message: first.detail.clone(),
+    });
+    let reply = ExportLogsServiceResponse { partial_success }.encode_to_vec();
+    Ok(([(header::CONTENT_TYPE, PROTOBUF)], reply).into_response())
+}

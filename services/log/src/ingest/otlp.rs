@@ -1,0 +1,235 @@
+//! OTLP log records as entries. Pure.
+//!
+//! The resource's `service.name` and `service.instance.id` are the source, the body is the text (as JSON where it is
+//! none), the severity is the level. Everything else a record says is kept under `fields`: its attributes as they
+//! are, and, under names of OpenTelemetry's own, `time`, `span_id`, `scope`, `event_name`.
+//!
+//! Left out: the resource's other attributes, which would stand in every entry; and the JSON encoding.
+
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message as _;
+use serde_json::{Map, Value};
+
+use super::{IngestError, Parsed, Refused};
+use crate::entry::{Batch, Level, Origin, timestamp};
+
+/// Reads an export request. `max_entry` bounds the text and the fields of one record, in bytes.
+pub(crate) fn parse(body: &[u8], key: Option<String>, max_entry: usize) -> Result<Parsed, IngestError> {
+    let request =
+        ExportLogsServiceRequest::decode(body).map_err(|error| IngestError::Otlp(error.to_string()))?;
+    let mut parsed = Parsed { batch: Batch::new(key), refused: Vec::new() };
+    let mut line = 0;
+    for resource_logs in &request.resource_logs {
+        let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        let origin = Origin {
+            source: text_of(resource, "service.name"),
+            source_id: text_of(resource, "service.instance.id"),
+            ..Origin::default()
+        };
+        for scope_logs in &resource_logs.scope_logs {
+            let scope = scope_logs.scope.as_ref().map_or("", |scope| scope.name.as_str());
+            for record in &scope_logs.log_records {
+                line += 1;
+                push(&mut parsed, line, origin, scope, record, max_entry);
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn push(
+    parsed: &mut Parsed,
+    line: usize,
+    origin: Origin<'_>,
+    scope: &str,
+    record: &LogRecord,
+    max_entry: usize,
+) {
+    let trace_id = (record.trace_id.len() == 16 && record.trace_id.iter().any(|b| *b != 0))
+        .then(|| hex(&record.trace_id));
+    let origin = Origin { trace_id: trace_id.as_deref(), level: level(record.severity_number), ..origin };
+    let msg = match record.body.as_ref().and_then(|body| body.value.as_ref()) {
+        Some(Any::StringValue(text)) => text.clone(),
+        Some(other) => json(other).to_string(),
+        None => record.event_name.clone(),
+    };
+    let fields = fields(scope, record);
+    if msg.is_empty() && fields.is_empty() {
+        let detail = "the record says nothing".to_owned();
+        return parsed.refused.push(Refused { line, status: 400, detail });
+    }
+    let fields = (!fields.is_empty()).then(|| Value::Object(fields).to_string());
+    if msg.len() + fields.as_ref().map_or(0, String::len) > max_entry {
+        let detail = format!("the record is longer than {max_entry} bytes");
+        return parsed.refused.push(Refused { line, status: 413, detail });
+    }
+    parsed.batch.push(&origin, msg.as_bytes(), fields.as_deref());
+}
+
+fn fields(scope: &str, record: &LogRecord) -> Map<String, Value> {
+    let mut fields = object(&record.attributes);
+    let time = i128::from(if record.time_unix_nano > 0 {
+        record.time_unix_nano
+    } else {
+        record.observed_time_unix_nano
+    });
+    if time > 0
+        && let Ok(time) = Timestamp::from_nanosecond(time)
+    {
+        fields.insert("time".to_owned(), timestamp(time).into());
+    }
+    if record.span_id.len() == 8 && record.span_id.iter().any(|b| *b != 0) {
+        fields.insert("span_id".to_owned(), hex(&record.span_id).into());
+    }
+    for (key, text) in [("scope", scope), ("event_name", &record.event_name)] {
+        if !text.is_empty() {
+            fields.insert(key.to_owned(), text.into());
+        }
+    }
+    fields
+}
+
+/// By the ranges of OpenTelemetry's log data model; 0 is "not given".
+fn level(severity: i32) -> Option<Level> {
+    match severity {
+        1..=4 => Some(Level::Trace),
+        5..=8 => Some(Level::Debug),
+        9..=12 => Some(Level::Info),
+        13..=16 => Some(Level::Warn),
+        17..=24 => Some(Level::Error),
+        _ => None,
+    }
+}
+
+fn text_of<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
+    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
+        Any::StringValue(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn object(attributes: &[KeyValue]) -> Map<String, Value> {
+    attributes
+        .iter()
+        .map(|attribute| (attribute.key.clone(), attribute.value.as_ref().map_or(Value::Null, value)))
+        .collect()
+}
+
+fn value(any: &AnyValue) -> Value {
+    any.value.as_ref().map_or(Value::Null, json)
+}
+
+/// The decoder bounds how deep values nest, so this ends.
+fn json(any: &Any) -> Value {
+    match any {
+        Any::StringValue(text) => text.as_str().into(),
+        Any::BoolValue(truth) => (*truth).into(),
+        Any::IntValue(number) => (*number).into(),
+        // JSON has no NaN and no infinity; their names are better than nothing.
+        Any::DoubleValue(number) => {
+            serde_json::Number::from_f64(*number).map_or_else(|| number.to_string().into(), Value::Number)
+        }
+        Any::ArrayValue(list) => list.values.iter().map(value).collect::<Vec<_>>().into(),
+        Any::KvlistValue(list) => Value::Object(object(&list.values)),
+        Any::BytesValue(bytes) => hex(bytes).into(),
+        // An index into a table that logs don't have.
+        Any::StringValueStrindex(_) => Value::Null,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to memory does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::{ArrayValue, InstrumentationScope};
+    use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use serde_json::json;
+
+    use super::*;
+    use crate::entry::{Stamp, instance_field};
+
+    fn any(value: Any) -> AnyValue {
+        AnyValue { value: Some(value) }
+    }
+
+    fn attribute(key: &str, value: Any) -> KeyValue {
+        KeyValue { key: key.to_owned(), value: Some(any(value)), ..KeyValue::default() }
+    }
+
+    fn read(records: Vec<LogRecord>) -> (Vec<Value>, Vec<Refused>) {
+        let attributes = vec![
+            attribute("service.name", Any::StringValue("cart".into())),
+            attribute("service.instance.id", Any::StringValue("cart-1".into())),
+        ];
+        let scope = InstrumentationScope { name: "cart::api".into(), ..InstrumentationScope::default() };
+        let scope_logs = ScopeLogs { scope: Some(scope), log_records: records, ..ScopeLogs::default() };
+        let resource = Resource { attributes, ..Resource::default() };
+        let logs = ResourceLogs {
+            resource: Some(resource),
+            scope_logs: vec![scope_logs],
+            ..ResourceLogs::default()
+        };
+        let body = ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec();
+        let parsed = parse(&body, None, 1_000).unwrap();
+        let mut out = Vec::new();
+        let instance = instance_field("log-1");
+        parsed.batch.render(&mut out, &Stamp::new(Timestamp::UNIX_EPOCH, &instance), 1);
+        let entries =
+            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (entries, parsed.refused)
+    }
+
+    #[test]
+    fn a_record_keeps_all_it_says() {
+        let record = LogRecord {
+            time_unix_nano: 1_500,
+            severity_number: 14,
+            body: Some(any(Any::StringValue("it is hot".into()))),
+            attributes: vec![
+                attribute("n", Any::IntValue(7)),
+                attribute("list", Any::ArrayValue(ArrayValue { values: vec![any(Any::BoolValue(true))] })),
+                attribute("odd", Any::DoubleValue(f64::NAN)),
+            ],
+            trace_id: vec![0xab; 16],
+            span_id: vec![1; 8],
+            ..LogRecord::default()
+        };
+        let (entries, refused) = read(vec![record]);
+        assert_eq!(
+            entries,
+            [json!({
+                "ts": "1970-01-01T00:00:00.000000Z", "seq": 1, "instance": "log-1",
+                "source": "cart", "source_id": "cart-1", "trace_id": "ab".repeat(16), "level": "warn",
+                "msg": "it is hot",
+                "fields": {
+                    "n": 7, "list": [true], "odd": "NaN", "time": "1970-01-01T00:00:00.000001Z",
+                    "span_id": "01".repeat(8), "scope": "cart::api",
+                },
+            })]
+        );
+        assert!(refused.is_empty());
+    }
+
+    #[test]
+    fn records_that_are_too_long_are_refused_alone_and_rubbish_as_a_whole() {
+        let long = LogRecord { body: Some(any(Any::StringValue("x".repeat(2_000)))), ..LogRecord::default() };
+        let named = LogRecord { event_name: "started".into(), ..LogRecord::default() };
+        let (entries, refused) = read(vec![long, named]);
+        assert_eq!(entries[0]["msg"], "started");
+        assert_eq!((refused[0].line, refused[0].status), (1, 413));
+        assert!(matches!(parse(b"rubbish", None, 1_000), Err(IngestError::Otlp(_))));
+    }
+}
