@@ -64,7 +64,8 @@ impl Default for HubTable {
 
 impl Table for HubTable {
     fn check(&self) -> Result<(), (String, String)> {
-        for (key, replicas) in [("log_replicas", self.log_replicas), ("visit_replicas", self.visit_replicas)] {
+        for (key, replicas) in [("log_replicas", self.log_replicas), ("visit_replicas", self.visit_replicas)]
+        {
             if !(1..=MAX_REPLICAS).contains(&replicas) {
                 return Err((key.to_owned(), format!("must be from 1 to {MAX_REPLICAS}")));
             }

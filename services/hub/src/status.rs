@@ -41,11 +41,17 @@ pub fn render(view: &CatalogView, now: jiff::Timestamp) -> String {
         return format!("no instance is registered (revision {})\n", view.revision);
     }
     let rows: Vec<Vec<String>> = instances.iter().map(|instance| row(instance, now)).collect();
-    let header = ["SERVICE", "INSTANCE", "ADDRESS", "STATE", "UP", "HEARTBEAT", "REQUESTS", "IN FLIGHT", "REQUIRES"];
+    let header =
+        ["SERVICE", "INSTANCE", "ADDRESS", "STATE", "UP", "HEARTBEAT", "REQUESTS", "IN FLIGHT", "REQUIRES"];
     let present = instances.iter().filter(|instance| instance.state != InstanceState::Removed).count();
     let text = table::layout(&header, &rows);
     let services = view.services.len();
-    format!("{text}\n{} of {}, revision {}\n", count(present, "instance"), count(services, "service"), view.revision)
+    format!(
+        "{text}\n{} of {}, revision {}\n",
+        count(present, "instance"),
+        count(services, "service"),
+        view.revision
+    )
 }
 
 fn row(instance: &InstanceView, now: jiff::Timestamp) -> Vec<String> {

@@ -24,7 +24,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec!["log".to_owned(), "127.0.0.1:20002".to_owned()], vec!["visits".to_owned(), "x".to_owned()]];
+        let rows =
+            [vec!["log".to_owned(), "127.0.0.1:20002".to_owned()], vec!["visits".to_owned(), "x".to_owned()]];
         let text = layout(&["NAME", "ADDRESS"], &rows);
         assert_eq!(text, "NAME    ADDRESS\nlog     127.0.0.1:20002\nvisits  x\n");
     }

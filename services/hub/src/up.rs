@@ -120,7 +120,8 @@ impl Addrs {
         let client = reqwest::Client::builder().no_proxy().timeout(READY_TIMEOUT).build()?;
         let deadline = Instant::now() + READY_TIMEOUT;
         let logs = self.logs.iter().map(|(addr, _)| *addr);
-        let all = [self.registry, self.gateway_control].into_iter().chain(logs).chain(self.visits.iter().copied());
+        let all =
+            [self.registry, self.gateway_control].into_iter().chain(logs).chain(self.visits.iter().copied());
         for addr in all {
             let url = format!("http://{addr}{}", hub_chassis::health::READYZ_PATH);
             loop {

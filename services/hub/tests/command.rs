@@ -1,5 +1,10 @@
 //! The `hub` command as people run it: a real process, its output, its exit codes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails should say where"
+)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -100,7 +105,7 @@ async fn up_runs_the_whole_platform_until_ctrl_c() {
     assert_eq!(up.exit_code(), Some(0));
     let mut rest = String::new();
     up.stdout.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "\n", "nothing is said after the welcome's last line");
+    assert_eq!(rest, "", "nothing is said after the welcome's last line");
     let lines = |n: usize| {
         let file = up.dir.path().join(format!("data/log-{n}/services.log"));
         std::fs::read_to_string(file).unwrap().lines().count()

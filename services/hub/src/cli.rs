@@ -1,0 +1,230 @@
+//! The command line: what can be said, and which module does it.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hub_chassis::boot;
+use hub_chassis::config::Source;
+
+use crate::admin::{self, Registry, Target};
+use crate::config::{HubConfig, PROCESS};
+use crate::{demo, print, status, up};
+
+/// Hubspoke: a registry, a gateway, a log and your services. Without a command: `hub up`.
+#[derive(Parser)]
+#[command(name = "hub", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    up: Up,
+    /// Read this file instead of config/hub.toml; it must exist
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Print each value of the configuration with where it came from, and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole platform in this process
+    Up(Up),
+    /// Show the registry's catalogue
+    Status {
+        /// Print the registry's JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Generate visits, and show how they spread over the log instances
+    Demo {
+        #[command(flatten)]
+        args: demo::Args,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Let an instance finish what it has and get no new requests
+    Drain {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Let a drained instance have requests again
+    Undrain {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Take an instance out of the catalogue; one that lives comes back by itself
+    Deregister {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Operate the registry itself
+    Registry {
+        #[command(subcommand)]
+        command: RegistryCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum RegistryCommand {
+    /// Show self-protection, or switch it: switched off, what is held back is removed at once
+    Protect {
+        /// Leave it out to see how it stands
+        switch: Option<Switch>,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+struct Up {
+    /// Log replicas
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    log: Option<u16>,
+    /// Visit replicas
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    visit: Option<u16>,
+}
+
+#[derive(Args)]
+struct At {
+    /// The registry's URL instead of registry.url
+    #[arg(long, value_name = "URL")]
+    registry: Option<String>,
+}
+
+#[derive(Args)]
+struct Which {
+    /// The instance, by its id or its address
+    #[arg(value_name = "SERVICE/INSTANCE")]
+    target: Target,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    let source = Source::of_process(cli.config);
+    let (mut config, layers) = match HubConfig::load(&source) {
+        Ok(loaded) => loaded,
+        Err(error) => return boot::wrong_config(PROCESS.name, &error),
+    };
+    if cli.check_config {
+        return boot::show(PROCESS.name, &layers);
+    }
+    match cli.command.unwrap_or(Command::Up(cli.up)) {
+        Command::Up(up) => {
+            config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
+            config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
+            let telemetry = config.common.telemetry.clone();
+            boot::run(&PROCESS, &telemetry, &source, run_all(config))
+        }
+        command => boot::block_on(PROCESS.name, async {
+            match command_on(command, &config).await {
+                // Whoever reads our output has seen enough (`hub logs | head`).
+                Err(error) if is_closed_pipe(&error) => Ok(()),
+                done => done,
+            }
+        }),
+    }
+}
+
+/// Every command but `up`: they are views and calls, and say what they have to say on stdout.
+async fn command_on(command: Command, config: &HubConfig) -> anyhow::Result<()> {
+    let registry = |at: At| Registry::new(&config.common.registry, at.registry);
+    match command {
+        Command::Up(_) => Ok(()),
+        Command::Status { json, at } => {
+            let text =
+                status::fetch(&at.registry.unwrap_or_else(|| config.common.registry.url.clone())).await?;
+            let view = status::parse(&text)?;
+            print(&if json { text } else { status::render(&view, jiff::Timestamp::now()) })
+        }
+        Command::Demo { args, at } => demo::run(args, &registry(at)?, boot::shutdown()?).await,
+        Command::Drain { which } => {
+            registry(which.at)?.drain(&which.target, true).await?;
+            print(&format!("{} is draining\n", which.target))
+        }
+        Command::Undrain { which } => {
+            registry(which.at)?.drain(&which.target, false).await?;
+            print(&format!("{} takes requests again\n", which.target))
+        }
+        Command::Deregister { which } => {
+            registry(which.at)?.deregister(&which.target).await?;
+            print(&format!("{} is deregistered\n", which.target))
+        }
+        Command::Registry { command: RegistryCommand::Protect { switch, at } } => {
+            let registry = registry(at)?;
+            if let Some(switch) = switch {
+                registry.protect(switch == Switch::On).await?;
+            }
+            print(&admin::said(&registry.protection().await?))
+        }
+    }
+}
+
+async fn run_all(config: HubConfig) -> anyhow::Result<()> {
+    let shutdown = boot::shutdown()?;
+    let hub = up::Hub::bind(&config).await?;
+    let addrs = hub.addrs().clone();
+    let welcome = tokio::spawn(async move {
+        addrs.ready().await?;
+        print(&addrs.welcome(PROCESS.version))
+    });
+    let ran = hub.run(shutdown).await;
+    welcome.abort();
+    ran
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_can_be_said() {
+        for line in [
+            "hub",
+            "hub up --log 5",
+            "hub status --json --registry http://127.0.0.1:1",
+            "hub demo --rate 200 --duration 1m30s --gateway http://127.0.0.1:1 --json",
+            "hub drain log/127.0.0.1:20002",
+            "hub undrain log/log-1 --registry http://127.0.0.1:1",
+            "hub deregister log/log-1",
+            "hub registry protect",
+            "hub registry protect off",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "hub demo --rate 0",
+            "hub demo --duration soon",
+            "hub drain log",
+            "hub drain",
+            "hub registry",
+            "hub registry protect maybe",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The commands that look at a platform, operate it and put load on it: real processes against a real platform.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails should say where"
+)]
+
+#[path = "terminal/admin.rs"]
+mod admin;
+#[path = "terminal/demo.rs"]
+mod demo;
+#[path = "terminal/platform.rs"]
+mod platform;
