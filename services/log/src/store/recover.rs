@@ -16,7 +16,7 @@ use super::segment::{self, Names, Segment};
 use super::window::Range;
 use crate::entry::line::{head, parse};
 
-/// How much of the file is read again for the keys of its batches.
+/// How much of the files is read again for the keys of their batches.
 const KEYS_BLOCKS: u64 = 8;
 const ENTRY_START: &[u8] = b"{\"ts\":\"";
 
@@ -107,7 +107,7 @@ fn read_all(names: Names, lock: File, closed: Vec<Segment>) -> io::Result<Recove
         }
     }
     let (last_seq, instance) = last.map_or((0, None), |(seq, instance)| (seq, Some(instance)));
-    let keys = recent_keys(&blocks)?;
+    let keys = recent_keys(&closed, blocks)?;
     Ok(Recovered { names, lock, current, closed, last_seq: last_seq.max(least), instance, keys, torn })
 }
 
@@ -201,23 +201,39 @@ fn first_entry(blocks: &Blocks) -> io::Result<Option<(u64, Timestamp)>> {
     Ok(None)
 }
 
-/// Batches that are whole: one that a crash cut short must be stored when it is sent again.
-fn recent_keys(blocks: &Blocks) -> io::Result<Vec<(String, Range)>> {
+/// Batches of the last blocks, oldest first. Only those that are whole: one that a crash cut short must be stored
+/// when it is sent again.
+fn recent_keys(closed: &[Segment], current: Blocks) -> io::Result<Vec<(String, Range)>> {
+    let mut newest_first = vec![current];
+    let mut left = KEYS_BLOCKS.saturating_sub(newest_first[0].count());
+    for segment in closed.iter().rev() {
+        if left == 0 {
+            break;
+        }
+        // What can't be read has been told already.
+        if let Ok(Some(blocks)) = Blocks::open(segment) {
+            left = left.saturating_sub(blocks.count());
+            newest_first.push(blocks);
+        }
+    }
     let mut buf = Vec::new();
     let mut keys = Vec::new();
-    let key = memchr::memmem::Finder::new(b",\"key\":\"");
-    for index in blocks.count().saturating_sub(KEYS_BLOCKS)..blocks.count() {
-        blocks.read(index, &mut buf)?;
-        for line in lines(&buf).filter(|line| key.find(line).is_some()) {
-            let (Some(head), Some(entry)) = (head(line), parse(line)) else { continue };
-            // A batch is written in order, so its last part stands for all of it.
-            if let Some(key) = entry.key
-                && entry.part + 1 == entry.of
-            {
-                let first = head.seq.saturating_sub(entry.part);
-                keys.push((key.into_owned(), Range { first, last: head.seq }));
-            }
+    for blocks in newest_first.iter().rev() {
+        for index in blocks.count().saturating_sub(KEYS_BLOCKS)..blocks.count() {
+            blocks.read(index, &mut buf)?;
+            keys.extend(whole_batches(&buf));
         }
     }
     Ok(keys)
+}
+
+fn whole_batches(block: &[u8]) -> impl Iterator<Item = (String, Range)> {
+    let key = memchr::memmem::Finder::new(b",\"key\":\"").into_owned();
+    lines(block).filter(move |line| key.find(line).is_some()).filter_map(|line| {
+        let (head, entry) = (head(line)?, parse(line)?);
+        let key = entry.key?;
+        // A batch is written in order, so its last part stands for all of it.
+        let first = head.seq.saturating_sub(entry.part);
+        (entry.part + 1 == entry.of).then(|| (key.into_owned(), Range { first, last: head.seq }))
+    })
 }
