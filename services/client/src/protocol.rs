@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::limits::{InvalidAddr, InvalidInfo, InvalidName, check_addr, check_name};
 pub use self::view::{CatalogView, InstanceState, InstanceView, Load, Reason, ReasonKind};
-pub use self::watch::{ChangeView, LoadView, ProtectionSwitch, ProtectionView};
+pub use self::watch::{ChangeView, HeardView, LoadView, ProtectionSwitch, ProtectionView};
 
 mod limits;
 mod view;

@@ -176,7 +176,8 @@ function lock(on) {
   unlocked = !on;
   if (on) token = null;
   services.unlocked = unlocked;
-  setText($("unlock"), unlocked ? "Lock" : "Unlock draining");
+  setText($("unlock"), unlocked ? "Lock" : "Unlock");
+  $("unlock").setAttribute("aria-label", unlocked ? "Lock draining again" : "Unlock draining");
   log.restart();
   soon();
 }

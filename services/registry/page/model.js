@@ -157,13 +157,13 @@ function instance(seen, known) {
 function sample(one, heartbeat, load) {
   const at = Date.parse(heartbeat ?? "");
   if (Number.isNaN(at)) return;
-  one.lastHeartbeat = Math.max(one.lastHeartbeat ?? 0, at);
+  one.lastHeartbeat = at;
   if (!load || !Number.isFinite(load.Requests)) return;
   one.inFlight = load.InFlight ?? 0;
   const last = one.samples.at(-1);
-  if (last && at - last.at < SAME_MOMENT) return;
-  // A counter never goes back but by starting anew.
-  if (last && load.Requests < last.requests) one.samples.length = 0;
+  if (last && Math.abs(at - last.at) < SAME_MOMENT) return;
+  // A counter goes back only by starting anew, and time only by a clock that was set.
+  if (last && (load.Requests < last.requests || at < last.at)) one.samples.length = 0;
   one.samples.push({ at, requests: load.Requests });
   // One sample before the window is kept, to interpolate from.
   while (one.samples.length > MAX_SAMPLES || (one.samples.length > 2 && one.samples[1].at < at - WINDOW)) {

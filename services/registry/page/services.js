@@ -116,7 +116,7 @@ class Card {
           column("Instance", "who"),
           column("Share", "share", "Share of the service's requests. Line: what each would have if all were alike. Band: where 95 of 100 shares lie by chance."),
           column("Req/s", "number rate", "Requests per second, over the last 10 s"),
-          column("Open", "number open", "Requests being served at the last heartbeat"),
+          column("In flight", "number open", "Requests being served at the last heartbeat"),
           column("Heard", "number heard", "Time since the last heartbeat was answered"),
           h("th", { scope: "col", class: "act" }, h("span", { class: "sr" }, "Actions")),
         ),

@@ -99,6 +99,9 @@ export class Spokes {
       place(item, SERVICE_RING * Math.cos(middle), SERVICE_RING * Math.sin(middle));
       stretch(item, 0, 0, middle, SERVICE_RING);
       item.group.classList.toggle("many", many);
+      const width = Math.max(52, name.length * (this.#compact ? 11.5 : 7.8) + 22);
+      setAttr(item.box, "width", String(width));
+      setAttr(item.box, "x", String(-width / 2));
       const step = list.length > 1 ? Math.min(WIDEST_STEP, (sector * 0.88) / list.length) : 0;
       const label = shortener(list);
       list.forEach((one, k) => {
@@ -120,9 +123,8 @@ export class Spokes {
   #addService(name) {
     const text = svg("text", { class: "name", y: -2 }, name);
     const note = svg("text", { class: "note", y: 13 });
-    const width = Math.max(52, name.length * 7.6 + 20);
-    const box = svg("rect", { x: -width / 2, y: -19, width, height: 38, rx: 10 });
-    const item = { line: svg("line", { x2: 1, class: "spoke" }), group: svg("g", { class: "service" }, box, text, note), note, angle: null };
+    const box = svg("rect", { y: -19, height: 38, rx: 10 });
+    const item = { line: svg("line", { x2: 1, class: "spoke" }), group: svg("g", { class: "service" }, box, text, note), box, note, angle: null };
     this.#services.set(name, item);
     this.#lines.append(item.line);
     this.#nodes.append(item.group);
@@ -156,7 +158,7 @@ export class Spokes {
     }
     const [cos, sin] = [Math.cos(at), Math.sin(at)];
     setText(node.label, text);
-    setAttr(node.label, "text-anchor", cos > 0.3 ? "start" : cos < -0.3 ? "end" : "middle");
+    setStyle(node.label, "text-anchor", cos > 0.3 ? "start" : cos < -0.3 ? "end" : "middle");
     setAttr(node.label, "x", (cos * (size + 6)).toFixed(1));
     setAttr(node.label, "y", (sin * (size + 8) + LABEL_SIZE * (0.35 + 0.3 * sin * (Math.abs(cos) > 0.3 ? 0 : 1))).toFixed(1));
   }

@@ -244,11 +244,10 @@ impl Catalog {
         instance.last_heartbeat = Some(now);
         if let Some(beat) = beat {
             let load = Load { requests: beat.requests, in_flight: beat.in_flight };
-            if instance.load.replace(load) != Some(load) {
-                out.push(Effect::Load { key: key.clone(), load });
-            }
+            instance.load = Some(load);
             instance.draining = beat.status == Status::Draining;
         }
+        out.push(Effect::Heard { key: key.clone(), load: instance.load });
         let was_failing = instance.misses > 0;
         instance.misses = 0;
         instance.doubt = match instance.doubt {

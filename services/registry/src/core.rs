@@ -145,7 +145,7 @@ impl Core {
                     self.watch.publish(change.clone());
                     to_log.push(Said::Change(change));
                 }
-                Effect::Load { key, load } => self.watch.load(key, load),
+                Effect::Heard { key, load } => self.watch.heard(key, load),
                 Effect::Protecting(on) => to_log.push(Said::Protecting(on)),
             }
         }

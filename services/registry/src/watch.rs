@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hub_client::protocol::{ChangeView, InstanceState, InstanceView, Load, LoadView, Revision};
+use hub_client::protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
@@ -40,7 +41,7 @@ type Receiver = broadcast::Receiver<Arc<Event>>;
 pub(crate) struct Watch {
     kept: Mutex<Kept>,
     events: broadcast::Sender<Arc<Event>>,
-    loads: Mutex<HashMap<Key, Load>>,
+    heard: Mutex<HashMap<Key, Heard>>,
     watchers: AtomicUsize,
     cut_off: AtomicU64,
 }
@@ -51,11 +52,18 @@ struct Kept {
     most: usize,
 }
 
+/// An answered heartbeat.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    at: Timestamp,
+    load: Option<Load>,
+}
+
 /// One event, rendered at its first use.
 #[derive(Debug)]
 enum Event {
     Change { change: Change, text: OnceLock<Bytes> },
-    Load(Vec<(Key, Load)>),
+    Load(Vec<(Key, Heard)>),
     Protection(Bytes),
 }
 
@@ -64,7 +72,7 @@ impl Watch {
         Self {
             kept: Mutex::new(Kept { changes: VecDeque::new(), most: changes }),
             events: broadcast::Sender::new(BACKLOG),
-            loads: Mutex::default(),
+            heard: Mutex::default(),
             watchers: AtomicUsize::new(0),
             cut_off: AtomicU64::new(0),
         }
@@ -88,10 +96,11 @@ impl Watch {
         let _ = self.events.send(Arc::new(Event::Protection(text)));
     }
 
-    /// Takes note of a load, for the next `load` event.
-    pub(crate) fn load(&self, key: Key, load: Load) {
+    /// Takes note of an answered heartbeat, for the next `load` event.
+    pub(crate) fn heard(&self, key: Key, load: Option<Load>) {
         if self.events.receiver_count() > 0 {
-            self.loads.lock().unwrap_or_else(PoisonError::into_inner).insert(key, load);
+            let heard = Heard { at: Timestamp::now(), load };
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(key, heard);
         }
     }
 
@@ -109,9 +118,9 @@ impl Watch {
     pub(crate) async fn report_load(&self) {
         loop {
             tokio::time::sleep(LOAD_EVERY).await;
-            let loads = std::mem::take(&mut *self.loads.lock().unwrap_or_else(PoisonError::into_inner));
-            if !loads.is_empty() {
-                let _ = self.events.send(Arc::new(Event::Load(loads.into_iter().collect())));
+            let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+            if !heard.is_empty() {
+                let _ = self.events.send(Arc::new(Event::Load(heard.into_iter().collect())));
             }
         }
     }
@@ -279,7 +288,7 @@ impl Event {
                 let wants = wanted.wants(&change.instance.info.name);
                 wants.then(|| text.get_or_init(|| change_text(core, change)).clone())
             }
-            Self::Load(loads) => load_text(loads, wanted),
+            Self::Load(heard) => load_text(heard, wanted),
             Self::Protection(text) => Some(text.clone()),
         }
     }
@@ -298,10 +307,11 @@ fn change_text(core: &Core, change: &Change) -> Bytes {
     text("change", Some(revision), &ChangeView { revision, kind: change.kind, instance })
 }
 
-fn load_text(loads: &[(Key, Load)], wanted: &Wanted) -> Option<Bytes> {
-    let mut services: BTreeMap<String, BTreeMap<String, Load>> = BTreeMap::new();
-    for (key, load) in loads.iter().filter(|(key, _)| wanted.wants(&key.name)) {
-        services.entry(key.name.to_string()).or_default().insert(key.addr.to_string(), *load);
+fn load_text(heard: &[(Key, Heard)], wanted: &Wanted) -> Option<Bytes> {
+    let mut services: BTreeMap<String, BTreeMap<String, HeardView>> = BTreeMap::new();
+    for (key, Heard { at, load }) in heard.iter().filter(|(key, _)| wanted.wants(&key.name)) {
+        let view = HeardView { last_heartbeat: format!("{at:.3}"), load: *load };
+        services.entry(key.name.to_string()).or_default().insert(key.addr.to_string(), view);
     }
     (!services.is_empty()).then(|| text("load", None, &LoadView { services }))
 }

@@ -19,12 +19,24 @@ pub struct ChangeView {
     pub instance: InstanceView,
 }
 
-/// The data of a `load` event: what the last second's heartbeats said, where it differs from what was said before.
+/// The data of a `load` event: the heartbeats that were answered within the last second.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct LoadView {
-    /// Load by service name and address.
-    pub services: BTreeMap<String, BTreeMap<String, Load>>,
+    /// The last one of each instance, by service name and address.
+    pub services: BTreeMap<String, BTreeMap<String, HeardView>>,
+}
+
+/// One answered heartbeat. It is there even where it said nothing new: who compares counters of several instances
+/// must know until when each of them is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HeardView {
+    /// When (RFC 3339).
+    pub last_heartbeat: String,
+    /// What it said of the instance's load; nothing for members that say nothing.
+    #[serde(flatten)]
+    pub load: Option<Load>,
 }
 
 /// Self-protection as it stands: the reply of `GET /protection` and the data of a `protection` event.

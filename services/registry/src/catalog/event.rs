@@ -131,12 +131,12 @@ pub enum Effect {
     Change(Change),
     /// Self-protection began to hold back removals, or no longer does.
     Protecting(bool),
-    /// A heartbeat told of another load than the one before.
-    Load {
+    /// For those who watch: a heartbeat was answered.
+    Heard {
         /// Whose.
         key: Key,
-        /// How much.
-        load: Load,
+        /// What it said of its load.
+        load: Option<Load>,
     },
 }
 

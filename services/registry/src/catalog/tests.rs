@@ -253,7 +253,7 @@ impl World {
                     assert!(change.revision > last, "each change has a revision of its own");
                     last = change.revision;
                 }
-                Effect::Protecting(_) | Effect::Load { .. } => {}
+                Effect::Protecting(_) | Effect::Heard { .. } => {}
             }
         }
         assert_eq!(last, catalog.revision(), "the revision grows with changes and nothing else");

@@ -148,7 +148,9 @@ async fn load_comes_as_heartbeats_report_it() {
         let event = watcher.next().await.unwrap();
         assert_eq!((event.kind.as_str(), event.id), ("load", None));
         let load: LoadView = serde_json::from_str(&event.data).unwrap();
-        let load = load.services["log"][&log.addr];
+        let heard = &load.services["log"][&log.addr];
+        assert!(heard.last_heartbeat.ends_with('Z'));
+        let load = heard.load.unwrap();
         if load.requests == 5 {
             break load;
         }
