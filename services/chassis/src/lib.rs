@@ -2,7 +2,7 @@
 //!
 //! - [`boot()`]: the command line, signals and exit codes
 //! - [`config`]: defaults, file, environment; errors that name the file or variable
-//! - [`telemetry`]: lines on stderr, OTLP; [`metrics`]: what `/metrics` shows; `trace`: a span per request
+//! - [`telemetry`]: lines on stderr, OTLP; [`metrics`]: what `/metrics` shows; [`trace`]: a span per request
 //! - [`service`]: a bound member of the platform: serve, join, drain
 //! - [`server`]: the accept loop; [`health`]: `/livez`, `/readyz`
 //! - [`problem`]: error replies (RFC 9457); [`json`]: lenient JSON bodies
@@ -16,7 +16,7 @@ pub mod problem;
 pub mod server;
 pub mod service;
 pub mod telemetry;
-mod trace;
+pub mod trace;
 
 pub use boot::{Shutdown, boot};
 pub use config::{Config, Process, Table};

@@ -64,7 +64,7 @@ pub enum StartError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// No HTTP client to export with.
     #[error("can't make an HTTP client for telemetry")]
-    Client(#[from] reqwest::Error),
+    Client(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What is exported, process-wide; set once.

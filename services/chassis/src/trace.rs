@@ -4,7 +4,8 @@
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::{HOST, USER_AGENT};
+use http::Method;
+use http::header::{HOST, HeaderMap, USER_AGENT};
 use hub_client::trace::extract;
 use opentelemetry::trace::{FutureExt, TraceContextExt};
 use tracing::field::Empty;
@@ -19,55 +20,65 @@ const PROBES: [&str; 3] = [LIVEZ_PATH, METRICS_PATH, READYZ_PATH];
 
 /// Middleware: serves each request in a span of `source`.
 pub(crate) async fn serve(State(source): State<Source>, request: Request, next: Next) -> Response {
-    let parent = extract(request.headers());
     if !telemetry::traces() {
-        return if parent.has_active_span() {
-            next.run(request).with_context(parent).await
+        let context = extract(request.headers());
+        return if context.has_active_span() {
+            next.run(request).with_context(context).await
         } else {
             next.run(request).await
         };
     }
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    if route.as_deref().is_some_and(|route| PROBES.contains(&route)) {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or("none");
+    if PROBES.contains(&route) {
         return next.run(request).await;
     }
-    let span = {
-        let _within = source.within(&parent).attach();
-        server_span(&request, route.as_deref().unwrap_or("none"))
-    };
+    let span = server_span(&source, request.method(), request.uri().path(), route, request.headers());
     let response = next.run(request).instrument(span.clone()).await;
-    let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
-        span.record("error.type", status.as_str());
-        span.record("otel.status_code", "error");
-    }
+    served(&span, response.status().as_u16());
     response
 }
 
-fn server_span(request: &Request, route: &str) -> Span {
-    let method = known_method(request.method().as_str());
-    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+/// The span around a request served, in the trace that the request brings. `route` is a template: spans are named
+/// by it, and there must not be as many names as callers can think of paths.
+pub fn server_span(source: &Source, method: &Method, path: &str, route: &str, headers: &HeaderMap) -> Span {
+    if !telemetry::traces() {
+        return Span::none();
+    }
+    let known = known_method(method.as_str());
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (host, port) = match text(HOST) {
         Some(host) => {
             host.rsplit_once(':').map_or((Some(host), None), |(host, port)| (Some(host), Some(port)))
         }
         None => (None, None),
     };
+    let _within = source.within(&extract(headers)).attach();
     tracing::info_span!(
         "serve",
-        otel.name = %format_args!("{method} {route}"),
+        otel.name = %format_args!("{known} {route}"),
         otel.kind = "server",
         otel.status_code = Empty,
-        http.request.method = method,
-        http.request.method_original = (method == "_OTHER").then(|| request.method().as_str()),
+        http.request.method = known,
+        http.request.method_original = (known == "_OTHER").then(|| method.as_str()),
         http.route = route,
         http.response.status_code = Empty,
         url.scheme = "http",
-        url.path = request.uri().path(),
+        url.path = path,
         server.address = host,
         server.port = port.and_then(|port| port.parse::<u16>().ok()),
         user_agent.original = text(USER_AGENT),
         error.type = Empty,
     )
+}
+
+/// Writes to the span of a request what it was answered with. A caller's mistake is no error of ours.
+pub fn served(span: &Span, status: u16) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("http.response.status_code", status);
+    if status >= 500 {
+        span.record("error.type", status.to_string());
+        span.record("otel.status_code", "error");
+    }
 }

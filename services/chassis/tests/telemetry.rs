@@ -68,7 +68,7 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
     let client = received.spans.iter().find(|span| span.kind == "client").expect("a client span");
     assert_eq!(
         (client.name.as_str(), &client.trace, &client.parent),
-        ("POST /log", &server.trace, &server.id)
+        ("POST log", &server.trace, &server.id)
     );
     assert_eq!(client.attributes["hub.instance"], "log-1");
     assert!(client.attributes.keys().all(|key| !key.starts_with("hub.source")), "{client:?}");

@@ -2,19 +2,35 @@
 //!
 //! An entry is sent again only where the instance that had it did not acknowledge it, so an entry is lost only
 //! where every attempt fails, and the sender is told so; one that an instance wrote but could not acknowledge may
-//! stand twice. Attempts and total time are bounded.
+//! stand on two, under the same key, by which readers know it. Attempts and total time are bounded.
+//!
+//! [`LogClient`] is for those who wait for the acknowledgement; under load their entries share requests ([`lane`]).
+//! [`LogQueue`] is for those who don't, and [`LogLayer`] for a service's own `tracing` events.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::HeaderMap;
 use tokio::time::{Instant, timeout_at};
-use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
+use self::lanes::Lanes;
+use self::post::{Item, Poster};
 use crate::directory::Directory;
-use crate::protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
-use crate::trace;
+use crate::protocol::{LOG_PATH, ServiceInfo};
+use crate::trace::{self, Attempt};
+
+pub use self::layer::LogLayer;
+pub use self::post::BATCH_META;
+pub use self::queue::{Entry, LogQueue, Pusher, QueueFull};
+
+mod lane;
+mod lanes;
+mod layer;
+mod post;
+mod queue;
 
 /// The service that entries go to.
 pub const LOG_SERVICE: &str = "log";
@@ -45,11 +61,11 @@ pub enum LogError {
 }
 
 /// Why one instance did not take an entry.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AttemptError {
     /// It could not be reached, or broke off.
     #[error("no answer")]
-    Http(#[from] reqwest::Error),
+    Http(#[source] Arc<reqwest::Error>),
     /// It did not answer in time.
     #[error("no answer in time")]
     TimedOut,
@@ -62,8 +78,9 @@ pub enum AttemptError {
 #[derive(Debug, Clone)]
 pub struct LogClient {
     directory: Directory,
-    http: reqwest::Client,
-    source: String,
+    lanes: Arc<Lanes>,
+    /// Of this start of the process: keys are this and a number.
+    keys: Arc<(u64, AtomicU64)>,
 }
 
 impl LogClient {
@@ -79,7 +96,14 @@ impl LogClient {
             // Below the time after which a log instance closes an idle connection.
             .pool_idle_timeout(Duration::from_secs(10))
             .build()?;
-        Ok(Self { directory, http, source: format!("{}/{}", sender.name, sender.id()) })
+        let source = format!("{}/{}", sender.name, sender.id()).into();
+        let lanes = Arc::new(Lanes::new(Poster { http, source }));
+        Ok(Self { directory, lanes, keys: Arc::new((rand::random(), AtomicU64::new(0))) })
+    }
+
+    /// A key that nothing else has.
+    fn new_key(&self) -> String {
+        format!("{:016x}.{:x}", self.keys.0, self.keys.1.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Sends one entry and waits until a log instance has acknowledged it; says which, by its `Id`.
@@ -88,13 +112,21 @@ impl LogClient {
     /// [`LogError`]; the entry may then be sent again.
     pub async fn send(&self, entry: impl Into<String>) -> Result<String, LogError> {
         let entry = entry.into();
+        let key = self.new_key();
         let deadline = Instant::now() + DEADLINE;
         let mut tried: Vec<String> = Vec::new();
         let mut last = None;
         while tried.len() < ATTEMPTS && Instant::now() < deadline {
             let Some(instance) = self.directory.pick(LOG_SERVICE, &tried, &mut rand::rng()) else { break };
-            let span = client_span(&instance, tried.len());
-            match self.attempt(&instance.addr, &entry, deadline).instrument(span).await {
+            let attempt = Attempt {
+                method: "POST",
+                path: LOG_PATH,
+                service: LOG_SERVICE,
+                instance: instance.id(),
+                addr: &instance.addr,
+                resend: tried.len(),
+            };
+            match self.attempt(&instance, &entry, &key, deadline).instrument(attempt.span()).await {
                 Ok(status) if status.is_success() => return Ok(instance.id().to_owned()),
                 Ok(status) if at_fault(status) => return Err(LogError::Refused(status)),
                 Ok(status) => last = Some(AttemptError::Status(status)),
@@ -106,63 +138,25 @@ impl LogClient {
         Err(LogError::NoInstance { attempts: tried.len(), last })
     }
 
-    async fn attempt(&self, addr: &str, entry: &str, deadline: Instant) -> Result<StatusCode, AttemptError> {
-        let mut headers = HeaderMap::new();
-        trace::inject(&mut headers);
-        let request = self
-            .http
-            .post(format!("http://{addr}{LOG_PATH}"))
-            .headers(headers)
-            .header(HUB_SOURCE, &self.source)
-            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
-            .body(entry.to_owned());
+    async fn attempt(
+        &self,
+        instance: &ServiceInfo,
+        text: &str,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<StatusCode, AttemptError> {
+        let mut trace = HeaderMap::new();
+        trace::inject(&mut trace);
+        let item = Item { text: text.to_owned(), trace, key: Some(key.to_owned()), ..Item::default() };
         let until = deadline.min(Instant::now() + ATTEMPT);
-        let reply = timeout_at(until, async {
-            let reply = request.send().await?;
-            let status = reply.status();
-            reply.bytes().await?; // read to its end, so that the connection can be used again
-            Ok::<_, reqwest::Error>(status)
+        let status = timeout_at(until, self.lanes.send(instance, item)).await;
+        let status = status.unwrap_or(Err(AttemptError::TimedOut));
+        let outcome = status.as_ref().map(StatusCode::as_u16).map_err(|error| match error {
+            AttemptError::TimedOut => "timeout",
+            _ => "no_answer",
         });
-        let status = reply.await.map_err(|_| AttemptError::TimedOut).and_then(|sent| Ok(sent?));
-        note(&status);
+        trace::attempted(&Span::current(), outcome);
         status
-    }
-}
-
-/// The span around one attempt (OpenTelemetry's semantic conventions for HTTP clients).
-fn client_span(instance: &ServiceInfo, resend: usize) -> Span {
-    let (host, port) = instance.addr.rsplit_once(':').unwrap_or((&instance.addr, ""));
-    tracing::info_span!(
-        "log.send",
-        otel.name = "POST /log",
-        otel.kind = "client",
-        otel.status_code = Empty,
-        http.request.method = "POST",
-        http.request.resend_count = (resend > 0).then_some(resend as u64),
-        http.response.status_code = Empty,
-        url.full = %format_args!("http://{}{LOG_PATH}", instance.addr),
-        server.address = host,
-        server.port = port.parse::<u16>().ok(),
-        error.type = Empty,
-        hub.service = instance.name,
-        hub.instance = instance.id(),
-    )
-}
-
-/// Writes what became of an attempt to its span.
-fn note(status: &Result<StatusCode, AttemptError>) {
-    let span = Span::current();
-    let error = match status {
-        Ok(status) => {
-            span.record("http.response.status_code", status.as_u16());
-            (!status.is_success()).then(|| status.as_str().to_owned())
-        }
-        Err(AttemptError::TimedOut) => Some("timeout".to_owned()),
-        Err(_) => Some("no_answer".to_owned()),
-    };
-    if let Some(error) = error {
-        span.record("error.type", error);
-        span.record("otel.status_code", "error");
     }
 }
 

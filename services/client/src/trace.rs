@@ -6,6 +6,8 @@
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::{Context, global};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Span;
+use tracing::field::Empty;
 
 /// Writes the current context to the headers of a request that is about to be sent.
 pub fn inject(headers: &mut HeaderMap) {
@@ -19,6 +21,66 @@ pub fn extract(headers: &HeaderMap) -> Context {
     global::get_text_map_propagator(|propagator| {
         propagator.extract_with_context(&Context::new(), &Read(headers))
     })
+}
+
+/// One attempt to have a request served by an instance, for its span.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Of the request.
+    pub method: &'a str,
+    /// Of the request, without its query, which may hold what is nobody's business.
+    pub path: &'a str,
+    /// The name of the service asked.
+    pub service: &'a str,
+    /// The `Id` of the instance asked.
+    pub instance: &'a str,
+    /// The `host:port` of the instance asked.
+    pub addr: &'a str,
+    /// How many attempts came before this one.
+    pub resend: usize,
+}
+
+impl Attempt<'_> {
+    /// The span around it, by OpenTelemetry's semantic conventions for HTTP clients. Where nobody listens it is
+    /// none, and costs nothing.
+    pub fn span(&self) -> Span {
+        let (host, port) = self.addr.rsplit_once(':').unwrap_or((self.addr, ""));
+        tracing::info_span!(
+            "attempt",
+            otel.name = %format_args!("{} {}", self.method, self.service),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            http.request.method = self.method,
+            http.request.resend_count = (self.resend > 0).then_some(self.resend as u64),
+            http.response.status_code = Empty,
+            url.full = %format_args!("http://{}{}", self.addr, self.path),
+            server.address = host,
+            server.port = port.parse::<u16>().ok(),
+            error.type = Empty,
+            hub.service = self.service,
+            hub.instance = self.instance,
+        )
+    }
+}
+
+/// Writes to the span of an attempt what became of it: a status, or in a word why there is none.
+pub fn attempted(span: &Span, outcome: Result<u16, &str>) {
+    if span.is_disabled() {
+        return;
+    }
+    match outcome {
+        Ok(status) => {
+            span.record("http.response.status_code", status);
+            if status >= 400 {
+                span.record("error.type", status.to_string());
+                span.record("otel.status_code", "error");
+            }
+        }
+        Err(why) => {
+            span.record("error.type", why);
+            span.record("otel.status_code", "error");
+        }
+    }
 }
 
 struct Write<'a>(&'a mut HeaderMap);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use hub_chassis::telemetry::Source;
 use hub_client::LoadCounters;
 use hub_client::directory::View;
 use rand::RngExt;
@@ -22,6 +23,8 @@ pub(crate) struct Gateway {
     pub(crate) name: String,
     /// The gateway's own id: in `Hub-Instance` where it answers itself, and in `Via`.
     pub(crate) id: HeaderValue,
+    /// For spans.
+    pub(crate) source: Source,
     pub(crate) vias: Vias,
     pub(crate) table: ArcSwap<Table>,
     pub(crate) workers: usize,
@@ -71,6 +74,7 @@ impl Gateway {
             rates: ClientRates::new(config.limits.client_rate, config.limits.client_burst),
             name: name.to_owned(),
             id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
+            source: Source::new(name, id),
             vias: Vias::new(id),
             table: ArcSwap::default(),
             workers,

@@ -13,6 +13,7 @@ use http_body::Body;
 use hub_client::protocol::HUB_INSTANCE;
 use hyper::body::Incoming;
 use rand::RngExt;
+use tracing::Instrument;
 
 use self::attempt::{Exchange, Outgoing};
 use self::record::Record;
@@ -39,7 +40,8 @@ pub(crate) async fn handle(
 ) -> Result<Response<Reply>, Infallible> {
     let mut record = Record::begin(&peer, &request);
     let version = request.version();
-    let mut response = match serve(&peer, request, &mut record).await {
+    let span = record.span.clone();
+    let mut response = match serve(&peer, request, &mut record).instrument(span).await {
         Ok(Served::Instance(exchange)) => exchange.into_reply(record),
         Ok(Served::Own(response)) => {
             record.status = response.status().as_u16();

@@ -2,6 +2,7 @@
 //! threads, and each loss is counted. The thread that serves a request never waits for any of it.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,13 +38,15 @@ pub(super) struct Otlp {
 impl Otlp {
     /// # Errors
     /// Where the client can't be made.
-    pub(super) fn new(endpoint: &Endpoint) -> Result<Self, reqwest::Error> {
-        let client = reqwest::blocking::Client::builder()
+    pub(super) fn new(endpoint: &Endpoint) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let builder = reqwest::blocking::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(endpoint.timeout)
-            .build()?;
+            .timeout(endpoint.timeout);
+        // On a thread of its own: a blocking client can't be made on an async one, which may be where we are.
+        let made = std::thread::spawn(|| builder.build()).join();
+        let client = made.map_err(|_| "the thread that makes it has panicked")??;
         Ok(Self { endpoint: endpoint.clone(), client })
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hub_client::trace;
 use hyper::upgrade::OnUpgrade;
+use tracing::{Instrument, Span};
 
 use super::attempt::{Exchange, Failed, Outgoing, Stage};
 use super::record::Record;
@@ -49,10 +51,13 @@ pub(super) async fn run(
         };
         record.attempts += 1;
         record.upstream = Some(instance.begin());
+        let span = span(&mut stage, &instance, record);
         let result = match client.is_some() {
-            true => tunnel::open(&mut stage, &instance, &mut client, record).await,
-            false => attempt::run(&mut stage, &instance, record).await,
+            true => tunnel::open(&mut stage, &instance, &mut client, record).instrument(span.clone()).await,
+            false => attempt::run(&mut stage, &instance, record).instrument(span.clone()).await,
         };
+        let outcome = result.as_ref().map(|exchange| exchange.response.status().as_u16());
+        trace::attempted(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
             Ok(exchange) => {
                 instance.succeeded(now);
@@ -92,6 +97,24 @@ pub(super) async fn run(
             service = now.clone();
         }
     }
+}
+
+/// The span around an attempt, none where nobody listens; the instance then gets it as its parent.
+fn span(stage: &mut Stage<'_>, instance: &Instance, record: &Record) -> Span {
+    let (Some(outgoing), false) = (&mut stage.outgoing, record.span.is_disabled()) else {
+        return Span::none();
+    };
+    let span = trace::Attempt {
+        method: outgoing.method.as_str(),
+        path: outgoing.path.path(),
+        service: &instance.service,
+        instance: &instance.id,
+        addr: &instance.addr,
+        resend: record.attempts.saturating_sub(1) as usize,
+    }
+    .span();
+    span.in_scope(|| trace::inject(&mut outgoing.headers));
+    span
 }
 
 fn may_go_on(stage: &Stage<'_>, failed: &Failed, method: &http::Method, record: &Record) -> bool {

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hub_chassis::trace;
 use hub_client::load::InFlight as LoadInFlight;
+use tracing::Span;
 
 use super::reply::ReplyFailed;
 use super::upload::Shared;
@@ -14,6 +16,9 @@ use crate::server::peer::Peer;
 use crate::upstream::pool::Conn;
 use crate::upstream::{InFlight, Service};
 
+/// What the gateway serves, as spans are named by it.
+const ROUTE: &str = "/{service}/{*path}";
+
 /// One request.
 pub(crate) struct Record {
     peer: Arc<Peer>,
@@ -22,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) service: Option<(Arc<Service>, ServiceInFlight)>,
     pub(crate) upstream: Option<InFlight>,
     pub(crate) upload: Option<Shared>,
+    /// None where nobody listens.
+    pub(crate) span: Span,
     pub(crate) status: u16,
     pub(crate) cause: Option<Cause>,
     pub(crate) attempts: u32,
@@ -53,6 +60,8 @@ impl Record {
                 trace: trace.and_then(|trace| trace.to_str().ok()).unwrap_or_default().to_owned(),
             })
         });
+        let (source, path) = (&gateway.source, request.uri().path());
+        let span = trace::server_span(source, request.method(), path, ROUTE, request.headers());
         Box::new(Self {
             peer: peer.clone(),
             began: Instant::now(),
@@ -60,6 +69,7 @@ impl Record {
             service: None,
             upstream: None,
             upload: None,
+            span,
             status: 0,
             cause: None,
             attempts: 0,
@@ -153,6 +163,10 @@ impl Drop for Record {
                     self.peer.gateway.refused(cause);
                 }
             }
+        }
+        trace::served(&self.span, self.status);
+        if let Some(cause) = self.cause {
+            self.span.record("error.type", cause.name());
         }
         if let Some(line) = self.line.take() {
             self.write_line(&line, now);
