@@ -9,9 +9,17 @@
 #[path = "gateway/support.rs"]
 mod support;
 
+#[path = "gateway/bodies.rs"]
+mod bodies;
 #[path = "gateway/edge.rs"]
 mod edge;
+#[path = "gateway/faults.rs"]
+mod faults;
+#[path = "gateway/h2c.rs"]
+mod h2c;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/routing.rs"]
 mod routing;

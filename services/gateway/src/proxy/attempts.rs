@@ -105,6 +105,7 @@ fn span(stage: &mut Stage<'_>, instance: &Instance, record: &Record) -> Span {
         return Span::none();
     };
     let span = trace::Attempt {
+        operation: None,
         method: outgoing.method.as_str(),
         path: outgoing.path.path(),
         service: &instance.service,

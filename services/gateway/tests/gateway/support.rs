@@ -137,6 +137,13 @@ impl Hub {
         raw.rest().await
     }
 
+    /// Writes bytes on a new connection and returns one reply.
+    pub(crate) async fn connect_and(&self, bytes: &str) -> String {
+        let mut raw = self.connect().await;
+        raw.write(bytes).await;
+        raw.reply().await
+    }
+
     /// Begins the shutdown.
     pub(crate) fn begin_stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
@@ -300,9 +307,10 @@ impl Raw {
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
                 let chunked = header(head, "transfer-encoding").is_some();
                 let length = header(head, "content-length").map_or(0, |value| value.parse().unwrap());
-                if (chunked && (body.ends_with("\r\n0\r\n\r\n") || body == "0\r\n\r\n"))
-                    || (!chunked && body.len() >= length)
-                {
+                let last_chunk = body.starts_with("0\r\n") || body.contains("\r\n0\r\n");
+                let ended =
+                    if chunked { last_chunk && body.ends_with("\r\n\r\n") } else { body.len() >= length };
+                if ended {
                     return Some(text);
                 }
             }

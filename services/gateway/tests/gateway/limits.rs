@@ -1,0 +1,235 @@
+//! Every timeout and every limit.
+
+use std::time::{Duration, Instant};
+
+use hub_gateway::config::ServiceConfig;
+
+use super::support::*;
+
+const SOON: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn a_head_that_does_not_come_to_an_end_is_timed_out_and_harms_nobody() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.timeouts.request_header = Duration::from_secs(1)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let mut slow = hub.connect().await;
+    let mut silent = hub.connect().await;
+    slow.write("GET /svc HTTP/1.1\r\nHost: a\r\n").await;
+    let began = Instant::now();
+    let drip = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            slow.write("X: y\r\n").await;
+            assert_eq!(hub.get("/svc").await.status(), 200);
+            if began.elapsed() > Duration::from_millis(700) {
+                return;
+            }
+        }
+    };
+    drip.await;
+    let reply = slow.rest().await;
+    assert_eq!(status(&reply), 408, "{reply}");
+    assert_eq!(problem(&reply)["cause"], "request-timeout");
+    assert_eq!(silent.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.timeouts.keep_alive = SOON).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let mut raw = hub.connect().await;
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    raw.reply().await;
+    assert_eq!(raw.rest().await, "");
+}
+
+#[tokio::test]
+async fn silence_within_a_request_body_is_the_clients_fault() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.timeouts.idle = SOON).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let mut raw = hub.connect().await;
+    raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx").await;
+    let reply = raw.reply().await;
+    assert_eq!(status(&reply), 408, "{reply}");
+    assert_eq!(problem(&reply)["cause"], "request-timeout");
+    assert_eq!(hub.metric(&["hub_gateway_instance_failures", "svc"]).await, 0);
+}
+
+#[tokio::test]
+async fn silence_within_a_reply_cuts_it_but_not_a_live_stream() {
+    for (kind, cut) in [("text/plain", true), ("text/event-stream", false), ("application/grpc+proto", false)]
+    {
+        let instance = Instance::script(move |mut raw, _| async move {
+            raw.request().await;
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+            raw.write(head + "5\r\nfirst\r\n").await;
+            tokio::time::sleep(SOON * 4).await;
+            raw.write("4\r\nlast\r\n0\r\n\r\n").await;
+            raw.rest().await;
+        })
+        .await;
+        let hub = Hub::start(|config| config.timeouts.idle = SOON).await;
+        hub.set("svc", &[instance.info("svc")]).await;
+        assert_eq!(hub.get("/svc").await.bytes().await.is_err(), cut, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let instance = Instance::script(|mut raw, seen| async move {
+        raw.request().await;
+        raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
+        let part = vec![b'x'; 1 << 20];
+        while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &part).await.is_ok() {}
+        seen.lock().unwrap().push("cut off".to_owned());
+    })
+    .await;
+    let hub = Hub::start(|config| config.timeouts.idle = SOON).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let mut raw = hub.connect().await;
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until("the instance is told", async || !instance.requests().is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_can_not_be_connected_to_in_time_is_a_504() {
+    // A listener whose queue is full takes no more connections, and refuses none.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut fill = Vec::new();
+    for _ in 0..4 {
+        let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&addr.into());
+        fill.push(filler);
+    }
+    let hub = Hub::start(|config| config.timeouts.connect = SOON).await;
+    hub.set("svc", &[hub_client::protocol::ServiceInfo::new("svc", addr.to_string())]).await;
+    let reply = hub.get("/svc").await;
+    assert_eq!(reply.status(), 504);
+    assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "connect-timeout");
+}
+
+#[tokio::test]
+async fn a_service_takes_only_so_many_requests_at_once() {
+    let instance = Instance::script(|mut raw, seen| async move {
+        let request = raw.request().await;
+        seen.lock().unwrap().extend(request);
+        raw.rest().await;
+    })
+    .await;
+    let other = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| {
+        config
+            .services
+            .insert("svc".to_owned(), ServiceConfig { in_flight: Some(2), ..ServiceConfig::default() });
+    })
+    .await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    hub.set("other", &[other.info("other")]).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut raw = hub.connect().await;
+        raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        held.push(raw);
+    }
+    until("two are in flight", async || instance.requests().len() == 2).await;
+    let reply = hub.get("/svc").await;
+    assert_eq!((reply.status().as_u16(), reply.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "overloaded");
+    assert_eq!(hub.get("/other").await.status(), 200);
+    drop(held); // a client that goes makes room
+    until("there is room again", async || hub.metric(&["hub_gateway_in_flight", "svc"]).await == 0).await;
+}
+
+#[tokio::test]
+async fn only_so_many_connections_and_the_rest_are_told() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.limits.connections = 3).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = hub.connect().await;
+        raw.write(get).await;
+        assert!(raw.reply().await.ends_with("hello"));
+        held.push(raw);
+    }
+    let reply = hub.raw(get).await;
+    assert_eq!(status(&reply), 503);
+    assert_eq!(problem(&reply)["cause"], "too-many-connections");
+    held.pop();
+    until("there is room again", async || status(&hub.connect_and(get).await) == 200).await;
+}
+
+#[tokio::test]
+async fn a_client_makes_only_so_many_requests() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| {
+        config.limits.client_rate = 1;
+        config.limits.client_burst = 3;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let from = async |client: &str| {
+        let reply = hub.request("GET", "/svc").header("x-forwarded-for", client).send().await.unwrap();
+        assert_eq!(reply.headers().contains_key("retry-after"), reply.status() == 429);
+        reply.status().as_u16()
+    };
+    for expected in [200, 200, 200, 429] {
+        assert_eq!(from("10.0.0.1").await, expected);
+    }
+    // Behind a trusted proxy it is the client's own address that counts, and not what the client claims before it.
+    assert_eq!(from("10.0.0.2").await, 200);
+    assert_eq!(from("10.9.9.9, 10.0.0.1").await, 429);
+    let seen = instance.requests();
+    assert_eq!(header(&seen[0], "x-forwarded-for").as_deref(), Some("10.0.0.1, 127.0.0.1"));
+}
+
+#[tokio::test]
+async fn requests_with_one_key_go_to_one_instance() {
+    let mut instances = Vec::new();
+    for _ in 0..4 {
+        instances.push(Instance::reply(HELLO).await);
+    }
+    let hub = Hub::start(|config| {
+        let sticky = Some(hub_gateway::config::Sticky::Cookie("sid".to_owned()));
+        config.services.insert("svc".to_owned(), ServiceConfig { sticky, ..ServiceConfig::default() });
+    })
+    .await;
+    hub.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
+    let served = async |cookie: &str| {
+        let reply = hub.request("GET", "/svc").header("cookie", cookie).send().await.unwrap();
+        reply.headers()["hub-instance"].to_str().unwrap().to_owned()
+    };
+    let mut all = std::collections::BTreeSet::new();
+    for user in 0..30 {
+        let first = served(&format!("a=b; sid={user}")).await;
+        assert_eq!(served(&format!("sid={user}; c=d")).await, first);
+        all.insert(first);
+    }
+    assert_eq!(all.len(), 4);
+}
+
+#[tokio::test]
+async fn an_encoded_slash_passes_where_the_service_takes_it() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| {
+        let encoded_slash = hub_gateway::config::EncodedSlash::Pass;
+        config
+            .services
+            .insert("store".to_owned(), ServiceConfig { encoded_slash, ..ServiceConfig::default() });
+    })
+    .await;
+    hub.set("store", &[instance.info("store")]).await;
+    assert_eq!(hub.get("/store/a%2Fb").await.status(), 200);
+    assert!(instance.requests()[0].starts_with("GET /store/a%2Fb "));
+    assert_eq!(hub.get("/store/a%2F..%2Fb").await.status(), 400);
+}
