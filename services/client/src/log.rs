@@ -119,6 +119,7 @@ impl LogClient {
         while tried.len() < ATTEMPTS && Instant::now() < deadline {
             let Some(instance) = self.directory.pick(LOG_SERVICE, &tried, &mut rand::rng()) else { break };
             let attempt = Attempt {
+                operation: None,
                 method: "POST",
                 path: LOG_PATH,
                 service: LOG_SERVICE,
@@ -171,3 +172,6 @@ fn at_fault(status: StatusCode) -> bool {
             | StatusCode::UNPROCESSABLE_ENTITY
     )
 }
+
+#[cfg(test)]
+mod tests;
