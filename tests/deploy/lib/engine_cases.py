@@ -3,10 +3,11 @@
 import collections
 import http.client
 import json
+import re
 import time
 
 from . import images, isolation, platform
-from .harness import Skipped, check, run, say, wait_for
+from .harness import ROOT, Skipped, check, run, say, wait_for
 from .load import Load, get
 from .platform import GATEWAY, MEMBERS, ROLLING, VISIT, compose, containers
 
@@ -248,6 +249,22 @@ def down():
     check(len(holders) == 1, f"{len(holders)} instances answer with the entry from before")
 
 
+def metrics():
+    """Every metric that the dashboard and the alert rules name is shown by some instance."""
+    folder = ROOT / "docker" / "observability"
+    asked = set()
+    for file in (folder / "alerts.yaml", folder / "grafana" / "dashboards" / "hubspoke.json"):
+        asked |= set(re.findall(r"\bhub_[a-z_]+", file.read_text()))
+    shown = ""
+    for service, port in (("registry", 20000), ("gateway", 20011), ("log", 20002), ("visit", 20003)):
+        status, _, body = get(f"http://{platform.address(containers(service)[0])}:{port}/metrics")
+        check(status == 200, f"{service}: /metrics answers {status}")
+        shown += body.decode()
+    names = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
+    # Failures and retries show once there has been one.
+    check(asked - names <= {"hub_gateway_failures_total"}, f"nothing shows {sorted(asked - names)}")
+
+
 def quiet():
     """Nothing panicked, and nothing was logged as an error, in all that was done."""
     for service in ("registry", *MEMBERS):
@@ -262,6 +279,7 @@ CASES = (
     ("log replicas have their own files", files_apart),
     ("no root, no capabilities, nothing writable but volumes", isolation.held),
     ("hub status from a container", tool),
+    ("metrics that dashboard and alerts ask for", metrics),
     ("balance over 3", lambda: balance(3)),
     ("balance over 5, 1 and 3 again", balance_of_5_and_1),
     ("scale to 5, 1 and 3 under load", scale),

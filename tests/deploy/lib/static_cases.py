@@ -25,6 +25,7 @@ def run_all(report):
     report.case("static: apply -f takes each object once, namespace first", apply_order)
     report.case("static: dev needs neither StorageClass nor metrics server", dev_overlay)
     report.case("static: ConfigMap equals config/*.toml", config_map)
+    report.case("static: Prometheus' configuration and alert rules", prometheus)
 
 
 def bin_folder():
@@ -119,3 +120,20 @@ def config_map():
         if data.get(f"{name}.toml") != text:
             raise Failed(f"{name}.toml differs: run tests/deploy/config-map")
     check(len(data) == 4, f"unexpected files: {sorted(data)}")
+
+
+def prometheus():
+    """Configuration and rules by Prometheus' own tool; each rule with a case in which it fires, and one not."""
+    if not shutil.which("promtool"):
+        run("bash", "-euc", ". docker/offline/lib.sh; need promtool prometheus", timeout=300)
+    folder = ROOT / "docker" / "observability"
+    rules = (folder / "alerts.yaml").read_text()
+    tests = (folder / "alerts.test.yaml").read_text()
+    for name in re.findall(r"- alert: (\S+)", rules):
+        check(tests.count(f"alertname: {name}") >= 2, f"the rule {name} is not tested")
+    run("promtool", "test", "rules", folder / "alerts.test.yaml")
+    # Where the container has it is not where it is here.
+    config = (folder / "prometheus.yaml").read_text().replace("/etc/prometheus", str(folder))
+    copy = harness.WORK / "prometheus.yaml"
+    copy.write_text(config)
+    run("promtool", "check", "config", copy)
