@@ -104,7 +104,7 @@ pub struct Telemetry {
     /// Where traces, metrics and logs go by OTLP (http/protobuf): `http://collector:4318`. Unset: nowhere. The
     /// standard variables, `OTEL_EXPORTER_OTLP_ENDPOINT` and the others, take precedence.
     pub otlp_endpoint: Option<String>,
-    /// The share of heartbeats that are traced, from 0 to 1.
+    /// The share of heartbeats, pushes and renewals that are traced, from 0 to 1.
     pub heartbeat_traces: f64,
 }
 

@@ -3,6 +3,8 @@
 //! as it came. Here is only the carrying: spans are ordinary `tracing` spans, and whether they go anywhere is the
 //! process's affair.
 
+use std::fmt;
+
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::{Context, global};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -26,6 +28,8 @@ pub fn extract(headers: &HeaderMap) -> Context {
 /// One attempt to have a request served by an instance, for its span.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
+    /// What is attempted, for the span's name; unset: the method and the service.
+    pub operation: Option<&'a str>,
     /// Of the request.
     pub method: &'a str,
     /// Of the request, without its query, which may hold what is nobody's business.
@@ -45,9 +49,13 @@ impl Attempt<'_> {
     /// none, and costs nothing.
     pub fn span(&self) -> Span {
         let (host, port) = self.addr.rsplit_once(':').unwrap_or((self.addr, ""));
+        let name = fmt::from_fn(|f| match self.operation {
+            Some(operation) => f.write_str(operation),
+            None => write!(f, "{} {}", self.method, self.service),
+        });
         tracing::info_span!(
             "attempt",
-            otel.name = %format_args!("{} {}", self.method, self.service),
+            otel.name = %name,
             otel.kind = "client",
             otel.status_code = Empty,
             http.request.method = self.method,

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hub_chassis::Metrics;
+use hub_chassis::telemetry::Source;
 use hub_client::protocol::{ReasonKind, Revision, ServiceInfo};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -27,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) notifier: Notifier,
     pub(crate) watch: Watch,
     pub(crate) stats: Stats,
+    /// Whose spans those of heartbeats and pushes are.
+    pub(crate) source: Source,
     /// Something has changed that the snapshot file should hold.
     pub(crate) unsaved: Notify,
 }
@@ -40,7 +44,11 @@ pub(crate) struct Registered {
 
 impl Core {
     /// An empty catalogue of a new epoch, and the heartbeats that it will order.
-    pub(crate) fn new(settings: &Settings, epoch: u64) -> (Self, mpsc::UnboundedReceiver<Order>) {
+    pub(crate) fn new(
+        settings: &Settings,
+        epoch: u64,
+        metrics: &Metrics,
+    ) -> (Self, mpsc::UnboundedReceiver<Order>) {
         // Bounded by the catalogue: at most one order per instance is under way, and one when it leaves.
         let (beats, orders) = mpsc::unbounded_channel();
         let core = Self {
@@ -50,7 +58,8 @@ impl Core {
             beats,
             notifier: Notifier::new(settings.push.clone()),
             watch: Watch::new(settings.history.changes),
-            stats: Stats::default(),
+            stats: Stats::new(&metrics.meter()),
+            source: metrics.source().clone(),
             unsaved: Notify::new(),
         };
         (core, orders)
@@ -141,6 +150,9 @@ impl Core {
                 }
                 Effect::Beat { key, start, when } => self.order(Order::Beat { key, start, when }),
                 Effect::Change(change) => {
+                    if change.gone {
+                        self.stats.left(change.kind);
+                    }
                     self.unsaved.notify_one();
                     self.watch.publish(change.clone());
                     to_log.push(Said::Change(change));

@@ -5,18 +5,22 @@
 //! interval, and a slow instance holds up nobody: it takes one of many places, for no longer than the timeout.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
+use hub_chassis::telemetry::Source;
 use hub_client::protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
+use hub_client::trace;
 use rand::RngExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::catalog::{Event, Key, When};
 use crate::config;
@@ -45,11 +49,14 @@ pub(crate) struct Heartbeats {
     due: BinaryHeap<Reverse<(Instant, Key, u64)>>,
     under_way: JoinSet<Outcome>,
     idle: HashMap<Key, (u64, Idle)>,
+    /// Those whose last heartbeat failed.
+    failing: HashSet<Key>,
 }
 
 struct Outcome {
     key: Key,
     start: u64,
+    took: Duration,
     answer: Result<Option<Heartbeat>, String>,
     idle: Option<Idle>,
 }
@@ -58,8 +65,10 @@ impl Heartbeats {
     pub(crate) fn new(
         core: Arc<Core>,
         orders: UnboundedReceiver<Order>,
-        settings: config::Heartbeat,
+        mut settings: config::Heartbeat,
     ) -> Self {
+        // The rest is for those who call us, and for heartbeats and pushes under way.
+        settings.keep_open = settings.keep_open.min(file_descriptors() / 2);
         Self {
             core,
             orders,
@@ -67,6 +76,7 @@ impl Heartbeats {
             due: BinaryHeap::new(),
             under_way: JoinSet::new(),
             idle: HashMap::new(),
+            failing: HashSet::new(),
         }
     }
 
@@ -98,6 +108,7 @@ impl Heartbeats {
                 if self.idle.get(&key).is_some_and(|(of, _)| *of == start) {
                     self.idle.remove(&key);
                 }
+                self.failing.remove(&key);
             }
         }
     }
@@ -127,26 +138,47 @@ impl Heartbeats {
             let Some((_, info, newest)) = found else { continue };
             let kept = kept.filter(|(of, _)| *of == start).map(|(_, idle)| idle);
             let revision = self.core.revision_of(newest);
-            self.under_way.spawn(beat(key, start, info, revision, kept, self.settings.timeout));
+            let span = span(&self.core.source, &info);
+            let beat = beat(key, start, info, revision, kept, self.settings.timeout);
+            self.under_way.spawn(beat.instrument(span));
         }
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        let Outcome { key, start, answer, idle } = outcome;
+        let Outcome { key, start, took, answer, idle } = outcome;
         if let Some(idle) = idle
             && self.idle.len() < self.settings.keep_open
         {
             self.idle.insert(key.clone(), (start, idle));
         }
-        self.core.stats.heartbeat(answer.is_ok());
-        if let Err(why) = &answer {
-            tracing::debug!(service = %key.name, addr = %key.addr, why, "heartbeat failed");
+        self.core.stats.heartbeat(&key.name, answer.is_ok(), took);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        match &answer {
+            Err(why) => {
+                self.failing.insert(key.clone());
+                tracing::warn!(service = %key.name, addr = %key.addr, duration_ms, why, "heartbeat failed");
+            }
+            Ok(_) if self.failing.remove(&key) => {
+                tracing::info!(service = %key.name, addr = %key.addr, duration_ms, "heartbeat recovered");
+            }
+            Ok(_) => {}
         }
         let event = Event::Heartbeat { key: key.clone(), start, answer };
         if matches!(self.core.apply(event, None), Ok(crate::catalog::Outcome::Unknown)) {
             self.idle.remove(&key);
+            self.failing.remove(&key);
         }
     }
+}
+
+/// How many file descriptors this process may have, after asking for as many as it may ask for.
+fn file_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where that is refused we go on with what we have.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 async fn beat(
@@ -159,7 +191,11 @@ async fn beat(
 ) -> Outcome {
     let addr = info.control_addr();
     let request = || heartbeat(addr, revision);
-    let (answer, idle) = match peer::ask(addr, kept, request, MAX_ANSWER, timeout).await {
+    let began = Instant::now();
+    let asked = peer::ask(addr, kept, request, MAX_ANSWER, timeout).await;
+    let status = asked.as_ref().map(|reply| reply.status.as_u16());
+    trace::attempted(&Span::current(), status.map_err(peer::PeerError::kind));
+    let (answer, idle) = match asked {
         Ok(reply) if reply.status == StatusCode::OK => match stranger(&info, &reply) {
             Some(id) => (Err(format!("another start answers there: {id}")), reply.idle),
             // Whatever else an old member says with its 200, it is alive.
@@ -168,13 +204,22 @@ async fn beat(
         Ok(reply) => (Err(format!("it answered {}", reply.status)), reply.idle),
         Err(error) => (Err(error.to_string()), None),
     };
-    Outcome { key, start, answer, idle }
+    Outcome { key, start, took: began.elapsed(), answer, idle }
+}
+
+fn span(source: &Source, info: &ServiceInfo) -> Span {
+    let _of = source.enter();
+    let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
+    let operation = Some("heartbeat");
+    trace::Attempt { operation, method: "GET", path: HEART_BEAT_PATH, service, instance, addr, resend: 0 }
+        .span()
 }
 
 fn heartbeat(addr: &str, revision: Revision) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = http::Uri::from_static(HEART_BEAT_PATH);
     let headers = request.headers_mut();
+    trace::inject(headers);
     for (name, value) in
         [(header::HOST, addr.to_owned()), (http::HeaderName::from_static(HUB_REVISION), revision.to_string())]
     {

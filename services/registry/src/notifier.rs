@@ -16,13 +16,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
+use hub_chassis::telemetry::Source;
 use hub_client::protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
+use hub_client::trace;
 use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use self::plan::{Acked, Call, Plan};
 use crate::catalog::{Joined, Key, List};
@@ -69,11 +72,21 @@ struct Dependent {
     /// A task is delivering; it goes on where `again` is set.
     busy: bool,
     again: bool,
+    /// The last push failed.
+    failing: bool,
     /// Pushes wait until then: the reply to its registration is still on its way to it.
     not_before: Instant,
     idle: Option<(Instant, Idle)>,
     /// Who waits for it to know a revision.
     waiting: Vec<(u64, Ack)>,
+}
+
+/// How many members are told of changes, are being told, and could not be told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) dependents: u64,
+    pub(crate) queue: u64,
+    pub(crate) behind: u64,
 }
 
 /// A delivery that can be done now.
@@ -114,8 +127,9 @@ impl Notifier {
             }
             None => {
                 let (waiting, idle) = (Vec::new(), None);
-                let (busy, again) = (false, false);
-                let dependent = Dependent { start, info, acked, busy, again, not_before, idle, waiting };
+                let (busy, again, failing) = (false, false, false);
+                let dependent =
+                    Dependent { start, info, acked, busy, again, failing, not_before, idle, waiting };
                 state.dependents.insert(key, dependent);
             }
         }
@@ -206,6 +220,7 @@ impl Notifier {
             return false;
         };
         dependent.idle = idle.map(|idle| (Instant::now(), idle));
+        dependent.failing = done < plan.calls.len();
         if done < plan.calls.len() {
             dependent.acked = dependent.acked.after(&plan, done);
             return true;
@@ -223,6 +238,17 @@ impl Notifier {
     fn not_before(&self, key: &Key, start: u64) -> Option<Instant> {
         let state = self.lock();
         state.dependents.get(key).filter(|known| known.start == start).map(|known| known.not_before)
+    }
+
+    /// For the metrics.
+    pub(crate) fn load(&self) -> Load {
+        let state = self.lock();
+        let count = |is: fn(&Dependent) -> bool| state.dependents.values().filter(|of| is(of)).count() as u64;
+        Load {
+            dependents: state.dependents.len() as u64,
+            queue: count(|dependent| dependent.busy),
+            behind: count(|dependent| dependent.failing),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -248,9 +274,12 @@ async fn deliver(core: Arc<Core>, key: Key, start: u64) {
         let Ok(place) = places.acquire().await else { return };
         let Some(Delivery { info, plan, idle }) = notifier.next(&core, &key, start) else { return };
         let revision = core.revision_of(plan.revision);
-        let (done, idle, error) = send(&info, &plan.calls, revision, idle, notifier.settings.timeout).await;
+        let span = span(&core.source, &info, plan.calls.first());
+        let began = Instant::now();
+        let sending = send(&info, &plan.calls, revision, idle, notifier.settings.timeout);
+        let (done, idle, error) = sending.instrument(span).await;
         drop(place);
-        core.stats.push(error.is_none());
+        core.stats.push(error.is_none(), began.elapsed());
         let more = notifier.delivered(&key, start, plan, done, idle);
         match error {
             None if more => failures = 0,
@@ -285,11 +314,26 @@ async fn send(
         let request = || push(addr, info, call, revision);
         match peer::ask(addr, idle.take(), request, 4096, timeout).await {
             Ok(reply) if reply.status.is_success() => idle = reply.idle,
-            Ok(reply) => return (done, reply.idle, Some(format!("it answered {}", reply.status))),
-            Err(error) => return (done, None, Some(error.to_string())),
+            Ok(reply) => {
+                trace::attempted(&Span::current(), Ok(reply.status.as_u16()));
+                return (done, reply.idle, Some(format!("it answered {}", reply.status)));
+            }
+            Err(error) => {
+                trace::attempted(&Span::current(), Err(error.kind()));
+                return (done, None, Some(error.to_string()));
+            }
         }
     }
+    trace::attempted(&Span::current(), Ok(StatusCode::OK.as_u16()));
     (calls.len(), idle, None)
+}
+
+fn span(source: &Source, info: &ServiceInfo, call: Option<&Call>) -> Span {
+    let _of = source.enter();
+    let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
+    let operation = Some("push");
+    let method = call.map_or("PUT", |call| call.method.as_str());
+    trace::Attempt { operation, method, path: SERVICES_PATH, service, instance, addr, resend: 0 }.span()
 }
 
 fn push(addr: &str, info: &ServiceInfo, call: &Call, revision: Revision) -> Request<Parts> {
@@ -298,6 +342,7 @@ fn push(addr: &str, info: &ServiceInfo, call: &Call, revision: Revision) -> Requ
     *request.uri_mut() = http::Uri::from_static(SERVICES_PATH);
     let key = info.push_key.as_ref().map(|key| format!("Bearer {key}"));
     let headers = request.headers_mut();
+    trace::inject(headers);
     for (name, value) in [
         (header::HOST, Some(addr.to_owned())),
         (http::HeaderName::from_static(HUB_REVISION), Some(revision.to_string())),

@@ -46,6 +46,17 @@ pub(crate) enum PeerError {
     Timeout(Duration),
 }
 
+impl PeerError {
+    /// In a word, for spans.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Http(_) => "broken_answer",
+            Self::Timeout(_) => "timeout",
+        }
+    }
+}
+
 fn root(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }

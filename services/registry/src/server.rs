@@ -44,7 +44,7 @@ impl Server {
         let token = common.registry.read_token()?;
         let networks = settings.networks().unwrap_or_default(); // read once already, by the check
         let service = Service::bind_alone(&common).await?;
-        let (core, orders) = Core::new(&settings, rand::random());
+        let (core, orders) = Core::new(&settings, rand::random(), &service.metrics());
         let core = Arc::new(core);
         let file = settings.data_dir.as_deref().map(File::in_folder);
         if let Some(file) = &file {

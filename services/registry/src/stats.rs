@@ -1,107 +1,157 @@
 //! What the registry counts of itself, and its metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use hub_client::protocol::{InstanceState, ReasonKind};
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{Counter, Histogram, Meter};
 
 use crate::core::Core;
 
-/// Counters since the start.
-#[derive(Debug, Default)]
+/// Bucket bounds of calls to members, in seconds: on one network they take a millisecond, and their timeouts are
+/// some seconds.
+const BOUNDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// Why an instance left the catalogue, in the metrics.
+const REMOVALS: [(ReasonKind, &str); 3] = [
+    (ReasonKind::Removed, "heartbeat"),
+    (ReasonKind::Deregistered, "deregistered"),
+    (ReasonKind::Replaced, "replaced"),
+];
+const STATES: [(InstanceState, &str); 3] = [
+    (InstanceState::Passing, "passing"),
+    (InstanceState::Suspect, "suspect"),
+    (InstanceState::Draining, "draining"),
+];
+
+/// What is recorded as it happens.
+#[derive(Debug)]
 pub(crate) struct Stats {
-    heartbeats: Outcomes,
-    pushes: Outcomes,
-}
-
-#[derive(Debug, Default)]
-struct Outcomes {
-    good: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Outcomes {
-    fn count(&self, good: bool) {
-        let counter = if good { &self.good } else { &self.failed };
-        counter.fetch_add(1, Relaxed);
-    }
+    heartbeats: Histogram<f64>,
+    pushes: Histogram<f64>,
+    removals: Counter<u64>,
 }
 
 impl Stats {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let duration = |name: &'static str, description: &'static str| {
+            let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
+            histogram.with_boundaries(BOUNDS.to_vec()).build()
+        };
+        let stats = Self {
+            heartbeats: duration("hub.registry.heartbeat.duration", "Duration of heartbeats"),
+            pushes: duration("hub.registry.push.duration", "Duration of pushes to dependents"),
+            removals: meter
+                .u64_counter("hub.registry.removals")
+                .with_unit("{instance}")
+                .with_description("Instances that left the catalogue")
+                .build(),
+        };
+        // From the start there is a zero to compare the first removal with.
+        for (_, reason) in REMOVALS {
+            stats.removals.add(0, &[KeyValue::new("reason", reason)]);
+        }
+        stats
+    }
+
     /// A heartbeat has an outcome.
-    pub(crate) fn heartbeat(&self, good: bool) {
-        self.heartbeats.count(good);
+    pub(crate) fn heartbeat(&self, service: &str, good: bool, took: Duration) {
+        let attributes = [KeyValue::new("service", service.to_owned()), outcome(good)];
+        self.heartbeats.record(took.as_secs_f64(), &attributes);
     }
 
     /// A delivery to a dependent has an outcome.
-    pub(crate) fn push(&self, good: bool) {
-        self.pushes.count(good);
+    pub(crate) fn push(&self, good: bool, took: Duration) {
+        self.pushes.record(took.as_secs_f64(), &[outcome(good)]);
+    }
+
+    /// An instance has left the catalogue.
+    pub(crate) fn left(&self, why: ReasonKind) {
+        if let Some((_, reason)) = REMOVALS.into_iter().find(|(kind, _)| *kind == why) {
+            self.removals.add(1, &[KeyValue::new("reason", reason)]);
+        }
     }
 }
 
-/// Shows the catalogue and the counters as metrics.
+fn outcome(good: bool) -> KeyValue {
+    KeyValue::new("outcome", if good { "ok" } else { "failed" })
+}
+
+/// Shows the catalogue and what is under way as metrics.
 pub(crate) fn show(meter: &Meter, core: &Arc<Core>) {
-    gauge(meter, core, "instances", "Instances in the catalogue", |core| {
-        core.read(|catalog, _| catalog.len() as u64)
-    });
-    gauge(meter, core, "services", "Services that are known", |core| {
-        core.read(|catalog, _| catalog.services() as u64)
-    });
-    gauge(meter, core, "instances.failing", "Instances whose last heartbeat failed", |core| {
-        core.read(|catalog, _| catalog.failing() as u64)
-    });
-    gauge(meter, core, "instances.held_back", "Instances whose removal self-protection holds back", |core| {
-        core.read(|catalog, now| catalog.protecting(now).held_back as u64)
-    });
-    gauge(meter, core, "protecting", "1 while the registry suspects itself", |core| {
-        core.read(|catalog, now| u64::from(catalog.protecting(now).until.is_some()))
-    });
-    gauge(meter, core, "revision", "Changes in this epoch", |core| core.revision().n);
-    gauge(meter, core, "watchers", "Watch streams", |core| core.watch.watchers() as u64);
     let weak = Arc::downgrade(core);
     meter
-        .u64_observable_counter("hubspoke.registry.watchers.cut_off")
+        .u64_observable_gauge("hub.registry.instances")
+        .with_unit("{instance}")
+        .with_description("Instances in the catalogue")
+        .with_callback(move |to| {
+            with(&weak, |core| {
+                for (service, states) in core.read(|catalog, _| catalog.census()) {
+                    for (state, name) in STATES {
+                        let count = states.iter().filter(|of| **of == state).count();
+                        let service = KeyValue::new("service", service.to_string());
+                        to.observe(count as u64, &[service, KeyValue::new("state", name)]);
+                    }
+                }
+            });
+        })
+        .build();
+    gauge(meter, core, "services", "{service}", "Services that are known", |core| {
+        core.read(|catalog, _| catalog.services() as u64)
+    });
+    gauge(meter, core, "instances.failing", "{instance}", "Instances whose last heartbeat failed", |core| {
+        core.read(|catalog, _| catalog.failing() as u64)
+    });
+    gauge(
+        meter,
+        core,
+        "instances.held_back",
+        "{instance}",
+        "Instances whose removal self-protection holds back",
+        |core| core.read(|catalog, now| catalog.protecting(now).held_back as u64),
+    );
+    gauge(meter, core, "protecting", "1", "1 while the registry suspects itself", |core| {
+        core.read(|catalog, now| u64::from(catalog.protecting(now).until.is_some()))
+    });
+    gauge(meter, core, "revision", "{change}", "Changes in this epoch", |core| core.revision().n);
+    gauge(meter, core, "dependents", "{dependent}", "Members that are told of changes", |core| {
+        core.notifier.load().dependents
+    });
+    gauge(
+        meter,
+        core,
+        "dependents.behind",
+        "{dependent}",
+        "Members whose last push failed: they don't know all, or did not say so",
+        |core| core.notifier.load().behind,
+    );
+    gauge(meter, core, "push.queue", "{dependent}", "Members that are being told, or wait for it", |core| {
+        core.notifier.load().queue
+    });
+    gauge(meter, core, "watchers", "{watcher}", "Watch streams", |core| core.watch.watchers() as u64);
+    let weak = Arc::downgrade(core);
+    meter
+        .u64_observable_counter("hub.registry.watchers.cut_off")
+        .with_unit("{watcher}")
         .with_description("Watchers that were cut off because they did not read")
         .with_callback(move |to| with(&weak, |core| to.observe(core.watch.cut_off(), &[])))
         .build();
-    outcomes(meter, core, "heartbeats", "Heartbeats, by outcome", |stats| &stats.heartbeats);
-    outcomes(meter, core, "pushes", "Deliveries to dependents, by outcome", |stats| &stats.pushes);
 }
 
 fn gauge(
     meter: &Meter,
     core: &Arc<Core>,
     name: &str,
+    unit: &'static str,
     description: &'static str,
     value: impl Fn(&Core) -> u64 + Send + Sync + 'static,
 ) {
     let weak = Arc::downgrade(core);
     meter
-        .u64_observable_gauge(format!("hubspoke.registry.{name}"))
+        .u64_observable_gauge(format!("hub.registry.{name}"))
+        .with_unit(unit)
         .with_description(description)
         .with_callback(move |to| with(&weak, |core| to.observe(value(core), &[])))
-        .build();
-}
-
-fn outcomes(
-    meter: &Meter,
-    core: &Arc<Core>,
-    name: &str,
-    description: &'static str,
-    of: impl Fn(&Stats) -> &Outcomes + Send + Sync + 'static,
-) {
-    let weak = Arc::downgrade(core);
-    meter
-        .u64_observable_counter(format!("hubspoke.registry.{name}"))
-        .with_description(description)
-        .with_callback(move |to| {
-            with(&weak, |core| {
-                let Outcomes { good, failed } = of(&core.stats);
-                to.observe(good.load(Relaxed), &[KeyValue::new("outcome", "good")]);
-                to.observe(failed.load(Relaxed), &[KeyValue::new("outcome", "failed")]);
-            });
-        })
         .build();
 }
 

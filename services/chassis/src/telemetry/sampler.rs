@@ -1,26 +1,25 @@
-//! Which traces are recorded: requests as `OTEL_TRACES_SAMPLER` asks, heartbeats only now and then. Heartbeats are
-//! many and alike, so that traced in full they would drown what people look for; one that fails is said in the log
-//! either way.
+//! Which traces are recorded: requests as `OTEL_TRACES_SAMPLER` asks; heartbeats, pushes and renewals only now and
+//! then. Those are many and alike, so that traced in full they would drown what people look for; one that fails is
+//! said in the log either way.
 
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-/// Name of the registry's span around one heartbeat.
-const HEARTBEAT: &str = "heartbeat";
-/// Name of a member's span that answers one, where the registry began no trace.
-const HEARTBEAT_ANSWER: &str = "GET /heart-beat";
+/// Names of the spans with which the registry and its members begin traces on their own.
+const HOUSEKEEPING: [&str; 6] =
+    ["heartbeat", "push", "GET /heart-beat", "POST /services", "PUT /services", "DELETE /services"];
 
 #[derive(Debug, Clone)]
 pub(super) struct Sampling {
     requests: Sampler,
-    heartbeats: Sampler,
+    housekeeping: Sampler,
 }
 
 impl Sampling {
-    /// `heartbeats` is the share of heartbeats that are traced, of those that `requests` would trace.
-    pub(super) fn new(requests: Sampler, heartbeats: f64) -> Self {
-        Self { requests, heartbeats: Sampler::TraceIdRatioBased(heartbeats) }
+    /// `share` of the housekeeping is traced, of what `requests` would trace.
+    pub(super) fn new(requests: Sampler, share: f64) -> Self {
+        Self { requests, housekeeping: Sampler::TraceIdRatioBased(share) }
     }
 }
 
@@ -36,11 +35,8 @@ impl ShouldSample for Sampling {
     ) -> SamplingResult {
         let decided = self.requests.should_sample(parent, trace_id, name, kind, attributes, links);
         let begins = parent.is_none_or(|parent| !parent.span().span_context().is_valid());
-        if begins
-            && matches!(name, HEARTBEAT | HEARTBEAT_ANSWER)
-            && decided.decision == SamplingDecision::RecordAndSample
-        {
-            return self.heartbeats.should_sample(parent, trace_id, name, kind, attributes, links);
+        if begins && HOUSEKEEPING.contains(&name) && decided.decision == SamplingDecision::RecordAndSample {
+            return self.housekeeping.should_sample(parent, trace_id, name, kind, attributes, links);
         }
         decided
     }
@@ -69,7 +65,7 @@ mod tests {
         let sampling = Sampling::new(all.clone(), 0.01);
         let ids = || (0..10_000u128).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         assert!(ids().all(|id| traced(&sampling, None, "GET /visit", id)));
-        for name in ["heartbeat", "GET /heart-beat"] {
+        for name in super::HOUSEKEEPING {
             let traced = ids().filter(|&id| traced(&sampling, None, name, id)).count();
             assert!((50..200).contains(&traced), "{name}: {traced} of 10,000");
         }

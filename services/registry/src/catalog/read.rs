@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hub_client::protocol::{EVERY_SERVICE, ServiceInfo};
+use hub_client::protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
 use super::instance::Doubt;
 use super::{Catalog, Instance, Key, List, Saved, Time};
@@ -38,6 +38,12 @@ impl Catalog {
     /// Services that are known: they have instances, had some of late, or are required.
     pub fn services(&self) -> usize {
         self.services.len()
+    }
+
+    /// The states of each known service's instances.
+    pub fn census(&self) -> Vec<(Arc<str>, Vec<InstanceState>)> {
+        let states = |service: &super::Service| service.instances.values().map(Instance::state).collect();
+        self.services.iter().map(|(name, service)| (name.clone(), states(service))).collect()
     }
 
     /// Instances whose last heartbeat failed.

@@ -174,7 +174,7 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
     let cut_off = || async {
         let text = registry.http.get(registry.url("/metrics")).send().await.unwrap().text().await.unwrap();
         text.lines()
-            .any(|line| line.starts_with("hubspoke_registry_watchers_cut_off_total") && line.ends_with(" 1"))
+            .any(|line| line.starts_with("hub_registry_watchers_cut_off_total") && line.ends_with(" 1"))
     };
     let mut info = ServiceInfo { meta, ..fake.info("a", &[]) };
     for i in 0..12_000 {
