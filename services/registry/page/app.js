@@ -10,6 +10,8 @@ import { Stream } from "./stream.js";
 
 // Changes are read out, but at most this often.
 const SPEAK_EVERY = 4000;
+// With more instances than this, numbers change without transitions: that many at once cost more than they tell.
+const CROWD = 64;
 // `Date` has whole seconds: a smaller difference between the clocks can't be told.
 const CLOCK_DOUBT = 1500;
 
@@ -96,6 +98,7 @@ function draw() {
   spokes.update(model, spreads);
   events.update(model.events, now);
   const { services: number, instances, suspect, draining, vacant } = model.totals();
+  document.body.classList.toggle("crowded", instances > CROWD);
   const parts = [count(number, "service"), count(instances, "instance")];
   if (suspect) parts.push(`${suspect} suspect`);
   if (draining) parts.push(`${draining} draining`);

@@ -9,6 +9,8 @@
 import { count, h, leave, percent, perSecond, setAttr, setStyle, setText, span, timeOfDay } from "./dom.js";
 
 const LONG = 12;
+// Standard deviations beyond which a share is shown as odd: with 200 rows, chance alone does that once in 80 looks.
+const ODD = 4;
 const byText = new Intl.Collator("en", { numeric: true });
 
 export class Services {
@@ -114,7 +116,7 @@ class Card {
           "tr",
           {},
           column("Instance", "who"),
-          column("Share", "share", "Share of the service's requests. Line: what each would have if all were alike. Band: where 95 of 100 shares lie by chance."),
+          column("Share", "share", "Share of the service's requests. Line: the even share. Band: where 95 of 100 shares lie by chance."),
           column("Req/s", "number rate", "Requests per second, over the last 10 s"),
           column("In flight", "number open", "Requests being served at the last heartbeat"),
           column("Heard", "number heard", "Time since the last heartbeat was answered"),
@@ -196,7 +198,8 @@ class Row {
     setStyle(this.band, "--from", low.toFixed(4));
     setStyle(this.band, "--to", high.toFixed(4));
     setStyle(this.tick, "--at", within(expected).toFixed(4));
-    this.bar.classList.toggle("off", Math.abs(share - expected) > 3 * sigma + 1e-9);
+    this.bar.classList.toggle("alone", expected === 1);
+    this.bar.classList.toggle("off", Math.abs(share - expected) > ODD * sigma + 1e-9);
   }
 }
 
@@ -204,7 +207,8 @@ class Row {
 function said({ since, total, expected }, now) {
   if (expected === null) return "no instance takes requests";
   if (total === 0) return "no requests of late";
-  return `${count(total, "request")} since ${timeOfDay(since, now)}, ${percent(expected)} expected of each`;
+  const even = expected < 1 ? `; even share ${percent(expected)}` : "";
+  return `${count(total, "request")} since ${timeOfDay(since, now)}${even}`;
 }
 
 // Keeps children in the order of their keys.

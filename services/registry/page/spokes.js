@@ -10,8 +10,12 @@ const HUB = 44;
 const SERVICE_RING = 128;
 const INSTANCE_RING = 232;
 const RING_STEP = 17;
-// A part of the circle is shared out evenly, the rest by number of instances.
-const EVEN = 0.35;
+// A part of the circle is shared out evenly, so that each service has room for its name, the rest by instances.
+const LEAST_EVEN = 0.35;
+const MOST_EVEN = 0.92;
+const NAME_WIDTH = 90;
+// From so many services on there is room for names only.
+const MANY = 9;
 const WIDEST_STEP = (26 * Math.PI) / 180;
 const MOST_LABELLED = 24;
 // Beats are drawn for so many at the most: beyond that they would be noise, and work for nothing.
@@ -85,13 +89,14 @@ export class Spokes {
     const half = outer + (labelled ? 26 : 20);
     setAttr(this.#root, "viewBox", `${-Math.max(side, half)} ${-half} ${2 * Math.max(side, half)} ${2 * half}`);
     const size = Math.max(2, Math.min(9, ((2 * Math.PI * INSTANCE_RING * 0.8) / Math.max(1, total)) * 0.42 * (1 + (rings - 1) * 0.35)));
-    const many = names.length > 16;
+    const many = names.length >= MANY;
+    const even = Math.min(MOST_EVEN, Math.max(LEAST_EVEN, (names.length * NAME_WIDTH) / (2 * Math.PI * SERVICE_RING)));
 
     const kept = new Set();
     let angle = -Math.PI / 2;
     names.forEach((name, i) => {
       const list = [...model.services.get(name).values()].sort((a, b) => byText.compare(a.addr, b.addr));
-      const sector = 2 * Math.PI * (EVEN / names.length + (total ? (1 - EVEN) * (list.length / total) : (1 - EVEN) / names.length));
+      const sector = 2 * Math.PI * (even / names.length + (1 - even) * (total ? list.length / total : 1 / names.length));
       // The first service stands at the top.
       const middle = i === 0 ? angle : angle + sector / 2;
       angle = middle + sector / 2;
@@ -99,7 +104,7 @@ export class Spokes {
       place(item, SERVICE_RING * Math.cos(middle), SERVICE_RING * Math.sin(middle));
       stretch(item, 0, 0, middle, SERVICE_RING);
       item.group.classList.toggle("many", many);
-      const width = Math.max(52, name.length * (this.#compact ? 11.5 : 7.8) + 22);
+      const width = Math.max(many ? 40 : 78, name.length * (this.#compact ? 11.5 : 7.8) + 20);
       setAttr(item.box, "width", String(width));
       setAttr(item.box, "x", String(-width / 2));
       const step = list.length > 1 ? Math.min(WIDEST_STEP, (sector * 0.88) / list.length) : 0;
@@ -178,10 +183,15 @@ export class Spokes {
       setText(node.title, `${one.name} ${one.addr}: ${one.state}, ${perSecond(own.rate)} requests/s`);
     }
     setStyle(item.line, "stroke-width", (1.2 + 1.6 * Math.log10(1 + rate)).toFixed(1));
-    setText(item.note, list.size === 0 ? "none" : rate > 0 ? `${list.size} · ${perSecond(rate)}/s` : String(list.size));
+    setText(item.note, list.size === 0 ? "none" : rate > 0 ? `${list.size} · ${short(rate)}/s` : String(list.size));
     item.group.classList.toggle("vacant", list.size === 0);
     item.group.classList.toggle("odd", odd);
   }
+}
+
+// A rate in four characters or so.
+function short(rate) {
+  return rate < 999.5 ? perSecond(rate) : rate < 9950 ? `${(rate / 1000).toFixed(1)}k` : `${Math.round(rate / 1000)}k`;
 }
 
 // States differ by shape, not by colour alone.

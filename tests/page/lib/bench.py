@@ -1,0 +1,135 @@
+"""What a case works with: a registry of its own, members, and pages in a real browser.
+
+Every page is watched: a message of the browser's console, an uncaught error, a dialog or a request to another host
+fails the case, unless it says beforehand that it expects it."""
+
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+
+from playwright.sync_api import expect, sync_playwright
+
+from .members import Members
+from .registry import Registry
+
+# Generous: the machine may be busy with other things.
+SOON = 20_000
+# What an operator may expect: a change shows within two seconds.
+TWO_SECONDS = 2_000
+
+expect.set_options(timeout=SOON)
+
+
+@contextlib.contextmanager
+def launch():
+    with sync_playwright() as playwright:
+        # The sandbox needs a user other than root; only our own page is opened.
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Bench:
+    def __init__(self, browser, files=None):
+        self.browser = browser
+        self.files = files
+        self.folder = tempfile.mkdtemp(prefix="hubspoke-page-")
+        self.complaints = []
+        self.expected = []
+        self._ends = contextlib.ExitStack()
+        self._ends.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._registry = None
+        self._members = None
+        self.token = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._ends.close()
+
+    @property
+    def registry(self):
+        if not self._registry:
+            self._registry = Registry(self.folder, self.token)
+            self._ends.callback(lambda: self._registry.stop())
+        return self._registry
+
+    @property
+    def members(self):
+        if not self._members:
+            self._members = Members(self.registry.url, self.token)
+            self._ends.callback(self._members.close)
+        return self._members
+
+    def own(self, thing, end):
+        """Something that the case started, and how it ends."""
+        self._ends.callback(end)
+        return thing
+
+    def replace_registry(self):
+        """Another registry at the same address, which knows nothing."""
+        self.registry.stop()
+        self._registry = Registry(self.folder, self.token, self._registry.port)
+
+    def page(self, width=1280, height=900, url=None, **options):
+        """A page that is open and live."""
+        context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
+        self._ends.callback(context.close)
+        page = context.new_page()
+        origin = url or self.registry.url
+        page.on("console", lambda message: self._complain(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self._complain(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self._complain(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: self._complain(f"foreign: {request.url}") if not request.url.startswith(origin + "/") else None)
+        if self.files:
+            page.route(re.compile(r"/page/[a-z]+\.(js|css)$"), lambda route: route.fulfill(path=self.files / route.request.url.rsplit("/", 1)[1]))
+        page.goto(origin + "/")
+        expect(page.locator("#status-text")).to_have_text("Live")
+        return page
+
+    def expect_complaint(self, text):
+        self.expected.append(text)
+
+    def _complain(self, text):
+        if not any(part in text for part in self.expected):
+            self.complaints.append(text)
+
+    def check_clean(self):
+        assert not self.complaints, self.complaints
+
+    def call(self, method, path, token=None):
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(self.registry.url + path, headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, reply.headers, reply.read().decode()
+
+    def status(self, method, path, **headers):
+        """Status and headers of a call that may be refused."""
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.registry.url + path, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                return reply.status, reply.headers
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers
+
+    def catalog(self):
+        return json.loads(self.call("GET", "/services")[2])["Services"]
+
+
+def row(page, addr):
+    return page.locator(f'tr[data-key="{addr}"]:not(.leaving)')
+
+
+def rows(page):
+    return page.locator("tbody tr:not(.leaving)")
+
+
+def nodes(page):
+    return page.locator(".instance:not(.leaving)")
