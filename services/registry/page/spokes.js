@@ -6,7 +6,7 @@
 
 import { calm, count, perSecond, setAttr, setStyle, setText, svg } from "./dom.js";
 
-const HUB = 44;
+const HUB = 47;
 const SERVICE_RING = 128;
 const INSTANCE_RING = 232;
 const RING_STEP = 17;
