@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use hub_chassis::Metrics;
 use hub_chassis::telemetry::Source;
 use hub_client::LoadCounters;
 use hub_client::directory::View;
@@ -14,7 +15,8 @@ use rand::RngExt;
 use crate::config::GatewayConfig;
 use crate::error::Cause;
 use crate::limits::ClientRates;
-use crate::upstream::{Instance, Service, Table};
+use crate::metrics::Durations;
+use crate::upstream::{Instance, Make, Service, Table};
 
 /// What all workers share.
 pub(crate) struct Gateway {
@@ -25,6 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) id: HeaderValue,
     /// For spans.
     pub(crate) source: Source,
+    pub(crate) durations: Durations,
     pub(crate) vias: Vias,
     pub(crate) table: ArcSwap<Table>,
     pub(crate) workers: usize,
@@ -67,14 +70,16 @@ impl Vias {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: GatewayConfig, name: &str, id: &str, load: LoadCounters) -> Self {
+    pub(crate) fn new(config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
+        let id = &*metrics.source().instance;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = if config.workers == 0 { cores } else { config.workers };
         Self {
             rates: ClientRates::new(config.limits.client_rate, config.limits.client_burst),
             name: name.to_owned(),
             id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
-            source: Source::new(name, id),
+            source: metrics.source().clone(),
+            durations: Durations::new(&metrics.meter()),
             vias: Vias::new(id),
             table: ArcSwap::default(),
             workers,
@@ -89,7 +94,8 @@ impl Gateway {
 
     /// Takes a new view of the directory.
     pub(crate) fn update(&self, view: &View) {
-        let next = self.table.load().next(view, &self.config, &self.name, self.workers);
+        let make = Make { workers: self.workers, durations: &self.durations };
+        let next = self.table.load().next(view, &self.config, &self.name, &make);
         self.table.store(Arc::new(next));
     }
 
@@ -100,6 +106,7 @@ impl Gateway {
         let others = service.ejected();
         let may = crate::eject::may_eject(others, service.instances.len(), config);
         if let Some(lasts) = instance.failed(Instant::now(), config, may, &mut rand::rng()) {
+            service.stats.ejected();
             instance.close_idle();
             tracing::warn!(
                 service = %service.name,

@@ -12,7 +12,7 @@ use rand::Rng;
 
 use crate::balance::{self, Balance, Tier, Weights};
 use crate::config::{EncodedSlash, GatewayConfig, Sticky};
-use crate::metrics::ServiceStats;
+use crate::metrics::{Durations, ServiceStats};
 use crate::route::may_be_public;
 
 pub(crate) use self::instance::{InFlight, Instance};
@@ -74,9 +74,17 @@ impl Settings {
     }
 }
 
+/// What new instances and services are made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Make<'a> {
+    /// Each has a pool of its own per instance.
+    pub(crate) workers: usize,
+    pub(crate) durations: &'a Durations,
+}
+
 impl Table {
     /// The table for a view of the directory. Instances that `self` has and the new one has not are closed.
-    pub(crate) fn next(&self, view: &View, config: &GatewayConfig, own: &str, workers: usize) -> Self {
+    pub(crate) fn next(&self, view: &View, config: &GatewayConfig, own: &str, make: &Make<'_>) -> Self {
         let heard = view.revision().is_some() || view.services().next().is_some();
         let known = view.services().map(|(name, _)| name);
         let listed = config.expose.iter().map(String::as_str).filter(|_| !config.exposes_all());
@@ -87,7 +95,7 @@ impl Table {
             .map(|name| {
                 let before = self.services.get(name);
                 let infos = view.instances(name).unwrap_or_default();
-                let service = Service::next(name, before.map(Arc::as_ref), infos, config, workers);
+                let service = Service::next(name, before.map(Arc::as_ref), infos, config, make);
                 (Box::from(name), Arc::new(service))
             })
             .collect();
@@ -127,7 +135,7 @@ impl Service {
         before: Option<&Self>,
         infos: &[Arc<hub_client::protocol::ServiceInfo>],
         config: &GatewayConfig,
-        workers: usize,
+        make: &Make<'_>,
     ) -> Self {
         let known = before.map(|before| before.instances.as_slice()).unwrap_or_default();
         let instances: Vec<_> = infos
@@ -137,7 +145,7 @@ impl Service {
                     instance.set_state(info.state());
                     instance.clone()
                 }
-                None => Arc::new(Instance::new(info, workers)),
+                None => Arc::new(Instance::new(info, make.workers)),
             })
             .collect();
         let weights: Vec<u32> = instances.iter().map(|instance| instance.weight).collect();
@@ -151,7 +159,7 @@ impl Service {
             instances,
             stats: match before {
                 Some(before) => before.stats.clone(),
-                None => Arc::new(ServiceStats::new(&config.retry)),
+                None => Arc::new(ServiceStats::new(name, &config.retry, make.durations)),
             },
         }
     }

@@ -20,7 +20,7 @@ use crate::error::Cause;
 use crate::headers::{self, Asked};
 use crate::retry::{self, Reached};
 use crate::server::peer::Peer;
-use crate::upstream::pool::Conn;
+use crate::upstream::pool::{Conn, Pool};
 use crate::upstream::{Instance, Settings, connect};
 
 /// An instance that has not answered `Expect: 100-continue` by then gets the body all the same (RFC 9110, 10.1.1).
@@ -97,17 +97,16 @@ async fn h1(
     record: &mut Record,
 ) -> Result<Box<Exchange>, Failed> {
     let (peer, gateway) = (stage.peer, &stage.peer.gateway);
-    let timeouts = &gateway.config.timeouts;
     let began = Instant::now();
     let surely = !stage.outgoing.as_ref().is_some_and(|outgoing| retry::is_idempotent(&outgoing.method));
     let pool = instance.pool(peer.worker).filter(|_| !stage.fresh);
-    let idle = pool.and_then(|pool| pool.take(began, timeouts.pool_idle, surely));
-    let mut conn = match idle {
-        Some(conn) => conn,
-        None => {
-            let made = connect::h1(instance, stage.settings.connect).await.map_err(unreached)?;
+    let idle = pool.and_then(|pool| pool.take(began, gateway.config.timeouts.pool_idle, surely));
+    let mut conn = match (idle, pool) {
+        (Some(conn), _) => conn,
+        (None, pool) => {
+            let conn = connection(stage, instance, pool).await.map_err(unreached)?;
             record.connect = began.elapsed();
-            Conn::new(made, began)
+            conn
         }
     };
     let Some(outgoing) = stage.take() else { return Err(unreached(Cause::ConnectFailed)) };
@@ -156,6 +155,25 @@ async fn h1(
     );
     let cause = if replied { Cause::BadReply } else { Cause::ConnectionBroken };
     Err(Failed { cause, reached, stale: conn.reused && !replied })
+}
+
+/// A connection where none is idle: with a pool, whichever is there first, and without one, one of its own.
+async fn connection(stage: &Stage<'_>, instance: &Arc<Instance>, pool: Option<&Pool>) -> Result<Conn, Cause> {
+    let timeout = stage.settings.connect;
+    let Some(pool) = pool else {
+        let made = connect::h1(instance, timeout).await?;
+        return Ok(Conn::new(made, Instant::now()));
+    };
+    let (waiting, start) = pool.wait();
+    if start {
+        let pool_size = stage.peer.gateway.config.limits.pool_size;
+        connect::h1_into_pool(instance.clone(), stage.peer.worker, timeout, pool_size);
+    }
+    match tokio::time::timeout_at(stage.deadline.into(), waiting).await {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(_)) => Err(Cause::ConnectFailed),
+        Err(_) => Err(Cause::ConnectTimeout),
+    }
 }
 
 async fn h2(

@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 use super::attempt::{Exchange, Failed, Outgoing, Stage};
 use super::record::Record;
 use super::{attempt, tunnel};
-use crate::error::Failure;
+use crate::error::{Cause, Failure};
 use crate::retry;
 use crate::server::peer::Peer;
 use crate::upstream::{Instance, Service};
@@ -28,7 +28,7 @@ pub(super) async fn run(
     let settings = service.settings.clone();
     let method = outgoing.method.clone();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
-    let mut stale: Option<Arc<Instance>> = None;
+    let mut again: Option<Arc<Instance>> = None;
     let mut last: Option<Failure> = None;
     let mut stage = Stage {
         peer,
@@ -42,11 +42,8 @@ pub(super) async fn run(
     loop {
         let now = Instant::now();
         let picked = service.pick(&tried, key.as_deref(), now, &gateway.config.eject, &mut rand::rng());
-        // An instance that has only closed an idle connection has not failed: where it is all there is, it is asked
-        // again on a new connection.
-        stage.fresh = picked.is_none() || last.is_some();
-        let Some(instance) = picked.or_else(|| stale.take()) else {
-            let none = || Failure::new(crate::error::Cause::NoInstance).of(&service.name);
+        let Some(instance) = picked.or_else(|| again.take()) else {
+            let none = || Failure::new(Cause::NoInstance).of(&service.name);
             return Err(last.unwrap_or_else(none));
         };
         record.attempts += 1;
@@ -87,9 +84,14 @@ pub(super) async fn run(
             stale = failed.stale,
             "attempt failed, trying another instance"
         );
-        if failed.stale {
-            stale = Some(instance.clone());
+        // An instance that has only closed an idle connection, or whose accept queue is full, has not failed: where
+        // it is all there is, it is asked again.
+        let queue_full = failed.cause == Cause::ConnectTimeout;
+        if failed.stale || queue_full {
+            again = Some(instance.clone());
         }
+        // Where one idle connection was stale, others may be.
+        stage.fresh = !queue_full;
         tried.push(instance);
         last = Some(failure);
         // What has registered or left meanwhile counts.

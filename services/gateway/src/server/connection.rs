@@ -29,10 +29,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves a connection until it ends.
 pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
     let _ = stream.set_nodelay(true); // refused only on a dead socket
-    let patience = peer.gateway.config.timeouts.request_header;
-    let Ok(Some(first)) = tokio::time::timeout(patience, first_bytes(&mut stream, &peer)).await else {
-        return;
+    let first = tokio::select! {
+        first = first_bytes(&mut stream) => first,
+        // Stop, or the worker's patience is over.
+        () = poll_fn(|cx| if peer.order(cx.waker()) == Order::None { Poll::Pending } else { Poll::Ready(()) }) => None,
     };
+    let Some(first) = first else { return };
     let limits = &peer.gateway.config.limits;
     let mut framing = Framing::new(HeadLimits {
         size: usize::try_from(limits.header_size.as_u64()).unwrap_or(usize::MAX),
@@ -51,16 +53,13 @@ pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
 }
 
 /// Reads until it is clear whether this is HTTP/2. `None` where the client has gone.
-async fn first_bytes(stream: &mut TcpStream, peer: &Peer) -> Option<Vec<u8>> {
+async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut first = Vec::with_capacity(1024);
     loop {
         match stream.read_buf(&mut first).await {
             Ok(0) | Err(_) => return None,
             Ok(_) if first.len() < PREFACE.len() && PREFACE.starts_with(&first) => {}
             Ok(_) => return Some(first),
-        }
-        if poll_fn(|cx| Poll::Ready(peer.order(cx.waker()))).await != Order::None {
-            return None;
         }
     }
 }

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Instance;
-use super::pool::{Connection, H2Sender, Sender};
+use super::pool::{Conn, Connection, H2Sender, Sender};
 use crate::error::Cause;
 
 /// How often an idle HTTP/2 connection is asked whether the other side still lives, and how long it may take.
@@ -43,6 +43,7 @@ async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause>
         }
         Ok(Ok(stream)) => stream,
     };
+    instance.stats.opened();
     let _ = stream.set_nodelay(true); // refused only on a dead socket
     Ok(stream)
 }
@@ -55,6 +56,21 @@ pub(crate) async fn h1(instance: &Instance, timeout: Duration) -> Result<(Sender
         Ok((sender, connection)) => Ok((sender, connection, link)),
         Err(_) => Err(Cause::ConnectFailed),
     }
+}
+
+/// Makes connections for those that wait at the instance's pool, one after the other, until nobody waits who has none
+/// under way. Ends with that, or with the worker's event loop.
+pub(crate) fn h1_into_pool(instance: Arc<Instance>, worker: usize, timeout: Duration, pool_size: usize) {
+    tokio::spawn(async move {
+        let Some(pool) = instance.pool(worker) else { return };
+        loop {
+            let made = h1(&instance, timeout).await;
+            let now = Instant::now();
+            if !pool.connected(made.map(|made| Conn::new(made, now)), now, pool_size) {
+                return;
+            }
+        }
+    });
 }
 
 /// A connection for many HTTP/2 requests; the returned future drives it.

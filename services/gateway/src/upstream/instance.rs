@@ -94,6 +94,7 @@ impl Instance {
 
     /// A request goes here now.
     pub(super) fn picked(&self, now: Instant) {
+        self.stats.picked();
         if self.failed.load(Relaxed) {
             self.ejection().begin_trial(now);
         }

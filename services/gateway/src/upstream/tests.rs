@@ -16,7 +16,11 @@ fn own_settings_go_over_the_general_ones() {
 
 #[test]
 fn what_is_listed_is_known_even_before_it_is_there() {
-    let table = Table::default().next(&Directory::default().view(), &GatewayConfig::default(), "gateway", 1);
+    let metrics = hub_chassis::Metrics::new("gateway", "gateway-1").unwrap();
+    let durations = Durations::new(&metrics.meter());
+    let make = Make { workers: 1, durations: &durations };
+    let table =
+        Table::default().next(&Directory::default().view(), &GatewayConfig::default(), "gateway", &make);
     assert!(!table.heard());
     let log = table.service("log").unwrap();
     let mut rng = StdRng::seed_from_u64(1);

