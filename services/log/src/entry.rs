@@ -36,6 +36,8 @@ pub struct Origin<'a> {
     pub trace_id: Option<&'a str>,
     /// How grave it is.
     pub level: Option<Level>,
+    /// What makes this entry, of all in its request, known to readers if it is sent twice.
+    pub key: Option<&'a str>,
 }
 
 /// Entries of one request, each encoded up to what only the writer knows. Written all or not at all.
@@ -68,6 +70,7 @@ impl Batch {
         field(out, "source_id", origin.source_id);
         field(out, "trace_id", origin.trace_id);
         field(out, "level", origin.level.map(Level::as_str));
+        field(out, "key", origin.key);
         out.extend_from_slice(b",\"msg\":");
         match std::str::from_utf8(msg) {
             Ok(text) => string(out, text),

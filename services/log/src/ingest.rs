@@ -7,7 +7,7 @@
 use crate::entry::{Batch, Level, Origin};
 
 pub(crate) mod decode;
-mod item;
+pub(crate) mod item;
 pub(crate) mod otlp;
 
 /// How a body is to be read.
@@ -85,6 +85,8 @@ impl Sender {
             source_id: self.source_id.as_deref(),
             trace_id: self.trace_id.as_deref(),
             level: self.level,
+            // The request's own key is the batch's.
+            key: None,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub_chassis::{BindError, Config, RunError, Service};
+use hub_client::log::BATCH_META;
+use hub_client::protocol::ServiceInfo;
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::{self, App};
@@ -52,7 +54,14 @@ impl Server {
     /// [`ServerError`].
     pub async fn bind(config: Config<LogConfig>) -> Result<Self, ServerError> {
         let Config { common, own } = config;
-        let service = Service::bind(&common, &[&common.name]).await?;
+        let (key, value) = BATCH_META;
+        let info = ServiceInfo {
+            // Its peers, for one stream over all of them.
+            required_services: vec![common.name.clone()],
+            meta: [(key.to_owned(), value.to_owned())].into(),
+            ..ServiceInfo::default()
+        };
+        let service = Service::bind_with(&common, info).await?;
         let id = service.id().to_owned();
         // A peer that can't be reached must not hold up those that can.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;

@@ -16,13 +16,13 @@ use super::App;
 use crate::entry::{Level, UnknownLevel};
 use crate::error::ApiError;
 use crate::ingest::decode::Encoding;
+use crate::ingest::item::MAX_KEY;
 use crate::ingest::{self, Kind, Parsed, Refused, Sender};
 use crate::query::QueryError;
 use crate::store::Receipt;
 
 /// Header that makes a batch count once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const MAX_KEY: usize = 128;
 const MAX_SOURCE: usize = 200;
 /// Bodies from this length on are read on a thread of their own, so that they hold up no other request.
 const LARGE: usize = 256 << 10;

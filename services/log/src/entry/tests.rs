@@ -21,6 +21,7 @@ fn a_line_has_its_keys_in_order_and_the_text_as_sent() {
         source_id: Some("visit-9"),
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         level: Some(Level::Warn),
+        key: None,
     };
     let mut batch = Batch::new(Some("k\"1".to_owned()));
     batch.push(&origin, "two\nlines \u{1b}[31m ü".as_bytes(), Some("{\"a\":\n1}"));

@@ -2,7 +2,8 @@
 //!
 //! - a string: that text
 //! - an object with a text under `msg` or `message`: that text, with `level`, `trace_id` and, where the request
-//!   names no sender, `source`; everything else is kept under `fields`
+//!   names no sender, `source`, and, where the request has no key, `key`; everything else is kept under `fields`,
+//!   together with what the object itself has there
 //! - anything else: its JSON as text
 //!
 //! So nothing that a sender gives is dropped: a `level` or `trace_id` that is none stays in `fields`.
@@ -16,6 +17,9 @@ use serde_json::value::RawValue;
 
 use super::{Parsed, Refused, is_trace_id};
 use crate::entry::{Batch, Level, Origin, string};
+
+/// Longest key, in bytes.
+pub(crate) const MAX_KEY: usize = 128;
 
 /// Collects the entries of one body.
 pub(super) struct Reader<'a> {
@@ -85,6 +89,7 @@ impl<'a> Reader<'a> {
         let mut text = String::new();
         let mut trace = None;
         let mut source = None;
+        let mut entry_key = None;
         for (key, raw) in &object.others {
             let value = || serde_json::from_str::<Text>(raw.get()).ok().map(|text| text.0.into_owned());
             match &*key.0 {
@@ -106,8 +111,18 @@ impl<'a> Reader<'a> {
                         continue;
                     }
                 }
-                "fields" if object.others.len() == 1 && raw.get().starts_with('{') => {
-                    text = raw.get().to_owned();
+                "key" if self.batch.key().is_none() => {
+                    if let Some(name) = value().filter(|name| !name.is_empty() && name.len() <= MAX_KEY) {
+                        entry_key = Some(name);
+                        continue;
+                    }
+                }
+                "fields" if raw.get().starts_with('{') => {
+                    let inner = raw.get()[1..raw.get().len() - 1].trim();
+                    if !inner.is_empty() {
+                        self.fields.push(if self.fields.is_empty() { b'{' } else { b',' });
+                        self.fields.extend_from_slice(inner.as_bytes());
+                    }
                     continue;
                 }
                 _ => {}
@@ -124,6 +139,7 @@ impl<'a> Reader<'a> {
         }
         origin.trace_id = trace.as_deref().or(origin.trace_id);
         origin.source = source.as_deref().or(origin.source);
+        origin.key = entry_key.as_deref();
         if self.fits(line, msg.0.len() + text.len(), msg.0.is_empty()) {
             self.batch.push(&origin, msg.0.as_bytes(), Some(text.as_str()).filter(|text| !text.is_empty()));
         }

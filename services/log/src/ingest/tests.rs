@@ -46,6 +46,11 @@ fn json_values_keep_all_they_say() {
             json!({"msg": "m", "source": "nginx", "fields": {"n": 1.5}}),
         ),
         (r#"{"msg":"m","fields":{"a":1}}"#.to_owned(), json!({"msg": "m", "fields": {"a": 1}})),
+        (
+            r#"{"msg":"m","level":"info","key":"k","fields":{"a":1},"b":2}"#.to_owned(),
+            json!({"msg": "m", "level": "info", "key": "k", "fields": {"a": 1, "b": 2}}),
+        ),
+        (r#"{"msg":"m","fields":{}}"#.to_owned(), json!({"msg": "m"})),
         (r#"{"msg":1,"a":2}"#.to_owned(), json!({"msg": r#"{"msg":1,"a":2}"#})),
         (r#"{"log":"x"}"#.to_owned(), json!({"msg": r#"{"log":"x"}"#})),
         ("17".to_owned(), json!({"msg": "17"})),
