@@ -110,7 +110,7 @@ pub(crate) fn show(meter: &Meter, core: &Arc<Core>) {
         "Instances whose removal self-protection holds back",
         |core| core.read(|catalog, now| catalog.protecting(now).held_back as u64),
     );
-    gauge(meter, core, "protecting", "1", "1 while the registry suspects itself", |core| {
+    gauge(meter, core, "protecting", "", "1 while the registry suspects itself", |core| {
         core.read(|catalog, now| u64::from(catalog.protecting(now).until.is_some()))
     });
     gauge(meter, core, "revision", "{change}", "Changes in this epoch", |core| core.revision().n);

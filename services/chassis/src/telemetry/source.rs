@@ -14,8 +14,10 @@ const KEY: &str = "hub.source";
 /// One instance of one service in this process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
-    pub(crate) service: Arc<str>,
-    pub(crate) instance: Arc<str>,
+    /// The service's name.
+    pub service: Arc<str>,
+    /// The instance's id.
+    pub instance: Arc<str>,
 }
 
 impl Source {
