@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use hub_chassis::Table;
 use serde::{Deserialize, Serialize};
 
+use crate::store::slot::SLOT;
 use crate::store::{Ack, Limits, Options};
 
 /// Keys of batches that are remembered: at 10,000 entries a second, the last ten seconds of them.
@@ -18,7 +19,8 @@ const RING: usize = 8 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// Where entries are written. Closed files lie beside it.
+    /// Where entries are written. Closed files lie beside it. `{slot}` becomes the lowest number from 1 whose file
+    /// no other process writes, so that replicas can share a folder.
     pub file: PathBuf,
     /// When a sender is told that its entry is stored: `written`, `synced` or `queued`.
     pub ack: Ack,
@@ -92,6 +94,9 @@ impl Table for LogConfig {
         let at = |key: &str, why: &str| Err((key.to_owned(), why.to_owned()));
         if self.file.file_name().is_none() {
             return at("file", "is no file name");
+        }
+        if self.file.to_string_lossy().replace(SLOT, "").contains(['{', '}']) {
+            return at("file", "may have {slot} in it, and no other braces");
         }
         if self.max_entry.as_u64() == 0 {
             return at("max_entry", "must not be zero");

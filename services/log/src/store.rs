@@ -36,6 +36,7 @@ mod queue;
 mod recover;
 pub(crate) mod ring;
 pub(crate) mod segment;
+pub(crate) mod slot;
 mod window;
 mod writer;
 
@@ -55,7 +56,7 @@ pub enum Ack {
 /// What a store is opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The file being written.
+    /// The file being written; `{slot}` in it is the lowest number whose file is free.
     pub file: PathBuf,
     /// When a sender is told.
     pub ack: Ack,
@@ -173,7 +174,7 @@ impl Store {
     /// # Errors
     /// [`OpenError`], never for what the file holds.
     pub fn open(options: Options, instance: &str) -> Result<Self, OpenError> {
-        let recovered = recover::open(&options.file)?;
+        let recovered = slot::open(&options.file)?;
         let failed = |error| OpenError::Io { path: options.file.clone(), error };
         let instance = recovered.instance.unwrap_or_else(|| instance.to_owned());
         let mut window = Window::new(options.keys);
