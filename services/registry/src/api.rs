@@ -26,6 +26,9 @@ pub(crate) mod access;
 mod operate;
 pub(crate) mod watching;
 
+/// The description of what is served here (OpenAPI 3.1). Written by hand, held to the types by tests.
+const OPENAPI: &str = include_str!("../openapi.json");
+
 /// What handlers work with.
 #[derive(Debug)]
 pub(crate) struct Api {
@@ -49,6 +52,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/services/{name}", get(one))
         .route("/services/{name}/{instance}", delete(operate::deregister))
         .route("/services/{name}/{instance}/drain", put(operate::drain).delete(operate::undrain))
+        .route("/openapi.json", get(openapi))
         .route(PROTECTION_PATH, get(operate::protection).put(operate::protect))
         .layer(DefaultBodyLimit::max(api.max_body))
         .layer(from_fn_with_state(api.clone(), stamp))
@@ -166,4 +170,8 @@ async fn one(
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("no service is called {name:?}")));
     }
     Ok(axum::Json(view))
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }

@@ -27,9 +27,10 @@ impl From<Denied> for Problem {
         let status = match denied {
             Denied::Token => StatusCode::UNAUTHORIZED,
             Denied::Address(_) | Denied::NotAnAddress(_) => StatusCode::FORBIDDEN,
-            Denied::TooManyRequired { .. } | Denied::MetaTooLong { .. } | Denied::PushKey => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Denied::TooManyRequired { .. }
+            | Denied::MetaTooLong { .. }
+            | Denied::IdTooLong(_)
+            | Denied::PushKey => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,
         };
         let problem = Self::new(status, denied.to_string());

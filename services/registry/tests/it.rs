@@ -14,6 +14,7 @@ mod it {
     mod access;
     mod faults;
     mod heartbeats;
+    mod openapi;
     mod operate;
     mod protocol;
     mod pushes;

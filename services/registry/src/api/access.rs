@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 
+/// Longest `Id`, in bytes: it travels in headers.
+const MAX_ID: usize = 256;
+
 /// Why a call is refused before the catalogue sees it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
@@ -25,6 +28,8 @@ pub(crate) enum Denied {
     TooManyRequired { count: usize, most: usize },
     #[error("Meta: {bytes} bytes are more than {most}")]
     MetaTooLong { bytes: u64, most: u64 },
+    #[error("Id: {0} bytes are more than {MAX_ID}")]
+    IdTooLong(usize),
     #[error("PushKey: must be of characters that fit into a header, at most 256 of them")]
     PushKey,
     #[error("too many registrations just now; try again")]
@@ -67,6 +72,9 @@ impl Access {
         let most = self.limits.meta.as_u64();
         if bytes > most {
             return Err(Denied::MetaTooLong { bytes, most });
+        }
+        if let Some(id) = info.id.as_ref().filter(|id| id.len() > MAX_ID) {
+            return Err(Denied::IdTooLong(id.len()));
         }
         let fits = |key: &String| key.len() <= 256 && key.bytes().all(|b| b.is_ascii_graphic());
         if info.push_key.as_ref().is_some_and(|key| !fits(key)) {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use hub_chassis::Problem;
 use hub_client::protocol::check_name;
+use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 
 use super::Api;
@@ -46,11 +47,12 @@ pub(crate) fn stream(api: &Api, events: mpsc::Receiver<Bytes>, task: Task) -> Re
     response
 }
 
-/// Every `service=NAME` of a query. Names need no decoding, and other keys are not ours to judge.
+/// Every `service=NAME` of a query. Other keys are not ours to judge.
 fn services(query: &str) -> Result<Vec<String>, Problem> {
     let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let names = query.split('&').filter_map(|pair| pair.strip_prefix("service="));
-    let names: Vec<_> = names.map(str::to_owned).collect();
+    let names = names.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
+    let names: Vec<_> = names.collect();
     if names.len() > MAX_FILTERS {
         return Err(unprocessable(format!("service: {} names are more than {MAX_FILTERS}", names.len())));
     }
@@ -90,6 +92,7 @@ mod tests {
     fn filters_are_read_and_checked() {
         assert_eq!(services("").unwrap(), [""; 0]);
         assert_eq!(services("service=a&x=y&service=b-2").unwrap(), ["a", "b-2"]);
+        assert_eq!(services("service=a%2Db").unwrap(), ["a-b"]);
         for wrong in ["service=", "service=A", "service=a%20b"] {
             assert_eq!(services(wrong).unwrap_err().status(), StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
         }

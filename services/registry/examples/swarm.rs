@@ -1,0 +1,351 @@
+//! Thousands of members in one process, for measuring a registry: `tests/bench/registry.py` drives it.
+//!
+//! They are as cheap as can be, so that the registry is what is measured: one listener for the whole of 127/8, an
+//! HTTP reader that knows only what a registry sends, no allocation per request. Not a model for a real member.
+//!
+//!     swarm register REGISTRY INSTANCES SECONDS [hubspoke|renew|consul|etcd]
+//!     swarm heartbeats REGISTRY INSTANCES SECONDS
+//!     swarm dependents REGISTRY DEPENDENTS INSTANCES SECONDS [snapshot|event]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a measuring tool, ended by the first surprise"
+)]
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections of the load.
+const CONNECTIONS: usize = 64;
+/// Services that instances are spread over.
+const SERVICES: usize = 100;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let number = |text: &str| text.parse::<usize>().expect("a number");
+        match args[..] {
+            ["register", registry, instances, seconds, ref kind @ ..] => {
+                let kind = kind.first().copied().unwrap_or("hubspoke").to_owned();
+                register(registry.parse().unwrap(), number(instances), number(seconds), kind).await;
+            }
+            ["heartbeats", registry, instances, seconds] => {
+                heartbeats(registry.parse().unwrap(), number(instances), number(seconds)).await;
+            }
+            ["dependents", registry, dependents, instances, seconds, ref mode @ ..] => {
+                let mode = mode.first().copied().unwrap_or("snapshot");
+                let (dependents, instances) = (number(dependents), number(instances));
+                let registry = registry.parse().unwrap();
+                followers(registry, dependents, instances, number(seconds), mode).await;
+            }
+            _ => panic!("see the head of examples/swarm.rs"),
+        }
+    });
+}
+
+/// What the members have seen.
+struct Seen {
+    heartbeats: AtomicU64,
+    push_bytes: AtomicU64,
+    /// By dependent: the newest revision that it was told, and when (in µs since the start).
+    told: Vec<(AtomicU64, AtomicU64)>,
+    start: Instant,
+}
+
+/// An address of one's own for each member: 127.1.0.0 and up.
+fn ip(member: usize) -> Ipv4Addr {
+    Ipv4Addr::from(0x7f01_0001 + u32::try_from(member).unwrap())
+}
+
+fn member(ip: Ipv4Addr) -> usize {
+    u32::from(ip).wrapping_sub(0x7f01_0001) as usize
+}
+
+async fn swarm(members: usize) -> (u16, Arc<Seen>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8192).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let told = (0..members).map(|_| Default::default()).collect();
+    let start = Instant::now();
+    let seen = Seen { heartbeats: AtomicU64::new(0), push_bytes: AtomicU64::new(0), told, start };
+    let seen = Arc::new(seen);
+    tokio::spawn(accept(listener, seen.clone()));
+    (port, seen)
+}
+
+async fn accept(listener: TcpListener, seen: Arc<Seen>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            let _ = answer(stream, &seen).await; // ends with the connection
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let SocketAddr::V4(local) = stream.local_addr()? else { return Ok(()) };
+    let member = member(*local.ip());
+    let mut buffer = Vec::with_capacity(1024);
+    loop {
+        let (head, mut rest) = loop {
+            if let Some(head) = Head::read(&buffer) {
+                let rest = buffer.len() - head.length;
+                break (head, rest);
+            }
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        };
+        while rest < head.body {
+            buffer.clear();
+            buffer.reserve(16 * 1024);
+            let read = stream.read_buf(&mut buffer).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            rest += read;
+        }
+        buffer.clear();
+        if buffer.capacity() > 4096 {
+            buffer = Vec::with_capacity(1024);
+        }
+        if head.is_get {
+            seen.heartbeats.fetch_add(1, Relaxed);
+        } else if let Some((revision, at)) = seen.told.get(member) {
+            seen.push_bytes.fetch_add(head.body as u64, Relaxed);
+            at.store(u64::try_from(seen.start.elapsed().as_micros()).unwrap(), Relaxed);
+            revision.store(head.revision, Relaxed);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+    }
+}
+
+/// As much of a request's or reply's head as is needed here.
+struct Head {
+    length: usize,
+    body: usize,
+    revision: u64,
+    is_get: bool,
+    is_good: bool,
+}
+
+impl Head {
+    fn read(buffer: &[u8]) -> Option<Self> {
+        let end = buffer.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let text = std::str::from_utf8(&buffer[..end]).ok()?;
+        let mut head = Self {
+            length: end + 4,
+            body: 0,
+            revision: 0,
+            is_get: text.starts_with("GET "),
+            is_good: text.starts_with("HTTP/1.1 200"),
+        };
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once(": ") else { continue };
+            if name.eq_ignore_ascii_case("content-length") {
+                head.body = value.parse().ok()?;
+            } else if name.eq_ignore_ascii_case("hub-revision") {
+                head.revision = value.split_once('.')?.1.parse().ok()?;
+            }
+        }
+        Some(head)
+    }
+}
+
+/// A connection to the registry.
+struct Connection {
+    stream: TcpStream,
+    out: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(registry: SocketAddr) -> Self {
+        let stream = TcpStream::connect(registry).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, out: Vec::new(), buffer: Vec::with_capacity(64 * 1024) }
+    }
+
+    /// Sends a request and reads the reply; its revision.
+    async fn call(&mut self, method: &str, path: &str, body: &str) -> u64 {
+        self.out.clear();
+        write!(
+            self.out,
+            "{method} {path} HTTP/1.1\r\nhost: registry\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        self.stream.write_all(&self.out).await.unwrap();
+        self.buffer.clear();
+        loop {
+            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the registry closed");
+            if let Some(head) = Head::read(&self.buffer)
+                && self.buffer.len() >= head.length + head.body
+            {
+                assert!(head.is_good, "{}", String::from_utf8_lossy(&self.buffer));
+                return head.revision;
+            }
+        }
+    }
+}
+
+fn info(i: usize, start: usize, port: u16, required: &str) -> String {
+    let (service, ip) = (i % SERVICES, ip(i));
+    format!(
+        r#"{{"Name":"service-{service}","Addr":"{ip}:{port}","RequiredServices":[{required}],"Id":"service-{service}-{start:08x}","Push":"snapshot"}}"#
+    )
+}
+
+/// Registers `instances` once, then new starts of them for so long: each replaces one, so their number stays.
+async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: String) {
+    let (port, _) = swarm(0).await;
+    let next = Arc::new(AtomicUsize::new(0));
+    let done = Arc::new(AtomicUsize::new(0));
+    let kind: Arc<str> = kind.into();
+    let request = move |n: usize| -> (&'static str, &'static str, String) {
+        let i = n % instances;
+        match &*kind {
+            "consul" => {
+                let service = i % SERVICES;
+                let body = format!(
+                    r#"{{"Node":"node-{i}","Address":"127.0.0.1","Service":{{"ID":"s-{i}","Service":"service-{service}","Port":80,"Tags":["{n}"]}}}}"#
+                );
+                ("PUT", "/v1/catalog/register", body)
+            }
+            // The keys and values are base64 already.
+            "etcd" => ("POST", "/v3/kv/put", format!(r#"{{"key":"a{i:07}","value":"{n:0100}"}}"#)),
+            "renew" => ("POST", "/services", info(i, 0, port, "\"service-0\"")),
+            _ => ("POST", "/services", info(i, n, port, "\"log\"")),
+        }
+    };
+    let mut first = Connection::open(registry).await;
+    for n in 0..instances {
+        let (method, path, body) = request(n);
+        first.call(method, path, &body).await;
+    }
+    next.store(instances, Relaxed);
+    println!("registered");
+    wait_for_line().await;
+    let end = Instant::now() + Duration::from_secs(seconds as u64);
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (next, done, request) = (next.clone(), done.clone(), request.clone());
+        tasks.spawn(async move {
+            let mut connection = Connection::open(registry).await;
+            let mut slowest = Vec::new();
+            while Instant::now() < end {
+                let (method, path, body) = request(next.fetch_add(1, Relaxed));
+                let sent = Instant::now();
+                connection.call(method, path, &body).await;
+                slowest.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+                done.fetch_add(1, Relaxed);
+            }
+            slowest
+        });
+    }
+    let mut latencies = Vec::new();
+    while let Some(slowest) = tasks.join_next().await {
+        latencies.extend(slowest.unwrap());
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let done = done.load(Relaxed);
+    println!("{done} {elapsed:.3} {}", latencies[latencies.len() * 99 / 100]);
+}
+
+/// Registers `instances` and answers their heartbeats.
+async fn heartbeats(registry: SocketAddr, instances: usize, seconds: usize) {
+    let (port, seen) = swarm(0).await;
+    let mut connection = Connection::open(registry).await;
+    let mut bytes = 0;
+    for i in 0..instances {
+        let body = info(i, i, port, "");
+        bytes += body.len();
+        connection.call("POST", "/services", &body).await;
+    }
+    println!("registered {}", bytes / instances);
+    wait_for_line().await;
+    let before = seen.heartbeats.load(Relaxed);
+    tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
+    println!("{}", seen.heartbeats.load(Relaxed) - before);
+}
+
+/// One service of `instances`, `dependents` of it, and one change a second: how long until the last one has it?
+async fn followers(registry: SocketAddr, dependents: usize, instances: usize, seconds: usize, mode: &str) {
+    let (port, seen) = swarm(dependents).await;
+    let mut connection = Connection::open(registry).await;
+    let big = |i: usize, start: usize| {
+        let ip = ip(dependents + i);
+        format!(r#"{{"Name":"big","Addr":"{ip}:{port}","RequiredServices":[],"Id":"big-{start:08x}"}}"#)
+    };
+    for i in 0..instances {
+        connection.call("POST", "/services", &big(i, i)).await;
+    }
+    for i in 0..dependents {
+        let ip = ip(i);
+        let body = format!(
+            r#"{{"Name":"dependent","Addr":"{ip}:{port}","RequiredServices":["big"],"Id":"d-{i}","Push":"{mode}"}}"#
+        );
+        connection.call("POST", "/services", &body).await;
+    }
+    println!("registered");
+    wait_for_line().await;
+    let mut last = Vec::new();
+    let mut all = Vec::new();
+    for second in 0..seconds {
+        let began = Instant::now();
+        let sent = u64::try_from(seen.start.elapsed().as_micros()).unwrap();
+        // An instance more, an instance less: one change each.
+        let (method, i) = if second % 2 == 0 { ("POST", instances) } else { ("DELETE", instances) };
+        let body = big(i, instances + second / 2);
+        let revision = connection.call(method, "/services", &body).await;
+        let mut times: Vec<u64>;
+        loop {
+            let has = |(known, _): &&(AtomicU64, AtomicU64)| known.load(Relaxed) >= revision;
+            if seen.told.iter().filter(has).count() == dependents {
+                times = seen.told.iter().map(|(_, at)| at.load(Relaxed).saturating_sub(sent)).collect();
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "a dependent was not told");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        times.sort_unstable();
+        last.push(times[dependents - 1]);
+        all.extend(times);
+        tokio::time::sleep(Duration::from_secs(1).saturating_sub(began.elapsed())).await;
+    }
+    last.sort_unstable();
+    all.sort_unstable();
+    let at = |list: &[u64], percent: usize| list[(list.len() - 1) * percent / 100];
+    println!(
+        "{} {} {} {} {}",
+        at(&all, 50),
+        at(&all, 99),
+        at(&last, 50),
+        at(&last, 100),
+        seen.push_bytes.load(Relaxed) / seconds as u64
+    );
+}
+
+/// The driver says when it has looked at the registry.
+async fn wait_for_line() {
+    std::io::stdout().flush().unwrap();
+    let line = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    line.await.unwrap().unwrap();
+}
