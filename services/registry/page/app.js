@@ -108,8 +108,7 @@ function draw() {
   const until = model.protection?.Until;
   $("protection").hidden = !until;
   if (until) {
-    const held = model.protection.HeldBack ?? 0;
-    setText($("protection"), `Most instances fail at once, so the registry suspects its own network: it removes none until ${timeOfDay(Date.parse(until), now)} (${count(held, "removal")} held back).`);
+    setText($("protection"), `Most instances fail at once, so the registry suspects its own network: it removes none until ${timeOfDay(Date.parse(until), now)}.`);
   }
 }
 

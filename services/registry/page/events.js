@@ -14,7 +14,7 @@ const SAID = {
   draining: "draining",
   undrained: "no longer draining",
   "new-epoch": "has lost its state and begun anew",
-  lost: "lost sight of",
+  lost: "out of sight",
   found: "in sight again",
 };
 const TROUBLE = new Set(["replaced", "missed-heartbeat", "removed", "held-back", "new-epoch", "lost"]);

@@ -83,7 +83,7 @@ export class Model {
   spread(name, now) {
     const all = [...(this.services.get(name)?.values() ?? [])];
     const of = new Map(all.map((one) => [one.addr, { share: null, rate: rate(one) }]));
-    const takers = all.filter((one) => one.state === "passing");
+    const takers = takersOf(all);
     const told = takers.filter((one) => one.samples.length > 0);
     const spread = { since: null, total: 0, expected: takers.length ? 1 / takers.length : null, sigma: 0, of };
     if (told.length === 0) return spread;
@@ -193,8 +193,14 @@ function rate(one) {
   return ((at(one.samples, until) - at(one.samples, from)) * 1000) / (until - from);
 }
 
+// Who gets requests: suspects only where nothing else is there.
+function takersOf(list) {
+  const passing = list.filter((one) => one.state === "passing");
+  return passing.length ? passing : list.filter((one) => one.state === "suspect");
+}
+
 function sameTakers(before, after) {
-  const takers = (list) => [...(list?.values() ?? [])].filter((one) => one.state === "passing").map((one) => `${one.addr} ${one.id}`);
+  const takers = (list) => takersOf([...(list?.values() ?? [])]).map((one) => `${one.addr} ${one.id}`);
   return before !== undefined && takers(before).sort().join("\n") === takers(after).sort().join("\n");
 }
 

@@ -154,7 +154,7 @@ class Row {
     this.root = h(
       "tr",
       { "data-key": one.addr, class: "arriving" },
-      h("th", { scope: "row", class: "who" }, this.state, h("span", { class: "names" }, this.addr, this.id)),
+      h("th", { scope: "row", class: "who" }, h("span", { class: "who-in" }, h("span", { class: "names" }, this.addr, this.id), this.state)),
       h("td", { class: "share" }, h("span", { class: "share-in" }, this.bar, this.share)),
       this.rate,
       this.open,
@@ -186,7 +186,7 @@ class Row {
   #shareOf(one, share, { expected, sigma }) {
     const known = share !== null && expected !== null;
     this.bar.classList.toggle("unknown", !known);
-    setText(this.share, known ? percent(share) : one.state === "passing" ? "–" : "none");
+    setText(this.share, known ? percent(share) : one.state === "draining" ? "none" : "–");
     if (!known) {
       setStyle(this.fill, "--part", "0");
       return;

@@ -8,6 +8,8 @@ import { calm, count, perSecond, setAttr, setStyle, setText, svg } from "./dom.j
 
 const HUB = 47;
 const SERVICE_RING = 128;
+// Where there are many services, every other name stands further out.
+const STAGGERED = [112, 156];
 const INSTANCE_RING = 232;
 const RING_STEP = 17;
 // A part of the circle is shared out evenly, so that each service has room for its name, the rest by instances.
@@ -18,6 +20,10 @@ const NAME_WIDTH = 90;
 const MANY = 9;
 const WIDEST_STEP = (26 * Math.PI) / 180;
 const MOST_LABELLED = 24;
+// Room that a label needs beside the next, along the ring: on the sides, and above and below the hub.
+const LABEL_HEIGHT = 19;
+const LABEL_WIDTH = 50;
+const LONGEST_NAME = 18;
 // Beats are drawn for so many at the most: beyond that they would be noise, and work for nothing.
 const MOST_BEATING = 64;
 const LABEL_SIZE = 13;
@@ -82,43 +88,47 @@ export class Spokes {
   }
 
   #layout(model, names, total) {
-    const labelled = total <= MOST_LABELLED && !this.#compact;
-    const side = labelled ? 350 : 290;
-    const rings = Math.min(4, Math.max(1, Math.ceil((total * 7.5) / (2 * Math.PI * INSTANCE_RING * 0.85))));
-    const outer = INSTANCE_RING + (rings - 1) * RING_STEP;
-    const half = outer + (labelled ? 26 : 20);
-    setAttr(this.#root, "viewBox", `${-Math.max(side, half)} ${-half} ${2 * Math.max(side, half)} ${2 * half}`);
-    const size = Math.max(2, Math.min(9, ((2 * Math.PI * INSTANCE_RING * 0.8) / Math.max(1, total)) * 0.42 * (1 + (rings - 1) * 0.35)));
     const many = names.length >= MANY;
     const even = Math.min(MOST_EVEN, Math.max(LEAST_EVEN, (names.length * NAME_WIDTH) / (2 * Math.PI * SERVICE_RING)));
+    const sectors = names.map((name) => {
+      const list = [...model.services.get(name).values()].sort((a, b) => byText.compare(a.addr, b.addr));
+      const width = 2 * Math.PI * (even / names.length + (1 - even) * (total ? list.length / total : 1 / names.length));
+      return { name, list, width, step: Math.min(WIDEST_STEP, (width * 0.88) / Math.max(1, list.length)) };
+    });
+    const nearest = INSTANCE_RING * Math.min(WIDEST_STEP, ...sectors.filter((one) => one.list.length > 1).map((one) => one.step));
+    const rings = Math.min(4, Math.max(1, Math.ceil(8 / nearest)));
+    const size = Math.max(2, Math.min(9, nearest * 0.42 * (1 + (rings - 1) * 0.5)));
+    const labelled = total <= MOST_LABELLED && !this.#compact;
+    const half = INSTANCE_RING + (rings - 1) * RING_STEP + (labelled ? 34 : 20);
+    const side = Math.max(half, labelled ? 350 : 290);
+    setAttr(this.#root, "viewBox", `${-side} ${-half} ${2 * side} ${2 * half}`);
 
     const kept = new Set();
     let angle = -Math.PI / 2;
-    names.forEach((name, i) => {
-      const list = [...model.services.get(name).values()].sort((a, b) => byText.compare(a.addr, b.addr));
-      const sector = 2 * Math.PI * (even / names.length + (1 - even) * (total ? list.length / total : 1 / names.length));
+    sectors.forEach(({ name, list, width, step }, i) => {
       // The first service stands at the top.
-      const middle = i === 0 ? angle : angle + sector / 2;
-      angle = middle + sector / 2;
+      const middle = i === 0 ? angle : angle + width / 2;
+      angle = middle + width / 2;
       const item = this.#services.get(name) ?? this.#addService(name);
-      place(item, SERVICE_RING * Math.cos(middle), SERVICE_RING * Math.sin(middle));
-      stretch(item, 0, 0, middle, SERVICE_RING);
+      const ring = many ? STAGGERED[i % 2] : SERVICE_RING;
+      place(item, ring * Math.cos(middle), ring * Math.sin(middle));
+      stretch(item, 0, 0, middle, ring);
       item.group.classList.toggle("many", many);
-      const width = Math.max(many ? 40 : 78, name.length * (this.#compact ? 11.5 : 7.8) + 20);
-      setAttr(item.box, "width", String(width));
-      setAttr(item.box, "x", String(-width / 2));
-      const step = list.length > 1 ? Math.min(WIDEST_STEP, (sector * 0.88) / list.length) : 0;
-      const label = shortener(list);
+      const wide = Math.max(many ? 40 : 78, Math.min(name.length, LONGEST_NAME) * (this.#compact ? 11.5 : 7.8) + 20);
+      setAttr(item.box, "width", String(wide));
+      setAttr(item.box, "x", String(-wide / 2));
+      const angles = list.map((_, k) => middle + (k - (list.length - 1) / 2) * step);
+      const room = (at) => step * INSTANCE_RING >= (Math.abs(Math.cos(at)) < 0.6 ? LABEL_WIDTH : LABEL_HEIGHT);
+      const label = labelled && (list.length < 2 || angles.every(room)) ? shortener(list) : () => "";
       list.forEach((one, k) => {
         kept.add(key(one));
-        const at = middle + (k - (list.length - 1) / 2) * step;
         const radius = INSTANCE_RING + (k % rings) * RING_STEP;
         const node = this.#instances.get(key(one)) ?? this.#addInstance(one, item);
-        const [x, y] = [radius * Math.cos(at), radius * Math.sin(at)];
+        const [x, y] = [radius * Math.cos(angles[k]), radius * Math.sin(angles[k])];
         place(node, x, y);
         stretch(node, item.x, item.y, Math.atan2(y - item.y, x - item.x), Math.hypot(x - item.x, y - item.y));
         setStyle(node.shape, "transform", `scale(${size.toFixed(2)})`);
-        this.#label(node, labelled ? label(one) : "", at, size);
+        this.#label(node, label(one), angles[k], size);
       });
     });
     for (const [name, item] of this.#services) if (!model.services.has(name)) drop(this.#services, name, item);
@@ -126,10 +136,10 @@ export class Spokes {
   }
 
   #addService(name) {
-    const text = svg("text", { class: "name", y: -2 }, name);
+    const text = svg("text", { class: "name", y: -2 }, name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
     const note = svg("text", { class: "note", y: 13 });
     const box = svg("rect", { y: -19, height: 38, rx: 10 });
-    const item = { line: svg("line", { x2: 1, class: "spoke" }), group: svg("g", { class: "service" }, box, text, note), box, note, angle: null };
+    const item = { line: svg("line", { x2: 1, class: "spoke" }), group: svg("g", { class: "service" }, svg("title", {}, name), box, text, note), box, note, angle: null };
     this.#services.set(name, item);
     this.#lines.append(item.line);
     this.#nodes.append(item.group);

@@ -151,7 +151,7 @@ def test_a_silent_registry_makes_the_page_stale_and_it_recovers(bench):
     bench.registry.send(signal.SIGCONT)
     expect(page.locator("#status-text")).to_have_text("Live")
     expect(page.locator("#stale")).to_be_hidden()
-    expect(page.locator("#events")).to_contain_text("registry lost sight of")
+    expect(page.locator("#events")).to_contain_text("registry out of sight")
     expect(page.locator("#events")).to_contain_text("registry in sight again")
     [later] = bench.members.join("log")
     expect(row(page, later.addr)).to_be_visible(timeout=TWO_SECONDS)
