@@ -11,18 +11,20 @@ use axum::routing::get;
 use axum::{Json, Router};
 use hub_client::LogClient;
 use hub_client::log::HUB_LOGGED_BY;
+use opentelemetry::metrics::Counter;
 use serde::Serialize;
 
-use crate::counter::Counter;
+use crate::counter;
 use crate::error::VisitError;
 use crate::rate::Rate;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
-    pub(crate) counter: Counter,
+    pub(crate) counter: counter::Counter,
     pub(crate) log: LogClient,
     pub(crate) instance: Arc<str>,
+    pub(crate) visits: Counter<u64>,
     pub(crate) rate: Arc<Mutex<Rate>>,
     pub(crate) start: Instant,
 }
@@ -52,6 +54,7 @@ pub(crate) fn routes(name: &str, app: App) -> Router {
 
 async fn visit(State(app): State<App>) -> Result<Response, VisitError> {
     let number = app.counter.next().await?;
+    app.visits.add(1, &[]);
     app.rate().count(app.now());
     let logged_by = app.log.send(format!("visit {number}")).await?;
     // A count that a cache answers with is a visit that is not counted.

@@ -47,8 +47,13 @@ impl Server {
             State::Memory => Counter::in_memory(),
             State::File => tokio::task::spawn_blocking(move || Counter::in_file(&own.file)).await??,
         };
+        let meter = service.metrics().meter();
+        let visits = meter.u64_counter("hub.visit.visits");
+        let visits = visits.with_unit("{visit}").with_description("Visits that got a number").build();
+        visits.add(0, &[]);
         let app = App {
             counter,
+            visits,
             log: service.log(),
             instance: service.id().into(),
             rate: Arc::default(),
