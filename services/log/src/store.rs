@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use self::segment::Segment;
 use self::window::Window;
 use self::writer::{Writer, keeper::Keeper};
 use crate::entry::{Batch, instance_field};
+use crate::metrics::Commits;
 
 mod appender;
 pub(crate) mod blocks;
@@ -126,6 +127,8 @@ pub struct Stats {
     pub failed: AtomicU64,
     /// Entries that were stored before.
     pub duplicates: AtomicU64,
+    /// Size and duration of each commit, where somebody wants them.
+    pub(crate) commits: OnceLock<Commits>,
 }
 
 /// What the writer and the readers share.

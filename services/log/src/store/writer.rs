@@ -87,8 +87,12 @@ impl Writer {
             // While writes fail, one submission at a time finds out which of them can be stored.
             let size = if self.shared.healthy.load(Ordering::Acquire) { PIECE } else { 0 };
             self.render(group, piece, size);
+            let began = Instant::now();
             let result = self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced);
             let whole = result.whole;
+            if let Some(commits) = self.shared.stats.commits.get() {
+                commits.record(whole, began.elapsed());
+            }
             self.stored(group, piece, whole);
             let Some(failure) = result.failure else {
                 self.recovered();
