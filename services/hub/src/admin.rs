@@ -80,6 +80,11 @@ impl Registry {
         &self.url
     }
 
+    /// The client that it is talked to with: no proxy, no redirects, no timeout but for the connection.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// The whole catalogue.
     ///
     /// # Errors

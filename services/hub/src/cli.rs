@@ -10,7 +10,7 @@ use hub_chassis::config::Source;
 
 use crate::admin::{self, Registry, Target};
 use crate::config::{HubConfig, PROCESS};
-use crate::{demo, print, status, up};
+use crate::{demo, logs, print, status, up, watch};
 
 /// Hubspoke: a registry, a gateway, a log and your services. Without a command: `hub up`.
 #[derive(Parser)]
@@ -37,6 +37,20 @@ enum Command {
         /// Print the registry's JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Watch instances come, go and share the load
+    Watch {
+        #[command(flatten)]
+        args: watch::Args,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Read the entries of all log instances as one stream
+    Logs {
+        #[command(flatten)]
+        args: logs::Args,
         #[command(flatten)]
         at: At,
     },
@@ -150,6 +164,8 @@ async fn command_on(command: Command, config: &HubConfig) -> anyhow::Result<()> 
             let view = status::parse(&text)?;
             print(&if json { text } else { status::render(&view, jiff::Timestamp::now()) })
         }
+        Command::Watch { args, at } => watch::run(args, &registry(at)?, boot::shutdown()?).await,
+        Command::Logs { args, at } => logs::run(args, &registry(at)?, boot::shutdown()?).await,
         Command::Demo { args, at } => demo::run(args, &registry(at)?, boot::shutdown()?).await,
         Command::Drain { which } => {
             registry(which.at)?.drain(&which.target, true).await?;
@@ -208,6 +224,10 @@ mod tests {
             "hub up --log 5",
             "hub status --json --registry http://127.0.0.1:1",
             "hub demo --rate 200 --duration 1m30s --gateway http://127.0.0.1:1 --json",
+            "hub watch",
+            "hub watch --once --json",
+            "hub logs -f --since 10m --grep x --source visit --trace 4bf9 --level warn -n 5 --json",
+            "hub logs --gateway http://127.0.0.1:1",
             "hub drain log/127.0.0.1:20002",
             "hub undrain log/log-1 --registry http://127.0.0.1:1",
             "hub deregister log/log-1",
@@ -219,6 +239,7 @@ mod tests {
         for line in [
             "hub demo --rate 0",
             "hub demo --duration soon",
+            "hub logs -f --gateway http://127.0.0.1:1",
             "hub drain log",
             "hub drain",
             "hub registry",

@@ -7,11 +7,13 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod logs;
 mod problem;
 pub mod sse;
 pub mod status;
 pub mod table;
 pub mod up;
+pub mod watch;
 
 use std::io::Write;
 

@@ -55,12 +55,6 @@ pub fn render(view: &CatalogView, now: jiff::Timestamp) -> String {
 }
 
 fn row(instance: &InstanceView, now: jiff::Timestamp) -> Vec<String> {
-    let state = match instance.state {
-        InstanceState::Passing => "passing",
-        InstanceState::Suspect => "suspect",
-        InstanceState::Draining => "draining",
-        InstanceState::Removed => "removed",
-    };
     let beat = instance.last_heartbeat.as_ref().map_or("-".to_owned(), |at| format!("{} ago", age(at, now)));
     let load = |pick: fn(&hub_client::protocol::Load) -> u64| {
         instance.load.as_ref().map_or("-".to_owned(), |load| pick(load).to_string())
@@ -69,7 +63,7 @@ fn row(instance: &InstanceView, now: jiff::Timestamp) -> Vec<String> {
         instance.info.name.clone(),
         instance.info.id().to_owned(),
         instance.info.addr.clone(),
-        state.to_owned(),
+        state(instance.state).to_owned(),
         age(&instance.registered, now),
         beat,
         load(|load| load.requests),
@@ -78,8 +72,18 @@ fn row(instance: &InstanceView, now: jiff::Timestamp) -> Vec<String> {
     ]
 }
 
+/// A state in a word.
+pub(crate) fn state(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Passing => "passing",
+        InstanceState::Suspect => "suspect",
+        InstanceState::Draining => "draining",
+        InstanceState::Removed => "removed",
+    }
+}
+
 /// How long ago a time was, in the largest whole unit: `3s`, `12m`, `4h`, `2d`.
-fn age(at: &str, now: jiff::Timestamp) -> String {
+pub(crate) fn age(at: &str, now: jiff::Timestamp) -> String {
     let Ok(at) = at.parse::<jiff::Timestamp>() else { return "?".to_owned() };
     let seconds = now.as_second().saturating_sub(at.as_second()).max(0);
     match seconds {

@@ -10,5 +10,11 @@
 mod admin;
 #[path = "terminal/demo.rs"]
 mod demo;
+#[path = "terminal/logs.rs"]
+mod logs;
 #[path = "terminal/platform.rs"]
 mod platform;
+#[path = "terminal/pty.rs"]
+mod pty;
+#[path = "terminal/watch.rs"]
+mod watch;

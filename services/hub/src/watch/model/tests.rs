@@ -1,0 +1,189 @@
+use std::collections::BTreeMap;
+
+use hub_client::protocol::{HeardView, Load, ServiceInfo};
+
+use super::*;
+
+/// So many seconds after eight in the morning.
+pub(in crate::watch) fn at(seconds: i64) -> Timestamp {
+    let eight: Timestamp = "2026-11-23T08:00:00Z".parse().unwrap();
+    eight + SignedDuration::from_secs(seconds)
+}
+
+/// A passing instance `SERVICE-N` that was registered at eight and has served `requests`.
+pub(in crate::watch) fn instance(service: &str, n: u16, requests: u64) -> InstanceView {
+    let reason = Reason { at: at(0).to_string(), kind: ReasonKind::Registered, detail: String::new() };
+    InstanceView {
+        info: ServiceInfo {
+            id: Some(format!("{service}-{n}")),
+            ..ServiceInfo::new(service, format!("127.0.0.1:{}", 4000 + n))
+        },
+        state: InstanceState::Passing,
+        registered: at(0).to_string(),
+        last_heartbeat: Some(at(10).to_string()),
+        load: Some(Load { requests, in_flight: 0 }),
+        reasons: vec![reason],
+    }
+}
+
+pub(in crate::watch) fn catalog(instances: Vec<InstanceView>) -> Update {
+    let mut services: BTreeMap<String, Vec<InstanceView>> = BTreeMap::new();
+    for instance in instances {
+        services.entry(instance.info.name.clone()).or_default().push(instance);
+    }
+    Update::Snapshot(CatalogView { revision: Revision { epoch: 1, n: 5 }, services, protection: None })
+}
+
+pub(in crate::watch) fn heard(
+    instance: &InstanceView,
+    seconds: i64,
+    requests: u64,
+    in_flight: u64,
+) -> Update {
+    let load = Some(Load { requests, in_flight });
+    let heard = HeardView { last_heartbeat: at(seconds).to_string(), load };
+    let of_addr = [(instance.info.addr.clone(), heard)].into();
+    Update::Load(LoadView { services: [(instance.info.name.clone(), of_addr)].into() })
+}
+
+pub(in crate::watch) fn change(
+    mut instance: InstanceView,
+    seconds: i64,
+    kind: ReasonKind,
+    detail: &str,
+) -> Update {
+    instance.state = match kind {
+        ReasonKind::Removed | ReasonKind::Deregistered => InstanceState::Removed,
+        ReasonKind::HeldBack => InstanceState::Suspect,
+        ReasonKind::Draining => InstanceState::Draining,
+        _ => InstanceState::Passing,
+    };
+    instance.reasons = vec![Reason { at: at(seconds).to_string(), kind, detail: detail.to_owned() }];
+    let revision = Revision { epoch: 1, n: 6 };
+    Update::Change(Box::new(ChangeView { revision, kind, instance }))
+}
+
+fn row<'a>(model: &'a Model, instance: &InstanceView) -> &'a Row {
+    &model.rows[&(instance.info.name.clone(), instance.info.addr.clone())]
+}
+
+#[test]
+fn rates_come_from_heartbeats() {
+    let (a, b) = (instance("log", 1, 100), instance("log", 2, 100));
+    let mut model = Model::default();
+    model.open(at(10));
+    model.apply(catalog(vec![a.clone(), b.clone()]), at(10));
+    assert_eq!(row(&model, &a).samples.rate(), None);
+    model.apply(heard(&a, 15, 600, 3), at(15));
+    model.apply(heard(&b, 14, 140, 0), at(15));
+    assert_eq!(row(&model, &a).rate(), 100.0);
+    assert_eq!(row(&model, &b).rate(), 10.0);
+    assert_eq!(row(&model, &a).view.load.unwrap().in_flight, 3);
+    model.second(at(15));
+    model.second(at(16));
+    assert_eq!(model.history("log").collect::<Vec<_>>(), [110.0, 110.0]);
+    // A snapshot after a break in the stream goes on with the same counters.
+    let mut later = a.clone();
+    later.last_heartbeat = Some(at(20).to_string());
+    later.load = Some(Load { requests: 700, in_flight: 0 });
+    model.apply(catalog(vec![later, b]), at(20));
+    assert_eq!(row(&model, &a).rate(), 20.0);
+}
+
+#[test]
+fn another_start_at_the_same_address_begins_anew() {
+    let a = instance("log", 1, 100);
+    let mut model = Model::default();
+    model.apply(catalog(vec![a.clone()]), at(10));
+    model.apply(heard(&a, 15, 600, 0), at(15));
+    let mut other = a.clone();
+    other.info.id = Some("log-other".to_owned());
+    other.load = None;
+    other.last_heartbeat = None;
+    model.apply(change(other, 16, ReasonKind::Replaced, ""), at(16));
+    assert_eq!(row(&model, &a).view.info.id(), "log-other");
+    assert_eq!(row(&model, &a).samples.rate(), None);
+}
+
+#[test]
+fn changes_make_events_and_the_history_of_an_instance() {
+    let a = instance("log", 1, 0);
+    let mut model = Model::default();
+    model.apply(catalog(vec![a.clone()]), at(10));
+    assert!(model.happenings.is_empty());
+    model.apply(change(a.clone(), 20, ReasonKind::Removed, "no answer in 1 s"), at(20));
+    assert!(row(&model, &a).is_removed());
+    let event = &model.happenings[0];
+    assert_eq!((event.whom.as_str(), event.what.as_str()), ("log/log-1", "removed"));
+    assert_eq!((event.detail.as_str(), event.grave), ("no answer in 1 s", true));
+    model.apply(change(a.clone(), 30, ReasonKind::Registered, ""), at(30));
+    let kinds: Vec<_> = row(&model, &a).view.reasons.iter().map(|reason| reason.kind).collect();
+    assert_eq!(kinds, [ReasonKind::Registered, ReasonKind::Removed, ReasonKind::Registered]);
+    assert_eq!(row(&model, &a).flaps(), 1);
+    assert_eq!(model.revision, Some(Revision { epoch: 1, n: 6 }));
+}
+
+#[test]
+fn flaps_are_returns_from_the_dead_only() {
+    let mut a = instance("log", 1, 0);
+    let kinds = [
+        ReasonKind::Registered,
+        ReasonKind::Deregistered,
+        ReasonKind::Registered,
+        ReasonKind::MissedHeartbeat,
+        ReasonKind::MissedHeartbeat,
+        ReasonKind::Recovered,
+        ReasonKind::Removed,
+        ReasonKind::Registered,
+        ReasonKind::HeldBack,
+    ];
+    a.reasons = kinds.map(|kind| Reason { at: at(0).to_string(), kind, detail: String::new() }).to_vec();
+    assert_eq!(Row::new(a).flaps(), 2);
+}
+
+#[test]
+fn a_removed_instance_is_shown_for_a_minute() {
+    let a = instance("log", 1, 0);
+    let mut model = Model::default();
+    model.apply(catalog(vec![a.clone()]), at(10));
+    model.apply(change(a, 20, ReasonKind::Deregistered, ""), at(20));
+    model.second(at(79));
+    assert_eq!(model.rows.len(), 1);
+    model.second(at(81));
+    assert_eq!(model.rows.len(), 0);
+}
+
+#[test]
+fn a_registry_that_goes_and_comes_back_is_said_once_each() {
+    let mut model = Model::default();
+    assert_eq!(model.link, Link::Connecting);
+    model.open(at(0));
+    model.apply(catalog(vec![instance("log", 1, 0)]), at(0));
+    model.away("refused".to_owned(), at(10));
+    model.away("still refused".to_owned(), at(12));
+    assert_eq!(model.link, Link::Away { since: at(10), why: "still refused".to_owned() });
+    assert_eq!(model.rows.len(), 1, "what was known is still shown");
+    model.open(at(20));
+    let Update::Snapshot(mut other) = catalog(vec![]) else { unreachable!() };
+    other.revision.epoch = 2;
+    model.apply(Update::Snapshot(other), at(20));
+    assert_eq!(model.link, Link::Live);
+    assert!(model.rows.is_empty());
+    let said: Vec<_> = model.happenings.iter().map(|event| event.what.as_str()).collect();
+    assert_eq!(said, ["has lost its state; members register again", "is back", "is away"]);
+}
+
+#[test]
+fn memory_is_bounded() {
+    let a = instance("log", 1, 0);
+    let mut model = Model::default();
+    model.apply(catalog(vec![a.clone()]), at(0));
+    for n in 0..1000 {
+        let kind = if n % 2 == 0 { ReasonKind::HeldBack } else { ReasonKind::Recovered };
+        model.apply(change(a.clone(), n, kind, ""), at(n));
+        model.second(at(n));
+    }
+    assert_eq!(model.happenings.len(), MAX_HAPPENINGS);
+    assert_eq!(row(&model, &a).view.reasons.len(), MAX_REASONS);
+    assert_eq!(model.history("log").count(), MAX_HISTORY);
+}

@@ -1,0 +1,91 @@
+//! From an instance's request counter, as heartbeats tell it, to rates. Pure; times are the registry's.
+
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Samples are kept for so long; shares are taken over it.
+const WINDOW: SignedDuration = SignedDuration::from_secs(60);
+/// A rate is taken over at least this.
+const SHORTEST: SignedDuration = SignedDuration::from_secs(1);
+
+/// What the last heartbeats said of one start of an instance.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Samples(VecDeque<(Timestamp, u64)>);
+
+impl Samples {
+    /// Takes in what a heartbeat said.
+    pub(super) fn add(&mut self, at: Timestamp, requests: u64) {
+        match self.0.back() {
+            Some(&(last, _)) if at <= last => return,
+            // A counter that goes back is another one's.
+            Some(&(_, before)) if requests < before => self.0.clear(),
+            _ => {}
+        }
+        self.0.push_back((at, requests));
+        while self.0.get(1).is_some_and(|&(second, _)| at.duration_since(second) >= WINDOW) {
+            self.0.pop_front();
+        }
+    }
+
+    /// Requests per second between the last two heartbeats; nothing before the second.
+    pub(super) fn rate(&self) -> Option<f64> {
+        let &(last, _) = self.0.back()?;
+        let before = self.0.iter().rev().find(|(at, _)| last.duration_since(*at) >= SHORTEST);
+        self.since(before.or(self.0.front())?)
+    }
+
+    /// Requests per second over all that is kept, a minute at the most.
+    pub(super) fn long_rate(&self) -> Option<f64> {
+        self.since(self.0.front()?)
+    }
+
+    fn since(&self, &(at, requests): &(Timestamp, u64)) -> Option<f64> {
+        let &(last, now) = self.0.back()?;
+        let seconds = last.duration_since(at).as_secs_f64();
+        (seconds > 0.0).then(|| now.saturating_sub(requests) as f64 / seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(list: &[(f64, u64)]) -> Samples {
+        let mut samples = Samples::default();
+        for &(seconds, requests) in list {
+            samples.add(Timestamp::from_millisecond((seconds * 1000.0) as i64).unwrap(), requests);
+        }
+        samples
+    }
+
+    #[test]
+    fn a_rate_is_between_two_heartbeats() {
+        assert_eq!(samples(&[]).rate(), None);
+        assert_eq!(samples(&[(0.0, 100)]).rate(), None);
+        assert_eq!(samples(&[(0.0, 100), (5.0, 600)]).rate(), Some(100.0));
+        assert_eq!(samples(&[(0.0, 100), (5.0, 600), (10.0, 600)]).rate(), Some(0.0));
+        assert_eq!(samples(&[(0.0, 0), (5.0, 500), (10.0, 500)]).long_rate(), Some(50.0));
+    }
+
+    #[test]
+    fn quick_heartbeats_are_taken_together() {
+        let quick = samples(&[(0.0, 0), (0.2, 100), (0.4, 100), (0.8, 100), (1.0, 100), (1.2, 160)]);
+        assert_eq!(quick.rate(), Some(60.0));
+    }
+
+    #[test]
+    fn a_counter_that_goes_back_begins_anew_and_late_news_are_ignored() {
+        assert_eq!(samples(&[(0.0, 100), (5.0, 20)]).rate(), None);
+        assert_eq!(samples(&[(0.0, 100), (5.0, 20), (10.0, 70)]).rate(), Some(10.0));
+        assert_eq!(samples(&[(5.0, 100), (5.0, 900), (4.0, 900)]).rate(), None);
+    }
+
+    #[test]
+    fn a_minute_is_kept() {
+        let list: Vec<_> = (0..100).map(|n| (f64::from(n) * 5.0, n as u64 * 50)).collect();
+        let kept = samples(&list);
+        assert_eq!(kept.0.len(), 13);
+        assert_eq!(kept.long_rate(), Some(10.0));
+    }
+}

@@ -1,0 +1,146 @@
+use hub_client::protocol::{ProtectionView, ReasonKind};
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::super::feed::Update;
+use super::super::model::tests::{at, catalog, change, heard, instance};
+use super::*;
+use crate::admin::Target;
+
+const URL: &str = "http://127.0.0.1:20000";
+
+fn screen(model: &Model, control: &Control, width: u16, height: u16, now: Timestamp) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, model, control, URL, now)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+    (0..height).map(line).collect()
+}
+
+fn model() -> Model {
+    let mut model = Model::default();
+    let list =
+        vec![instance("log", 1, 0), instance("log", 2, 0), instance("log", 3, 0), instance("visit", 1, 0)];
+    model.open(at(10));
+    model.apply(catalog(list.clone()), at(10));
+    for (instance, requests) in list.iter().zip([150, 200, 150, 500]) {
+        model.apply(heard(instance, 15, requests, requests / 100), at(15));
+    }
+    model.second(at(15));
+    model.apply(change(instance("log", 4, 0), 16, ReasonKind::Registered, ""), at(16));
+    model
+}
+
+#[test]
+fn the_screen_of_eighty_columns() {
+    let lines = screen(&model(), &Control::default(), 80, 16, at(17));
+    assert_eq!(
+        lines,
+        [
+            " Hubspoke  http://127.0.0.1:20000 live  5 instances of 2 services  revision 1.6",
+            " SERVICE      STATE      UP BEAT   REQ/S SHARE                      FLIGHT FLAPS",
+            " log (4)                             100                  █",
+            "   log-1      passing   17s   2s    30.0 █████████▓▊         30.0 %      1     0",
+            "   log-2      passing   17s   2s    40.0 █████████▓████▍     40.0 %      2     0",
+            "   log-3      passing   17s   2s    30.0 █████████▓▊         30.0 %      1     0",
+            "   log-4      passing   17s   7s       -          ┊           0.0 %      0     0",
+            " visit (1)                           100                  █",
+            "   visit-1    passing   17s   2s     100 ██████████████████ 100.0 %      5     0",
+            "",
+            " Events (UTC) ──────────────────────────────────────────────────────────────────",
+            " 08:00:16 log/log-4 registered",
+            "",
+            "",
+            "",
+            " q quit  jk select  s sort: name↓  / filter  d drain  ↵ history  ? help",
+        ]
+    );
+}
+
+#[test]
+fn a_registry_that_is_away_shows_in_the_head_and_the_events() {
+    let mut model = model();
+    model.away("Connection refused".to_owned(), at(20));
+    let lines = screen(&model, &Control::default(), 120, 16, at(32));
+    assert!(lines[0].contains("STALE: registry away for 12 s (Connection refused)"), "{lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.contains("08:00:20 registry is away: Connection refused")),
+        "{lines:#?}"
+    );
+    assert!(lines.iter().any(|line| line.contains("log-1")), "what was known is still shown");
+    let nothing = screen(&Model::default(), &Control::default(), 80, 16, at(0));
+    assert!(nothing[0].contains("connecting…") && nothing[2].contains("waiting for the registry"));
+}
+
+#[test]
+fn wide_screens_show_addresses() {
+    let lines = screen(&model(), &Control::default(), 120, 16, at(17));
+    assert!(lines[3].contains("   log-1      127.0.0.1:4001 passing"), "{lines:#?}");
+}
+
+#[test]
+fn prompts_notices_and_the_history_have_their_places() {
+    let model = model();
+    let foot = |control: &Control| screen(&model, control, 100, 16, at(17))[15].clone();
+    let mut control = Control::default();
+    assert!(foot(&control).starts_with(" q quit  jk select  s sort: name↓"));
+    control.filter = "log".to_owned();
+    assert!(foot(&control).contains("filter: log"));
+    control.mode = Mode::Filter;
+    assert!(foot(&control).starts_with(" filter: log▏"));
+    let target = Target { service: "log".to_owned(), instance: "log-1".to_owned() };
+    control.mode = Mode::Confirm { target, drain: true };
+    assert_eq!(foot(&control), " drain log/log-1? y/n");
+    control.mode = Mode::Normal;
+    control.notify("log/log-1 is draining".to_owned(), at(16));
+    assert_eq!(foot(&control), " log/log-1 is draining");
+    control.history = true;
+    let lines = screen(&model, &control, 100, 16, at(17));
+    assert!(lines.iter().any(|line| line.contains("History of log/log-1")), "{lines:#?}");
+    control.mode = Mode::Help;
+    let lines = screen(&model, &control, 100, 20, at(17));
+    assert!(lines.iter().any(|line| line.contains("drain the selected instance")), "{lines:#?}");
+}
+
+#[test]
+fn held_back_removals_and_text_of_others() {
+    let mut model = model();
+    let mut odd = instance("log", 9, 0);
+    odd.info.id = Some("\x1b[2J\x07evil\nid".to_owned());
+    model.apply(change(odd, 17, ReasonKind::HeldBack, "a\x1b[31mb\nc"), at(17));
+    model.apply(Update::Protection(ProtectionView { enabled: true, until: None, held_back: 3 }), at(17));
+    let lines = screen(&model, &Control::default(), 120, 20, at(17));
+    assert!(lines[0].contains("3 removals held back"), "{lines:#?}");
+    assert!(lines.concat().chars().all(|c| !c.is_control()), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("kept as suspect: a [31mb c")), "{lines:#?}");
+}
+
+#[test]
+fn the_selected_line_is_always_on_the_screen() {
+    let mut model = Model::default();
+    model.open(at(10));
+    model.apply(catalog((1..=100).map(|n| instance("log", n, 0)).collect()), at(10));
+    let mut control = Control::default();
+    for _ in 0..100 {
+        let lines = screen(&model, &control, 80, 14, at(17));
+        let list = control.list(&model);
+        let Entry::Instance { row, .. } = &list[control.selected(&list).unwrap()] else { panic!() };
+        let shown = format!("   {} ", row.view.info.id());
+        assert!(lines.iter().any(|line| line.starts_with(&shown)), "{shown}: {lines:#?}");
+        let down = crossterm::event::KeyEvent::from(crossterm::event::KeyCode::Down);
+        control.key(down, &model);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_size_will_do(width in 1_u16..200, height in 1_u16..60) {
+        let lines = screen(&model(), &Control::default(), width, height, at(17));
+        prop_assert_eq!(lines.len(), usize::from(height));
+        let mut help = Control::default();
+        help.mode = Mode::Help;
+        screen(&model(), &help, width, height, at(17));
+    }
+}
