@@ -219,6 +219,7 @@ impl From<Fault> for Failure {
             | Fault::BareLineFeed
             | Fault::ContentLength
             | Fault::LengthAndCoding
+            | Fault::Disguise
             | Fault::CodingInOldVersion => Cause::BadFraming,
             Fault::Chunk => Cause::BadBody,
             Fault::Target => Cause::BadTarget,

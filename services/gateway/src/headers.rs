@@ -84,6 +84,7 @@ pub(crate) fn request(headers: &mut HeaderMap, hop: &Hop<'_>, trace: impl FnOnce
 pub(crate) fn for_h2(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
+    headers.remove(TRANSFER_ENCODING);
 }
 
 /// Makes a reply's fields ready for the client. A reply that switches protocols keeps saying so.
@@ -143,7 +144,13 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// What only a trusted peer may say: where the request came from, and who of the members sent it.
 fn is_hearsay(name: &HeaderName) -> bool {
-    name == FORWARDED || name == HUB_SOURCE || name.as_str().starts_with(FORWARDED_PREFIX)
+    if name == FORWARDED || name == HUB_SOURCE {
+        return true;
+    }
+    let text = name.as_str();
+    // To CGI and its heirs `x_forwarded_for` is the same as `x-forwarded-for`.
+    let start = text.bytes().map(|b| if b == b'_' { b'-' } else { b });
+    text.starts_with('x') && start.take(FORWARDED_PREFIX.len()).eq(FORWARDED_PREFIX.bytes())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     LengthAndCoding,
     #[error("HTTP/1.0 has no Transfer-Encoding")]
     CodingInOldVersion,
+    #[error("a header field is a framing field in disguise")]
+    Disguise,
     #[error("the only transfer coding here is chunked")]
     TransferCoding,
     #[error("the chunked body is malformed")]
@@ -229,7 +231,6 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<State, Fault> {
     let mut length = None;
     let mut chunked = false;
     for field in request.headers.iter() {
-        // Only names of these two lengths need a look.
         match field.name.len() {
             14 if field.name.eq_ignore_ascii_case("content-length") => {
                 if length.is_some() {
@@ -246,6 +247,7 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<State, Fault> {
                 }
                 chunked = true;
             }
+            13.. if is_disguised(field.name) => return Err(Fault::Disguise),
             _ => {}
         }
     }
@@ -255,6 +257,15 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<State, Fault> {
         (false, None | Some(0)) => Ok(State::Head),
         (false, Some(length)) => Ok(State::Length(length)),
     }
+}
+
+/// Whether servers that take `_` for `-` (CGI and its heirs) would read this as a framing field.
+fn is_disguised(name: &str) -> bool {
+    if !matches!(name.bytes().find(u8::is_ascii_alphanumeric), Some(b'c' | b'C' | b't' | b'T')) {
+        return false;
+    }
+    let letters = || name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase());
+    letters().eq(*b"contentlength") || letters().eq(*b"transferencoding")
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {

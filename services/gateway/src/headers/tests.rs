@@ -96,6 +96,7 @@ fn x_forwarded_is_overwritten_unless_the_peer_is_trusted() {
         ("x-forwarded-host", "evil"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-prefix", "/evil"),
+        ("x_forwarded_for", "1.1.1.1"),
         ("forwarded", "for=1.1.1.1"),
         ("hub-source", "registry"),
     ];
@@ -103,7 +104,7 @@ fn x_forwarded_is_overwritten_unless_the_peer_is_trusted() {
     assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
     assert_eq!(all(&headers, "x-forwarded-host"), ["example.org"]);
     assert_eq!(all(&headers, "x-forwarded-proto"), ["http"]);
-    for name in ["x-forwarded-prefix", "forwarded", "hub-source"] {
+    for name in ["x-forwarded-prefix", "x_forwarded_for", "forwarded", "hub-source"] {
         assert!(!headers.contains_key(name), "{name}");
     }
     let (headers, _) = sent(&fields, true);

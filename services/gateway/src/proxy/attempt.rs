@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::header::{CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hub_client::protocol::HUB_INSTANCE;
@@ -241,6 +241,10 @@ impl Outgoing {
                 let _ = tokio::time::timeout(CONTINUE_TIMEOUT, opened).await;
             });
             informational = Some(open);
+        }
+        // Said here, or the body of a GET without a length would be left out.
+        if self.upload.is_some() && !self.headers.contains_key(CONTENT_LENGTH) {
+            self.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let mut request = Request::new(self.upload.as_ref().map_or(Upload::Empty, Shared::upload));
         *request.method_mut() = self.method;

@@ -72,6 +72,21 @@ async fn trailers_pass_in_both_directions() {
 }
 
 #[tokio::test]
+async fn a_get_may_have_a_body() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n")
+        .await;
+    assert!(raw.reply().await.ends_with("hello"));
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nquery").await;
+    assert!(raw.reply().await.ends_with("hello"));
+    let seen = instance.requests();
+    assert!(seen[0].ends_with("\r\n\r\n5\r\nquery\r\n0\r\n\r\n"), "{seen:?}");
+    assert!(seen[1].ends_with("\r\n\r\nquery"), "{seen:?}");
+}
+
+#[tokio::test]
 async fn head_and_bodiless_replies_keep_their_length_and_the_connection() {
     let instance = Instance::script(|mut raw, _| async move {
         while let Some(request) = raw.request().await {

@@ -66,6 +66,7 @@ async fn probes() {
             "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n".into(),
             Refused(400, "bad-body"),
         ),
+        (get("Host: a\r\nContent_Length: 5\r\n"), Refused(400, "bad-framing")),
         // Syntax
         ("GET /echo HTTP/1.1\nHost: a\n\n".into(), Refused(400, "bad-framing")),
         (get("Host: a\r\nX: b\r\n c\r\n"), Refused(400, "bad-framing")),
