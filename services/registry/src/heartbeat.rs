@@ -108,6 +108,7 @@ impl Heartbeats {
                 if self.idle.get(&key).is_some_and(|(of, _)| *of == start) {
                     self.idle.remove(&key);
                 }
+                // Another start at the same address, if there is one, has not been asked yet.
                 self.failing.remove(&key);
             }
         }
