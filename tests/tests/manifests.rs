@@ -1,0 +1,316 @@
+//! Compose, the Kubernetes manifests and the Dockerfile say the same as the binaries: every setting is fed to the
+//! real configuration loader, and every port, image name, volume and grace period is compared with what comes out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hub_chassis::config::{Common, ConfigError, Layers, Source};
+use hub_chassis::{Process, Table};
+use serde_json::Value;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The services, each with where its control routes are served.
+const SERVICES: [(&str, u16, u16); 4] =
+    [("registry", 20000, 20000), ("gateway", 20001, 20011), ("log", 20002, 20002), ("visit", 20003, 20003)];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn documents(path: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn compose() -> Value {
+    serde_saphyr::from_str(&text("docker-compose.yml")).unwrap()
+}
+
+/// What a container is started with.
+#[derive(Debug, Default)]
+struct Container {
+    image: String,
+    vars: BTreeMap<String, String>,
+    ports: Vec<u16>,
+    /// Folders that can be written to.
+    volumes: Vec<String>,
+    grace: Duration,
+}
+
+impl Container {
+    fn of(name: &str) -> Self {
+        Self { vars: image_vars(name), ..Self::default() }
+    }
+}
+
+/// `ENV` and `EXPOSE` of a target of the Dockerfile, with those of the stages that it is made from.
+fn stage(name: &str) -> (BTreeMap<String, String>, Vec<u16>) {
+    let (mut vars, mut ports) = (BTreeMap::new(), Vec::new());
+    let text = text("docker/Dockerfile").replace("\\\n", " ");
+    let mut within = false;
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["FROM", base, "AS", stage] => {
+                within = *stage == name;
+                if within && !base.contains('$') {
+                    (vars, ports) = self::stage(base);
+                }
+            }
+            ["ENV", pairs @ ..] if within => {
+                let pairs = pairs.iter().map(|pair| pair.split_once('=').unwrap());
+                vars.extend(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+            }
+            ["EXPOSE", numbers @ ..] if within => {
+                ports.extend(numbers.iter().map(|number| number.parse::<u16>().unwrap()));
+            }
+            _ => {}
+        }
+    }
+    (vars, ports)
+}
+
+fn image_vars(name: &str) -> BTreeMap<String, String> {
+    stage(name).0
+}
+
+fn in_compose(name: &str) -> Container {
+    let compose = compose();
+    let service = &compose["services"][name];
+    let mut container = Container::of(name);
+    container.image = service["image"].as_str().unwrap().replace("${HUBSPOKE_VERSION:-", "").replace('}', "");
+    for (key, value) in service["environment"].as_object().unwrap() {
+        // Without a value: passed on from the shell where it is set there.
+        let value = value.as_str().unwrap_or_default();
+        if !value.is_empty() {
+            container.vars.insert(key.clone(), value.to_owned());
+        }
+    }
+    let texts = |key: &str| -> Vec<String> {
+        let list = service[key].as_array().cloned().unwrap_or_default();
+        list.iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+    };
+    container.ports =
+        texts("ports").iter().map(|port| port.rsplit(':').next().unwrap().parse().unwrap()).collect();
+    container.volumes =
+        texts("volumes").iter().map(|volume| volume.split(':').nth(1).unwrap().to_owned()).collect();
+    let grace = service["stop_grace_period"].as_str().unwrap();
+    container.grace = Duration::from_secs(grace.trim_end_matches('s').parse().unwrap());
+    container
+}
+
+/// The object of a kind and name in the numbered manifests.
+fn object(kind: &str, name: &str) -> Value {
+    let mut folder: Vec<_> =
+        std::fs::read_dir(root().join("k8s")).unwrap().map(|file| file.unwrap().path()).collect();
+    folder.sort();
+    let yaml = folder.iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    yaml.flat_map(|path| documents(&format!("k8s/{}", path.file_name().unwrap().to_string_lossy())))
+        .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+        .unwrap_or_else(|| panic!("no {kind} {name} in k8s/"))
+}
+
+fn workload(name: &str) -> Value {
+    object(if name == "log" { "StatefulSet" } else { "Deployment" }, name)
+}
+
+fn in_kubernetes(name: &str) -> Container {
+    let pod = &workload(name)["spec"]["template"]["spec"];
+    let spec = &pod["containers"][0];
+    let mut container = Container::of(name);
+    container.image = spec["image"].as_str().unwrap().to_owned();
+    for variable in spec["env"].as_array().unwrap() {
+        let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+            Some("status.podIP") => "192.0.2.7".to_owned(),
+            Some("metadata.name") => format!("{name}-0"),
+            Some(other) => panic!("{name}: {other}"),
+            None => expand(variable["value"].as_str().unwrap(), &container.vars),
+        };
+        container.vars.insert(variable["name"].as_str().unwrap().to_owned(), value);
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    container.ports =
+        list(&spec["ports"]).iter().map(|port| port["containerPort"].as_u64().unwrap() as u16).collect();
+    container.volumes = list(&spec["volumeMounts"])
+        .iter()
+        .filter(|mount| mount["readOnly"] != true)
+        .map(|mount| mount["mountPath"].as_str().unwrap().to_owned())
+        .collect();
+    container.grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
+    container
+}
+
+/// `$(NAME)` as the kubelet fills it in: only from variables that stand further up.
+fn expand(value: &str, vars: &BTreeMap<String, String>) -> String {
+    let filled =
+        vars.iter().fold(value.to_owned(), |text, (name, value)| text.replace(&format!("$({name})"), value));
+    assert!(!filled.contains("$("), "{value} names a variable that is not set before it");
+    filled
+}
+
+/// A process's common keys and its own table as JSON.
+type Loaded = (Common, Value);
+
+fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, ConfigError> {
+    fn read<T: Table>(process: &Process, source: &Source) -> Result<Loaded, ConfigError> {
+        let (config, _) = Layers::config::<T>(process, source)?;
+        Ok((config.common, serde_json::to_value(config.own).unwrap()))
+    }
+    let vars = container.vars.clone().into_iter().collect();
+    let source = Source { file: Some(file.to_owned()), vars, ..Source::default() };
+    match name {
+        "registry" => read::<hub_registry::Settings>(&hub_registry::PROCESS, &source),
+        "gateway" => read::<hub_gateway::GatewayConfig>(&hub_gateway::PROCESS, &source),
+        "log" => read::<hub_log::LogConfig>(&hub_log::PROCESS, &source),
+        "visit" => read::<hub_visit::VisitConfig>(&hub_visit::PROCESS, &source),
+        other => panic!("{other} is no service"),
+    }
+}
+
+/// What must hold for a container wherever it runs.
+fn agrees(name: &str, container: &Container, file: &Path, port: u16, control: u16) {
+    let (common, own) = load(name, file, container).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(container.image, format!("hubspoke/{name}:{VERSION}"));
+    assert_eq!(common.name, name);
+    assert!(common.listen.ip().is_unspecified(), "{name} listens on {}", common.listen);
+    assert_eq!(common.listen.port(), port, "{name}");
+    assert_eq!(common.control_listen.unwrap_or(common.listen).port(), control, "{name}");
+    assert_eq!(common.registry.url, "http://registry:20000", "{name}");
+    if let Some(advertise) = &common.advertise {
+        assert_eq!(advertise, &format!("192.0.2.7:{port}"), "{name}");
+    }
+    assert!(
+        container.grace > common.shutdown_grace + Duration::from_secs(5),
+        "{name}: {:?}",
+        container.grace
+    );
+    let (_, exposed) = stage(name);
+    for port in &container.ports {
+        assert!(exposed.contains(port), "{name}: {port} is not exposed by the image");
+    }
+    for key in ["data_dir", "file"] {
+        let Some(path) = own[key].as_str() else { continue };
+        if name == "visit" && own["state"] == "memory" {
+            continue;
+        }
+        let written =
+            container.volumes.iter().any(|volume| path.starts_with(&format!("{volume}/")) || path == volume);
+        assert!(written, "{name}: {key} = {path} is on no volume of {:?}", container.volumes);
+    }
+}
+
+#[test]
+fn compose_sets_what_the_binaries_take() {
+    for (name, port, control) in SERVICES {
+        agrees(name, &in_compose(name), &root().join(format!("config/{name}.toml")), port, control);
+    }
+}
+
+#[test]
+fn kubernetes_sets_what_the_binaries_take() {
+    let map = object("ConfigMap", "hubspoke");
+    let folder = tempfile::tempdir().unwrap();
+    for (name, port, control) in SERVICES {
+        let file = folder.path().join(format!("{name}.toml"));
+        std::fs::write(&file, map["data"][format!("{name}.toml")].as_str().unwrap()).unwrap();
+        let container = in_kubernetes(name);
+        agrees(name, &container, &file, port, control);
+        assert!(
+            container.ports.contains(&port) && container.ports.contains(&control),
+            "{name}: {:?}",
+            container.ports
+        );
+    }
+}
+
+#[test]
+fn config_map_carries_the_files_of_config() {
+    let map = object("ConfigMap", "hubspoke");
+    for (name, ..) in SERVICES {
+        let file = format!("{name}.toml");
+        assert_eq!(
+            map["data"][&file],
+            text(&format!("config/{file}")),
+            "{file}: run tests/deploy/config-map"
+        );
+    }
+}
+
+#[test]
+fn a_misspelt_setting_is_refused() {
+    for (name, ..) in SERVICES {
+        let mut container = in_compose(name);
+        container.vars.insert(format!("HUB_{}__FIEL", name.to_uppercase()), "x".to_owned());
+        let error =
+            load(name, &root().join(format!("config/{name}.toml")), &container).unwrap_err().to_string();
+        assert!(error.contains(&format!("HUB_{}__FIEL", name.to_uppercase())), "{name}: {error}");
+    }
+}
+
+#[test]
+fn probes_ask_the_control_port() {
+    for (name, _, control) in SERVICES {
+        let workload = workload(name);
+        let spec = &workload["spec"]["template"]["spec"]["containers"][0];
+        for (probe, path) in [
+            ("startupProbe", "/livez"),
+            ("livenessProbe", "/livez"),
+            ("readinessProbe", hub_chassis::health::READYZ_PATH),
+        ] {
+            let get = &spec[probe]["httpGet"];
+            assert_eq!(get["path"], path, "{name}: {probe}");
+            let ports = spec["ports"].as_array().unwrap();
+            let named = ports.iter().find(|port| port["name"] == get["port"]).unwrap();
+            assert_eq!(named["containerPort"], control, "{name}: {probe}");
+        }
+    }
+}
+
+#[test]
+fn services_lead_to_the_public_ports() {
+    for (name, port, _) in SERVICES.into_iter().filter(|(name, ..)| *name != "visit") {
+        let service = object("Service", name);
+        let target = &service["spec"]["ports"][0]["targetPort"];
+        let workload = workload(name);
+        let ports =
+            workload["spec"]["template"]["spec"]["containers"][0]["ports"].as_array().unwrap().clone();
+        let named = ports.iter().find(|port| port["name"] == *target).unwrap();
+        assert_eq!(named["containerPort"], port, "{name}");
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        for (key, value) in service["spec"]["selector"].as_object().unwrap() {
+            assert_eq!(labels[key], *value, "{name}: the Service does not select its pods");
+        }
+    }
+    assert_eq!(object("Service", "registry")["spec"]["ports"][0]["port"], 20000);
+}
+
+#[test]
+fn published_ports_are_the_documented_ones() {
+    let published = |name: &str| compose()["services"][name]["ports"].clone();
+    assert_eq!(published("registry"), serde_json::json!(["127.0.0.1:20000:20000"]));
+    assert_eq!(published("gateway"), serde_json::json!(["127.0.0.1:20001:20001"]));
+    assert_eq!(published("visit"), serde_json::json!(["127.0.0.1:20003:20003"]));
+    assert_eq!(published("log"), Value::Null, "replicas can't share a host port");
+    for (name, service) in compose()["services"].as_object().unwrap() {
+        assert!(service.get("container_name").is_none(), "{name} can't be scaled");
+    }
+}
+
+#[test]
+fn policies_name_ports_that_exist() {
+    let known = [53, 4318, 20000, 20001, 20002, 20003, 20011];
+    for policy in documents("k8s/80-network-policies.yaml") {
+        for direction in ["ingress", "egress"] {
+            for rule in policy["spec"][direction].as_array().into_iter().flatten() {
+                for port in rule["ports"].as_array().into_iter().flatten() {
+                    let number = port["port"].as_u64().unwrap();
+                    assert!(known.contains(&number), "{}: port {number}", policy["metadata"]["name"]);
+                }
+            }
+        }
+    }
+}
