@@ -78,6 +78,12 @@ impl Names {
         self.dir.join(format!("{}-{first_seq:016}-{date}{}", self.stem, self.ext))
     }
 
+    /// A compressed copy that a crash left unfinished.
+    fn unfinished(&self, name: &str) -> bool {
+        let segment = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+        segment.is_some_and(|name| self.first_seq(name).is_some())
+    }
+
     /// The first number in a closed segment's name; `None` for all other files.
     fn first_seq(&self, name: &str) -> Option<u64> {
         let name = name.strip_suffix(".zst").unwrap_or(name);
@@ -90,11 +96,15 @@ impl Names {
 }
 
 /// Closed segments in order. Where a crash left both a segment and its compressed copy, which is whole by then,
-/// the copy counts and the other is removed.
+/// the copy counts and the other is removed. For the start only: it also removes unfinished copies.
 pub(crate) fn list(names: &Names) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(names.dir())? {
         let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| names.unfinished(name)) {
+            std::fs::remove_file(entry.path())?;
+            continue;
+        }
         let Some(first_seq) = entry.file_name().to_str().and_then(|name| names.first_seq(name)) else {
             continue;
         };
@@ -171,6 +181,24 @@ mod tests {
             assert_eq!(names.first_seq(other), None, "{other}");
         }
         assert_eq!(Names::new(Path::new("plain")).unwrap().current(), Path::new("./plain"));
+    }
+
+    #[test]
+    fn what_a_crash_left_of_compressing_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = Names::new(&dir.path().join("services.log")).unwrap();
+        let at = "2026-11-23T08:07:11Z".parse().unwrap();
+        let (one, two) = (names.closed(1, at), names.closed(2, at));
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let copy = dir.path().join(name(&one) + ".zst");
+        let unfinished = dir.path().join(format!(".{}.tmp", name(&two)));
+        let other = dir.path().join(".other.tmp");
+        for path in [&one, &two, &copy, &unfinished, &other] {
+            std::fs::write(path, "x").unwrap();
+        }
+        let paths: Vec<_> = list(&names).unwrap().into_iter().map(|segment| segment.path).collect();
+        assert_eq!(paths, [copy, two]);
+        assert!(!one.exists() && !unfinished.exists() && other.exists());
     }
 
     #[test]
