@@ -6,6 +6,8 @@ use hdrhistogram::Histogram;
 
 use super::Counts;
 
+/// Longest latency that is told apart, in microseconds: far beyond what a visit may take.
+const MAX_LATENCY: u64 = 3_600_000_000;
 /// Different failures that are told apart; the rest count as one more.
 const MAX_FAILURES: usize = 20;
 /// Under which name those are counted.
@@ -53,7 +55,8 @@ impl Tally {
     /// Never with these constants; the histogram's own check.
     pub fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self {
-            latency: Histogram::new(3)?,
+            // Of a fixed range: what resizes itself does not when it saturates.
+            latency: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
             served_by: Counts::new(),
             logged_by: Counts::new(),
             failures: Counts::new(),
@@ -100,14 +103,15 @@ mod tests {
         let mut tally = Tally::new().unwrap();
         let served =
             |by: &str, log: &str| Ok(Served { by: Some(by.to_owned()), logged_by: Some(log.to_owned()) });
-        for outcome in [served("v1", "l1"), served("v1", "l2"), Ok(Served::default()), Err("502".to_owned())]
-        {
-            tally.add(Visit { took: Duration::from_millis(2), outcome });
+        let outcomes = [served("v1", "l1"), served("v1", "l2"), Ok(Served::default()), Err("502".to_owned())];
+        for (outcome, millis) in outcomes.into_iter().zip([1, 2, 3456, 9999]) {
+            tally.add(Visit { took: Duration::from_millis(millis), outcome });
         }
         assert_eq!((tally.done(), tally.failed()), (4, 1));
         assert_eq!(tally.served_by, [("v1".to_owned(), 2)].into());
         assert_eq!(tally.logged_by, [("l1".to_owned(), 1), ("l2".to_owned(), 1)].into());
-        assert!(tally.latency.max().abs_diff(2000) <= 2);
+        let (median, max) = (tally.latency.value_at_quantile(0.5), tally.latency.max());
+        assert!(median.abs_diff(2000) <= 2 && max.abs_diff(3_456_000) <= 3456, "{median}, {max}");
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -21,17 +22,24 @@ async fn every_visit_is_counted_for_the_log_instance_that_has_its_entry() {
     // What it says of each log instance is what stands in that instance's file.
     let counts = report["logged_by"].as_object().unwrap();
     assert_eq!(counts.len(), 3, "{report}");
+    let mut entries = BTreeSet::new();
     for (addr, file) in &platform.addrs.logs {
         let id = platform.instance("log", &addr.to_string()).await.info.id().to_owned();
-        let lines = std::fs::read_to_string(file).unwrap().lines().count();
-        assert_eq!(counts[&id], lines, "{report}");
+        let text = std::fs::read_to_string(file).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // More where an instance wrote an entry too late for its sender, which then turned to another one.
+        assert!(counts[&id].as_u64().unwrap() <= lines.len() as u64, "{report}");
+        entries.extend(lines.iter().map(|line| (line["source_id"].to_string(), line["msg"].to_string())));
     }
+    assert_eq!(entries.len(), 300);
+    let logged: u64 = counts.values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(logged, 300);
     assert_eq!(report["chi_squared"]["degrees"], 2);
     assert!(report["chi_squared"]["p"].as_f64().unwrap() > 1e-6, "{report}");
     let served: u64 = report["served_by"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!((served, report["served_by"].as_object().unwrap().len()), (300, 2));
     let latency = |name: &str| report["latency_ms"][name].as_f64().unwrap();
-    assert!(0.0 < latency("p50") && latency("p50") <= latency("p99") && latency("p99") <= latency("max"));
+    assert!(0.1 < latency("p50") && latency("p50") <= latency("p99") && latency("p99") <= latency("max"));
 
     let table = platform.hub(&["demo", "--rate", "20", "--duration", "100ms"]).await;
     assert!(table.stdout.starts_with("2 visits in 0."), "{table:?}");

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::platform::{DEADLINE, eventually};
 
@@ -75,11 +75,15 @@ impl Pty {
 
     /// Waits until the screen shows all of this.
     pub(crate) async fn shows(&self, texts: &[&str]) {
-        eventually(&format!("the screen shows {texts:?}"), || async {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
             let screen = self.screen();
-            texts.iter().all(|text| screen.contains(text))
-        })
-        .await;
+            if texts.iter().all(|text| screen.contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{texts:?} is not shown:\n{screen}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(crate) fn press(&mut self, keys: &str) {

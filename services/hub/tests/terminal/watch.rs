@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::platform::{DEADLINE, Platform, command, ran, signal};
+use crate::platform::{DEADLINE, Platform, command, eventually, ran, signal};
 use crate::pty::Pty;
 
 /// A command whose lines are read as they come.
@@ -112,10 +112,13 @@ async fn the_screen_lives_and_gives_the_terminal_back() {
     let platform = Platform::start(&[]).await;
     let mut pty = Pty::start(platform.command(&["watch"]), 100, 30);
     pty.shows(&["live", "gateway (1)", "log (3)", "visit (1)", "q quit"]).await;
-    for _ in 0..30 {
+    // A share needs two heartbeats with requests in between.
+    eventually("shares are shown", || async {
         platform.http.get(format!("{}/visit", platform.gateway())).send().await.unwrap();
-    }
-    pty.shows(&["100.0 %", "┊"]).await;
+        let screen = pty.screen();
+        screen.contains("100.0 %") && (screen.contains('┊') || screen.contains('▓'))
+    })
+    .await;
     pty.press("/visit\r");
     pty.shows(&["filter: visit"]).await;
     assert!(!pty.screen().contains("log (3)"), "{}", pty.screen());
