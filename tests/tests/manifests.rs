@@ -1,6 +1,8 @@
 //! Compose, the Kubernetes manifests and the Dockerfile say the same as the binaries: every setting is fed to the
 //! real configuration loader, and every port, image name, volume and grace period is compared with what comes out.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
