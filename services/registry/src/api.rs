@@ -142,6 +142,7 @@ async fn deregister(
 
 impl Api {
     fn may_change(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        access::check_site(headers)?;
         let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         Ok(self.access.check_token(shown)?)
     }

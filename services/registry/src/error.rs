@@ -26,7 +26,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let status = match denied {
             Denied::Token => StatusCode::UNAUTHORIZED,
-            Denied::Address(_) | Denied::NotAnAddress(_) => StatusCode::FORBIDDEN,
+            Denied::OtherSite | Denied::Address(_) | Denied::NotAnAddress(_) => StatusCode::FORBIDDEN,
             Denied::TooManyRequired { .. }
             | Denied::MetaTooLong { .. }
             | Denied::IdTooLong(_)

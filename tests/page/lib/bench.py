@@ -108,10 +108,10 @@ class Bench:
         with urllib.request.urlopen(request, timeout=10) as reply:
             return reply.status, reply.headers, reply.read().decode()
 
-    def status(self, method, path, **headers):
+    def status(self, method, path, body=None, **headers):
         """Status and headers of a call that may be refused."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.registry.url + path, headers=headers, method=method)
+        request = urllib.request.Request(self.registry.url + path, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=10) as reply:
                 return reply.status, reply.headers

@@ -55,3 +55,13 @@ def test_the_policy_stops_what_is_not_the_pages_own(bench):
     reached = page.evaluate("() => fetch('http://127.0.0.1:9/').then(() => 'reached', () => 'refused')")
     assert reached == "refused"
     bench.complaints.clear()  # the browser reports the attempt on port 9 as a request too
+
+
+def test_a_page_of_another_site_changes_nothing(bench):
+    bench.members.join("log")
+    body = b'{"Name":"evil","Addr":"127.0.0.1:9"}'
+    # What a browser sends for fetch(…, {mode: 'no-cors'}) of another site: no preflight, a plain text.
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+        assert bench.status("POST", "/services", body, Content_Type="text/plain", **headers)[0] == 403, headers
+    assert "evil" not in bench.catalog()
+    assert bench.status("POST", "/services", body, Content_Type="text/plain")[0] == 200

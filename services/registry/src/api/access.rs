@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::{HeaderMap, HeaderValue};
 use hub_chassis::config::Secret;
 use hub_client::protocol::ServiceInfo;
 use ipnet::IpNet;
@@ -20,6 +21,8 @@ const MAX_ID: usize = 256;
 pub(crate) enum Denied {
     #[error("this needs the registry's token: Authorization: Bearer TOKEN")]
     Token,
+    #[error("a web page of another site may not change the catalogue")]
+    OtherSite,
     #[error("{0} is in none of the networks that may register (registry.allow_addrs)")]
     Address(String),
     #[error("{0} is a name; where registry.allow_addrs is set, only addresses of digits may register")]
@@ -104,6 +107,22 @@ impl Access {
     }
 }
 
+/// Whether the caller is anything but a web page of another site: a browser would send such a page's `POST` without
+/// asking, from inside the operator's network. Browsers say where a request comes from; members have no reason to.
+pub(crate) fn check_site(headers: &HeaderMap) -> Result<(), Denied> {
+    let of = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let elsewhere = match (of("sec-fetch-site"), of("origin")) {
+        (Some(site), _) => site == b"cross-site" || site == b"same-site",
+        // Older browsers, and pages that are not served by HTTPS or from this machine.
+        (None, Some(origin)) => {
+            let host = origin.windows(3).position(|part| part == b"://").map(|at| &origin[at + 3..]);
+            host.is_none() || host != of("host")
+        }
+        (None, None) => false,
+    };
+    if elsewhere { Err(Denied::OtherSite) } else { Ok(()) }
+}
+
 fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = authorization.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
@@ -158,6 +177,34 @@ mod tests {
         assert_eq!(closed.check_token(Some(b"Bearer hush")), Ok(()));
         assert_eq!(closed.check_token(Some(b"bearer hush")), Ok(()));
         assert_eq!(access(None, &[]).check_token(None), Ok(()));
+    }
+
+    #[test]
+    fn pages_of_other_sites_change_nothing() {
+        let headers = |pairs: &[(&'static str, &str)]| -> HeaderMap {
+            let pair = |(name, value): &(&'static str, &str)| {
+                (axum::http::HeaderName::from_static(name), value.parse().unwrap())
+            };
+            pairs.iter().map(pair).collect()
+        };
+        let host = ("host", "127.0.0.1:20000");
+        for ours in [
+            &[host][..],
+            &[host, ("origin", "http://127.0.0.1:20000")],
+            &[host, ("sec-fetch-site", "same-origin"), ("origin", "https://behind.a.proxy")],
+            &[host, ("sec-fetch-site", "none")],
+        ] {
+            assert_eq!(check_site(&headers(ours)), Ok(()), "{ours:?}");
+        }
+        for other in [
+            &[host, ("origin", "http://evil.example")][..],
+            &[host, ("origin", "http://127.0.0.1:20001")],
+            &[host, ("origin", "null")],
+            &[host, ("sec-fetch-site", "cross-site")],
+            &[host, ("sec-fetch-site", "same-site"), ("origin", "http://127.0.0.1:20001")],
+        ] {
+            assert_eq!(check_site(&headers(other)), Err(Denied::OtherSite), "{other:?}");
+        }
     }
 
     #[test]
