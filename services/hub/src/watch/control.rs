@@ -7,7 +7,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use hub_client::protocol::InstanceState;
 use jiff::{SignedDuration, Timestamp};
 
-use super::model::{Key, Model, Row};
+use super::model::{Key, Model, Row, shares};
 use crate::admin::Target;
 use crate::status;
 
@@ -133,7 +133,8 @@ impl Control {
             let passing = rows.iter().filter(|(_, row)| row.view.state == InstanceState::Passing).count();
             let present = rows.iter().filter(|(_, row)| !row.is_removed()).count();
             let rate = rows.iter().map(|(_, row)| row.rate()).sum();
-            let long_rate: f64 = rows.iter().map(|(_, row)| row.long_rate()).sum();
+            let shares = shares(&rows.iter().map(|(_, row)| *row).collect::<Vec<_>>());
+            let shares: BTreeMap<&Key, Option<f64>> = rows.iter().map(|(key, _)| *key).zip(shares).collect();
             let expected = 1.0 / passing.max(1) as f64;
             rows.retain(|(_, row)| self.shows(row));
             if rows.is_empty() {
@@ -149,7 +150,7 @@ impl Control {
             }
             list.push(Line::Service { name, present, rate });
             list.extend(rows.into_iter().map(|(key, row)| {
-                let share = (long_rate > 0.0 && !row.is_removed()).then(|| row.long_rate() / long_rate);
+                let share = shares.get(key).copied().flatten();
                 Line::Instance { key, row, share, expected }
             }));
         }

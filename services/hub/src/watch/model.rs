@@ -18,6 +18,8 @@ const MAX_HAPPENINGS: usize = 200;
 const MAX_REASONS: usize = 50;
 /// Removed instances are shown for so long.
 const SHOW_REMOVED: SignedDuration = SignedDuration::from_secs(60);
+/// An instance whose last heartbeat is so much older than another's does not hold up what is known of shares.
+const UNHEARD: SignedDuration = SignedDuration::from_secs(20);
 /// Rates of a service, one a second, that are kept.
 const MAX_HISTORY: usize = 120;
 
@@ -239,11 +241,25 @@ impl Row {
     pub(super) fn rate(&self) -> f64 {
         if self.is_removed() { 0.0 } else { self.samples.rate().unwrap_or(0.0) }
     }
+}
 
-    /// Requests per second over the last minute: what shares are taken of.
-    pub(super) fn long_rate(&self) -> f64 {
-        if self.is_removed() { 0.0 } else { self.samples.long_rate().unwrap_or(0.0) }
-    }
+/// Each instance's share of its service's requests, over the longest time within the last minute that the counters of
+/// all of them are known for: heartbeats come at different times, and load that changes between them would else show as
+/// an uneven share. Nothing for an instance that is not heard of.
+pub(super) fn shares(rows: &[&Row]) -> Vec<Option<f64>> {
+    let takes_part = |row: &&Row| matches!(row.view.state, InstanceState::Passing | InstanceState::Draining);
+    let spans = || {
+        let spans = rows.iter().copied().filter(takes_part).filter_map(|row| row.samples.span());
+        spans.filter(|(first, last)| first < last) // one that has just joined
+    };
+    let newest = spans().map(|(_, last)| last).max();
+    let is_heard = |last: Timestamp| newest.is_some_and(|newest| newest.duration_since(last) <= UNHEARD);
+    let from = spans().filter(|span| is_heard(span.1)).map(|(first, _)| first).max();
+    let to = spans().filter(|span| is_heard(span.1)).map(|(_, last)| last).min();
+    let count = |row: &&Row| row.samples.between(from?, to?).filter(|_| from < to && takes_part(row));
+    let counts: Vec<Option<f64>> = rows.iter().map(count).collect();
+    let total: f64 = counts.iter().flatten().sum();
+    counts.into_iter().map(|count| count.filter(|_| total > 0.0).map(|count| count / total)).collect()
 }
 
 /// What happened, in words, and whether somebody should look at it.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Samples are kept for so long; shares are taken over it.
+/// Samples are kept for so long; shares are taken over as much of it as all instances have.
 const WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// A rate is taken over at least this.
 const SHORTEST: SignedDuration = SignedDuration::from_secs(1);
@@ -35,9 +35,25 @@ impl Samples {
         self.since(before.or(self.0.front())?)
     }
 
-    /// Requests per second over all that is kept, a minute at the most.
-    pub(super) fn long_rate(&self) -> Option<f64> {
-        self.since(self.0.front()?)
+    /// The times that the counter is known for.
+    pub(super) fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        Some((self.0.front()?.0, self.0.back()?.0))
+    }
+
+    /// The counter at a time, as even as it may have been between two heartbeats.
+    fn at(&self, time: Timestamp) -> Option<f64> {
+        let after = self.0.iter().position(|(at, _)| *at >= time)?;
+        let &(to, most) = self.0.get(after)?;
+        let Some(&(from, least)) = after.checked_sub(1).and_then(|before| self.0.get(before)) else {
+            return (to == time).then_some(most as f64);
+        };
+        let part = time.duration_since(from).as_secs_f64() / to.duration_since(from).as_secs_f64();
+        Some(least as f64 + part * (most - least) as f64)
+    }
+
+    /// Requests between two times.
+    pub(super) fn between(&self, from: Timestamp, to: Timestamp) -> Option<f64> {
+        Some(self.at(to)? - self.at(from)?)
     }
 
     fn since(&self, &(at, requests): &(Timestamp, u64)) -> Option<f64> {
@@ -65,7 +81,6 @@ mod tests {
         assert_eq!(samples(&[(0.0, 100)]).rate(), None);
         assert_eq!(samples(&[(0.0, 100), (5.0, 600)]).rate(), Some(100.0));
         assert_eq!(samples(&[(0.0, 100), (5.0, 600), (10.0, 600)]).rate(), Some(0.0));
-        assert_eq!(samples(&[(0.0, 0), (5.0, 500), (10.0, 500)]).long_rate(), Some(50.0));
     }
 
     #[test]
@@ -82,10 +97,22 @@ mod tests {
     }
 
     #[test]
+    fn counters_are_compared_over_the_same_time() {
+        let moment = |seconds| Timestamp::from_second(seconds).unwrap();
+        let counter = samples(&[(0.0, 0), (5.0, 500), (10.0, 500)]);
+        assert_eq!(counter.between(moment(0), moment(10)), Some(500.0));
+        assert_eq!(counter.between(moment(1), moment(4)), Some(300.0));
+        assert_eq!(counter.between(moment(4), moment(7)), Some(100.0));
+        assert_eq!(counter.between(moment(-1), moment(7)), None);
+        assert_eq!(counter.between(moment(1), moment(11)), None);
+        assert_eq!(Samples::default().between(moment(1), moment(1)), None);
+    }
+
+    #[test]
     fn a_minute_is_kept() {
         let list: Vec<_> = (0..100).map(|n| (f64::from(n) * 5.0, n as u64 * 50)).collect();
         let kept = samples(&list);
         assert_eq!(kept.0.len(), 13);
-        assert_eq!(kept.long_rate(), Some(10.0));
+        assert_eq!(kept.span().map(|(from, to)| to.duration_since(from)), Some(WINDOW));
     }
 }

@@ -91,6 +91,28 @@ fn rates_come_from_heartbeats() {
 }
 
 #[test]
+fn shares_are_over_a_time_that_all_are_known_for() {
+    // Load begins at 15 s and is even; heartbeats are two seconds apart.
+    let (a, b) = (instance("log", 1, 0), instance("log", 2, 0));
+    let mut model = Model::default();
+    model.apply(catalog(vec![a.clone(), b.clone()]), at(10));
+    let shares_of = |model: &Model| shares(&[row(model, &a), row(model, &b)]);
+    assert_eq!(shares_of(&model), [None, None]);
+    for (of, seconds, requests) in [(&a, 15, 0), (&b, 17, 200), (&a, 20, 500), (&b, 22, 700)] {
+        model.apply(heard(of, seconds, requests, 0), at(seconds));
+    }
+    // Until 20 s: 500 of a, and of b the 200 until 17 s and three fifths of the next 500.
+    assert_eq!(shares_of(&model), [Some(0.5), Some(0.5)]);
+    // One that has not been heard of for long is left out, and does not hold up the others.
+    model.apply(heard(&a, 60, 4500, 0), at(60));
+    assert_eq!(shares_of(&model), [Some(1.0), None]);
+    let mut removed = row(&model, &b).clone();
+    removed.view.state = InstanceState::Removed;
+    assert_eq!(shares(&[row(&model, &a), &removed]), [Some(1.0), None]);
+    assert_eq!(shares(&[]), []);
+}
+
+#[test]
 fn another_start_at_the_same_address_begins_anew() {
     let a = instance("log", 1, 100);
     let mut model = Model::default();

@@ -44,7 +44,7 @@ fn the_screen_of_eighty_columns() {
             "   log-1      passing   17s   2s    30.0 █████████▓▊         30.0 %      1     0",
             "   log-2      passing   17s   2s    40.0 █████████▓████▍     40.0 %      2     0",
             "   log-3      passing   17s   2s    30.0 █████████▓▊         30.0 %      1     0",
-            "   log-4      passing   17s   7s       -          ┊           0.0 %      0     0",
+            "   log-4      passing   17s   7s       -          ┊                      0     0",
             " visit (1)                           100                  █",
             "   visit-1    passing   17s   2s     100 ██████████████████ 100.0 %      5     0",
             "",
