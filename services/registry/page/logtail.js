@@ -8,6 +8,7 @@ import { Stream } from "./stream.js";
 
 const MOST = 300;
 const LONGEST = 2000;
+const MOST_CURSORS = 64;
 const TYPING = 350;
 const OUT_OF_SIGHT = 10_000;
 // What a newly opened page shows of the past.
@@ -70,7 +71,7 @@ export class LogTail {
     // Ids are INSTANCE:SEQ, of many instances: where to go on is kept for each, not as the stream's last id.
     this.#stream.lastId = "";
     const colon = id?.lastIndexOf(":") ?? -1;
-    if (colon > 0) this.#cursors.set(id.slice(0, colon), id.slice(colon + 1));
+    if (colon > 0) this.#remember(id.slice(0, colon), id.slice(colon + 1));
     let value = null;
     try {
       value = JSON.parse(data);
@@ -88,6 +89,13 @@ export class LogTail {
       return;
     }
     if (type === "message") this.#push(value);
+  }
+
+  // The instances heard last; those of long ago are gone.
+  #remember(instance, seq) {
+    this.#cursors.delete(instance);
+    this.#cursors.set(instance, seq);
+    if (this.#cursors.size > MOST_CURSORS) this.#cursors.delete(this.#cursors.keys().next().value);
   }
 
   #push(entry) {
