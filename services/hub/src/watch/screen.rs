@@ -112,9 +112,11 @@ fn head<'a>(model: &Model, url: &'a str, now: Timestamp) -> Line<'a> {
 fn titles(columns: &Columns) -> String {
     let (name, addr, bar) = (columns.name, columns.addr, columns.bar);
     let addr = if addr > 0 { format!("{:<addr$}", " ADDRESS") } else { String::new() };
+    // Without a bar, the percentages have the title to themselves.
+    let (of_bar, of_percent) = if bar > 0 { ("SHARE", "") } else { ("", "SHARE") };
     format!(
-        " {:<name$}{addr} {:<8} {:>4} {:>4} {:>7} {:<bar$} {:>7} {:>6} {:>5}",
-        "SERVICE", "STATE", "UP", "BEAT", "REQ/S", "SHARE", "", "FLIGHT", "FLAPS"
+        " {:<name$}{addr} {:<8} {:>4} {:>4} {:>7} {of_bar:<bar$} {of_percent:>7} {:>6} {:>5}",
+        "SERVICE", "STATE", "UP", "BEAT", "REQ/S", "FLIGHT", "FLAPS"
     )
 }
 

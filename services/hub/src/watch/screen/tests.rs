@@ -80,6 +80,13 @@ fn wide_screens_show_addresses() {
 }
 
 #[test]
+fn narrow_screens_do_without_bars() {
+    let lines = screen(&model(), &Control::default(), 64, 16, at(17));
+    assert_eq!(lines[1], " SERVICE      STATE      UP BEAT   REQ/S    SHARE FLIGHT FLAPS");
+    assert_eq!(lines[3], "   log-1      passing   17s   2s    30.0   30.0 %      1     0");
+}
+
+#[test]
 fn prompts_notices_and_the_history_have_their_places() {
     let model = model();
     let foot = |control: &Control| screen(&model, control, 100, 16, at(17))[15].clone();
