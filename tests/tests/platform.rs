@@ -1,4 +1,5 @@
 //! The story of the platform, told across its services.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that fails should say where and why")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
