@@ -273,7 +273,7 @@ def metrics():
         shown += body.decode()
     names = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
     # Failures and retries show once there has been one.
-    check(asked - names <= {"hub_gateway_failures_total"}, f"nothing shows {sorted(asked - names)}")
+    check(asked - names <= {"hub_gateway_failures_total", "hub_telemetry_lost_total"}, f"nothing shows {sorted(asked - names)}")
 
 
 def quiet():
