@@ -35,6 +35,8 @@ pub(crate) struct Query {
     pub(crate) order: Order,
     /// `None`: all.
     pub(crate) limit: Option<u64>,
+    /// `limit` and `order` as they were given, for those to whom they mean something else.
+    pub(crate) given: (Option<u64>, Option<Order>),
     /// Instances with the last number read of each.
     pub(crate) cursor: Vec<(String, u64)>,
 }
@@ -66,6 +68,7 @@ impl Query {
             until: None,
             order: Order::default(),
             limit: Some(DEFAULT_LIMIT),
+            given: (None, None),
             cursor: Vec::new(),
         };
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -81,10 +84,14 @@ impl Query {
                 "level" => {
                     filter.level = Some(value.parse::<Level>().map_err(|error| wrong(error.to_string()))?)
                 }
-                "order" => parsed.order = order(&value).map_err(wrong)?,
+                "order" => {
+                    parsed.order = order(&value).map_err(wrong)?;
+                    parsed.given.1 = Some(parsed.order);
+                }
                 "limit" => {
                     let limit = value.parse().map_err(|_| wrong(format!("{value:?} is no number")))?;
                     parsed.limit = Some(limit).filter(|limit| *limit > 0);
+                    parsed.given.0 = Some(limit);
                 }
                 "cursor" => parsed.cursor = cursor(&value).map_err(wrong)?,
                 _ => {

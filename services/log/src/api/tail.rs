@@ -1,7 +1,8 @@
 //! `GET /log/tail`: entries as they come, as server-sent events.
 //!
 //! An event's id is `INSTANCE:SEQ`, so a reader that comes back with `Last-Event-ID` (or `cursor=`) goes on behind
-//! it, and `since=` begins in the past: both are first read from the files. A reader too slow to keep up gets an
+//! it, and `since=` begins in the past: both are first read from the files. Without either, `limit=N` begins with
+//! what is wanted of the last N entries. A reader too slow to keep up gets an
 //! event `dropped` with the number of entries it missed; the writer waits for nobody.
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::App;
 use super::read::{Piece, start};
 use crate::error::ApiError;
 use crate::query::scan::Range;
-use crate::query::{Filter, Order, Query, cursor};
+use crate::query::{Filter, Order, Query, QueryError, cursor};
 use crate::store::Store;
 use crate::store::ring::{Chunk, Follower};
 
@@ -41,6 +42,10 @@ pub(super) async fn tail(
         let wrong = || ApiError::Header("Last-Event-ID", "not INSTANCE:SEQ".to_owned());
         query.cursor = id.ok_or_else(wrong)?;
     }
+    if query.given.1 == Some(Order::Desc) {
+        let why = "what comes is followed in the order in which it comes".to_owned();
+        return Err(QueryError { key: "order".to_owned(), why }.into());
+    }
     query.order = Order::Asc;
     query.limit = None;
     // From here on everything new is in the ring, and everything older in the files.
@@ -48,8 +53,14 @@ pub(super) async fn tail(
     let next = follower.first();
     let mut last_seq = app.store.last_seq();
     last_seq.wait_for(|last| *last + 1 >= next).await.map_err(|_| ApiError::Internal)?;
-    let range = Range { last: next - 1, ..Range::of(&query, app.store.instance()) };
-    let from_file = query.since.is_some() || query.cursor_of(app.store.instance()).is_some();
+    let mut range = Range { last: next - 1, ..Range::of(&query, app.store.instance()) };
+    let mut from_file = query.since.is_some() || query.cursor_of(app.store.instance()).is_some();
+    if let Some(limit) = query.given.0
+        && !from_file
+    {
+        from_file = limit > 0;
+        range.first = next.saturating_sub(limit);
+    }
     let past =
         if from_file && range.first < next { Some(start(&app, query.clone(), range, event)?) } else { None };
     let tail = Tail {

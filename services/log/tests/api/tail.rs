@@ -78,6 +78,10 @@ async fn a_reader_that_comes_back_misses_nothing() {
     assert_eq!(events.texts(3).await, ["two", "three", "four"]);
     let mut past = Events::follow(&log, "/log/tail?since=1h", None).await;
     assert_eq!(past.texts(5).await, ["zero", "one", "two", "three", "four"]);
+    let mut last = Events::follow(&log, "/log/tail?limit=2", None).await;
+    log.say("five").await;
+    assert_eq!(last.texts(3).await, ["three", "four", "five"]);
+    assert_eq!(log.get("/log/tail?order=desc").send().await.unwrap().status(), 400);
     log.stop().await;
 }
 
