@@ -105,6 +105,7 @@ async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record
         Target::Path { service, path, authority } => (service, path, authority),
     };
     let host = edge::host(&parts, authority)?;
+    let host_is_header = host.is_some() && authority.is_none() && parts.version != Version::HTTP_2;
     if parts.headers.contains_key(VIA) && headers::is_loop(&parts.headers, &gateway.vias.pseudonym) {
         return Err(Cause::Loop.into());
     }
@@ -144,11 +145,8 @@ async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record
         headers::new_trace(rng.random(), rng.random())
     });
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    match host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
-        Some(host) if parts.headers.get(HOST) != Some(&host) => {
-            parts.headers.insert(HOST, host);
-        }
-        _ => {}
+    if !host_is_header && let Some(host) = host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
+        parts.headers.insert(HOST, host);
     }
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &gateway.config.limits;
