@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use hub_client::protocol::{DIRECTORY_PATH, Snapshot};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -112,32 +113,24 @@ impl Hub {
 }
 
 impl Addrs {
-    /// Waits until every service says that it is ready.
+    /// Waits until every service says that it is ready, and knows the instances that it calls: the last ones to start
+    /// are pushed to the others a moment after, and the first request should find them.
     ///
     /// # Errors
     /// Where one is not after 15 s: which, and why.
     pub async fn ready(&self) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(READY_TIMEOUT).build()?;
         let deadline = Instant::now() + READY_TIMEOUT;
-        let logs = self.logs.iter().map(|(addr, _)| *addr);
-        let all =
-            [self.registry, self.gateway_control].into_iter().chain(logs).chain(self.visits.iter().copied());
-        for addr in all {
-            let url = format!("http://{addr}{}", hub_chassis::health::READYZ_PATH);
-            loop {
-                let reply = client.get(&url).send().await;
-                match reply {
-                    Ok(reply) if reply.status().is_success() => break,
-                    Ok(reply) if Instant::now() > deadline => {
-                        let why = reply.text().await.unwrap_or_default();
-                        return Err(anyhow!("{addr} is not ready: {why}"));
-                    }
-                    Err(error) if Instant::now() > deadline => return Err(error.into()),
-                    _ => sleep(READY_POLL).await,
-                }
-            }
+        let callers = || self.logs.iter().map(|(addr, _)| *addr).chain(self.visits.iter().copied());
+        for addr in [self.registry, self.gateway_control].into_iter().chain(callers()) {
+            until(&client, deadline, addr, hub_chassis::health::READYZ_PATH, |_| true).await?;
         }
-        Ok(())
+        let logs = [(hub_log::PROCESS.name, self.logs.len())];
+        let all = [logs[0], (hub_visit::PROCESS.name, self.visits.len())];
+        for addr in callers() {
+            until(&client, deadline, addr, DIRECTORY_PATH, |text| knows(text, &logs)).await?;
+        }
+        until(&client, deadline, self.gateway_control, DIRECTORY_PATH, |text| knows(text, &all)).await
     }
 
     /// Where to go, for people.
@@ -158,6 +151,40 @@ impl Addrs {
         );
         text
     }
+}
+
+/// Asks a service until it answers with success and with what is wanted.
+async fn until(
+    client: &reqwest::Client,
+    deadline: Instant,
+    addr: SocketAddr,
+    path: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    let url = format!("http://{addr}{path}");
+    loop {
+        let why = match client.get(&url).send().await {
+            Ok(reply) => {
+                let status = reply.status();
+                let text = reply.text().await.unwrap_or_default();
+                if status.is_success() && wanted(&text) {
+                    return Ok(());
+                }
+                text
+            }
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > deadline {
+            return Err(anyhow!("{addr} is not ready: {why}"));
+        }
+        sleep(READY_POLL).await;
+    }
+}
+
+/// Whether a member's directory holds so many instances of each of these services.
+fn knows(directory: &str, services: &[(&str, usize)]) -> bool {
+    let Ok(known) = serde_json::from_str::<Snapshot>(directory) else { return false };
+    services.iter().all(|(name, count)| known.services.0.get(*name).is_some_and(|list| list.len() >= *count))
 }
 
 /// Servers that start and stop together. Dropped, they end at once.
