@@ -180,10 +180,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     // Looking is cheaper than removing what is not there: a removal hashes the name.
-    for name in &HOP_BY_HOP {
-        if headers.keys().any(|present| present == name) {
-            headers.remove(name);
+    let mut present = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        if let Some(at) = HOP_BY_HOP.iter().position(|known| known == name) {
+            present[at] = true;
         }
+    }
+    for (name, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, present)| *present) {
+        headers.remove(name);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is known of one request, from its head to the last byte of its reply. Dropped with the reply's body, it counts
 //! and, where the request is in the sample, writes its line of the access log.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,13 @@ use crate::error::Cause;
 use crate::metrics::ServiceInFlight;
 use crate::server::peer::Peer;
 use crate::upstream::pool::Conn;
-use crate::upstream::{InFlight, Service};
+use crate::upstream::{InFlight, Instance, Service};
 
 /// What the gateway serves, as spans are named by it.
 const ROUTE: &str = "/{service}/{*path}";
+
+/// How long a client may go on sending after it has been answered.
+const EARLY_REPLY: Duration = Duration::from_secs(5);
 
 /// One request.
 pub(crate) struct Record {
@@ -86,16 +90,20 @@ impl Record {
         self.began
     }
 
-    /// The reply's last byte came from the instance: its connection can carry the next request.
-    pub(super) fn give_back(&self, conn: Conn, worker: usize, pool_size: usize) {
-        let Some(instance) = self.upstream.as_ref().map(InFlight::instance) else { return };
-        if let (Some(pool), false) = (instance.pool(worker), instance.is_gone()) {
-            pool.put(conn, Instant::now(), pool_size);
-            // It may have gone between the question and the answer; what is put after that is swept.
-            if instance.is_gone() {
-                instance.close_idle();
-            }
+    /// The reply's last byte came from the instance: its connection can carry the next request, as soon as the whole
+    /// of this one is on it. An instance may answer before that; the client is then not cut off while it still sends.
+    pub(super) fn give_back(&self, mut conn: Conn, worker: usize, pool_size: usize) {
+        let Some(instance) = self.upstream.as_ref().map(InFlight::instance).cloned() else { return };
+        if self.upload.as_ref().is_none_or(|upload| upload.ended().is_some()) {
+            return keep(&instance, conn, worker, pool_size);
         }
+        // Ends with the body, with the patience for it, or with the worker's event loop.
+        tokio::spawn(async move {
+            let idle = poll_fn(|cx| conn.poll_idle(cx));
+            if tokio::time::timeout(EARLY_REPLY, idle).await == Ok(true) {
+                keep(&instance, conn, worker, pool_size);
+            }
+        });
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
@@ -145,6 +153,17 @@ impl Record {
             traceparent = %line.trace,
             "request"
         );
+    }
+}
+
+/// Keeps a connection for the next request, unless its instance has gone.
+fn keep(instance: &Instance, conn: Conn, worker: usize, pool_size: usize) {
+    if let (Some(pool), false) = (instance.pool(worker), instance.is_gone()) {
+        pool.put(conn, Instant::now(), pool_size);
+        // It may have gone between the question and the answer.
+        if instance.is_gone() {
+            instance.close_idle();
+        }
     }
 }
 

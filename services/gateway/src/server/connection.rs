@@ -20,6 +20,8 @@ use crate::proxy;
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A connection's buffer holds the largest head and this much more.
+const BUFFER_BESIDE_HEAD: usize = 32 << 10;
 /// A client that is told why its connection ends has this long to read it.
 const LINGER: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it still lives, and how long it may take.
@@ -70,6 +72,8 @@ async fn http1(io: EdgeIo, peer: &Arc<Peer>) {
     if limits.header_count > 100 {
         builder.max_headers(limits.header_count); // costs an allocation per request
     }
+    let head = usize::try_from(limits.header_size.as_u64()).unwrap_or(usize::MAX);
+    builder.max_buf_size(head.saturating_add(BUFFER_BESIDE_HEAD));
     let service = service_fn(|request| proxy::handle(peer.clone(), request));
     let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut draining = false;

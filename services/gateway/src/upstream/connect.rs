@@ -19,6 +19,9 @@ use crate::error::Cause;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection's buffer grows to this at most, and holds the largest head of a reply.
+const MAX_BUFFER: usize = 64 << 10;
+
 /// A TCP connection to the instance.
 async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause> {
     let connecting = async {
@@ -51,7 +54,8 @@ async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause>
 /// A connection for one HTTP/1 request at a time, driven by whoever holds it.
 pub(crate) async fn h1(instance: &Instance, timeout: Duration) -> Result<(Sender, Connection, Link), Cause> {
     let link = Link::new(tcp(instance, timeout).await?);
-    let builder = hyper::client::conn::http1::Builder::new();
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER);
     match builder.handshake(TokioIo::new(link.clone())).await {
         Ok((sender, connection)) => Ok((sender, connection, link)),
         Err(_) => Err(Cause::ConnectFailed),

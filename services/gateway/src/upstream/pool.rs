@@ -58,6 +58,15 @@ impl Conn {
         ended
     }
 
+    /// Waits until another request can be sent; false where the connection ends before that.
+    pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        match self.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending if self.sender.is_ready() => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Whether another request can be sent.
     fn is_usable(&mut self) -> bool {
         self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()

@@ -72,6 +72,33 @@ async fn trailers_pass_in_both_directions() {
 }
 
 #[tokio::test]
+async fn an_instance_may_answer_before_it_has_the_whole_body() {
+    let instance = Instance::script(|mut raw, seen| async move {
+        loop {
+            let head = raw.read_until(|text| text.contains("\r\n\r\n")).await;
+            if head.is_empty() {
+                return;
+            }
+            raw.write(HELLO).await;
+            let so_far = head.split_once("\r\n\r\n").unwrap().1.len();
+            raw.read_until(|rest| so_far + rest.len() >= 300_000).await;
+            seen.lock().unwrap().push(head);
+        }
+    })
+    .await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    for n in 1..=3 {
+        raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n").await;
+        raw.write([b'x'; 1000]).await;
+        assert!(raw.reply().await.ends_with("hello"));
+        // The client is not cut off, and its connection carries the next request.
+        raw.write(vec![b'x'; 299_000]).await;
+        until("the instance has it all", async || instance.requests().len() == n).await;
+    }
+}
+
+#[tokio::test]
 async fn a_get_may_have_a_body() {
     let instance = Instance::reply(HELLO).await;
     let hub = Hub::with("svc", &instance).await;
