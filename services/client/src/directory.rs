@@ -5,7 +5,7 @@
 //! applied only where it is not older than what is here, list by list; what a core-only registry sends has no
 //! stamp and is applied in the order it arrives. A registry that has lost its state knows at first only the few
 //! members that have come back, so across a change of epoch what was known before is kept beside what is told
-//! now, until it is told of again or [`Directory::forget`] ends the grace. Left out: health of our own making (the gateway ejects, we don't).
+//! now, until it is told of again or its grace is over. Left out: health of our own making (the gateway ejects, we don't).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,7 @@
 //! where every attempt fails, and the sender is told so; one that an instance wrote but could not acknowledge may
 //! stand on two, under the same key, by which readers know it. Attempts and total time are bounded.
 //!
-//! [`LogClient`] is for those who wait for the acknowledgement; under load their entries share requests ([`lane`]).
+//! [`LogClient`] is for those who wait for the acknowledgement; under load their entries share requests (`lane`).
 //! [`LogQueue`] is for those who don't, and [`LogLayer`] for a service's own `tracing` events.
 
 use std::sync::Arc;
