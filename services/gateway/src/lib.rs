@@ -1,9 +1,9 @@
 //! The gateway: the first path segment to a random healthy instance.
 //!
-//! - pure: [`route`], [`edge`] (what a request must be), [`headers`], [`balance`], [`retry`], [`eject`]
-//! - [`upstream`]: the services behind it, their instances, and the connections to them
-//! - [`proxy`]: one request from its head to the last byte of its reply
-//! - [`server`]: accept loop, workers, clients' connections
+//! - pure: `route`, `edge` (what a request must be), `headers`, `balance`, `retry`, `eject`
+//! - `upstream`: the services behind it, their instances, and the connections to them
+//! - `proxy`: one request from its head to the last byte of its reply
+//! - `server`: accept loop, workers, clients' connections
 //!
 //! The data plane is hyper without a framework: each worker is a thread with its own event loop, and a connection to
 //! an instance is driven by the request that uses it, so that a request is one task from end to end.

@@ -1,7 +1,7 @@
 //! Where entries are kept: one file that grows, and closed segments beside it.
 //!
-//! One thread writes ([`writer`]); requests hand it their entries through a bounded queue and wait for its word.
-//! Readers take a [`Snapshot`] and read the files themselves, up to what is committed, so they never slow the
+//! One thread writes (`writer`); requests hand it their entries through a bounded queue and wait for its word.
+//! Readers take a `Snapshot` and read the files themselves, up to what is committed, so they never slow the
 //! writer and never see an entry that may yet be taken back.
 //!
 //! What an acknowledged entry survives depends on [`Ack`]. Left out: checksums per entry (the file system's and
