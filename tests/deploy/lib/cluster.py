@@ -129,6 +129,7 @@ class Cluster:
         pause_image()
         self.start("kubelet", folder / "kubelet", config, "--container-runtime=docker", "--cgroup-driver=cgroupfs",
                    "--fail-swap-on=false", "--pod-infra-container-image=hubspoke-test/pause", "--eviction-hard=",
+                   "--image-gc-high-threshold=100",  # never: this machine's images are not the kubelet's to remove
                    f"--cluster-dns={gateway}", "--cluster-domain=cluster.local", f"--root-dir={STATE}/kubelet",
                    f"--cert-dir={STATE}/certs", "--hostname-override=node", f"--node-ip={gateway}",
                    f"--port={API + 3}", f"--healthz-port={API + 4}")

@@ -124,6 +124,7 @@ def restarts(name):
 
 def unprivileged():
     pods = json.loads(kubectl("-n", "hubspoke", "get", "pods", "-o", "json"))["items"]
+    check(len(pods) == 8, f"{len(pods)} pods, not 8")
     for pod in pods:
         name = pod["metadata"]["name"]
         out = kubectl("-n", "hubspoke", "exec", name, "--", "/bin/sh", "-c", "id", may_fail=True)
