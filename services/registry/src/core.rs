@@ -194,7 +194,8 @@ enum Said {
 
 fn log_change(change: &Change) {
     let (info, revision) = (&change.instance.info, change.revision);
-    let reason = change.instance.reasons.back().map_or("", |reason| &*reason.detail);
+    let reason =
+        change.instance.reasons.back().map(|reason| &*reason.detail).filter(|detail| !detail.is_empty());
     let (service, instance, addr) = (&info.name, info.id(), &info.addr);
     match change.kind {
         ReasonKind::Removed | ReasonKind::HeldBack => {
