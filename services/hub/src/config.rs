@@ -194,6 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn the_commented_file_is_accepted_as_it_is_and_with_every_key_set() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
+        let text = std::fs::read_to_string(folder.join("hub.toml")).unwrap();
+        HubConfig::load(&Source { folder, ..Source::default() }).unwrap();
+        // A line that begins with `#` and a key is a setting at its default; `# ` begins a sentence.
+        let setting =
+            |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
+        let all: Vec<String> =
+            text.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned())).collect();
+        let whole = tempfile::tempdir().unwrap();
+        std::fs::write(whole.path().join("hub.toml"), all.join("\n")).unwrap();
+        let source = Source { folder: whole.path().to_owned(), ..Source::default() };
+        assert_eq!(HubConfig::load(&source).unwrap().0.hub.log_replicas, 3);
+    }
+
+    #[test]
     fn replica_counts_are_bounded() {
         for replicas in ["0", "101"] {
             let error = load(&[("HUB_HUB__LOG_REPLICAS", replicas)]).unwrap_err();
