@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 
-from . import images
+from . import harness, images
 from .cluster import Cluster, kubectl, ready, root
 from .harness import Failed, Skipped, check, run, say, wait_for
 from .load import Load, get
@@ -16,6 +16,11 @@ YOUNGER = {"PodDisruptionBudget", "HorizontalPodAutoscaler"}
 
 
 def run_all(report, keep):
+    with harness.alone():
+        run_alone(report, keep)
+
+
+def run_alone(report, keep):
     if not report.case("cluster: what it takes", possible, always=True):
         return
     if not report.case("cluster: images", images.build, always=True):

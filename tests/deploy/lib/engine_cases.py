@@ -7,7 +7,7 @@ import json
 import re
 import time
 
-from . import images, isolation, platform
+from . import harness, images, isolation, platform
 from .harness import ROOT, Skipped, check, run, say, wait_for
 from .load import Load, get
 from .platform import GATEWAY, MEMBERS, ROLLING, VISIT, compose, containers
@@ -20,6 +20,11 @@ BACK = 60
 
 
 def run_all(report, keep):
+    with harness.alone():
+        run_alone(report, keep)
+
+
+def run_alone(report, keep):
     if not report.case("engine: there is one", engine, always=True):
         return
     try:

@@ -1,8 +1,11 @@
 """Running cases and saying how they went; running commands; waiting for conditions."""
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -69,6 +72,14 @@ class Report:
         print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
         # Nothing run is no success.
         return 1 if self.failed or not self.passed else 0
+
+
+@contextlib.contextmanager
+def alone():
+    """One run at a time on this machine: the ports and the Compose project are the same for all."""
+    with open(Path(tempfile.gettempdir()) / "hubspoke-deploy.lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def run(*command, timeout=120, may_fail=False, env=None, quiet=True):
