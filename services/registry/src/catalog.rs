@@ -9,6 +9,9 @@
 //! - a list's revision is that of its last change; its dependents are told of each such change and of no other;
 //! - an instance is there exactly from a `Register` or `Restore` to its removal: nothing else brings it back;
 //! - memory is bounded by the instances, their wishes, and a fixed number of removed ones.
+//!
+//! Longer than most files here: every transition is in one place, so that the invariants can be read beside them;
+//! what has a life of its own (lists, protection, one instance's record, reading) is in the modules below.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
