@@ -48,6 +48,9 @@ pub struct Catalog {
     everywhere: BTreeSet<Key>,
     /// The newest revision of any list.
     newest_list: u64,
+    /// The newest revision of any list whose service is no longer known: that of every such list from then on, so
+    /// that no list's revision goes back when its service is forgotten or comes again.
+    forgotten: u64,
     instances: usize,
     /// Instances whose last heartbeat failed.
     failing: usize,
@@ -59,6 +62,8 @@ pub struct Catalog {
 #[derive(Debug, Default)]
 struct Service {
     instances: BTreeMap<Arc<str>, Instance>,
+    /// It has, or once had, an instance: it is a service, and not only a name that somebody requires.
+    offered: bool,
     /// Who requires it by name.
     dependents: HashSet<Key>,
     list: Arc<List>,
@@ -99,6 +104,7 @@ impl Catalog {
             services: HashMap::new(),
             everywhere: BTreeSet::new(),
             newest_list: 0,
+            forgotten: 0,
             instances: 0,
             failing: 0,
             removed: VecDeque::new(),
@@ -423,7 +429,8 @@ impl Catalog {
         instance.relist();
         let (start, info) = (instance.start, instance.info.clone());
         self.subscribe(&key, &info);
-        let service = self.services.entry(key.name.clone()).or_default();
+        let service = self.service(key.name.clone());
+        service.offered = true;
         service.instances.insert(key.addr.clone(), instance);
         self.instances += 1;
         self.list_changed(&key, kind, out);
@@ -484,11 +491,8 @@ impl Catalog {
         for name in &info.required_services {
             if name == EVERY_SERVICE {
                 self.everywhere.insert(key.clone());
-            } else if let Some(service) = self.services.get_mut(name.as_str()) {
-                service.dependents.insert(key.clone());
             } else {
-                let service = self.services.entry(name.as_str().into()).or_default();
-                service.dependents.insert(key.clone());
+                self.service(name.as_str()).dependents.insert(key.clone());
             }
         }
     }
@@ -505,9 +509,16 @@ impl Catalog {
         }
     }
 
+    /// A service, known from here on.
+    fn service(&mut self, name: impl Into<Arc<str>>) -> &mut Service {
+        let unknown = || Service { list_revision: self.forgotten, ..Service::default() };
+        self.services.entry(name.into()).or_insert_with(unknown)
+    }
+
     fn drop_idle(&mut self, name: &str) {
         if self.services.get(name).is_some_and(Service::is_idle) {
-            self.services.remove(name);
+            let idle = self.services.remove(name);
+            self.forgotten = self.forgotten.max(idle.map_or(0, |service| service.list_revision));
         }
     }
 

@@ -51,9 +51,10 @@ impl Catalog {
         self.failing
     }
 
-    /// The list of one service; empty, of revision 0, where it is not known.
+    /// The list of one service; empty where it is not known.
     pub fn list(&mut self, name: &str) -> Arc<List> {
-        self.services.get_mut(name).map(super::Service::list).unwrap_or_default()
+        let unknown = || Arc::new(List::new(self.forgotten, Vec::new()));
+        self.services.get_mut(name).map_or_else(unknown, super::Service::list)
     }
 
     /// The lists of everything that a member requires, by name. `*` stands for every service that is known.
@@ -61,16 +62,18 @@ impl Catalog {
         self.lists_since(info, None)
     }
 
-    /// Those lists that have changed since a revision.
-    pub fn changed_lists(&mut self, info: &ServiceInfo, since: u64) -> Vec<(Arc<str>, Arc<List>)> {
-        self.lists_since(info, Some(since))
+    /// Those lists that have changed since a revision; `None` where they can't say all that has: a member that
+    /// requires every service may know one that has been forgotten since. The whole of its lists tells it.
+    pub fn changed_lists(&mut self, info: &ServiceInfo, since: u64) -> Option<Vec<(Arc<str>, Arc<List>)>> {
+        let requires_all = info.required_services.iter().any(|name| name == EVERY_SERVICE);
+        let tells_all = !requires_all || self.forgotten <= since;
+        tells_all.then(|| self.lists_since(info, Some(since)))
     }
 
     fn lists_since(&mut self, info: &ServiceInfo, since: Option<u64>) -> Vec<(Arc<str>, Arc<List>)> {
         let is_due = |revision: u64| since.is_none_or(|since| revision > since);
         if info.required_services.iter().any(|name| name == EVERY_SERVICE) {
-            // A name that is only required, and never had an instance, is no service that there is.
-            let all = self.services.iter_mut().filter(|(_, service)| service.list_revision > 0);
+            let all = self.services.iter_mut().filter(|(_, service)| service.offered);
             let all = all.filter(|(_, service)| is_due(service.list_revision));
             let mut all: Vec<_> = all.map(|(name, service)| (name.clone(), service.list())).collect();
             all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -92,7 +95,7 @@ impl Catalog {
             if name == EVERY_SERVICE {
                 return self.newest_list;
             }
-            self.services.get(name.as_str()).map_or(0, |service| service.list_revision)
+            self.services.get(name.as_str()).map_or(self.forgotten, |service| service.list_revision)
         };
         info.required_services.iter().map(of).max().unwrap_or(0)
     }

@@ -81,7 +81,9 @@ fn snapshot(
     since: u64,
     epoch_of: impl Fn(u64) -> Revision,
 ) -> Plan {
-    let lists = catalog.changed_lists(info, since);
+    // Where changes can't tell it all, nothing is sent: its next heartbeat shows it that it is behind, and the reply
+    // to its renewal does.
+    let lists = catalog.changed_lists(info, since).unwrap_or_default();
     let revision = lists.iter().map(|(_, list)| list.revision()).max().unwrap_or(since);
     let mut calls = Vec::new();
     if !lists.is_empty() {

@@ -269,6 +269,28 @@ fn a_hundred_thousand_comings_and_goings_leave_nothing_behind() {
     assert_eq!(run.catalog.removed.len(), policy().removed_max);
 }
 
+/// It was a service, nobody requires it, and it is no longer shown: only who requires everything may know it.
+#[test]
+fn a_forgotten_services_list_does_not_go_back_and_who_may_know_it_must_renew() {
+    let mut run = Run::new();
+    let (everything, by_name) = (info(1, 0, None, &[4]), info(1, 0, None, &[0]));
+    run.register(0, 0, 1);
+    let (known, since) = (run.catalog.list("a").revision(), run.catalog.revision());
+    run.catalog.policy.removed_max = 0;
+    run.apply(Event::Deregister { key: key(0, 0), id: None, by: By::Itself });
+    assert_eq!(run.catalog.services(), 0);
+    assert!(run.catalog.list("a").revision() > known);
+    assert_eq!(run.catalog.changed_lists(&by_name, since).map(|lists| lists.len()), Some(1));
+    assert!(run.catalog.changed_lists(&everything, since).is_none(), "nothing names what is gone");
+    let since = run.catalog.revision();
+    assert_eq!(run.catalog.newest_for(&everything), since, "its heartbeat shows what it lacks");
+    assert_eq!(run.catalog.changed_lists(&everything, since).map(|lists| lists.len()), Some(0));
+    let before = run.catalog.list("a").revision();
+    run.apply(Event::Register(info(1, 1, None, &[0])));
+    assert_eq!(run.catalog.list("a").revision(), before, "a wish is no change");
+    assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "nor is it a service");
+}
+
 #[test]
 fn a_lists_bytes_are_made_once_and_shared() {
     let mut run = Run::new();
