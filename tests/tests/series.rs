@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use hub_tests::Platform;
+use hub_tests::{Platform, eventually};
 
 /// The names of all series of an instance.
 async fn series(platform: &Platform, control: std::net::SocketAddr) -> BTreeSet<String> {
@@ -48,6 +48,15 @@ async fn what_callers_ask_for_makes_no_new_series() {
     };
     // Every method and kind of path once, and every control port.
     round(0..8).await.unwrap();
+    // And a heartbeat of each service, which comes in its own time.
+    eventually("each service has been asked for its heart", || async {
+        let known = series(&platform, platform.registry.control).await;
+        ["gateway", "log", "visit"].iter().all(|name| {
+            let heard = |line: &&String| line.starts_with("hub_registry_heartbeat_duration_seconds_count{");
+            known.iter().filter(heard).any(|line| line.contains(&format!("service=\"{name}\"")))
+        })
+    })
+    .await;
     all().await;
     let before = all().await;
     let rounds: Vec<_> = (0..10).map(|i| round(8 + i * 250..8 + (i + 1) * 250)).collect();
