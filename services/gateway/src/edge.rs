@@ -7,7 +7,7 @@ use http::{Method, Version, request};
 
 pub(crate) mod framing;
 
-mod chunks;
+pub(crate) mod chunks;
 
 /// Methods that a client may use, as `Allow` says them.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

@@ -10,7 +10,6 @@ use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, Header
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use http_body::Body;
-use hub_client::protocol::HUB_INSTANCE;
 use hyper::body::Incoming;
 use rand::RngExt;
 use tracing::Instrument;
@@ -22,7 +21,7 @@ use self::upload::{Rules, Shared};
 use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, Failure};
-use crate::headers::{self, Hop};
+use crate::headers::{self, HUB_INSTANCE, Hop};
 use crate::route::{self, Target};
 use crate::server::peer::Peer;
 
@@ -50,7 +49,7 @@ pub(crate) async fn handle(
         Err(failure) => failed(&failure, record),
     };
     let headers = response.headers_mut();
-    if !headers.contains_key(HUB_INSTANCE) {
+    if !headers.contains_key(&HUB_INSTANCE) {
         headers.insert(HUB_INSTANCE, peer.gateway.id.clone());
     }
     if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
@@ -162,11 +161,9 @@ async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record
     });
     record.upload = upload.clone();
     let outgoing = Outgoing { method: parts.method, path, headers: parts.headers, upload, asked };
-    if outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11 {
-        let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        return attempts::run(peer, service, outgoing, key, client, record).await.map(Served::Instance);
-    }
-    attempts::run(peer, service, outgoing, key, None, record).await.map(Served::Instance)
+    let may_switch = outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11;
+    let client = if may_switch { parts.extensions.remove::<hyper::upgrade::OnUpgrade>() } else { None };
+    attempts::run(peer, service, outgoing, key, client, record).await.map(Served::Instance)
 }
 
 /// `OPTIONS *` asks what the server itself can do.

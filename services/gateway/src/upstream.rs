@@ -18,6 +18,7 @@ use crate::route::may_be_public;
 pub(crate) use self::instance::{InFlight, Instance};
 
 pub(crate) mod connect;
+pub(crate) mod h1;
 mod instance;
 pub(crate) mod pool;
 

@@ -12,7 +12,7 @@ const MAX_TRAILERS: usize = 32 << 10;
 
 /// The position in a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(crate) enum Chunks {
     /// In the digits of a size.
     Size {
         value: u64,
@@ -58,7 +58,7 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    pub(super) fn is_done(self) -> bool {
+    pub(crate) fn is_done(self) -> bool {
         self == Self::Done
     }
 
@@ -73,7 +73,18 @@ impl Chunks {
         Ok(at)
     }
 
-    fn step(self, byte: u8, rest: &[u8]) -> Result<(Self, usize), Fault> {
+    /// Whether what comes next is content.
+    pub(crate) fn is_in_content(self) -> bool {
+        matches!(self, Self::Data { .. })
+    }
+
+    /// Whether what comes next is trailers, or the empty line that ends them.
+    pub(crate) fn is_in_trailers(self) -> bool {
+        matches!(self, Self::Line { .. } | Self::Trailer { .. } | Self::TrailerLf { .. } | Self::LastLf)
+    }
+
+    /// The position behind `byte`, the first of `rest`, and how many more bytes of the same kind it takes along.
+    pub(crate) fn step(self, byte: u8, rest: &[u8]) -> Result<(Self, usize), Fault> {
         let one = |next| Ok((next, 1));
         match (self, byte) {
             (Self::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {

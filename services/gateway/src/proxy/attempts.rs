@@ -33,9 +33,8 @@ pub(super) async fn run(
     let mut stage = Stage {
         peer,
         settings: &settings,
-        outgoing: Some(outgoing),
-        // With nobody else to ask and no retries there is no need for a copy of the head.
-        keep: settings.attempts > 0 && retry::is_idempotent(&method),
+        outgoing,
+        is_retry: false,
         fresh: false,
         deadline: record.began() + settings.total,
     };
@@ -50,8 +49,11 @@ pub(super) async fn run(
         record.upstream = Some(instance.begin());
         let span = span(&mut stage, &instance, record);
         let result = match client.is_some() {
-            true => tunnel::open(&mut stage, &instance, &mut client, record).instrument(span.clone()).await,
-            false => attempt::run(&mut stage, &instance, record).instrument(span.clone()).await,
+            true => {
+                let tunnel = Box::pin(tunnel::open(&mut stage, &instance, now, &mut client, record));
+                tunnel.instrument(span.clone()).await
+            }
+            false => attempt::run(&mut stage, &instance, now, record).instrument(span.clone()).await,
         };
         let outcome = result.as_ref().map(|exchange| exchange.response.status().as_u16());
         trace::attempted(&span, outcome.map_err(|failed| failed.cause.name()));
@@ -91,7 +93,7 @@ pub(super) async fn run(
             again = Some(instance.clone());
         }
         // Where one idle connection was stale, others may be.
-        stage.fresh = !queue_full;
+        (stage.is_retry, stage.fresh) = (true, failed.stale);
         tried.push(instance);
         last = Some(failure);
         // What has registered or left meanwhile counts.
@@ -103,9 +105,10 @@ pub(super) async fn run(
 
 /// The span around an attempt, none where nobody listens; the instance then gets it as its parent.
 fn span(stage: &mut Stage<'_>, instance: &Instance, record: &Record) -> Span {
-    let (Some(outgoing), false) = (&mut stage.outgoing, record.span.is_disabled()) else {
+    if record.span.is_disabled() {
         return Span::none();
-    };
+    }
+    let outgoing = &mut stage.outgoing;
     let span = trace::Attempt {
         operation: None,
         method: outgoing.method.as_str(),
@@ -123,7 +126,6 @@ fn span(stage: &mut Stage<'_>, instance: &Instance, record: &Record) -> Span {
 fn may_go_on(stage: &Stage<'_>, failed: &Failed, method: &http::Method, record: &Record) -> bool {
     let replayable = record.upload.as_ref().is_none_or(super::Shared::is_replayable);
     record.attempts <= stage.settings.attempts
-        && stage.outgoing.is_some()
         && Instant::now() < stage.deadline
         && retry::may_retry(failed.reached, method, replayable)
 }

@@ -14,7 +14,7 @@ use super::upload::Shared;
 use crate::error::Cause;
 use crate::metrics::ServiceInFlight;
 use crate::server::peer::Peer;
-use crate::upstream::pool::Conn;
+use crate::upstream::h1::Conn;
 use crate::upstream::{InFlight, Instance, Service};
 
 /// What the gateway serves, as spans are named by it.
@@ -38,7 +38,7 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     /// How long the last connection took to make, and when the reply's head came.
     pub(crate) connect: Duration,
-    pub(crate) replied: Option<Instant>,
+    replied: Option<Instant>,
     bytes: u64,
     complete: bool,
     broke_off: Option<ReplyFailed>,
@@ -92,9 +92,9 @@ impl Record {
 
     /// The reply's last byte came from the instance: its connection can carry the next request, as soon as the whole
     /// of this one is on it. An instance may answer before that; the client is then not cut off while it still sends.
-    pub(super) fn give_back(&self, mut conn: Conn, worker: usize, pool_size: usize) {
+    pub(super) fn give_back(&self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
         let Some(instance) = self.upstream.as_ref().map(InFlight::instance).cloned() else { return };
-        if self.upload.as_ref().is_none_or(|upload| upload.ended().is_some()) {
+        if self.upload.is_none() || conn.is_reusable() {
             return keep(&instance, conn, worker, pool_size);
         }
         // Ends with the body, with the patience for it, or with the worker's event loop.
@@ -104,6 +104,11 @@ impl Record {
                 keep(&instance, conn, worker, pool_size);
             }
         });
+    }
+
+    /// The reply's head is here. The clock is only asked where somebody will read it.
+    pub(super) fn replied(&mut self) {
+        self.replied = self.line.as_ref().map(|_| Instant::now());
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
@@ -157,7 +162,7 @@ impl Record {
 }
 
 /// Keeps a connection for the next request, unless its instance has gone.
-fn keep(instance: &Instance, conn: Conn, worker: usize, pool_size: usize) {
+fn keep(instance: &Instance, conn: Box<Conn>, worker: usize, pool_size: usize) {
     if let (Some(pool), false) = (instance.pool(worker), instance.is_gone()) {
         pool.put(conn, Instant::now(), pool_size);
         // It may have gone between the question and the answer.

@@ -13,27 +13,36 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::record::Record;
-use crate::upstream::pool::Conn;
+use crate::upstream::h1::Conn;
 
 /// The body of every reply.
 pub(crate) struct Reply {
-    source: Source,
+    content: Content,
     /// Written when the reply is over.
     record: Option<Box<Record>>,
 }
 
-enum Source {
+enum Content {
     /// The gateway's own words.
     Text(Option<Bytes>),
     /// An instance's.
     Instance(Box<Relay>),
 }
 
+/// Where an instance's reply comes from.
+#[derive(Default)]
+pub(crate) enum Source {
+    /// A connection that is ours to drive, and to give back afterwards.
+    H1(Box<Conn>),
+    H2(Incoming),
+    /// Nothing more is to come.
+    #[default]
+    Over,
+}
+
 /// A reply that an instance is sending.
 pub(crate) struct Relay {
-    pub(crate) body: Incoming,
-    /// The connection it comes on, where that is ours to drive (HTTP/1).
-    pub(crate) conn: Option<Conn>,
+    pub(crate) source: Source,
     /// Longest silence; `None` on a live stream.
     pub(crate) idle: Option<Duration>,
     /// Made when the instance is waited for.
@@ -54,18 +63,18 @@ pub(crate) enum ReplyFailed {
 
 impl Reply {
     pub(crate) fn text(text: impl Into<Bytes>, record: Box<Record>) -> Self {
-        Self { source: Source::Text(Some(text.into())), record: Some(record) }
+        Self { content: Content::Text(Some(text.into())), record: Some(record) }
     }
 
     pub(crate) fn relay(relay: Relay, record: Box<Record>) -> Self {
-        let mut reply = Self { source: Source::Instance(Box::new(relay)), record: Some(record) };
+        let mut reply = Self { content: Content::Instance(Box::new(relay)), record: Some(record) };
         reply.finish_if_over();
         reply
     }
 
     fn finish_if_over(&mut self) {
-        if let Source::Instance(relay) = &mut self.source
-            && relay.body.is_end_stream()
+        if let Content::Instance(relay) = &self.content
+            && relay.source.is_over()
         {
             self.finish();
         }
@@ -73,8 +82,8 @@ impl Reply {
 
     /// The last byte is here: the connection can carry the next request.
     fn finish(&mut self) {
-        let Source::Instance(relay) = &mut self.source else { return };
-        if let (Some(conn), Some(record)) = (relay.conn.take(), &mut self.record) {
+        let Content::Instance(relay) = &mut self.content else { return };
+        if let (Source::H1(conn), Some(record)) = (std::mem::take(&mut relay.source), &mut self.record) {
             record.give_back(conn, relay.worker, relay.pool_size);
         }
         if let Some(record) = &mut self.record {
@@ -83,20 +92,41 @@ impl Reply {
     }
 }
 
+impl Source {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::H1(conn) => conn.is_over(),
+            Self::H2(body) => body.is_end_stream(),
+            Self::Over => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::H1(conn) => conn.size_hint(),
+            Self::H2(body) => body.size_hint(),
+            Self::Over => SizeHint::with_exact(0),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+        match self {
+            Self::H1(conn) => conn.poll_frame(cx).map_err(|error| {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a reply broke off");
+                ReplyFailed::Broken
+            }),
+            Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(|_| ReplyFailed::Broken),
+            Self::Over => Poll::Ready(None),
+        }
+    }
+}
+
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
-        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(conn) = &mut self.conn
-        {
-            // Whether or not the connection has ended, it may have brought the next frame.
-            let _ = conn.poll(cx);
-            frame = Pin::new(&mut self.body).poll_frame(cx);
-        }
-        match frame {
+        match self.source.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.timer = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(|_| ReplyFailed::Broken)))
+                Poll::Ready(frame)
             }
             Poll::Pending => self.wait(cx),
         }
@@ -118,12 +148,12 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
         let this = &mut *self;
-        let frame = match &mut this.source {
-            Source::Text(text) => {
+        let frame = match &mut this.content {
+            Content::Text(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Source::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
+            Content::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -143,16 +173,16 @@ impl Body for Reply {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Source::Instance(relay) => relay.body.is_end_stream(),
+        match &self.content {
+            Content::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Content::Instance(relay) => relay.source.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Instance(relay) => relay.body.size_hint(),
+        match &self.content {
+            Content::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Content::Instance(relay) => relay.source.size_hint(),
         }
     }
 }

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::StatusCode;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use super::attempt::{Exchange, Failed, Stage};
+use super::attempt::{self, Exchange, Failed, Stage};
 use super::record::Record;
-use crate::error::Cause;
+use super::reply::Source;
 use crate::retry::Reached;
 use crate::upstream::{InFlight, Instance, connect};
 
@@ -19,46 +22,31 @@ use crate::upstream::{InFlight, Instance, connect};
 pub(super) async fn open(
     stage: &mut Stage<'_>,
     instance: &Arc<Instance>,
+    now: Instant,
     client: &mut Option<OnUpgrade>,
     record: &mut Record,
 ) -> Result<Box<Exchange>, Failed> {
-    let failed = |cause, reached| Failed { cause, reached, stale: false };
-    let began = Instant::now();
     let made = connect::h1(instance, stage.settings.connect).await;
-    let (mut sender, connection, _) = made.map_err(|cause| failed(cause, Reached::Nothing))?;
-    record.connect = began.elapsed();
-    let Some(outgoing) = stage.take() else { return Err(failed(Cause::ConnectFailed, Reached::Nothing)) };
-    // Ends with the tunnel or the reply, or with this worker's event loop.
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a connection for an upgrade broke");
-        }
-    });
-    let sending = sender.send_request(outgoing.into_h1());
-    let mut response = match tokio::time::timeout(stage.settings.first_byte, sending).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => return Err(failed(Cause::ConnectionBroken, Reached::Instance)),
-        Err(_) => return Err(failed(Cause::ReplyTimeout, Reached::Instance)),
-    };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client) = client.take()
+    let conn = made.map_err(|cause| Failed { cause, reached: Reached::Nothing, stale: false })?;
+    record.connect = now.elapsed();
+    let mut exchange = attempt::exchange(stage, instance, conn, now + record.connect, true).await?;
+    if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let (Some(client), Source::H1(conn)) = (client.take(), std::mem::take(&mut exchange.source))
     {
-        let instance_side = hyper::upgrade::on(&mut response);
-        stage.peer.upgrade(Box::pin(join(client, instance_side, instance.begin())));
+        let (stream, first) = conn.into_switched();
+        stage.peer.upgrade(Box::pin(join(client, stream, first, instance.begin())));
     }
-    Ok(Box::new(Exchange::new(stage, instance, response, None)))
+    Ok(exchange)
 }
 
-async fn join(client: OnUpgrade, instance: OnUpgrade, _in_flight: InFlight) {
-    let (client, instance) = match tokio::try_join!(client, instance) {
-        Ok(both) => both,
-        Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "an upgrade came to nothing");
-            return;
-        }
+/// `first` is what the instance has sent behind its 101.
+async fn join(client: OnUpgrade, mut instance: TcpStream, first: Bytes, _in_flight: InFlight) {
+    let joined = async {
+        let mut client = TokioIo::new(client.await.map_err(std::io::Error::other)?);
+        client.write_all(&first).await?;
+        tokio::io::copy_bidirectional(&mut client, &mut instance).await
     };
-    let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut instance).await {
+    if let Err(error) = joined.await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a tunnel broke");
     }
 }

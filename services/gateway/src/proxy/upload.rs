@@ -132,16 +132,6 @@ impl Shared {
     }
 }
 
-impl Upload {
-    /// What all attempts share; `None` where there is no body.
-    pub(crate) fn into_shared(self) -> Option<Shared> {
-        match self {
-            Self::Empty => None,
-            Self::Streamed { shared, .. } => Some(shared),
-        }
-    }
-}
-
 impl State {
     fn poll_frame(
         &mut self,

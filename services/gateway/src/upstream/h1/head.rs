@@ -1,0 +1,218 @@
+//! Heads of messages between the gateway and an instance: a request's to bytes, a reply's from bytes. Pure.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Frame;
+use httparse::Status;
+
+use super::Broken;
+use super::body::Decoder;
+
+/// Longest head of a reply, in bytes.
+pub(super) const MAX_SIZE: usize = 64 << 10;
+/// Most fields in it.
+const MAX_FIELDS: usize = 128;
+/// Room for a head that no usual request exceeds.
+const USUAL_SIZE: usize = 512;
+
+/// How a request's body is framed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none, or it is over.
+    #[default]
+    None,
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked,
+}
+
+impl Framing {
+    /// Frames a piece of the body, or its end. False where the body is not as long as its head has said.
+    pub(super) fn frame(&mut self, frame: Option<Frame<Bytes>>, out: &mut VecDeque<Bytes>) -> bool {
+        let Some(frame) = frame else {
+            if *self == Self::Chunked {
+                out.push_back(Bytes::from_static(b"0\r\n\r\n"));
+            }
+            return matches!(self, Self::None | Self::Chunked | Self::Length(0));
+        };
+        let trailers = match frame.into_data() {
+            Ok(data) if data.is_empty() => return true, // an empty chunk would be the last
+            Ok(data) => return self.data(data, out),
+            Err(frame) => frame.into_trailers().unwrap_or_default(),
+        };
+        // Behind a length there is no place for them: they are left out.
+        if *self == Self::Chunked {
+            let mut end = b"0\r\n".to_vec();
+            write_fields(&mut end, &trailers);
+            end.extend_from_slice(b"\r\n");
+            out.push_back(Bytes::from(end));
+            *self = Self::None;
+        }
+        true
+    }
+
+    fn data(&mut self, data: Bytes, out: &mut VecDeque<Bytes>) -> bool {
+        match self {
+            Self::None => return false,
+            Self::Length(left) => {
+                let Some(rest) = left.checked_sub(data.len() as u64) else { return false };
+                *left = rest;
+                out.push_back(data);
+            }
+            Self::Chunked => {
+                out.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
+                out.push_back(data);
+                out.push_back(Bytes::from_static(b"\r\n"));
+            }
+        }
+        true
+    }
+}
+
+/// Writes a request's head and says how its body is to be framed. The fields are written as they are; the body is as
+/// long as a `Content-Length` among them says, or in chunks.
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    method: &Method,
+    path: &PathAndQuery,
+    headers: &HeaderMap,
+    has_body: bool,
+) -> Framing {
+    out.reserve(USUAL_SIZE);
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(path.as_str().as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_fields(out, headers);
+    let framing = if has_body {
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
+        length.map_or(Framing::Chunked, Framing::Length)
+    } else {
+        Framing::None
+    };
+    if framing == Framing::Chunked {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    framing
+}
+
+fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A reply's head.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) response: Response<()>,
+    pub(super) body: Decoder,
+    /// Whether the connection may go on after the body.
+    pub(super) keep_alive: bool,
+}
+
+/// Takes a reply's head off the front of `bytes`; `None` where it is not complete yet.
+///
+/// # Errors
+/// Where it is not HTTP/1, or says of its body's length what can be read in two ways (RFC 9112, 6.3).
+pub(super) fn parse(bytes: &mut Bytes, head_only: bool) -> Result<Option<Head>, Broken> {
+    let source = bytes.clone();
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let size = match config.parse_response_with_uninit_headers(&mut parsed, &source, &mut fields) {
+        Ok(Status::Complete(size)) => size,
+        Ok(Status::Partial) => return Ok(None),
+        Err(_) => return Err(Broken::Reply("its head can't be parsed")),
+    };
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Broken::Reply("it has no valid status"))?;
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    let reason =
+        parsed.reason.filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason());
+    if let Some(Ok(reason)) = reason.map(|reason| hyper::ext::ReasonPhrase::try_from(reason.as_bytes())) {
+        response.extensions_mut().insert(reason);
+    }
+    let mut said = Said::default();
+    let headers = response.headers_mut();
+    headers.reserve(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        // A view of the bytes that are here already, not a copy.
+        let value = HeaderValue::from_maybe_shared(source.slice_ref(field.value));
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(Broken::Reply("a field of its head is not valid"));
+        };
+        said.hear(&name, value.as_bytes())?;
+        headers.append(name, value);
+    }
+    let is_http_10 = parsed.version == Some(0);
+    let _ = bytes.split_to(size);
+    let has_no_body = head_only
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    let body = match (said.chunked, said.length) {
+        _ if has_no_body => Decoder::Over,
+        (Some(_), _) if is_http_10 => return Err(Broken::Reply("HTTP/1.0 knows no transfer codings")),
+        (Some(false), _) => return Err(Broken::Reply("its transfer coding is not chunked")),
+        (Some(true), _) => Decoder::chunked(),
+        (None, Some(length)) => Decoder::of_length(length),
+        (None, None) => Decoder::UntilEnd,
+    };
+    // Both at once is how replies are smuggled: the chunks count, and nothing follows on this connection.
+    let two_lengths = said.chunked.is_some() && said.length.is_some();
+    let lasts = !said.close && (!is_http_10 || said.keep_alive);
+    let keep_alive = lasts && !two_lengths && !matches!(body, Decoder::UntilEnd);
+    Ok(Some(Head { response, body, keep_alive }))
+}
+
+/// What a head says of its body and of the connection.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    /// Whether the one transfer coding is `chunked`.
+    chunked: Option<bool>,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Said {
+    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Broken> {
+        if *name == CONTENT_LENGTH {
+            // The same length again and again is what a proxy has joined.
+            for one in value.split(|&b| b == b',') {
+                let one = length(one.trim_ascii());
+                if one.is_none() || self.length.is_some_and(|other| Some(other) != one) {
+                    return Err(Broken::Reply("its Content-Length is not one number"));
+                }
+                self.length = one;
+            }
+        } else if *name == TRANSFER_ENCODING {
+            let is_first = self.chunked.is_none();
+            self.chunked = Some(is_first && value.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+        } else if *name == CONNECTION {
+            for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Digits and nothing else.
+fn length(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
