@@ -66,7 +66,9 @@ where
         return show(process.name, &layers);
     }
     if let Some(Command::Healthcheck) = cli.command {
-        return block_on(process.name, healthcheck(config.common));
+        // One question needs no thread per core: in a container they count against the service's own limit.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        return block_on_runtime(process.name, runtime, healthcheck(config.common));
     }
     let telemetry = config.common.telemetry.clone();
     run(process, &telemetry, &source, async move {
@@ -103,7 +105,18 @@ pub fn block_on<E>(name: &str, run: impl Future<Output = Result<(), E>>) -> Exit
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    block_on_runtime(name, tokio::runtime::Builder::new_multi_thread().enable_all().build(), run)
+}
+
+fn block_on_runtime<E>(
+    name: &str,
+    runtime: std::io::Result<tokio::runtime::Runtime>,
+    run: impl Future<Output = Result<(), E>>,
+) -> ExitCode
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(name, &error),
     };

@@ -6,9 +6,10 @@
     reason = "a test that fails should say where"
 )]
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use self::process::{Greeter, RegistryAndLog, run};
+use self::process::{Greeter, RegistryAndLog, greeter, run};
 
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "shared with the test of telemetry")]
@@ -51,4 +52,19 @@ async fn arguments_and_exit_codes() {
         stderr,
         format!("greeter: can't listen on {taken} (listen): Address already in use (os error 98)\n")
     );
+}
+
+/// In a container it counts against the same limit as the service, on a machine with any number of cores.
+#[tokio::test]
+async fn a_health_check_is_a_single_thread() {
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = service.local_addr().unwrap().to_string();
+    let check = greeter().arg("healthcheck").env("HUB_LISTEN", addr).spawn().unwrap();
+    let (mut asking, _) = service.accept().await.unwrap();
+    assert!(asking.read(&mut [0; 1024]).await.unwrap() > 0, "the question");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", check.id().unwrap())).unwrap();
+    let threads = status.lines().find(|line| line.starts_with("Threads:")).unwrap();
+    assert_eq!(threads.split_whitespace().last(), Some("1"));
+    asking.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(check.wait_with_output().await.unwrap().status.success());
 }
