@@ -22,19 +22,29 @@ need() {
   as_root apt-get install --yes --quiet --no-install-recommends "$2" >/dev/null || die "could not install $2"
 }
 
-# The URI of the Debian archive this machine's apt uses: HUB_DEBIAN_MIRROR if set, else the first source that calls
-# itself Debian (the security archive has another label).
+# The first archive of apt's that calls itself Debian (the security archive has another label), or nothing.
+first_debian() {
+  # apt fills in $(...), not the shell.
+  # shellcheck disable=SC2016
+  apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 'Component: main' 2>/dev/null |
+    awk '$1 == "Debian" && !found { print $2; found = 1 }'
+}
+
+# The URI of the Debian archive this machine's apt uses: HUB_DEBIAN_MIRROR if set, else what apt says.
 debian_mirror() {
   if [ -n "${HUB_DEBIAN_MIRROR:-}" ]; then
     printf '%s\n' "$HUB_DEBIAN_MIRROR"
     return 0
   fi
   local uri
-  # apt fills in $(...), not the shell.
-  # shellcheck disable=SC2016
-  uri=$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 'Component: main' 2>/dev/null |
-    awk '$1 == "Debian" { print $2; exit }')
-  [ -n "$uri" ] || die "apt knows no Debian archive (run apt-get update, or set HUB_DEBIAN_MIRROR)"
+  uri=$(first_debian)
+  if [ -z "$uri" ]; then
+    # Apt names the archives whose lists it has, and a fresh machine has none.
+    say "reading apt's package lists"
+    as_root apt-get update --quiet >/dev/null || die "apt-get update failed"
+    uri=$(first_debian)
+  fi
+  [ -n "$uri" ] || die "apt knows no Debian archive (set HUB_DEBIAN_MIRROR)"
   printf '%s\n' "$uri"
 }
 

