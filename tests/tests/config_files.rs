@@ -1,0 +1,131 @@
+//! The files of `config/` are complete and true: each shows every key of its process, with its default where it has one.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use hub_chassis::config::{ConfigError, Layers, Source};
+use hub_chassis::{Process, Table};
+use serde_json::Value;
+
+/// Settings of one service only are an example: they have no default.
+const EXAMPLE: &str = "gateway.services.";
+
+/// One line of a file that sets something, commented out or not.
+struct Shown {
+    path: String,
+    line: String,
+}
+
+/// A file's keys with the lines that show them, `[tables]` too (as a path that ends with a dot).
+fn shown(text: &str) -> Vec<Shown> {
+    let mut table = String::new();
+    let name = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c))
+    };
+    let mut found = Vec::new();
+    for line in text.lines() {
+        // What is commented out stands behind "# "; further in there are sentences only.
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let within = line.strip_prefix('[').and_then(|line| line.split_once(']')).map(|(within, _)| within);
+        if let Some(within) = within.filter(|within| name(within)) {
+            table = format!("{within}.");
+            found.push(Shown { path: table.clone(), line: line.to_owned() });
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| name(key)) {
+            found.push(Shown { path: format!("{table}{key}"), line: line.to_owned() });
+        }
+    }
+    found
+}
+
+/// The paths of all keys below a value; of those without a default, where `unset` says so.
+fn paths(value: &Value, unset: bool) -> BTreeSet<String> {
+    fn below(value: &Value, path: &str, unset: bool, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(table) => {
+                for (key, value) in table {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    below(value, &format!("{path}{dot}{key}"), unset, found);
+                }
+            }
+            other if unset && !other.is_null() => {}
+            _ => {
+                found.insert(path.to_owned());
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    below(value, "", unset, &mut found);
+    found
+}
+
+/// What a process makes of a file, or of none, as one tree of keys.
+fn read<T: Table>(process: &Process, file: Option<PathBuf>) -> Result<Value, ConfigError> {
+    let (config, _) = Layers::config::<T>(process, &Source { file, ..Source::default() })?;
+    let mut all = serde_json::to_value(config.common).unwrap();
+    let own = serde_json::to_value(config.own).unwrap();
+    match &mut all[process.name] {
+        Value::Object(link) => link.extend(own.as_object().unwrap().clone()),
+        table => *table = own,
+    }
+    Ok(all)
+}
+
+/// `unused` are the keys that the chassis has and that say nothing to this process.
+fn complete<T: Table>(process: &Process, unused: &[&str]) {
+    let name = process.name;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../config/{name}.toml"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let shown = shown(&text);
+    let folder = tempfile::tempdir().unwrap();
+    let load = |but: &dyn Fn(&str) -> bool| {
+        let file = folder.path().join("shown.toml");
+        let lines = shown.iter().filter(|shown| !but(&shown.path)).map(|shown| format!("{}\n", shown.line));
+        std::fs::write(&file, lines.collect::<String>()).unwrap();
+        read::<T>(process, Some(file)).unwrap_or_else(|error| panic!("{name}.toml: {error}"))
+    };
+    let defaults = read::<T>(process, None).unwrap();
+    assert_eq!(read::<T>(process, Some(file)).unwrap(), defaults, "{name}.toml as it is");
+
+    let keys: BTreeSet<_> = shown.iter().map(|shown| shown.path.clone()).collect();
+    let keys = keys.into_iter().filter(|path| !path.ends_with('.') && !path.starts_with(EXAMPLE));
+    let mut expected = paths(&defaults, false);
+    expected.retain(|path| !unused.contains(&path.as_str()));
+    assert_eq!(keys.collect::<BTreeSet<_>>(), expected, "{name}.toml shows each key once");
+
+    let unset = paths(&defaults, true);
+    assert_eq!(
+        load(&|path| unset.contains(path) || path.starts_with(EXAMPLE)),
+        defaults,
+        "{name}.toml with each key that has a default"
+    );
+    // Examples are accepted, too. Token and its file exclude each other.
+    let all = load(&|path| path == "registry.token");
+    for path in unset.iter().filter(|path| !unused.contains(&path.as_str()) && *path != "registry.token") {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        assert!(!all.pointer(&pointer).unwrap().is_null(), "{name}.toml shows no value for {path}");
+    }
+}
+
+#[test]
+fn registry() {
+    // The registry registers nowhere.
+    complete::<hub_registry::Settings>(&hub_registry::PROCESS, &["advertise", "registry.url"]);
+}
+
+#[test]
+fn gateway() {
+    complete::<hub_gateway::GatewayConfig>(&hub_gateway::PROCESS, &[]);
+}
+
+#[test]
+fn log() {
+    complete::<hub_log::LogConfig>(&hub_log::PROCESS, &[]);
+}
+
+#[test]
+fn visit() {
+    complete::<hub_visit::VisitConfig>(&hub_visit::PROCESS, &[]);
+}
