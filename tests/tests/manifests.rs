@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hub_chassis::config::{Common, ConfigError, Layers, Source};
-use hub_chassis::{Process, Table};
+use hub_chassis::{Process, Table, telemetry};
 use serde_json::Value;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -80,17 +80,27 @@ fn image_vars(name: &str) -> BTreeMap<String, String> {
     stage(name).0
 }
 
+/// A value for each variable that Compose passes on.
+fn from_shell(key: &str) -> &'static str {
+    match key {
+        "HUB_TELEMETRY__LOG" => "debug",
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => "http://collector:4318",
+        "OTEL_METRICS_EXPORTER" | "OTEL_LOGS_EXPORTER" => "none",
+        "OTEL_TRACES_SAMPLER" => "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG" => "0.5",
+        other => panic!("{other} has no value here"),
+    }
+}
+
 fn in_compose(name: &str) -> Container {
     let compose = compose();
     let service = &compose["services"][name];
     let mut container = Container::of(name);
     container.image = service["image"].as_str().unwrap().replace("${HUBSPOKE_VERSION:-", "").replace('}', "");
     for (key, value) in service["environment"].as_object().unwrap() {
-        // Without a value: passed on from the shell where it is set there.
-        let value = value.as_str().unwrap_or_default();
-        if !value.is_empty() {
-            container.vars.insert(key.clone(), value.to_owned());
-        }
+        // Without a value: passed on from the shell, which sets it here.
+        let value = value.as_str().unwrap_or_else(|| from_shell(key));
+        container.vars.insert(key.clone(), value.to_owned());
     }
     let texts = |key: &str| -> Vec<String> {
         let list = service[key].as_array().cloned().unwrap_or_default();
@@ -160,6 +170,7 @@ type Loaded = (Common, Value);
 fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, ConfigError> {
     fn read<T: Table>(process: &Process, source: &Source) -> Result<Loaded, ConfigError> {
         let (config, _) = Layers::config::<T>(process, source)?;
+        telemetry::Settings::read(process, &config.common.telemetry, &source.vars)?;
         Ok((config.common, serde_json::to_value(config.own).unwrap()))
     }
     let vars = container.vars.clone().into_iter().collect();
@@ -210,6 +221,15 @@ fn compose_sets_what_the_binaries_take() {
     for (name, port, control) in SERVICES {
         agrees(name, &in_compose(name), &root().join(format!("config/{name}.toml")), port, control);
     }
+}
+
+#[test]
+fn compose_sets_what_hub_takes() {
+    let container = in_compose("hub");
+    assert_eq!(container.image, format!("hubspoke/hub:{VERSION}"));
+    let source = Source { vars: container.vars.into_iter().collect(), ..Source::default() };
+    let (config, _) = hub::config::HubConfig::load(&source).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.common.registry.url, "http://registry:20000");
 }
 
 #[test]
@@ -297,22 +317,78 @@ fn published_ports_are_the_documented_ones() {
     assert_eq!(published("gateway"), serde_json::json!(["127.0.0.1:20001:20001"]));
     assert_eq!(published("visit"), serde_json::json!(["127.0.0.1:20003:20003"]));
     assert_eq!(published("log"), Value::Null, "replicas can't share a host port");
-    for (name, service) in compose()["services"].as_object().unwrap() {
-        assert!(service.get("container_name").is_none(), "{name} can't be scaled");
-    }
 }
 
 #[test]
-fn policies_name_ports_that_exist() {
-    let known = [53, 4318, 20000, 20001, 20002, 20003, 20011];
-    for policy in documents("k8s/80-network-policies.yaml") {
-        for direction in ["ingress", "egress"] {
-            for rule in policy["spec"][direction].as_array().into_iter().flatten() {
-                for port in rule["ports"].as_array().into_iter().flatten() {
-                    let number = port["port"].as_u64().unwrap();
-                    assert!(known.contains(&number), "{}: port {number}", policy["metadata"]["name"]);
+fn compose_holds_each_container_alike() {
+    let mut built = 0;
+    for (name, service) in compose()["services"].as_object().unwrap() {
+        assert!(service.get("container_name").is_none(), "{name} can't be scaled");
+        // Threads count, and a machine may have more cores than this one: two per core for the gateway.
+        let pids = service["pids_limit"].as_u64().unwrap();
+        assert!(
+            pids >= 512,
+            "{name}: {pids} processes and threads are too few for a machine with many cores"
+        );
+        if let Some(build) = service.get("build") {
+            assert_eq!(service["image"], format!("hubspoke/{name}:${{HUBSPOKE_VERSION:-{VERSION}}}"));
+            assert_eq!(build["target"], **name);
+            assert_eq!(build["args"]["VERSION"], format!("${{HUBSPOKE_VERSION:-{VERSION}}}"), "{name}");
+            assert_eq!(build["args"]["REVISION"], "${HUBSPOKE_REVISION:-unknown}", "{name}");
+            built += 1;
+        }
+    }
+    assert_eq!(built, SERVICES.len() + 1, "the services and hub");
+}
+
+/// The overlays' own variables are ones that the binaries take, on top of the base's.
+#[test]
+fn overlays_set_what_the_binaries_take() {
+    let folder = root().join("config/k8s/overlays");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder.join("production"))
+        .unwrap()
+        .chain(std::fs::read_dir(folder.join("dev")).unwrap())
+    {
+        let path = file.unwrap().path();
+        let path = path.strip_prefix(root()).unwrap().to_str().unwrap();
+        // The file of JSON patches is a list.
+        for object in documents(path)
+            .iter()
+            .filter(|object| object["kind"] == "Deployment" || object["kind"] == "StatefulSet")
+        {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            let mut container = in_kubernetes(name);
+            for own in object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten() {
+                assert_eq!(own["name"], name, "{path}");
+                for variable in own["env"].as_array().into_iter().flatten() {
+                    let (key, value) =
+                        (variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
+                    container.vars.insert(key.to_owned(), value.to_owned());
+                    seen += 1;
                 }
+            }
+            let file = root().join(format!("config/{name}.toml"));
+            let (_, own) = load(name, &file, &container).unwrap_or_else(|error| panic!("{path}: {error}"));
+            if path.ends_with("expose.yaml") {
+                assert_eq!(
+                    own["expose"],
+                    serde_json::json!(["visit"]),
+                    "what stands behind an Ingress is public"
+                );
             }
         }
     }
+    assert!(seen >= 3, "{seen} variables are not all");
+}
+
+#[test]
+fn production_names_the_images_of_the_base() {
+    let overlay = &documents("config/k8s/overlays/production/kustomization.yaml")[0];
+    let images = overlay["images"].as_array().unwrap();
+    for (name, ..) in SERVICES {
+        let image = serde_json::json!({"name": format!("hubspoke/{name}"), "newTag": VERSION});
+        assert!(images.contains(&image), "{images:?} lacks {image}");
+    }
+    assert_eq!(images.len(), SERVICES.len());
 }

@@ -2,8 +2,8 @@
 
 import json
 
-from .harness import ROOT, check, run, say
-from .platform import MEMBERS, compose
+from .harness import ROOT, WORK, check, run, say
+from .platform import ENV, MEMBERS, compose
 
 NAMES = ("registry", *MEMBERS, "hub")
 MIB = 1024 * 1024
@@ -35,8 +35,12 @@ def described():
         check(config["User"] == "65532:65532", f"{name}: user {config['User']!r}")
         check(config["Entrypoint"] == [f"/usr/local/bin/{name}"], f"{name}: {config['Entrypoint']}")
         check(config.get("StopSignal") == "SIGTERM", f"{name}: stop signal {config.get('StopSignal')}")
-        for label in ("title", "description", "version", "licenses", "revision"):
-            check(config["Labels"].get(f"org.opencontainers.image.{label}"), f"{name}: no label {label}")
+        labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
+        expected = {"title": f"hubspoke/{name}", "version": ENV["HUBSPOKE_VERSION"],
+                    "revision": ENV["HUBSPOKE_REVISION"], "licenses": "MIT OR Apache-2.0"}
+        for label, value in expected.items():
+            check(labels.get(label) == value, f"{name}: the label {label} is {labels.get(label)!r}")
+        check(labels.get("description"), f"{name}: no description")
         if name != "hub":
             check(config["Healthcheck"]["Test"] == ["CMD", f"/usr/local/bin/{name}", "healthcheck"], f"{name}: health")
 
@@ -52,7 +56,18 @@ def bare():
 
 
 def settings():
-    """Each image's own configuration, its file and its environment, is accepted by its binary."""
+    """Each image carries its file of config/ as it is, and its binary accepts and reads it and the image's variables."""
     for name in NAMES[:-1]:
-        out = run("docker", "run", "--rm", "--network", "none", f"hubspoke/{name}:test", "--check-config")
-        check(f"config/{name}.toml" in out or "HUB_LISTEN" in out, f"{name} does not read its settings:\n{out}")
+        file = f"config/{name}.toml"
+        container = run("docker", "create", "--network", "none", f"hubspoke/{name}:test", "--check-config").strip()
+        try:
+            copy = WORK / f"{name}.toml"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            run("docker", "cp", f"{container}:/{file}", copy)
+            check(copy.read_bytes() == (ROOT / file).read_bytes(), f"the image of {name} carries another {file}")
+            out = run("docker", "start", "--attach", container)
+        finally:
+            run("docker", "rm", container)
+        check("# HUB_LISTEN" in out, f"{name} does not read its variables:\n{out}")
+        # The registry's file shows every default as a comment, so no value comes from it.
+        check(f"# {file}" in out or name == "registry", f"{name} does not read {file}:\n{out}")
