@@ -22,6 +22,18 @@ need() {
   as_root apt-get install --yes --quiet --no-install-recommends "$2" >/dev/null || die "could not install $2"
 }
 
+# unpack PACKAGE FOLDER: PACKAGE's files in FOLDER; nothing is installed.
+unpack() {
+  local work
+  work=$(mktemp --directory)
+  if ! (cd "$work" && apt-get download --quiet "$1" >/dev/null 2>&1); then
+    as_root apt-get update --quiet >/dev/null || die "apt-get update failed"
+    (cd "$work" && apt-get download --quiet "$1" >/dev/null 2>&1) || die "could not download $1"
+  fi
+  dpkg-deb --extract "$work/$1"_*.deb "$2"
+  rm -r "$work"
+}
+
 # The first archive of apt's that calls itself Debian (the security archive has another label), or nothing.
 first_debian() {
   # apt fills in $(...), not the shell.

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / "target" / "deploy"
+LOCK = Path(tempfile.gettempdir()) / "hubspoke-deploy.lock"
 
 
 class Failed(Exception):
@@ -75,31 +77,68 @@ class Report:
 
 
 @contextlib.contextmanager
-def alone():
-    """One run at a time on this machine: the ports and the Compose project are the same for all."""
-    with open(Path(tempfile.gettempdir()) / "hubspoke-deploy.lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def alone(path=LOCK, patience=900):
+    """One run at a time on this machine, whoever's it is: the ports and the Compose project are the same for all."""
+    with contextlib.suppress(FileExistsError):
+        path.touch(exist_ok=False)
+        path.chmod(0o444)
+    # Reading is enough to lock it, and all that the file of another user allows.
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for {holder(file)}")
+            wait_for(f"the end of {holder(file)}", lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB) is None, patience)
         yield
 
 
+def holder(file):
+    """Whose lock it is, as far as the kernel tells."""
+    inode = str(os.fstat(file.fileno()).st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[5].rsplit(":", 1)[1] == inode:
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{words[4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"another run of these tests, process {words[4]}: {command.strip()}"
+    return "another run of these tests"
+
+
 def run(*command, timeout=120, may_fail=False, env=None, quiet=True):
-    """Output of a command, stdout and stderr together; Failed where it exits other than 0."""
+    """Output of a command, stdout and stderr together; Failed where it exits other than 0 or takes too long."""
     command = [str(part) for part in command]
-    done = subprocess.run(
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if quiet else None,
         stderr=subprocess.STDOUT if quiet else None,
-        timeout=timeout,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode != 0 and not may_fail:
-        tail = "\n".join((done.stdout or "").strip().splitlines()[-15:])
-        raise Failed(f"{' '.join(command)} exited {done.returncode}\n{tail}")
-    return done.stdout or ""
+    ended = "exited {}"
+    try:
+        out, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        out = end(process)
+        may_fail, ended = False, f"was not done within {timeout} s"
+    except BaseException:  # this run is to end: a session of its own gets no ctrl-c
+        end(process)
+        raise
+    if process.returncode != 0 and not may_fail:
+        tail = "\n".join((out or "").strip().splitlines()[-15:])
+        raise Failed(f"{' '.join(command)} {ended.format(process.returncode)}\n{tail}")
+    return out or ""
+
+
+def end(process):
+    """Kills a process and all that it started; what it said."""
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=10)[0]
+    return ""
 
 
 def wait_for(what, condition, seconds=60, every=0.25):
