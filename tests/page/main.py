@@ -2,6 +2,7 @@
 now, not from the registry's binary, so that nothing need be built."""
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -18,6 +19,8 @@ def main():
     parser.add_argument("-k", metavar="TEXT", default="", help="only cases whose name holds TEXT")
     parser.add_argument("--files", action="store_true", help="scripts and styles from services/registry/page")
     options = parser.parse_args()
+    # A terminated run ends its browser and its processes like any other.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     files = Path(__file__).resolve().parents[2] / "services/registry/page" if options.files else None
     cases = [
         (name, case)

@@ -48,6 +48,9 @@ class Process:
         self.log = open(pathlib.Path(folder) / "process.log", "ab")
         self.child = subprocess.Popen(command, cwd=folder, env=inherited | variables, stdout=self.log, stderr=self.log)
 
+    def said(self):
+        return pathlib.Path(self.log.name).read_text(errors="replace")
+
     def send(self, number):
         self.child.send_signal(number)
 
@@ -77,4 +80,14 @@ class Registry(Process):
         if token:
             variables["HUB_REGISTRY__TOKEN"] = token
         super().__init__([TARGET / "registry"], folder, **variables)
-        wait_for(lambda: answers(f"{self.url}/livez"), "the registry answers")
+        try:
+            wait_for(self._answers, "the registry answers")
+        except BaseException:  # nobody else knows of it yet
+            self.stop()
+            raise
+
+    def _answers(self):
+        """True once it does. A process that has ended never will: its port may have been taken meanwhile, say."""
+        if self.child.poll() is not None:
+            raise AssertionError(f"the registry exited {self.child.returncode}: {self.said()[-2000:]}")
+        return answers(f"{self.url}/livez")
