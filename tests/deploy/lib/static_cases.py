@@ -28,6 +28,7 @@ def run_all(report):
         report.case(f"static: kubernetes-validate --strict {version}", validate, version)
     for folder in OVERLAYS:
         report.case(f"static: kubectl kustomize {folder}", kustomize, folder)
+    report.case("static: the README's service of one's own", own_service)
     report.case("static: apply -f takes each object once, namespace first", apply_order)
     report.case("static: dev needs neither StorageClass nor metrics server", dev_overlay)
     report.case("static: ConfigMap equals config/*.toml", config_map)
@@ -92,6 +93,30 @@ def kustomize(folder):
     check(len(found) > 20, f"{folder} renders only {len(found)} objects")
     for thing in found:
         pods.check_object(thing)
+
+
+def own_service():
+    """The README's example of a service of one's own is one that the namespace's profile and the policies let in."""
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"```yaml\n(apiVersion: apps/v1\nkind: Deployment\n.*?)```", text, re.DOTALL)
+    check(example, "the README shows none")
+    path = harness.WORK / "own-service.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(example[1])
+    (deployment,) = objects(path)
+    pod = deployment["spec"]["template"]
+    pods.restricted("the README's Deployment", pod["spec"])
+    check(deployment["metadata"]["namespace"] == "hubspoke", "it is in another namespace")
+    labels = pod["metadata"]["labels"]
+    check(labels.get("hub-member") == "true", "the policies keep it out")
+    check(labels.items() >= deployment["spec"]["selector"]["matchLabels"].items(), "it does not select its own pods")
+    (container,) = pod["spec"]["containers"]
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    check(env["HUB_REGISTRY__URL"] == "http://registry:20000", f"it registers at {env['HUB_REGISTRY__URL']}")
+    (port,) = container["ports"]
+    check(env["HUB_LISTEN"] == f"0.0.0.0:{port['containerPort']}", f"it listens on {env['HUB_LISTEN']}")
+    for version in KUBERNETES:
+        run(bin_folder() / "kubernetes-validate", "--strict", "-k", version, path)
 
 
 def apply_order():
