@@ -10,7 +10,7 @@ from .harness import Failed, check, say
 WORKERS = 6
 RATE = 60  # visits per second, all workers together
 TIMEOUT = 10  # seconds for one visit, as a patient client has
-MOST_SECONDS = 300  # the load ends by itself, whatever the test does
+MOST_SECONDS = 300  # the load ends by itself, whatever the test does, and then the case has failed
 
 
 def get(url, method="GET", body=None, timeout=TIMEOUT, headers=None):
@@ -35,6 +35,7 @@ class Load:
         self.urls = urls
         self.lock = threading.Lock()
         self.stopped = threading.Event()
+        self.overran = False
         self.done, self.slowest = 0, 0.0
         self.failures, self.numbers = [], []
         self.threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(WORKERS)]
@@ -54,7 +55,10 @@ class Load:
         step = WORKERS / RATE
         due = time.monotonic() + step * worker / WORKERS
         turn = worker
-        while not self.stopped.is_set() and time.monotonic() - self.started < MOST_SECONDS:
+        while not self.stopped.is_set():
+            if time.monotonic() - self.started > MOST_SECONDS:
+                self.overran = True
+                return
             self.stopped.wait(max(0.0, due - time.monotonic()))
             # A late worker does not catch up: the load stays bounded.
             due = max(due + step, time.monotonic())
@@ -83,4 +87,5 @@ class Load:
         if self.failures:
             shown = "\n      ".join(self.failures[:5])
             raise Failed(f"{len(self.failures)} of {self.done} visits failed\n      {shown}")
+        check(not self.overran, f"the load ended by itself after {MOST_SECONDS} s: what came later was not under load")
         check(self.done >= least, f"only {self.done} visits were made")
