@@ -14,7 +14,7 @@ def image(name):
 
 
 def build():
-    run("docker/offline/prepare", timeout=600)
+    run("docker/offline/prepare", timeout=900)  # a slow line may take 300 for each image
     # The only step that compiles; its own output shows that it goes on.
     compose("--profile", "tools", "build", "--progress", "plain", timeout=2400, quiet=False)
 
