@@ -6,8 +6,8 @@
 //! peer isn't trusted, and not written.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -94,11 +94,22 @@ pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
         return;
     }
     let upgrade = if switching { headers.get(UPGRADE).cloned() } else { None };
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // The length of something else than the body that was read (RFC 9112, 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     if let Some(upgrade) = upgrade {
         headers.insert(UPGRADE, upgrade);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+/// Whether this is gRPC, whose bodies are streams.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).and_then(|kind| kind.get(..GRPC.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
 }
 
 /// Whether this gateway, known as `pseudonym`, has already seen the request.
@@ -197,10 +208,20 @@ fn names_no_field(token: &[u8]) -> bool {
     [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|option| token.eq_ignore_ascii_case(option))
 }
 
+/// What the client would rather speak. HTTP/2 is not among it: Java's client asks for it as a matter of course, an
+/// instance that agreed would get requests that nobody has checked, and who speaks it here begins with it.
 fn upgrade_asked(headers: &HeaderMap) -> Option<HeaderValue> {
-    let protocol = headers.get(UPGRADE)?;
-    let nominated = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
-    nominated.then(|| protocol.clone())
+    if !headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade")) {
+        return None;
+    }
+    let protocols: Vec<&[u8]> = headers
+        .get_all(UPGRADE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case(b"h2c"))
+        .collect();
+    if protocols.is_empty() { None } else { HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok() }
 }
 
 fn has_token(value: &HeaderValue, token: &str) -> bool {

@@ -89,6 +89,48 @@ fn an_upgrade_needs_both_fields() {
 }
 
 #[test]
+fn http2_is_no_protocol_to_switch_to() {
+    let asked = |upgrades: &[&str]| {
+        let mut fields = vec![("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "AAMAAABkAAQ")];
+        fields.extend(upgrades.iter().map(|upgrade| ("upgrade", *upgrade)));
+        let (headers, asked) = sent(&fields, false);
+        let sent = headers.get("upgrade").cloned();
+        assert_eq!(asked.upgrade, sent);
+        assert_eq!(headers.contains_key("connection"), sent.is_some());
+        assert!(!headers.contains_key("http2-settings"));
+        sent
+    };
+    // What Java's HttpClient says in every first request.
+    assert_eq!(asked(&["h2c"]), None);
+    assert_eq!(asked(&["H2C", "h2c , "]), None);
+    assert_eq!(asked(&["h2c, websocket"]).unwrap(), "websocket");
+    assert_eq!(asked(&["websocket", "chat/2, h2c"]).unwrap(), "websocket, chat/2");
+}
+
+#[test]
+fn a_reply_with_two_lengths_keeps_the_one_it_was_read_by() {
+    let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("etag", "x")]);
+    reply(&mut headers, false);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+    let mut headers = map(&[("connection", "close"), ("content-length", "3")]);
+    reply(&mut headers, false);
+    assert_eq!(all(&headers, "content-length"), ["3"]);
+}
+
+#[test]
+fn grpc_is_known_by_its_content_type() {
+    for (kind, grpc) in [
+        ("application/grpc", true),
+        ("Application/GRPC+proto", true),
+        ("application/grpc-web", true),
+        ("application/json", false),
+        ("text/plain; x=application/grpc", false),
+    ] {
+        assert_eq!(is_grpc(&map(&[("content-type", kind)])), grpc, "{kind}");
+    }
+}
+
+#[test]
 fn x_forwarded_is_overwritten_unless_the_peer_is_trusted() {
     let fields = [
         ("x-forwarded-for", "1.1.1.1"),
