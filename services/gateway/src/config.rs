@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Balance;
-use crate::edge::framing::MAX_FIELDS;
+use crate::edge::framing::{HeadLimits, MAX_FIELDS};
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
 
@@ -73,7 +73,7 @@ pub struct Timeouts {
     /// A request's head must be complete this long after it began.
     #[serde(with = "humantime_serde")]
     pub request_header: Duration,
-    /// An instance must begin to reply this long after it has the whole request.
+    /// An instance must begin to reply this long after it has the whole request; no longer than `total`.
     #[serde(with = "humantime_serde")]
     pub first_byte: Duration,
     /// All attempts together must have led to a reply by then, but for the time that the client took to send.
@@ -116,10 +116,14 @@ pub struct Limits {
     pub target_size: ByteSize,
     /// A request's body; 0 is no limit.
     pub body_size: ByteSize,
-    /// Bytes per second that a client must send of a body, after the first ten seconds; 0 is no limit.
+    /// Bytes per second that a client must send of a body, once it has been waited for ten seconds (or `idle`, where
+    /// that is shorter); 0 is no limit. There is none, and no limit to silence, where the request is a gRPC stream.
     pub body_rate: ByteSize,
     /// Clients' connections.
     pub connections: usize,
+    /// Connections of one client address (of one /64 network, where it is IPv6), unless it is one of
+    /// [`GatewayConfig::trusted_proxies`]; 0 is no limit.
+    pub client_connections: usize,
     /// Requests in flight per service.
     pub in_flight: usize,
     /// Requests per second and client address; 0 is no limit.
@@ -141,11 +145,24 @@ impl Default for Limits {
             body_size: ByteSize::b(0),
             body_rate: ByteSize::b(240), // Kestrel's default
             connections: 10_000,
+            client_connections: 5_000, // half of all: one address alone can't lock everybody out
             in_flight: 10_000,
             client_rate: 0,
             client_burst: 100,
             streams: 128,
             pool_size: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// What holds for a request's head.
+    pub(crate) fn head(&self) -> HeadLimits {
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        HeadLimits {
+            size: bytes(self.header_size),
+            fields: self.header_count,
+            target: bytes(self.target_size),
         }
     }
 }
@@ -174,6 +191,8 @@ pub struct ServiceConfig {
     pub idle: Option<Duration>,
     /// See [`Limits::body_size`].
     pub body_size: Option<ByteSize>,
+    /// See [`Limits::body_rate`].
+    pub body_rate: Option<ByteSize>,
     /// See [`Limits::in_flight`].
     pub in_flight: Option<usize>,
     /// See [`RetryConfig::attempts`].
@@ -231,6 +250,9 @@ impl GatewayConfig {
     }
 }
 
+const TIMEOUT: &str = "a timeout must be longer than nothing";
+const FIRST_BYTE: &str = "first_byte can't be longer than total, which ends all waiting for a reply";
+
 impl hub_chassis::Table for GatewayConfig {
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: &str, why: &dyn std::fmt::Display| Err((key.to_owned(), why.to_string()));
@@ -255,15 +277,35 @@ impl hub_chassis::Table for GatewayConfig {
         }
         let timeouts = &self.timeouts;
         for (key, value) in [
-            ("timeouts.connect", timeouts.connect),
-            ("timeouts.request_header", timeouts.request_header),
-            ("timeouts.first_byte", timeouts.first_byte),
-            ("timeouts.total", timeouts.total),
-            ("timeouts.idle", timeouts.idle),
-            ("timeouts.keep_alive", timeouts.keep_alive),
+            ("connect", timeouts.connect),
+            ("request_header", timeouts.request_header),
+            ("first_byte", timeouts.first_byte),
+            ("total", timeouts.total),
+            ("idle", timeouts.idle),
+            ("keep_alive", timeouts.keep_alive),
         ] {
             if value.is_zero() {
-                return wrong(key, &"a timeout must be longer than nothing");
+                return wrong(&format!("timeouts.{key}"), &TIMEOUT);
+            }
+        }
+        if timeouts.first_byte > timeouts.total {
+            return wrong("timeouts.first_byte", &FIRST_BYTE);
+        }
+        for (name, own) in &self.services {
+            let key = |key: &str| format!("services.{name}.{key}");
+            for (what, value) in [
+                ("connect", own.connect),
+                ("first_byte", own.first_byte),
+                ("total", own.total),
+                ("idle", own.idle),
+            ] {
+                if value.is_some_and(|value| value.is_zero()) {
+                    return wrong(&key(what), &TIMEOUT);
+                }
+            }
+            if own.first_byte.unwrap_or(timeouts.first_byte) > own.total.unwrap_or(timeouts.total) {
+                let set = if own.first_byte.is_some() { "first_byte" } else { "total" };
+                return wrong(&key(set), &FIRST_BYTE);
             }
         }
         if self.limits.connections == 0 {

@@ -1,5 +1,6 @@
 //! What all workers share: the table of services, the configuration, limits and counters.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use rand::RngExt;
 
 use crate::config::GatewayConfig;
 use crate::error::Cause;
-use crate::limits::ClientRates;
+use crate::limits::{ClientConnections, ClientRates};
 use crate::metrics::Durations;
 use crate::upstream::{Instance, Make, Service, Table};
 
@@ -34,6 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) load: LoadCounters,
     pub(crate) rates: ClientRates,
     pub(crate) connections: AtomicUsize,
+    pub(crate) client_connections: ClientConnections,
     /// Requests refused before a service was known, by cause.
     pub(crate) refusals: [AtomicU64; Cause::ALL.len()],
     /// Replies ask clients to open no further request on their connection.
@@ -85,6 +87,7 @@ impl Gateway {
             workers,
             load,
             connections: AtomicUsize::new(0),
+            client_connections: ClientConnections::new(config.limits.client_connections),
             refusals: [const { AtomicU64::new(0) }; Cause::ALL.len()],
             draining: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -128,6 +131,11 @@ impl Gateway {
     pub(crate) fn is_sampled(&self) -> bool {
         let share = self.config.access_log;
         share > 0.0 && (share >= 1.0 || rand::rng().random_bool(share))
+    }
+
+    /// Whether this is the address of a proxy of ours.
+    pub(crate) fn is_trusted(&self, ip: IpAddr) -> bool {
+        self.config.trusted_proxies.iter().any(|net| net.contains(&ip))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

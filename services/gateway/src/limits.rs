@@ -1,4 +1,5 @@
-//! How many requests one client address may make: the generic cell rate algorithm, which needs one time per client.
+//! What one client address may have: requests per second (the generic cell rate algorithm, which needs one time per
+//! client) and connections at once.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Maps that clients are spread over, so that workers seldom wait for one another.
 const SHARDS: usize = 16;
-/// A map is cleared of clients that have their whole burst back when it has grown to this.
+/// A map is cleared of clients that have their whole burst back when it has grown to this, and then again when it has
+/// doubled.
 const CLEAN_AT: usize = 4096;
 
 /// The rates of all clients.
@@ -18,8 +20,13 @@ pub(crate) struct ClientRates {
     /// How far ahead of the clock a client may be.
     slack: Duration,
     hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+struct Shard {
     /// When each client will have paid for its requests.
-    shards: [Mutex<HashMap<IpAddr, Instant>>; SHARDS],
+    paid: HashMap<IpAddr, Instant>,
+    clean_at: usize,
 }
 
 impl ClientRates {
@@ -29,7 +36,7 @@ impl ClientRates {
             cost,
             slack: cost.unwrap_or_default() * burst.saturating_sub(1),
             hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: std::array::from_fn(|_| Mutex::new(Shard { paid: HashMap::new(), clean_at: CLEAN_AT })),
         }
     }
 
@@ -39,9 +46,11 @@ impl ClientRates {
         let client = aggregate(client);
         let shard = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or_default();
         let Some(shard) = self.shards.get(shard) else { return true };
-        let mut paid = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if paid.len() >= CLEAN_AT && !paid.contains_key(&client) {
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shard { paid, clean_at } = &mut *shard;
+        if paid.len() >= *clean_at {
             paid.retain(|_, at| *at > now);
+            *clean_at = CLEAN_AT.max(paid.len() * 2);
         }
         let at = paid.get(&client).copied().unwrap_or(now).max(now);
         if at - now > self.slack {
@@ -49,6 +58,43 @@ impl ClientRates {
         }
         paid.insert(client, at + cost);
         true
+    }
+}
+
+/// The connections of each client address.
+pub(crate) struct ClientConnections {
+    /// 0 is no limit, and nothing is counted then.
+    max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl ClientConnections {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, counts: Mutex::default() }
+    }
+
+    /// Counts a connection of a client; false where it is one too many, and not counted.
+    pub(crate) fn begin(&self, client: IpAddr) -> bool {
+        if self.max == 0 {
+            return true;
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(aggregate(client)).or_default();
+        let admitted = *count < self.max;
+        *count += usize::from(admitted);
+        admitted
+    }
+
+    /// A connection that was counted has ended.
+    pub(crate) fn end(&self, client: IpAddr) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = aggregate(client);
+        if let Some(count) = counts.get_mut(&client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&client);
+            }
+        }
     }
 }
 
@@ -96,7 +142,35 @@ mod tests {
         for n in 0..200_000_u32 {
             rates.admit(IpAddr::from(n.to_be_bytes()), now + Duration::from_millis(u64::from(n)));
         }
-        let kept: usize = rates.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        let kept: usize = rates.shards.iter().map(|shard| shard.lock().unwrap().paid.len()).sum();
         assert!(kept <= SHARDS * CLEAN_AT);
+    }
+
+    #[test]
+    fn clients_that_have_not_paid_are_not_looked_over_again_and_again() {
+        let rates = ClientRates::new(1, 1);
+        let now = Instant::now();
+        for n in 0..200_000_u32 {
+            rates.admit(IpAddr::from(n.to_be_bytes()), now);
+        }
+        for shard in &rates.shards {
+            let shard = shard.lock().unwrap();
+            assert!(shard.clean_at > shard.paid.len(), "the next client would cost a look at all others");
+        }
+    }
+
+    #[test]
+    fn one_address_has_only_so_many_connections() {
+        let connections = ClientConnections::new(2);
+        let addr = |n: u8| IpAddr::from([127, 0, 0, n]);
+        assert!(connections.begin(addr(1)) && connections.begin(addr(1)) && !connections.begin(addr(1)));
+        assert!(connections.begin(addr(2)));
+        connections.end(addr(1));
+        assert!(connections.begin(addr(1)) && !connections.begin(addr(1)));
+        (0..2).for_each(|_| connections.end(addr(1)));
+        connections.end(addr(2));
+        assert!(connections.counts.lock().unwrap().is_empty());
+        let unlimited = ClientConnections::new(0);
+        assert!((0..100).all(|_| unlimited.begin(addr(1))));
     }
 }

@@ -4,7 +4,7 @@
 //! connections again as another, and what waits in a closed listener's queue is lost at shutdown.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::metrics;
 mod connection;
 mod edge_io;
 pub(crate) mod peer;
+mod stream;
 mod worker;
 
 /// What is fixed about a gateway.
@@ -38,6 +39,15 @@ pub const PROCESS: Process = Process {
 
 /// Pause after a failed accept (no file descriptors left, mostly): connections that end make room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that are taken at most from a queue that new ones keep coming to: more than it holds.
+const MAX_BACKLOG: usize = 8192;
+/// A client that has been silent for so long is asked by its kernel whether it still lives, three times: a tunnel or a
+/// live stream has no timeout that would notice.
+const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(20))
+    .with_retries(3);
 
 /// A bound gateway that has not started to serve.
 pub struct Server {
@@ -87,6 +97,10 @@ impl Server {
 }
 
 async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, directory: Directory) {
+    // What is accepted here inherits it.
+    if let Err(error) = socket2::SockRef::from(&listener).set_tcp_keepalive(&KEEPALIVE) {
+        tracing::debug!(error = &error as &dyn std::error::Error, "connections are not kept alive");
+    }
     // Dropping this ends the workers.
     let phase = watch::Sender::new(Phase::Serve);
     let started: io::Result<Vec<_>> =
@@ -118,17 +132,14 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
                 gateway.update(&view);
             }
             accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
-                Ok((stream, addr)) => {
-                    let refused = gateway.connections.load(Relaxed) >= gateway.config.limits.connections;
-                    if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
-                        worker.give(stream, addr, refused);
-                    }
-                }
+                Ok((stream, addr)) => hand_over(&gateway, &workers, stream, addr),
                 Err(error) => pause_after(&error).await,
             },
         }
     }
-    drop(listener);
+    for (stream, addr) in backlog(listener) {
+        hand_over(&gateway, &workers, stream, addr);
+    }
     drop(workers);
     phase.send_replace(Phase::Drain);
     let all = async { while ends.next().await.is_some() {} };
@@ -140,6 +151,29 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
         phase.send_replace(Phase::Stop);
         while ends.next().await.is_some() {}
     }
+}
+
+/// Gives a connection to the least busy worker.
+fn hand_over(gateway: &Arc<Gateway>, workers: &[Worker], stream: TcpStream, addr: SocketAddr) {
+    if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
+        worker.give(gateway, stream, addr);
+    }
+}
+
+/// Closes the listener and says which connections waited in its queue. Their clients believe that they are connected,
+/// and closing would reset them.
+fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let mut waiting = Vec::new();
+    while waiting.len() < MAX_BACKLOG {
+        let accepted = listener.accept();
+        match accepted.and_then(|(stream, addr)| stream.set_nonblocking(true).map(|()| (stream, addr))) {
+            Ok(connection) => waiting.push(connection),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break, // nobody is left, mostly
+        }
+    }
+    waiting
 }
 
 /// A connection is a file, and the usual soft limit of 1,024 is for programs that still use `select`. The hard limit
@@ -158,5 +192,24 @@ async fn pause_after(error: &io::Error) {
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
         tracing::error!(error = error as &dyn std::error::Error, "can't accept connections");
         tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_in_a_listeners_queue_outlives_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        let waiting = backlog(listener);
+        assert_eq!(waiting.len(), clients.len());
+        assert!(TcpStream::connect(addr).is_err());
+        drop(waiting);
+        for client in &mut clients {
+            assert_eq!(io::Read::read(client, &mut [0]).unwrap(), 0); // closed, and not reset
+        }
     }
 }

@@ -53,12 +53,14 @@ fn a_table_of_one_service_is_read() {
         sticky = "cookie:session"
         encoded_slash = "pass"
         first_byte = "60s"
+        total = "90s"
+        body_rate = "1KiB"
     "#;
     let own: ServiceConfig = figment_of(toml);
     assert_eq!(own.sticky, Some(Sticky::Cookie("session".to_owned())));
     assert_eq!(own.encoded_slash, EncodedSlash::Pass);
     assert_eq!(own.first_byte, Some(Duration::from_secs(60)));
-    assert_eq!(own.idle, None);
+    assert_eq!((own.body_rate, own.idle), (Some(ByteSize::kib(1)), None));
     for bad in ["header:a b", "cookie:", "session"] {
         assert!(Sticky::try_from(bad.to_owned()).is_err(), "{bad}");
     }
@@ -68,6 +70,27 @@ fn a_table_of_one_service_is_read() {
         ..GatewayConfig::default()
     };
     assert_eq!(unknown.check().unwrap_err().0, "services");
+}
+
+#[test]
+fn timeouts_that_could_have_no_effect_are_refused() {
+    let second = Some(Duration::from_secs(1));
+    for (own, key) in [
+        (ServiceConfig { connect: Some(Duration::ZERO), ..ServiceConfig::default() }, "services.svc.connect"),
+        (ServiceConfig { idle: Some(Duration::ZERO), ..ServiceConfig::default() }, "services.svc.idle"),
+        (ServiceConfig { total: second, ..ServiceConfig::default() }, "services.svc.total"),
+        (
+            ServiceConfig { first_byte: Some(Duration::from_secs(31)), ..ServiceConfig::default() },
+            "services.svc.first_byte",
+        ),
+    ] {
+        let services = BTreeMap::from([("svc".to_owned(), own)]);
+        let config = GatewayConfig { services, ..GatewayConfig::default() };
+        assert_eq!(config.check().unwrap_err().0, key);
+    }
+    let mut config = GatewayConfig::default();
+    config.timeouts.first_byte = config.timeouts.total + Duration::from_millis(1);
+    assert_eq!(config.check().unwrap_err().0, "timeouts.first_byte");
 }
 
 /// Reads one service's table through a whole configuration file, as users write it.

@@ -1,5 +1,6 @@
 //! One client's connection from its first byte to its last: which protocol it speaks, its requests, and how it ends.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use tokio::net::TcpStream;
 
 use super::edge_io::EdgeIo;
 use super::peer::{Order, Peer};
-use crate::edge::framing::{Framing, HeadLimits};
+use super::stream::Stream;
+use crate::edge::framing::Framing;
 use crate::error::{Cause, Failure};
 use crate::proxy;
 
@@ -24,6 +26,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const BUFFER_BESIDE_HEAD: usize = 32 << 10;
 /// A client that is told why its connection ends has this long to read it.
 const LINGER: Duration = Duration::from_secs(1);
+/// At a stop, a client that has connected has this long to send its first bytes.
+const LAST_CALL: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it still lives, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,17 +36,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
     let _ = stream.set_nodelay(true); // refused only on a dead socket
     let first = tokio::select! {
+        biased;
         first = first_bytes(&mut stream) => first,
-        // Stop, or the worker's patience is over.
-        () = poll_fn(|cx| if peer.order(cx.waker()) == Order::None { Poll::Pending } else { Poll::Ready(()) }) => None,
+        () = patience_over(&peer) => None,
     };
     let Some(first) = first else { return };
-    let limits = &peer.gateway.config.limits;
-    let mut framing = Framing::new(HeadLimits {
-        size: usize::try_from(limits.header_size.as_u64()).unwrap_or(usize::MAX),
-        fields: limits.header_count,
-        target: usize::try_from(limits.target_size.as_u64()).unwrap_or(usize::MAX),
-    });
+    let mut framing = Framing::new(peer.gateway.config.limits.head());
     if first.starts_with(PREFACE) {
         framing.set_opaque();
         http2(EdgeIo::new(stream, peer.clone(), framing, first), &peer).await;
@@ -51,6 +50,18 @@ pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
         if let Some(tunnel) = peer.take_tunnel() {
             tunnel.await;
         }
+    }
+}
+
+/// Done when the first bytes are not waited for any longer. At a stop they are, for a moment: the client may have sent
+/// them already, and can't know that nobody has read them.
+async fn patience_over(peer: &Peer) {
+    let order = poll_fn(|cx| match peer.order(cx.waker()) {
+        Order::None => Poll::Pending,
+        order => Poll::Ready(order),
+    });
+    if order.await == Order::Drain {
+        tokio::time::sleep(LAST_CALL).await;
     }
 }
 
@@ -78,17 +89,20 @@ async fn http1(io: EdgeIo, peer: &Arc<Peer>) {
     let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut draining = false;
     let end = poll_fn(|cx| {
-        match peer.order(cx.waker()) {
-            Order::None => {}
-            Order::Drain if draining => {}
-            Order::Drain => {
-                draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
+        let order = peer.order(cx.waker());
+        match order {
+            Order::None | Order::Drain => {}
             Order::Timeout => return Poll::Ready(Some(Failure::new(Cause::RequestTimeout))),
-            Order::Close => return Poll::Ready(None),
+            Order::Close | Order::Abort => return Poll::Ready(None),
         }
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+        let mut ended = Pin::new(&mut connection).poll(cx);
+        // After the poll: what has come already is no longer an idle connection's, and is answered.
+        if ended.is_pending() && order == Order::Drain && !draining {
+            draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            ended = Pin::new(&mut connection).poll(cx);
+        }
+        if let Poll::Ready(ended) = ended {
             ended_with(ended);
             return Poll::Ready(None);
         }
@@ -115,20 +129,32 @@ async fn http2(io: EdgeIo, peer: &Arc<Peer>) {
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(config.limits.streams)
         .max_header_list_size(u32::try_from(config.limits.header_size.as_u64()).unwrap_or(u32::MAX));
-    let service = service_fn(|request| proxy::handle(peer.clone(), request));
+    let service = service_fn(|request| {
+        let peer = peer.clone();
+        async move {
+            let reply = proxy::handle(peer.clone(), request).await?;
+            Ok::<_, Infallible>(reply.map(|reply| Stream::new(reply, &peer)))
+        }
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = false;
     poll_fn(|cx| {
-        match peer.order(cx.waker()) {
-            Order::Close if peer.is_quiet() && draining => return Poll::Ready(()),
-            // What is idle for too long is told so, by GOAWAY, before it is closed.
-            Order::Drain | Order::Timeout | Order::Close if !draining => {
+        let order = peer.order(cx.waker());
+        if order == Order::Abort {
+            return Poll::Ready(());
+        }
+        let mut ended = connection.as_mut().poll(cx);
+        if ended.is_pending() && order != Order::None {
+            if !draining {
+                // What is idle for too long is told so, by GOAWAY, before it is closed.
                 draining = true;
                 connection.as_mut().graceful_shutdown();
+                ended = connection.as_mut().poll(cx);
+            } else if order == Order::Close && peer.is_quiet() {
+                return Poll::Ready(());
             }
-            _ => {}
         }
-        connection.as_mut().poll(cx).map(ended_with)
+        ended.map(ended_with)
     })
     .await;
 }

@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use http::HeaderValue;
 
+use super::stream::Held;
 use crate::gateway::Gateway;
 
 /// One client's connection.
@@ -37,6 +38,8 @@ pub(crate) struct Peer {
     waker: AtomicWaker,
     /// What the connection's task goes on with after an upgrade.
     tunnel: Mutex<Option<Tunnel>>,
+    /// Replies on HTTP/2 streams.
+    streams: Mutex<Vec<Weak<Held>>>,
 }
 
 /// An upgraded connection, until either side ends it.
@@ -52,8 +55,10 @@ pub(crate) enum Order {
     Drain,
     /// Answer 408 and close.
     Timeout,
-    /// Close.
+    /// Close, after saying so where the protocol can.
     Close,
+    /// Close at once: the client does not even read.
+    Abort,
 }
 
 /// How long a connection may be in which state.
@@ -73,7 +78,7 @@ impl Peer {
             addr,
             value: HeaderValue::from_str(&ip.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-            trusted: gateway.config.trusted_proxies.iter().any(|net| net.contains(&ip)),
+            trusted: gateway.is_trusted(ip),
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(0),
@@ -84,6 +89,7 @@ impl Peer {
             order: AtomicU8::new(Order::None as u8),
             waker: AtomicWaker::new(),
             tunnel: Mutex::new(None),
+            streams: Mutex::default(),
             gateway,
         }
     }
@@ -137,6 +143,18 @@ impl Peer {
         self.upgraded.load(Relaxed)
     }
 
+    /// A reply begins whose stream may be left unread while others go on.
+    pub(super) fn watch(&self, stream: &Arc<Held>) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(stream));
+    }
+
+    /// Lets go of replies that have not been read on for `patience`.
+    fn look_over_streams(&self, now: u64, patience: Duration) {
+        let mut streams = std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner));
+        streams.retain(|stream| stream.upgrade().is_some_and(|stream| stream.look_over(now, patience)));
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).append(&mut streams);
+    }
+
     pub(super) fn set_faulty(&self) {
         self.faulty.store(true, Relaxed);
     }
@@ -157,6 +175,7 @@ impl Peer {
             1 => Order::Drain,
             2 => Order::Timeout,
             3 => Order::Close,
+            4 => Order::Abort,
             _ => Order::None,
         }
     }
@@ -170,10 +189,13 @@ impl Peer {
         if self.is_upgraded() {
             return Order::None;
         }
-        if over(self.blocked_since.load(Relaxed), patience.idle) {
-            return Order::Close;
+        let blocked_since = self.blocked_since.load(Relaxed);
+        if over(blocked_since, patience.idle) {
+            return Order::Abort;
         }
-        if self.active.load(Relaxed) > 0 {
+        self.look_over_streams(now, patience.idle);
+        // While the last reply is still being written, nothing may be written behind its back.
+        if self.active.load(Relaxed) > 0 || blocked_since != 0 {
             return Order::None;
         }
         if over(self.head_since.load(Relaxed), patience.request_header) {
@@ -182,5 +204,56 @@ impl Peer {
         let wait = if self.served.load(Relaxed) { patience.keep_alive } else { patience.request_header };
         let in_head = self.head_since.load(Relaxed) != 0;
         if !in_head && over(self.idle_since.load(Relaxed).max(1), wait) { Order::Close } else { Order::None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hub_chassis::Metrics;
+    use hub_client::LoadCounters;
+
+    use super::*;
+    use crate::config::GatewayConfig;
+
+    const PATIENCE: Patience = Patience {
+        request_header: Duration::from_secs(1),
+        keep_alive: Duration::from_secs(10),
+        idle: Duration::from_secs(5),
+    };
+
+    fn peer() -> Peer {
+        let metrics = Metrics::new("gateway", "gateway-1").unwrap();
+        let gateway = Gateway::new(GatewayConfig::default(), "gateway", LoadCounters::default(), &metrics);
+        Peer::new(Arc::new(gateway), 0, SocketAddr::from(([127, 0, 0, 1], 1)))
+    }
+
+    fn after(peer: &Peer, seconds: u64) -> Order {
+        peer.overdue(Instant::now() + Duration::from_secs(seconds), &PATIENCE)
+    }
+
+    #[test]
+    fn each_state_has_its_patience() {
+        let peer = peer();
+        assert_eq!((after(&peer, 0), after(&peer, 2)), (Order::None, Order::Close)); // no request yet
+        peer.head(true);
+        assert_eq!((after(&peer, 0), after(&peer, 2)), (Order::None, Order::Timeout));
+        peer.head(false);
+        peer.request_began();
+        assert_eq!(after(&peer, 60), Order::None);
+        peer.request_ended(Instant::now());
+        assert_eq!((after(&peer, 2), after(&peer, 11)), (Order::None, Order::Close));
+    }
+
+    #[test]
+    fn nothing_is_said_while_the_last_reply_is_not_written() {
+        let peer = peer();
+        peer.request_began();
+        peer.request_ended(Instant::now());
+        peer.blocked(true);
+        peer.head(true); // the next request has begun to come
+        assert_eq!(after(&peer, 2), Order::None);
+        assert_eq!(after(&peer, 6), Order::Abort);
+        peer.blocked(false);
+        assert_eq!(after(&peer, 2), Order::Timeout);
     }
 }

@@ -1,7 +1,7 @@
 //! A worker: a thread with an event loop of its own, its share of the clients' connections, and its own connections to
 //! the instances. Nothing of a request ever crosses from one worker to another.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -35,11 +35,12 @@ pub(super) struct Worker {
     connections: Arc<AtomicUsize>,
 }
 
-/// A new connection, and whether it is one too many.
+/// A new connection.
 struct Socket {
     stream: TcpStream,
     addr: SocketAddr,
-    refused: bool,
+    /// `None` where it is one too many.
+    place: Option<Counted>,
 }
 
 impl Worker {
@@ -53,9 +54,8 @@ impl Worker {
         let connections = Arc::new(AtomicUsize::new(0));
         let (ended, end) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let counter = connections.clone();
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            runtime.block_on(run(index, &gateway, phase, incoming, &counter));
+            runtime.block_on(run(index, &gateway, phase, incoming));
             // What is left is connections past their grace: they end here.
             drop(runtime);
             let _ = ended.send(()); // nobody waits where the server was dropped
@@ -67,11 +67,12 @@ impl Worker {
         self.connections.load(Relaxed)
     }
 
-    /// Hands a new connection over.
-    pub(super) fn give(&self, stream: TcpStream, addr: SocketAddr, refused: bool) {
-        self.connections.fetch_add(1, Relaxed);
+    /// Hands a new connection over. It is counted here and not where it is served, so that those that are on their way
+    /// count too.
+    pub(super) fn give(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
+        let place = Counted::admit(gateway, &self.connections, addr.ip().to_canonical());
         // Fails only where the worker has ended, and the connection with it.
-        let _ = self.sockets.send(Socket { stream, addr, refused });
+        let _ = self.sockets.send(Socket { stream, addr, place });
     }
 }
 
@@ -80,7 +81,6 @@ async fn run(
     gateway: &Arc<Gateway>,
     mut phase: watch::Receiver<Phase>,
     mut incoming: mpsc::UnboundedReceiver<Socket>,
-    connections: &Arc<AtomicUsize>,
 ) {
     let mut tasks = JoinSet::new();
     let mut refusals = 0;
@@ -91,8 +91,8 @@ async fn run(
     loop {
         tokio::select! {
             socket = incoming.recv(), if !incoming.is_closed() || !incoming.is_empty() => {
-                let Some(Socket { stream, addr, refused }) = socket else { continue };
-                let guard = Counted::new(gateway.clone(), connections.clone());
+                let Some(Socket { stream, addr, place }) = socket else { continue };
+                let refused = place.is_none();
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
                 let peer = Arc::new(Peer::new(gateway.clone(), index, addr));
                 if refused && refusals >= MAX_REFUSALS {
@@ -111,7 +111,7 @@ async fn run(
                     } else {
                         connection::serve(stream, peer).await;
                     }
-                    drop(guard);
+                    drop(place);
                     refused
                 });
             }
@@ -159,18 +159,36 @@ fn look_over(index: usize, gateway: &Gateway, peers: &mut Vec<Weak<Peer>>) {
 }
 
 /// One connection, counted until it ends.
-struct Counted(Arc<Gateway>, Arc<AtomicUsize>);
+struct Counted {
+    gateway: Arc<Gateway>,
+    worker: Arc<AtomicUsize>,
+    /// `None` for a proxy of ours, which may have as many as it likes.
+    client: Option<IpAddr>,
+}
 
 impl Counted {
-    fn new(gateway: Arc<Gateway>, worker: Arc<AtomicUsize>) -> Self {
+    /// A place for one more connection; `None` where there are too many already. Called from one thread alone, so that
+    /// nothing comes between the question and the count.
+    fn admit(gateway: &Arc<Gateway>, worker: &Arc<AtomicUsize>, client: IpAddr) -> Option<Self> {
+        if gateway.connections.load(Relaxed) >= gateway.config.limits.connections {
+            return None;
+        }
+        let client = (!gateway.is_trusted(client)).then_some(client);
+        if client.is_some_and(|client| !gateway.client_connections.begin(client)) {
+            return None;
+        }
         gateway.connections.fetch_add(1, Relaxed);
-        Self(gateway, worker)
+        worker.fetch_add(1, Relaxed);
+        Some(Self { gateway: gateway.clone(), worker: worker.clone(), client })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-        self.1.fetch_sub(1, Relaxed);
+        self.gateway.connections.fetch_sub(1, Relaxed);
+        self.worker.fetch_sub(1, Relaxed);
+        if let Some(client) = self.client {
+            self.gateway.client_connections.end(client);
+        }
     }
 }

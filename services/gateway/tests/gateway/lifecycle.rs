@@ -53,6 +53,38 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_no_more() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_connected_before_the_stop_is_served() {
+    let instance = slow().await;
+    let mut hub = Hub::with("svc", &instance).await;
+    let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut used = hub.connect().await;
+    used.write(get).await;
+    used.reply().await;
+    let mut fresh = Vec::new();
+    for _ in 0..20 {
+        fresh.push(hub.connect().await);
+    }
+    let mut silent = hub.connect().await;
+    until("all are taken", async || hub.metric(&["hub_gateway_connections{"]).await == 22).await;
+    hub.begin_stop();
+    assert_eq!(used.rest().await, ""); // the workers drain from here on
+    for raw in &mut fresh {
+        raw.write(get).await;
+    }
+    for raw in &mut fresh {
+        let reply = raw.rest().await;
+        assert_eq!(
+            (status(&reply), header(&reply, "connection").as_deref()),
+            (200, Some("close")),
+            "{reply}"
+        );
+        assert!(reply.ends_with("fast"), "{reply}");
+    }
+    assert_eq!(silent.rest().await, "");
+    hub.stopped().await;
+}
+
+#[tokio::test]
 async fn a_stop_is_bounded_however_long_a_stream_runs() {
     let instance = slow().await;
     let mut hub = Hub::with("svc", &instance).await;

@@ -169,6 +169,53 @@ async fn only_so_many_connections_and_the_rest_are_told() {
 }
 
 #[tokio::test]
+async fn a_burst_of_connections_does_not_get_past_their_limit() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.limits.connections = 10).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    for _ in 0..5 {
+        let mut all = Vec::new();
+        for _ in 0..40 {
+            all.push(hub.connect().await);
+        }
+        let mut served = 0;
+        for raw in &mut all {
+            raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            served += u32::from(status(&raw.reply().await) == 200);
+        }
+        assert_eq!(served, 10);
+        drop(all);
+        until("all are gone", async || hub.metric(&["hub_gateway_connections{"]).await == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn one_address_has_only_so_many_connections() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.limits.client_connections = 2).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
+    let from = async |addr: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(addr.parse().unwrap()).unwrap();
+        let mut raw = Raw(socket.connect(hub.addr).await.unwrap());
+        raw.write(get).await;
+        (raw.reply().await, raw)
+    };
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let (reply, raw) = from("127.0.0.2:0").await;
+        assert_eq!(status(&reply), 200);
+        held.push(raw);
+    }
+    let (reply, _) = from("127.0.0.2:0").await;
+    assert_eq!((status(&reply), &problem(&reply)["cause"]), (503, &"too-many-connections".into()));
+    assert_eq!(status(&from("127.0.0.3:0").await.0), 200);
+    held.pop();
+    until("there is room again", async || status(&from("127.0.0.2:0").await.0) == 200).await;
+}
+
+#[tokio::test]
 async fn a_client_makes_only_so_many_requests() {
     let instance = Instance::reply(HELLO).await;
     let hub = Hub::start(|config| {
