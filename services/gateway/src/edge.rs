@@ -1,9 +1,11 @@
 //! What a request must be before anything is done with it: the checks on a parsed head, and in [`framing`] those on
 //! raw bytes that a parsed head no longer shows. Pure.
 
-use http::header::{HOST, HeaderMap, HeaderValue};
-use http::uri::Authority;
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, Version, request};
+
+use self::framing::{Fault, HeadLimits};
 
 pub(crate) mod framing;
 
@@ -28,6 +30,25 @@ pub(crate) enum BadHead {
 /// Refuses the methods that no gateway should forward.
 pub(crate) fn check_method(method: &Method) -> Result<(), BadHead> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(BadHead::Method) } else { Ok(()) }
+}
+
+/// What [`framing`] checks on the bytes of an HTTP/1 head, on a parsed one of HTTP/2, whose parser has seen to the rest:
+/// an instance may get it as HTTP/1.
+pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(), Fault> {
+    if parts.uri.path_and_query().map_or(0, |target| PathAndQuery::as_str(target).len()) > limits.target {
+        return Err(Fault::TargetTooLong);
+    }
+    if parts.headers.len() > limits.fields {
+        return Err(Fault::TooManyHeaders);
+    }
+    if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Fault::ContentLength);
+    }
+    let disguised = |name: &HeaderName| *name != CONTENT_LENGTH && framing::is_disguised(name.as_str());
+    if parts.headers.keys().any(disguised) {
+        return Err(Fault::Disguise);
+    }
+    Ok(())
 }
 
 /// The one host that a request is for, or `None` for HTTP/1.0 without one.

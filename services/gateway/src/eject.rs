@@ -1,8 +1,10 @@
 //! Ejection: an instance that keeps failing gets no requests for a while. One pure state machine per instance.
 //!
 //! Healthy → (`failures` in a row) → ejected for `base`, doubling to `max`, jittered → half-open: one request is let
-//! through → healthy, or ejected for longer. What counts as a failure: no connection, no reply, a broken reply. A
-//! reply with status 500 is a reply. How many of a service may be out at once is judged by the caller, who sees all.
+//! through → back, or ejected for longer. The first answer brings an instance back, but only one that is whole clears
+//! its record: until then a single failure puts it out again, for longer than before. What counts as a failure: no
+//! connection, no reply, a reply that breaks off. A reply with status 500 is a reply. How many of a service may be out
+//! at once is judged by the caller, who sees all.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,7 @@ pub(crate) struct Ejection {
     streak: u32,
     /// Ejected until then.
     until: Option<Instant>,
-    /// When the request that tries it out began; forgotten after a while, in case it was never heard of again.
+    /// When the request that tries it out began; forgotten after `max`, in case it is never heard of again.
     trial: Option<Instant>,
 }
 
@@ -70,21 +72,29 @@ impl Ejection {
         self.until.is_some()
     }
 
+    /// A request goes there now. It tries the instance out only where its time is over: with all ejected, requests go
+    /// there before, and prove nothing.
     pub(crate) fn begin_trial(&mut self, now: Instant) {
-        if self.until.is_some() {
+        if self.until.is_some_and(|until| now >= until) {
             self.trial = Some(now);
         }
     }
 
-    /// A request was answered. `began` is when it was sent: an answer to one sent before the ejection proves nothing.
-    /// Says whether this ended an ejection.
+    /// A request was answered: an instance that was out is back, and the record of one that was not is clear.
+    /// `began` is when the request was sent: an answer to one sent before the ejection was over proves nothing. Says
+    /// whether this ended an ejection.
     pub(crate) fn success(&mut self, began: Instant) -> bool {
-        if self.until.is_some_and(|until| began < until) {
-            return false;
+        match self.until {
+            Some(until) if began < until => false,
+            Some(_) => {
+                (self.until, self.trial) = (None, None);
+                true
+            }
+            None => {
+                *self = Self::default();
+                false
+            }
         }
-        let was_out = self.until.is_some();
-        *self = Self::default();
-        was_out
     }
 
     /// A request failed. Says for how long the instance is ejected, where this ejects it; `may_eject` is false where

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
-use http_body::Body;
 use hyper::body::Incoming;
 use rand::RngExt;
 use tracing::Instrument;
 
 use self::attempt::{Exchange, Outgoing};
+use self::linger::ClientBody;
 use self::record::Record;
 use self::reply::Reply;
-use self::upload::{Rules, Shared};
+use self::upload::{Pace, Rules, Shared};
 use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, Failure};
@@ -27,6 +27,7 @@ use crate::server::peer::Peer;
 
 mod attempt;
 mod attempts;
+mod linger;
 pub(crate) mod record;
 pub(crate) mod reply;
 mod tunnel;
@@ -97,7 +98,11 @@ fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
 async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record) -> Result<Served, Failure> {
     let gateway = &peer.gateway;
     let (mut parts, body) = request.into_parts();
+    let body = ClientBody::new(body, &parts);
     edge::check_method(&parts.method)?;
+    if parts.version == Version::HTTP_2 {
+        edge::check_h2(&parts, gateway.config.limits.head())?;
+    }
     let target = route::target(&parts.uri)?;
     let (name, path, authority) = match target {
         Target::Asterisk => return asterisk(&parts),
@@ -124,11 +129,11 @@ async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record
     }
     let in_flight = service.stats.begin(settings.in_flight);
     let refuse = |cause: Cause| Err(Failure::new(cause).of(&service.name));
-    let Some(in_flight) = in_flight else {
-        service.stats.failed(Cause::Overloaded);
-        return refuse(Cause::Overloaded);
-    };
+    let overloaded = in_flight.is_none();
     record.service = Some((service.clone(), in_flight));
+    if overloaded {
+        return refuse(Cause::Overloaded);
+    }
     if settings.body_size > 0 && declared_length(&parts.headers).is_some_and(|n| n > settings.body_size) {
         return refuse(Cause::BodyTooLarge);
     }
@@ -143,18 +148,17 @@ async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record
         let mut rng = rand::rng();
         headers::new_trace(rng.random(), rng.random())
     });
+    record.traced(&parts.headers);
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     if !host_is_header && let Some(host) = host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
         parts.headers.insert(HOST, host);
     }
     let upload = (!body.is_end_stream()).then(|| {
-        let limits = &gateway.config.limits;
         Shared::new(
             body,
             Rules {
                 size: settings.body_size,
-                rate: limits.body_rate.as_u64(),
-                idle: settings.idle,
+                pace: (!is_stream(&parts)).then_some(Pace { rate: settings.body_rate, idle: settings.idle }),
                 keep: usize::try_from(gateway.config.retry.replay.as_u64()).unwrap_or(usize::MAX),
             },
         )
@@ -178,6 +182,11 @@ fn asterisk(parts: &request::Parts) -> Result<Served, Failure> {
     Ok(Served::Own(response))
 }
 
+/// Whether silence is part of the request: gRPC's streams. Only HTTP/2 asks its clients whether they still live.
+fn is_stream(parts: &request::Parts) -> bool {
+    parts.version == Version::HTTP_2 && headers::is_grpc(&parts.headers)
+}
+
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -188,7 +197,6 @@ fn client(peer: &Peer, headers: &HeaderMap) -> IpAddr {
     if !peer.trusted {
         return direct;
     }
-    let trusted = |ip: &IpAddr| peer.gateway.config.trusted_proxies.iter().any(|net| net.contains(ip));
     let lists: Vec<_> =
         headers.get_all(headers::X_FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok()).collect();
     lists
@@ -196,7 +204,7 @@ fn client(peer: &Peer, headers: &HeaderMap) -> IpAddr {
         .rev()
         .flat_map(|list| list.rsplit(','))
         .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
-        .find(|ip| !trusted(ip))
+        .find(|ip| !peer.gateway.is_trusted(*ip))
         .unwrap_or(direct)
 }
 

@@ -11,7 +11,7 @@ use hub_client::protocol::EVERY_SERVICE;
 use rand::Rng;
 
 use crate::balance::{self, Balance, Tier, Weights};
-use crate::config::{EncodedSlash, GatewayConfig, Sticky};
+use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, Sticky};
 use crate::metrics::{Durations, ServiceStats};
 use crate::route::may_be_public;
 
@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) idle: Duration,
     /// Bytes; 0 is no limit.
     pub(crate) body_size: u64,
+    /// Bytes per second; 0 is no limit.
+    pub(crate) body_rate: u64,
     pub(crate) in_flight: usize,
     pub(crate) attempts: u32,
 }
@@ -69,6 +71,7 @@ impl Settings {
             total: own.total.unwrap_or(timeouts.total),
             idle: own.idle.unwrap_or(timeouts.idle),
             body_size: own.body_size.unwrap_or(limits.body_size).as_u64(),
+            body_rate: own.body_rate.unwrap_or(limits.body_rate).as_u64(),
             in_flight: own.in_flight.unwrap_or(limits.in_flight),
             attempts: own.attempts.unwrap_or(config.retry.attempts),
         }
@@ -171,12 +174,18 @@ impl Service {
         tried: &[Arc<Instance>],
         key: Option<&[u8]>,
         now: Instant,
-        eject: &crate::config::EjectConfig,
+        eject: &EjectConfig,
         rng: &mut impl Rng,
     ) -> Option<Arc<Instance>> {
         let tier = |i: usize| match self.instances.get(i) {
             Some(instance) if tried.iter().any(|other| Arc::ptr_eq(other, instance)) => Tier::Never,
-            Some(instance) => instance.tier(now, eject),
+            Some(instance) => match instance.tier(now, eject) {
+                // The request that was to try it out has ended and proved nothing: its client went, or was at fault.
+                Tier::Ejected if instance.in_flight() == 0 => {
+                    instance.tier(now, &EjectConfig { max: Duration::ZERO, ..eject.clone() })
+                }
+                tier => tier,
+            },
             None => Tier::Never,
         };
         let index = match key {

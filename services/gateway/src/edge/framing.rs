@@ -260,7 +260,7 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<State, Fault> {
 }
 
 /// Whether servers that take `_` for `-` (CGI and its heirs) would read this as a framing field.
-fn is_disguised(name: &str) -> bool {
+pub(super) fn is_disguised(name: &str) -> bool {
     if !matches!(name.bytes().find(u8::is_ascii_alphanumeric), Some(b'c' | b'C' | b't' | b'T')) {
         return false;
     }

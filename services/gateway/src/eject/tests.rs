@@ -39,7 +39,34 @@ fn one_request_tries_it_out() {
     // The one that tries it out was never heard of again.
     assert_eq!(ejection.verdict(back + config.max, &config), Verdict::Trial);
     assert!(ejection.success(back));
+    assert_eq!(ejection.verdict(back, &config), Verdict::Yes);
+    assert!(!ejection.success(back)); // the reply was whole
     assert_eq!(ejection, Ejection::default());
+}
+
+#[test]
+fn an_instance_that_begins_every_reply_and_ends_none_is_out_for_longer_each_time() {
+    let (config, mut now) = (EjectConfig::default(), Instant::now());
+    let mut ejection = Ejection::default();
+    let mut expected = config.base;
+    now += fail(&mut ejection, now, 5).unwrap();
+    for _ in 0..10 {
+        expected = (expected * 2).min(config.max);
+        ejection.begin_trial(now);
+        assert!(ejection.success(now)); // the head
+        let lasts = ejection.failure(now, &config, true, &mut rng()).unwrap();
+        assert!(lasts >= expected, "{lasts:?}");
+        now += lasts;
+    }
+}
+
+#[test]
+fn a_request_before_the_time_is_over_tries_nothing_out() {
+    let (config, now) = (EjectConfig::default(), Instant::now());
+    let mut ejection = Ejection::default();
+    let lasts = fail(&mut ejection, now, 5).unwrap();
+    ejection.begin_trial(now + MS);
+    assert_eq!(ejection.verdict(now + lasts, &config), Verdict::Trial);
 }
 
 #[test]
@@ -96,8 +123,8 @@ proptest! {
                     prop_assert!(lasts.is_none() || in_a_row >= config.failures);
                 }
                 2 => {
-                    ejection.success(now);
-                    if !ejection.is_ejected() {
+                    let back = ejection.success(now);
+                    if !back && !ejection.is_ejected() {
                         in_a_row = 0;
                     }
                 }

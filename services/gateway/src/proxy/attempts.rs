@@ -47,6 +47,7 @@ pub(super) async fn run(
         };
         record.attempts += 1;
         record.upstream = Some(instance.begin());
+        record.attempted = now;
         let span = span(&mut stage, &instance, record);
         let result = match client.is_some() {
             true => {
@@ -59,7 +60,13 @@ pub(super) async fn run(
         trace::attempted(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
             Ok(exchange) => {
-                instance.succeeded(now);
+                // It answers again. Whether it does so to the end is seen when the reply is over.
+                if instance.is_ejected() {
+                    instance.succeeded(now);
+                }
+                if let Some(upload) = &record.upload {
+                    upload.forget();
+                }
                 return Ok(exchange);
             }
             Err(failed) => failed,

@@ -28,7 +28,8 @@ pub(crate) struct Record {
     peer: Arc<Peer>,
     began: Instant,
     _load: LoadInFlight,
-    pub(crate) service: Option<(Arc<Service>, ServiceInFlight)>,
+    /// The service that was asked for, and its place there where there was one.
+    pub(crate) service: Option<(Arc<Service>, Option<ServiceInFlight>)>,
     pub(crate) upstream: Option<InFlight>,
     pub(crate) upload: Option<Shared>,
     /// None where nobody listens.
@@ -36,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) status: u16,
     pub(crate) cause: Option<Cause>,
     pub(crate) attempts: u32,
+    /// When the last attempt began.
+    pub(crate) attempted: Instant,
     /// How long the last connection took to make, and when the reply's head came.
     pub(crate) connect: Duration,
     replied: Option<Instant>,
@@ -66,9 +69,10 @@ impl Record {
         });
         let (source, path) = (&gateway.source, request.uri().path());
         let span = trace::server_span(source, request.method(), path, ROUTE, request.headers());
+        let began = Instant::now();
         Box::new(Self {
             peer: peer.clone(),
-            began: Instant::now(),
+            began,
             _load: gateway.load.start(),
             service: None,
             upstream: None,
@@ -77,6 +81,7 @@ impl Record {
             status: 0,
             cause: None,
             attempts: 0,
+            attempted: began,
             connect: Duration::ZERO,
             replied: None,
             bytes: 0,
@@ -88,6 +93,15 @@ impl Record {
 
     pub(crate) fn began(&self) -> Instant {
         self.began
+    }
+
+    /// The head that goes on to the instance: it has a trace, where the client's had none.
+    pub(super) fn traced(&mut self, headers: &http::HeaderMap) {
+        if let Some(line) = &mut self.line
+            && let Some(trace) = headers.get(crate::headers::TRACEPARENT)
+        {
+            line.trace = trace.to_str().unwrap_or_default().to_owned();
+        }
     }
 
     /// The reply's last byte came from the instance: its connection can carry the next request, as soon as the whole
@@ -121,6 +135,9 @@ impl Record {
 
     pub(super) fn broke_off(&mut self, why: ReplyFailed) {
         self.broke_off = Some(why);
+        if self.upload.as_ref().is_some_and(|upload| upload.fault().is_some()) {
+            return; // the client broke off its request, and with it went the connection to the instance
+        }
         if let (Some((service, _)), Some(upstream)) = (&self.service, &self.upstream) {
             // The instance is to blame only where it is still supposed to be there.
             if !upstream.instance().is_gone() {
@@ -175,6 +192,11 @@ fn keep(instance: &Instance, conn: Box<Conn>, worker: usize, pool_size: usize) {
 impl Drop for Record {
     fn drop(&mut self) {
         let now = Instant::now();
+        // An instance has done well when its reply is over and it did not break it off. Many a stream has no other end
+        // than that the client goes.
+        if let (Some(upstream), Some(_), None) = (&self.upstream, self.replied, self.broke_off) {
+            upstream.instance().succeeded(self.attempted);
+        }
         match &self.service {
             Some((service, _)) => {
                 service.stats.took(now - self.began);

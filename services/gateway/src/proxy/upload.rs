@@ -1,6 +1,7 @@
 //! A request's body on its way to an instance: counted, timed, and kept while it may have to be sent again.
 //!
-//! All attempts of one request share one [`Shared`]; each is given an [`Upload`] that starts over with what was kept.
+//! All attempts of one request share one [`Shared`]; each is given an [`Upload`] that starts over with what was kept,
+//! and that fails once there is a later one.
 //! Bodies are never gathered: what exceeds the limit for keeping is passed on and forgotten, and the request can't be
 //! tried again then. What goes wrong on the client's side is remembered as the client's, so that no instance is
 //! blamed for it.
@@ -12,12 +13,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use self::kept::Kept;
+use super::linger::ClientBody;
 use crate::error::Cause;
 
-/// A slow body is measured from here on.
+mod kept;
+
+/// A slow body is measured from here on, or from the longest silence on where that is shorter.
 const RATE_GRACE: Duration = Duration::from_secs(10);
 
 /// What holds for one request's body.
@@ -25,12 +29,19 @@ const RATE_GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Rules {
     /// Most bytes; 0 is no limit.
     pub(crate) size: u64,
+    /// `None` on a live stream: there, silence is part of the request.
+    pub(crate) pace: Option<Pace>,
+    /// Most bytes to keep.
+    pub(crate) keep: usize,
+}
+
+/// How slowly a body may come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
     /// Fewest bytes per second; 0 is no limit.
     pub(crate) rate: u64,
     /// Longest silence.
     pub(crate) idle: Duration,
-    /// Most bytes to keep.
-    pub(crate) keep: usize,
 }
 
 /// Why a body could not be sent; [`Shared::fault`] says it to the gateway.
@@ -42,8 +53,8 @@ pub(crate) struct UploadFailed;
 pub(crate) enum Upload {
     /// There is none.
     Empty,
-    /// Frames that were kept, then the rest.
-    Streamed { shared: Shared, next: usize },
+    /// What was kept, then the rest.
+    Streamed { shared: Shared, attempt: u32 },
 }
 
 /// The body of all attempts of a request.
@@ -51,12 +62,11 @@ pub(crate) enum Upload {
 pub(crate) struct Shared(Arc<Mutex<State>>);
 
 struct State {
-    body: Incoming,
+    body: ClientBody,
     rules: Rules,
-    kept: Vec<Kept>,
-    kept_size: usize,
-    /// What was sent is still here.
-    replayable: bool,
+    kept: Kept,
+    /// The present attempt: only that one reads.
+    attempt: u32,
     received: u64,
     ended: Option<Instant>,
     fault: Option<Cause>,
@@ -70,23 +80,16 @@ struct State {
     gate: Option<Gate>,
 }
 
-#[derive(Clone)]
-enum Kept {
-    Data(Bytes),
-    Trailers(http::HeaderMap),
-}
-
 /// Holds the body back until the instance wants it, or has not said anything for a second.
 type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Shared {
-    pub(crate) fn new(body: Incoming, rules: Rules) -> Self {
+    pub(crate) fn new(body: ClientBody, rules: Rules) -> Self {
         Self(Arc::new(Mutex::new(State {
             body,
             rules,
-            kept: Vec::new(),
-            kept_size: 0,
-            replayable: true,
+            kept: Kept::new(rules.keep),
+            attempt: 0,
             received: 0,
             ended: None,
             fault: None,
@@ -99,7 +102,8 @@ impl Shared {
 
     /// The body for another attempt.
     pub(crate) fn upload(&self) -> Upload {
-        Upload::Streamed { shared: self.clone(), next: 0 }
+        let attempt = self.state().begin_attempt();
+        Upload::Streamed { shared: self.clone(), attempt }
     }
 
     /// Nothing is read from the client before `gate` is done.
@@ -114,7 +118,12 @@ impl Shared {
 
     /// Whether all that was read so far can be sent again.
     pub(crate) fn is_replayable(&self) -> bool {
-        self.state().replayable
+        self.state().kept.is_whole()
+    }
+
+    /// There will be no other attempt: nothing more is kept.
+    pub(crate) fn forget(&self) {
+        self.state().kept.forget();
     }
 
     /// When the last of it was read.
@@ -133,17 +142,15 @@ impl Shared {
 }
 
 impl State {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        next: &mut usize,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
-        if let Some(kept) = self.kept.get(*next) {
-            *next += 1;
-            return Poll::Ready(Some(Ok(match kept.clone() {
-                Kept::Data(data) => Frame::data(data),
-                Kept::Trailers(trailers) => Frame::trailers(trailers),
-            })));
+    fn begin_attempt(&mut self) -> u32 {
+        self.kept.rewind();
+        self.attempt = self.attempt.wrapping_add(1);
+        self.attempt
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
+        if let Some(kept) = self.kept.next() {
+            return Poll::Ready(Some(Ok(kept)));
         }
         if self.fault.is_some() {
             return Poll::Ready(Some(Err(UploadFailed)));
@@ -155,7 +162,7 @@ impl State {
             ready!(gate.as_mut().poll(cx));
             self.gate = None;
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        match self.body.poll_frame(cx) {
             Poll::Pending => self.wait(cx),
             Poll::Ready(None) => {
                 self.ended = Some(Instant::now());
@@ -166,7 +173,8 @@ impl State {
                 if let Some(since) = self.waiting.take() {
                     self.waited += since.elapsed();
                 }
-                self.take(&frame, next);
+                self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.kept.note(&frame);
                 if self.rules.size > 0 && self.received > self.rules.size {
                     return self.fail(Cause::BodyTooLarge);
                 }
@@ -178,46 +186,30 @@ impl State {
         }
     }
 
-    fn take(&mut self, frame: &Frame<Bytes>, next: &mut usize) {
-        let (kept, size) = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => (Kept::Data(data.clone()), data.len()),
-            (_, Some(trailers)) => (Kept::Trailers(trailers.clone()), 0),
-            _ => return,
-        };
-        self.received += size as u64;
-        self.kept_size += size;
-        if self.replayable && self.kept_size <= self.rules.keep {
-            self.kept.push(kept);
-            *next += 1;
-        } else {
-            self.replayable = false;
-            self.kept = Vec::new();
-            *next = 0;
-        }
-    }
-
     /// The client has nothing right now: for how long may that go on? Only the time spent waiting for it counts, not
     /// the time that a slow instance takes.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
-        let step = self.rules.idle.min(RATE_GRACE);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(step)));
+        let Some(pace) = self.rules.pace else { return Poll::Pending };
+        let grace = pace.idle.min(RATE_GRACE);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
         loop {
             ready!(timer.as_mut().poll(cx));
             let silence = since.elapsed();
             let waited = self.waited + silence;
             // A client that sends a byte now and then is silent in all but name.
-            let too_slow = waited >= RATE_GRACE && self.received < self.rules.rate * waited.as_secs();
-            if silence >= self.rules.idle || too_slow {
+            let expected = pace.rate as f64 * waited.as_secs_f64();
+            let too_slow = waited >= grace && (self.received as f64) < expected;
+            if silence >= pace.idle || too_slow {
                 return self.fail(Cause::RequestTimeout);
             }
-            let next = (self.rules.idle - silence).min(RATE_GRACE);
-            timer.as_mut().reset(tokio::time::Instant::now() + next);
+            timer.as_mut().reset(tokio::time::Instant::now() + (pace.idle - silence).min(grace));
         }
     }
 
     fn fail(&mut self, fault: Cause) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
         self.fault = Some(fault);
+        self.kept.forget();
         Poll::Ready(Some(Err(UploadFailed)))
     }
 }
@@ -232,16 +224,23 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Streamed { shared, next } => shared.state().poll_frame(cx, next),
+            Self::Streamed { shared, attempt } => {
+                let mut state = shared.state();
+                if state.attempt == *attempt {
+                    state.poll_frame(cx)
+                } else {
+                    Poll::Ready(Some(Err(UploadFailed)))
+                }
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streamed { shared, next } => {
+            Self::Streamed { shared, attempt } => {
                 let state = shared.state();
-                *next >= state.kept.len() && state.ended.is_some()
+                state.attempt == *attempt && state.kept.is_given() && state.ended.is_some()
             }
         }
     }

@@ -99,6 +99,21 @@ async fn an_instance_may_answer_before_it_has_the_whole_body() {
 }
 
 #[tokio::test]
+async fn a_reply_with_two_lengths_has_the_one_it_was_read_by() {
+    let instance = Instance::reply(
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    )
+    .await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
+    assert_eq!(header(&reply, "content-length"), None, "{reply}");
+    assert_eq!(header(&reply, "transfer-encoding").as_deref(), Some("chunked"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{reply}");
+}
+
+#[tokio::test]
 async fn a_get_may_have_a_body() {
     let instance = Instance::reply(HELLO).await;
     let hub = Hub::with("svc", &instance).await;
@@ -190,6 +205,46 @@ async fn a_body_that_is_too_large_is_refused_by_its_length_or_while_it_streams()
 }
 
 #[tokio::test]
+async fn a_client_that_is_refused_early_learns_why_and_keeps_its_connection() {
+    const SIZE: usize = 20 << 20;
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.limits.body_size = bytesize::ByteSize::mib(1)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    for (head, code, cause) in [
+        ("POST /nowhere HTTP/1.1\r\nHost: a\r\n", 404, "no-such-service"),
+        ("TRACE /svc HTTP/1.1\r\nHost: a\r\n", 405, "method-not-allowed"),
+        ("POST /svc HTTP/1.1\r\nHost: a\r\n", 413, "body-too-large"),
+    ] {
+        let mut raw = hub.connect().await;
+        // All of it is written before anything is read, as simple clients do.
+        raw.write(format!("{head}Content-Length: {SIZE}\r\n\r\n")).await;
+        raw.write(vec![b'x'; SIZE]).await;
+        let reply = raw.reply().await;
+        assert_eq!((status(&reply), &problem(&reply)["cause"]), (code, &cause.into()), "{reply}");
+        raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(raw.reply().await.ends_with("hello"), "{cause}");
+    }
+    // A body whose length was not said is refused on its way.
+    let mut raw = hub.connect().await;
+    raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = [format!("{:x}\r\n", 1 << 20).as_bytes(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
+    for _ in 0..20 {
+        raw.write(&chunk).await;
+    }
+    assert_eq!(status(&raw.reply().await), 413);
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_while_it_holds_its_body_back_is_not_asked_for_it() {
+    let hub = Hub::with("svc", &Instance::reply(HELLO).await).await;
+    let reply = hub
+        .raw("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(status(&reply), 404, "{reply}");
+    assert!(!reply.contains("100 Continue"), "{reply}");
+}
+
+#[tokio::test]
 async fn large_bodies_stream_through_in_both_directions() {
     const SIZE: u64 = 200 << 20;
     let sum = Arc::new(AtomicU64::new(0));
@@ -255,6 +310,24 @@ async fn an_upgrade_becomes_a_tunnel() {
     assert!(echoed.starts_with("GET / HTTP/1.1\r\nCONTENT-LENGTH: 1"), "{echoed}");
     assert_eq!(header(&instance.requests()[0], "upgrade").as_deref(), Some("chat"));
     drop(raw);
+}
+
+#[tokio::test]
+async fn http2_is_not_switched_to() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    for _ in 0..3 {
+        raw.write(
+            "GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+             HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n",
+        )
+        .await;
+        assert!(raw.reply().await.ends_with("hello"));
+    }
+    assert!(instance.requests().iter().all(|seen| header(seen, "upgrade").is_none()));
+    // On one connection, as any other request: an upgrade has one of its own.
+    assert_eq!(hub.metric(&["hub_gateway_connections_opened", "svc"]).await, 1);
 }
 
 #[tokio::test]

@@ -164,6 +164,108 @@ async fn a_reply_that_has_begun_is_never_begun_again() {
     assert_eq!(cut.requests().len(), 2);
 }
 
+#[tokio::test]
+async fn a_client_that_spoils_its_body_is_not_the_instances_failure() {
+    let instance = Instance::script(|mut raw, _| async move {
+        raw.read_until(|text| text.contains("first")).await;
+        raw.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nwell\r\n").await;
+        raw.rest().await;
+    })
+    .await;
+    let hub = Hub::start(|config| config.eject.failures = 1).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let mut raw = hub.connect().await;
+    raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
+    raw.read_until(|text| text.contains("well")).await;
+    raw.write("no chunk\r\n").await;
+    assert_eq!(raw.rest().await, "");
+    until("the request is over", async || hub.metric(&["hub_gateway_in_flight", "svc"]).await == 0).await;
+    assert_eq!(hub.metric(&["hub_gateway_instance_failures", "svc"]).await, 0);
+}
+
+#[tokio::test]
+async fn an_instance_that_breaks_every_reply_off_is_ejected() {
+    let good = Instance::reply(HELLO).await;
+    let cutting = Instance::script(|mut raw, seen| async move {
+        let request = raw.request().await;
+        seen.lock().unwrap().extend(request);
+        raw.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten bytes.").await;
+    })
+    .await;
+    let hub = Hub::start(|config| config.eject.base = Duration::from_millis(100)).await;
+    hub.set("svc", &[cutting.info("svc"), good.info("svc")]).await;
+    let get = async || match hub.request("GET", "/svc").send().await {
+        Ok(reply) => drop(reply.bytes().await),
+        Err(error) => assert!(error.is_request(), "{error}"), // cut off before its head was written
+    };
+    until("it is ejected", async || {
+        get().await;
+        hub.metric(&["hub_gateway_ejected", "svc"]).await == 1
+    })
+    .await;
+    assert_eq!(cutting.requests().len(), 5);
+    // A reply that begins well brings it back for just as long as it takes to break off, and each time it is out for
+    // longer: 100, 200, 400, 800 ms at least.
+    let began = Clock::now();
+    while began.elapsed() < Duration::from_millis(1400) {
+        get().await;
+    }
+    let more = cutting.requests().len() - 5;
+    assert!((1..=3).contains(&more), "{more} more within 1.4 s");
+    assert_eq!(hub.metric(&["hub_gateway_ejections", "svc"]).await, 1 + more as u64);
+}
+
+#[tokio::test]
+async fn a_trial_whose_client_goes_away_does_not_keep_the_instance_out() {
+    let failing = Arc::new(AtomicU32::new(1));
+    let (flag, good) = (failing.clone(), Instance::reply(HELLO).await);
+    let moody = Instance::script(move |mut raw, seen| {
+        let flag = flag.clone();
+        async move {
+            while let Some(request) = raw.request().await {
+                seen.lock().unwrap().push(request);
+                match flag.load(Relaxed) {
+                    0 => raw.write(HELLO).await,
+                    1 => return,
+                    _ => {} // says nothing
+                }
+            }
+        }
+    })
+    .await;
+    let hub = Hub::start(|config| {
+        config.eject.base = Duration::from_millis(100);
+        config.eject.failures = 1;
+    })
+    .await;
+    hub.set("svc", &[moody.info("svc"), good.info("svc")]).await;
+    until("it is ejected", async || {
+        assert_eq!(hub.get("/svc").await.status(), 200);
+        hub.metric(&["hub_gateway_ejected", "svc"]).await == 1
+    })
+    .await;
+    failing.store(2, Relaxed);
+    let seen = moody.requests().len();
+    // Each client goes as soon as the request is with one of the two.
+    until("it is tried out", async || {
+        let before = good.requests().len();
+        let mut raw = hub.connect().await;
+        raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        until("the request is there", async || {
+            good.requests().len() + moody.requests().len() > before + seen
+        })
+        .await;
+        moody.requests().len() > seen
+    })
+    .await;
+    failing.store(0, Relaxed);
+    until("it is back", async || {
+        assert_eq!(hub.get("/svc").await.status(), 200);
+        hub.metric(&["hub_gateway_ejected", "svc"]).await == 0
+    })
+    .await;
+}
+
 /// Closes a connection after a reply without saying so, each time or at random.
 async fn unsteady(share: f64) -> Instance {
     Instance::script(move |mut raw, seen| async move {

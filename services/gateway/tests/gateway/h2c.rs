@@ -1,24 +1,32 @@
 //! HTTP/2 without TLS, on either side.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hub_client::protocol::ServiceInfo;
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::support::*;
 
-type Client = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+type Client<B = Full<Bytes>> = hyper::client::conn::http2::SendRequest<B>;
 
 async fn client(hub: &Hub, tasks: &mut JoinSet<()>) -> Client {
+    client_with(hub, tasks, Builder::new(TokioExecutor::new())).await
+}
+
+async fn client_with<B>(hub: &Hub, tasks: &mut JoinSet<()>, builder: Builder<TokioExecutor>) -> Client<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
+{
     let stream = TcpStream::connect(hub.addr).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
     tasks.spawn(async move { drop(connection.await) });
     sender
 }
@@ -132,4 +140,107 @@ async fn a_stop_tells_http2_clients_to_go() {
     hub.begin_stop();
     hub.stopped().await;
     until("the connection is closed", async || client.is_closed()).await;
+}
+
+#[tokio::test]
+async fn a_grpc_stream_from_the_client_may_be_silent_and_another_body_not() {
+    const IDLE: Duration = Duration::from_millis(200);
+    let mut tasks = JoinSet::new();
+    let info = grpc_instance(&mut tasks).await;
+    let hub = Hub::start(|config| config.timeouts.idle = IDLE).await;
+    hub.set("svc", &[info]).await;
+    for (kind, code) in [("application/grpc", 200), ("application/octet-stream", 408)] {
+        let parts = futures_util::stream::unfold(0, async |n| {
+            tokio::time::sleep(IDLE * 3 * u32::from(n > 0)).await;
+            (n < 3).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"part"))), n + 1))
+        });
+        let mut client: Client<StreamBody<_>> =
+            client_with(&hub, &mut tasks, Builder::new(TokioExecutor::new())).await;
+        let request =
+            Request::post("http://a/svc/call").header("te", "trailers").header("content-type", kind);
+        let request = request.body(StreamBody::new(Box::pin(parts))).unwrap();
+        let reply = client.send_request(request).await.unwrap();
+        assert_eq!(reply.status(), code, "{kind}");
+        if code == 200 {
+            assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), "http://a/svc/call 12");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_holds_nothing_and_the_others_go_on() {
+    let mut tasks = JoinSet::new();
+    let instance = Instance::script(|mut raw, seen| async move {
+        while let Some(request) = raw.request().await {
+            if request.starts_with("GET /svc/short ") {
+                raw.write(HELLO).await;
+                continue;
+            }
+            raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
+            let part = vec![b'x'; 1 << 16];
+            while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &part).await.is_ok() {}
+            seen.lock().unwrap().push("cut off".to_owned());
+        }
+    })
+    .await;
+    let hub = Hub::start(|config| {
+        config.timeouts.idle = Duration::from_millis(300);
+        config.timeouts.keep_alive = Duration::from_secs(1);
+    })
+    .await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let get = |path: &str| Request::get(format!("http://a{path}")).body(Full::default()).unwrap();
+    // One reply fits its window, the other does not, and is not read; the connection's own window is ample.
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(1000).initial_connection_window_size(1 << 20);
+    let mut client: Client = client_with(&hub, &mut tasks, builder).await;
+    let long = client.send_request(get("/svc/long")).await.unwrap();
+    assert_eq!(long.status(), 200);
+    until("the instance is told", async || {
+        let short = client.send_request(get("/svc/short")).await.unwrap();
+        assert_eq!(short.into_body().collect().await.unwrap().to_bytes(), "hello");
+        !instance.requests().is_empty()
+    })
+    .await;
+    until("nothing is in flight", async || hub.metric(&["hub_gateway_in_flight", "svc"]).await == 0).await;
+    assert!(long.into_body().collect().await.is_err());
+    assert_eq!(hub.metric(&["hub_gateway_instance_failures", "svc"]).await, 0);
+    // A connection on which nothing moves any more is closed.
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let mut client: Client = client_with(&hub, &mut tasks, builder).await;
+    let unread = client.send_request(get("/svc/short")).await.unwrap();
+    until("it is closed", async || client.is_closed()).await;
+    assert!(unread.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn http2_heads_are_held_to_the_same_rules() {
+    let mut tasks = JoinSet::new();
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut client = client(&hub, &mut tasks).await;
+    let request = |path: &str, fields: &[(&str, &str)]| {
+        let request = Request::post(format!("http://a{path}"));
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(Full::from("abc")).unwrap()
+    };
+    let many = vec![("a", "b"); 101];
+    let long = format!("/svc/{}", "a".repeat(9000));
+    for (request, code, cause) in [
+        (request(&long, &[]), 414, "target-too-long"),
+        (request("/svc", &many), 431, "head-too-large"),
+        (request("/svc", &[("content-length", "3"), ("content-length", "3")]), 400, "bad-framing"),
+        (request("/svc", &[("content_length", "3")]), 400, "bad-framing"),
+        (request("/svc", &[("transfer_encoding", "chunked")]), 400, "bad-framing"),
+    ] {
+        let reply = client.send_request(request).await.unwrap();
+        assert_eq!(reply.status(), code, "{cause}");
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["cause"], cause);
+    }
+    assert!(instance.requests().is_empty());
+    let most = vec![("a", "b"); 99];
+    assert_eq!(client.send_request(request("/svc", &most)).await.unwrap().status(), 200);
 }
