@@ -23,3 +23,5 @@ mod lifecycle;
 mod limits;
 #[path = "gateway/routing.rs"]
 mod routing;
+#[path = "gateway/slow.rs"]
+mod slow;

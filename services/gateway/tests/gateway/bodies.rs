@@ -327,7 +327,7 @@ async fn http2_is_not_switched_to() {
     }
     assert!(instance.requests().iter().all(|seen| header(seen, "upgrade").is_none()));
     // On one connection, as any other request: an upgrade has one of its own.
-    assert_eq!(hub.metric(&["hub_gateway_connections_opened", "svc"]).await, 1);
+    assert_eq!(hub.metric("connections_opened", &["svc"]).await, 1);
 }
 
 #[tokio::test]

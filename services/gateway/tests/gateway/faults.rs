@@ -1,5 +1,6 @@
 //! Instances that fail: what the client gets, and that it gets it from another one where that is safe.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant as Clock};
@@ -8,14 +9,22 @@ use hub_client::protocol::ServiceInfo;
 use hub_gateway::config::ServiceConfig;
 use rand::RngExt;
 use socket2::SockRef;
-use tokio::net::TcpListener;
 
 use super::support::*;
 
-/// An address that refuses connections.
-async fn refusing(service: &str) -> ServiceInfo {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    ServiceInfo::new(service, listener.local_addr().unwrap().to_string())
+/// An address that refuses connections, since nobody listens there, and that nobody else gets meanwhile.
+struct Refusing(socket2::Socket);
+
+impl Refusing {
+    fn bind() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        Self(socket)
+    }
+
+    fn info(&self, service: &str) -> ServiceInfo {
+        ServiceInfo::new(service, self.0.local_addr().unwrap().as_socket().unwrap().to_string())
+    }
 }
 
 /// Closes each connection after it has read a request.
@@ -53,14 +62,14 @@ async fn each_failure_has_its_status_and_cause() {
         raw.write("HTTP/1.1 200 OK\r\ncontent-le").await;
     })
     .await;
-    let (closing, silent) = (closing().await, silent().await);
+    let (refusing, closing, silent) = (Refusing::bind(), closing().await, silent().await);
     let hub = Hub::start(|config| {
         config.timeouts.first_byte = Duration::from_millis(200);
         config.eject.failures = 0;
     })
     .await;
     for (info, status, cause) in [
-        (refusing("svc").await, 502, "connect-refused"),
+        (refusing.info("svc"), 502, "connect-refused"),
         (closing.info("svc"), 502, "connection-broken"),
         (garbage.info("svc"), 502, "bad-reply"),
         (cut.info("svc"), 502, "bad-reply"),
@@ -77,16 +86,16 @@ async fn each_failure_has_its_status_and_cause() {
 
 #[tokio::test]
 async fn an_instance_that_can_not_be_reached_costs_nobody_a_request() {
-    let good = Instance::reply(HELLO).await;
+    let (refusing, good) = (Refusing::bind(), Instance::reply(HELLO).await);
     let hub = Hub::start(|config| config.eject.failures = 0).await;
-    hub.set("svc", &[refusing("svc").await, good.info("svc")]).await;
+    hub.set("svc", &[refusing.info("svc"), good.info("svc")]).await;
     for n in 0..120 {
         let method = ["GET", "POST"][n % 2];
         let reply = hub.request(method, "/svc").body("x").send().await.unwrap();
         assert_eq!(reply.status(), 200, "{n}");
     }
     assert_eq!(good.requests().len(), 120);
-    assert!(hub.metric(&["hub_gateway_retries", "svc"]).await > 30);
+    assert!(hub.metric("retries", &["svc"]).await > 30);
 }
 
 #[tokio::test]
@@ -127,21 +136,15 @@ async fn a_body_too_long_to_keep_is_not_sent_again() {
 #[tokio::test]
 async fn no_more_than_two_attempts_after_the_first() {
     let hub = Hub::start(|config| config.eject.failures = 0).await;
-    let many = [
-        refusing("svc").await,
-        refusing("svc").await,
-        refusing("svc").await,
-        refusing("svc").await,
-        refusing("svc").await,
-    ];
-    hub.set("svc", &many).await;
+    let many: Vec<_> = (0..5).map(|_| Refusing::bind()).collect();
+    hub.set("svc", &many.iter().map(|refusing| refusing.info("svc")).collect::<Vec<_>>()).await;
     let problem = problem_of(hub.get("/svc").await).await;
     assert_eq!(problem["attempts"], 3);
     // The reserve of 100 and 10 per second is all there is for a service that fails.
     for _ in 0..150 {
         hub.get("/svc").await;
     }
-    let retries = hub.metric(&["hub_gateway_retries", "svc"]).await;
+    let retries = hub.metric("retries", &["svc"]).await;
     assert!((100..300).contains(&retries), "{retries}");
 }
 
@@ -179,8 +182,8 @@ async fn a_client_that_spoils_its_body_is_not_the_instances_failure() {
     raw.read_until(|text| text.contains("well")).await;
     raw.write("no chunk\r\n").await;
     assert_eq!(raw.rest().await, "");
-    until("the request is over", async || hub.metric(&["hub_gateway_in_flight", "svc"]).await == 0).await;
-    assert_eq!(hub.metric(&["hub_gateway_instance_failures", "svc"]).await, 0);
+    until("the request is over", async || hub.metric("in_flight", &["svc"]).await == 0).await;
+    assert_eq!(hub.metric("instance_failures", &["svc"]).await, 0);
 }
 
 #[tokio::test]
@@ -200,7 +203,7 @@ async fn an_instance_that_breaks_every_reply_off_is_ejected() {
     };
     until("it is ejected", async || {
         get().await;
-        hub.metric(&["hub_gateway_ejected", "svc"]).await == 1
+        hub.metric("ejected", &["svc"]).await == 1
     })
     .await;
     assert_eq!(cutting.requests().len(), 5);
@@ -212,7 +215,7 @@ async fn an_instance_that_breaks_every_reply_off_is_ejected() {
     }
     let more = cutting.requests().len() - 5;
     assert!((1..=3).contains(&more), "{more} more within 1.4 s");
-    assert_eq!(hub.metric(&["hub_gateway_ejections", "svc"]).await, 1 + more as u64);
+    assert_eq!(hub.metric("ejections", &["svc"]).await, 1 + more as u64);
 }
 
 #[tokio::test]
@@ -241,7 +244,7 @@ async fn a_trial_whose_client_goes_away_does_not_keep_the_instance_out() {
     hub.set("svc", &[moody.info("svc"), good.info("svc")]).await;
     until("it is ejected", async || {
         assert_eq!(hub.get("/svc").await.status(), 200);
-        hub.metric(&["hub_gateway_ejected", "svc"]).await == 1
+        hub.metric("ejected", &["svc"]).await == 1
     })
     .await;
     failing.store(2, Relaxed);
@@ -261,7 +264,7 @@ async fn a_trial_whose_client_goes_away_does_not_keep_the_instance_out() {
     failing.store(0, Relaxed);
     until("it is back", async || {
         assert_eq!(hub.get("/svc").await.status(), 200);
-        hub.metric(&["hub_gateway_ejected", "svc"]).await == 0
+        hub.metric("ejected", &["svc"]).await == 0
     })
     .await;
 }
@@ -296,7 +299,7 @@ async fn no_storm_of_stale_connections_fails_a_request() {
         });
         futures_util::future::join_all(all).await;
         assert!(instance.requests().len() >= 1600);
-        assert_eq!(hub.metric(&["hub_gateway_failures", "svc"]).await, 0);
+        assert_eq!(hub.metric("failures", &["svc"]).await, 0);
     }
 }
 
@@ -320,7 +323,7 @@ async fn five_failures_eject_and_one_success_brings_back() {
     let hub = Hub::start(|config| config.eject.base = Duration::from_millis(200)).await;
     hub.set("svc", &[moody.info("svc"), good.info("svc")]).await;
     let until_ejected = async || {
-        while hub.metric(&["hub_gateway_ejected", "svc"]).await == 0 {
+        while hub.metric("ejected", &["svc"]).await == 0 {
             assert_eq!(hub.get("/svc").await.status(), 200);
         }
     };
@@ -328,7 +331,7 @@ async fn five_failures_eject_and_one_success_brings_back() {
     assert_eq!(moody.requests().len(), 5);
     failing.store(0, Relaxed);
     let end = Clock::now() + PATIENCE;
-    while hub.metric(&["hub_gateway_ejected", "svc"]).await == 1 {
+    while hub.metric("ejected", &["svc"]).await == 1 {
         assert_eq!(hub.get("/svc").await.status(), 200);
         assert!(Clock::now() < end);
     }
@@ -417,6 +420,6 @@ async fn a_burst_waits_for_connections_and_fails_no_request() {
     let statuses = futures_util::future::join_all(all).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     assert_eq!(instance.requests().len(), 500);
-    let pooled = hub.metric(&["hub_gateway_pooled", "svc"]).await;
+    let pooled = hub.metric("pooled", &["svc"]).await;
     assert!(pooled <= 500, "{pooled}");
 }

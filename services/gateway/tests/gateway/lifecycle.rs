@@ -1,21 +1,29 @@
 //! Start, change of instances, and stop, with requests under way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 
 use super::support::*;
 
-/// A service whose `/svc/slow` takes a while, and whose `/svc/stream` never ends.
+const GET: &str = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A service whose `/svc/slow` waits for a permit, and whose `/svc/stream` never ends.
 async fn slow() -> Instance {
+    slow_until(Arc::default()).await
+}
+
+async fn slow_until(go_on: Arc<Notify>) -> Instance {
     let router = Router::new()
         .route("/svc", get(async || "fast"))
         .route(
             "/svc/slow",
-            get(async || {
-                tokio::time::sleep(Duration::from_millis(400)).await;
+            get(async move || {
+                go_on.notified().await;
                 "slow"
             }),
         )
@@ -34,20 +42,21 @@ async fn slow() -> Instance {
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_takes_no_more() {
-    let instance = slow().await;
+    let go_on = Arc::<Notify>::default();
+    let instance = slow_until(go_on.clone()).await;
     let mut hub = Hub::with("svc", &instance).await;
     let mut idle = hub.connect().await;
-    idle.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    idle.write(GET).await;
     assert!(idle.reply().await.ends_with("fast"));
     let request = hub.request("GET", "/svc/slow").send();
     let request = tokio::spawn(request);
-    until("the request is in flight", async || hub.metric(&["hub_gateway_in_flight", "svc"]).await == 1)
-        .await;
+    until("the request is in flight", async || hub.metric("in_flight", &["svc"]).await == 1).await;
     hub.begin_stop();
+    assert_eq!(idle.rest().await, ""); // told to go by the end of the connection
+    go_on.notify_one();
     let reply = request.await.unwrap().unwrap();
     assert_eq!(reply.headers()["connection"], "close");
     assert_eq!(reply.text().await.unwrap(), "slow");
-    assert_eq!(idle.rest().await, ""); // told to go by the end of the connection
     hub.stopped().await;
     assert!(tokio::net::TcpStream::connect(hub.addr).await.is_err());
 }
@@ -56,20 +65,19 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_no_more() {
 async fn a_client_that_has_connected_before_the_stop_is_served() {
     let instance = slow().await;
     let mut hub = Hub::with("svc", &instance).await;
-    let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut used = hub.connect().await;
-    used.write(get).await;
+    used.write(GET).await;
     used.reply().await;
     let mut fresh = Vec::new();
     for _ in 0..20 {
         fresh.push(hub.connect().await);
     }
     let mut silent = hub.connect().await;
-    until("all are taken", async || hub.metric(&["hub_gateway_connections{"]).await == 22).await;
+    until("all are taken", async || hub.metric("connections", &[]).await == 22).await;
     hub.begin_stop();
     assert_eq!(used.rest().await, ""); // the workers drain from here on
     for raw in &mut fresh {
-        raw.write(get).await;
+        raw.write(GET).await;
     }
     for raw in &mut fresh {
         let reply = raw.rest().await;
@@ -82,6 +90,50 @@ async fn a_client_that_has_connected_before_the_stop_is_served() {
     }
     assert_eq!(silent.rest().await, "");
     hub.stopped().await;
+}
+
+#[tokio::test]
+async fn new_connections_are_taken_for_the_drain_delay() {
+    let instance = slow().await;
+    let mut hub = Hub::start(|config| config.drain_delay = Duration::from_secs(1)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    hub.begin_stop();
+    until("the gateway is not ready", async || hub.get_control("/readyz").await.0 == 503).await;
+    until("replies say that it drains", async || {
+        let reply = hub.connect_and(GET).await;
+        assert!(reply.ends_with("fast"), "{reply}");
+        header(&reply, "connection").as_deref() == Some("close")
+    })
+    .await;
+    hub.stopped().await;
+    assert!(tokio::net::TcpStream::connect(hub.addr).await.is_err());
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_on_through_a_stop_until_its_grace_is_over() {
+    let instance = Instance::script(|mut raw, _| async move {
+        raw.request().await;
+        raw.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n").await;
+        let (mut reading, mut writing) = raw.0.split();
+        drop(tokio::io::copy(&mut reading, &mut writing).await);
+    })
+    .await;
+    let mut hub = Hub::with("svc", &instance).await;
+    let mut used = hub.connect().await;
+    used.write("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    used.reply().await;
+    let mut raw = hub.connect().await;
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").await;
+    assert_eq!(status(&raw.read_until(|text| text.ends_with("\r\n\r\n")).await), 101);
+    hub.begin_stop();
+    assert_eq!(used.rest().await, ""); // the workers drain from here on
+    for n in 0..10 {
+        let word = format!("word {n}");
+        raw.write(&word).await;
+        assert_eq!(raw.read_until(|text| text.len() >= word.len()).await, word);
+    }
+    hub.stopped().await;
+    assert_eq!(raw.rest().await, "");
 }
 
 #[tokio::test]
@@ -112,10 +164,10 @@ async fn idle_connections_of_an_instance_that_went_are_closed() {
     let instance = slow().await;
     let hub = Hub::with("svc", &instance).await;
     hub.get("/svc").await.text().await.unwrap();
-    until("a connection is kept", async || hub.metric(&["hub_gateway_pooled", "svc"]).await == 1).await;
+    until("a connection is kept", async || hub.metric("pooled", &["svc"]).await == 1).await;
     hub.set("svc", &[]).await;
     hub.set("svc", &[instance.info("svc")]).await;
-    assert_eq!(hub.metric(&["hub_gateway_pooled", "svc"]).await, 0);
+    assert_eq!(hub.metric("pooled", &["svc"]).await, 0);
 }
 
 #[tokio::test]
@@ -127,9 +179,17 @@ async fn what_happens_is_counted() {
     }
     hub.get("/svc/none").await.text().await.unwrap();
     hub.get("/nowhere").await.text().await.unwrap();
-    assert_eq!(hub.metric(&["hub_gateway_replies_total", "svc-", r#"status="200""#]).await, 3);
-    assert_eq!(hub.metric(&["hub_gateway_replies_total", "svc-", r#"status="404""#]).await, 1);
-    assert_eq!(hub.metric(&["hub_gateway_requests_total", "svc"]).await, 4);
-    assert_eq!(hub.metric(&["hub_gateway_refusals_total", "no-such-service"]).await, 1);
-    assert_eq!(hub.metric(&["hub_gateway_request_duration_seconds_count", "svc"]).await, 4);
+    assert_eq!(hub.metric("replies", &["svc-", r#"status="200""#]).await, 3);
+    assert_eq!(hub.metric("replies", &["svc-", r#"status="404""#]).await, 1);
+    assert_eq!(hub.metric("requests", &["svc"]).await, 4);
+    assert_eq!(hub.metric("refusals", &["no-such-service"]).await, 1);
+    assert_eq!(hub.metric("request_duration_seconds_count", &["svc"]).await, 4);
+    let (_, all) = hub.get_control("/metrics").await;
+    let names = all.lines().filter_map(|line| line.strip_prefix("# TYPE hub_gateway_")?.split(' ').next());
+    for name in names.map(|name| name.trim_end_matches("_total")) {
+        assert!(METRICS.iter().any(|known| known.trim_end_matches("_count") == name), "{name} is new");
+    }
+    // What has not happened is not shown.
+    let shown = |name: &&&str| all.contains(&format!("\nhub_gateway_{name}"));
+    assert_eq!(METRICS.iter().filter(|name| !shown(name)).collect::<Vec<_>>(), [&"failures"]);
 }

@@ -1,6 +1,6 @@
 //! Every timeout and every limit.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hub_gateway::config::ServiceConfig;
 
@@ -9,29 +9,9 @@ use super::support::*;
 const SOON: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn a_head_that_does_not_come_to_an_end_is_timed_out_and_harms_nobody() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.timeouts.request_header = Duration::from_secs(1)).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    let mut slow = hub.connect().await;
-    let mut silent = hub.connect().await;
-    slow.write("GET /svc HTTP/1.1\r\nHost: a\r\n").await;
-    let began = Instant::now();
-    let drip = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            slow.write("X: y\r\n").await;
-            assert_eq!(hub.get("/svc").await.status(), 200);
-            if began.elapsed() > Duration::from_millis(700) {
-                return;
-            }
-        }
-    };
-    drip.await;
-    let reply = slow.rest().await;
-    assert_eq!(status(&reply), 408, "{reply}");
-    assert_eq!(problem(&reply)["cause"], "request-timeout");
-    assert_eq!(silent.rest().await, "");
+async fn a_client_that_says_nothing_is_closed() {
+    let hub = Hub::start(|config| config.timeouts.request_header = SOON).await;
+    assert_eq!(hub.connect().await.rest().await, "");
 }
 
 #[tokio::test]
@@ -55,7 +35,7 @@ async fn silence_within_a_request_body_is_the_clients_fault() {
     let reply = raw.reply().await;
     assert_eq!(status(&reply), 408, "{reply}");
     assert_eq!(problem(&reply)["cause"], "request-timeout");
-    assert_eq!(hub.metric(&["hub_gateway_instance_failures", "svc"]).await, 0);
+    assert_eq!(hub.metric("instance_failures", &["svc"]).await, 0);
 }
 
 #[tokio::test]
@@ -145,7 +125,7 @@ async fn a_service_takes_only_so_many_requests_at_once() {
     assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "overloaded");
     assert_eq!(hub.get("/other").await.status(), 200);
     drop(held); // a client that goes makes room
-    until("there is room again", async || hub.metric(&["hub_gateway_in_flight", "svc"]).await == 0).await;
+    until("there is room again", async || hub.metric("in_flight", &["svc"]).await == 0).await;
 }
 
 #[tokio::test]
@@ -185,7 +165,7 @@ async fn a_burst_of_connections_does_not_get_past_their_limit() {
         }
         assert_eq!(served, 10);
         drop(all);
-        until("all are gone", async || hub.metric(&["hub_gateway_connections{"]).await == 0).await;
+        until("all are gone", async || hub.metric("connections", &[]).await == 0).await;
     }
 }
 
@@ -257,7 +237,7 @@ async fn requests_with_one_key_go_to_one_instance() {
         reply.headers()["hub-instance"].to_str().unwrap().to_owned()
     };
     let mut all = std::collections::BTreeSet::new();
-    for user in 0..30 {
+    for user in 0..200 {
         let first = served(&format!("a=b; sid={user}")).await;
         assert_eq!(served(&format!("sid={user}; c=d")).await, first);
         all.insert(first);

@@ -24,6 +24,25 @@ use tokio::task::JoinSet;
 /// Nothing that a test waits for takes longer, on a busy machine either.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The gateway's metrics, as `/metrics` shows them after `hub_gateway_`; a test holds them to what it shows.
+pub(crate) const METRICS: [&str; 15] = [
+    "connections",
+    "connections_opened",
+    "ejected",
+    "ejections",
+    "failures",
+    "in_flight",
+    "instance_failures",
+    "instances",
+    "picks",
+    "pooled",
+    "refusals",
+    "replies",
+    "request_duration_seconds_count",
+    "requests",
+    "retries",
+];
+
 /// A gateway with its registry.
 pub(crate) struct Hub {
     pub(crate) addr: SocketAddr,
@@ -117,13 +136,19 @@ impl Hub {
         (reply.status().as_u16(), reply.text().await.unwrap())
     }
 
-    /// The value of the metric whose line contains all of `parts`, or 0.
-    pub(crate) async fn metric(&self, parts: &[&str]) -> u64 {
+    /// The value of the metric `hub_gateway_NAME` whose labels contain all of `labels`, or 0 where nothing was counted
+    /// yet.
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        assert!(METRICS.contains(&name), "there is no metric {name}");
         let (_, metrics) = self.get_control("/metrics").await;
-        let line = metrics
-            .lines()
-            .find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+        let line = metrics.lines().find(|line| {
+            let rest = line.strip_prefix("hub_gateway_").and_then(|line| line.strip_prefix(name));
+            let rest = rest.map(|rest| rest.strip_prefix("_total").unwrap_or(rest));
+            rest.is_some_and(|rest| {
+                rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
+            })
+        });
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
     pub(crate) async fn connect(&self) -> Raw {
