@@ -9,6 +9,8 @@
 #[path = "gateway/support.rs"]
 mod support;
 
+#[path = "gateway/access.rs"]
+mod access;
 #[path = "gateway/bodies.rs"]
 mod bodies;
 #[path = "gateway/edge.rs"]

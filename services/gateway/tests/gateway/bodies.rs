@@ -367,3 +367,72 @@ async fn a_websocket_talks_through() {
     }
     socket.close(None).await.unwrap();
 }
+
+/// Reads events as browsers do: fields by line, an event by an empty one, comments for nothing.
+struct Events<S> {
+    stream: S,
+    text: String,
+}
+
+impl<S: futures_util::Stream<Item = reqwest::Result<Bytes>> + Unpin> Events<S> {
+    /// The next event's id and data.
+    async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            while let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let values = event.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                    values.collect::<Vec<_>>().join("\n")
+                };
+                let found = (field("id"), field("data"));
+                self.text = rest.to_owned();
+                if !found.1.is_empty() {
+                    return Some(found);
+                }
+            }
+            let part = tokio::time::timeout(PATIENCE, self.stream.next()).await.unwrap()?.ok()?;
+            self.text += std::str::from_utf8(&part).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_server_sent_events_gets_each_at_once_and_can_come_back() {
+    use axum::response::sse::{Event, KeepAlive, Sse};
+    let (send, _) = tokio::sync::broadcast::channel::<u64>(16);
+    let sender = send.clone();
+    let router = Router::new().route(
+        "/svc/events",
+        get(async move |headers: axum::http::HeaderMap| {
+            let last = headers.get("last-event-id").map_or("0", |id| id.to_str().unwrap()).parse().unwrap();
+            let receiver = sender.subscribe();
+            let missed = futures_util::stream::iter((1..=last).last().map(|n: u64| n + 1));
+            let live = futures_util::stream::unfold(receiver, async |mut receiver| {
+                receiver.recv().await.ok().map(|n| (n, receiver))
+            });
+            let events = missed.chain(live).map(|n| {
+                Ok::<_, std::convert::Infallible>(
+                    Event::default().id(n.to_string()).data(format!("event {n}\nof many")),
+                )
+            });
+            Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_millis(20)))
+        }),
+    );
+    let instance = Instance::serve(router).await;
+    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_millis(100)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let open = async |last: &str| {
+        let request = hub.request("GET", "/svc/events").header("accept", "text/event-stream");
+        let reply = request.header("last-event-id", last).send().await.unwrap();
+        assert_eq!(reply.headers()["content-type"], "text/event-stream");
+        Events { stream: reply.bytes_stream(), text: String::new() }
+    };
+    let mut events = open("0").await;
+    for n in 1..=20 {
+        send.send(n).unwrap();
+        // Each is sent only when the one before is here.
+        assert_eq!(events.next().await.unwrap(), (n.to_string(), format!("event {n}\nof many")));
+    }
+    drop(events);
+    let mut events = open("20").await;
+    assert_eq!(events.next().await.unwrap().0, "21");
+}

@@ -1,12 +1,16 @@
 //! What a client writes, byte for byte, and what the gateway and the instance make of it.
 
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
 use super::support::*;
 
 /// What a probe's reply must be.
 enum Expect {
     /// The gateway refuses it, with this status and cause, and the instance sees nothing.
     Refused(u16, &'static str),
-    /// The instance sees it, with this request line.
+    /// The instance sees exactly this, beside what the gateway adds to every request.
     Passed(&'static str),
 }
 use Expect::{Passed, Refused};
@@ -27,8 +31,8 @@ async fn probes() {
         (get("Host: user@a\r\n"), Refused(400, "bad-host")),
         (get("Host:\r\n"), Refused(400, "bad-host")),
         (get("Host: a:99999\r\n"), Refused(400, "bad-host")),
-        (get("Host: [::1]:80\r\n"), Passed("GET /echo HTTP/1.1")),
-        ("GET /echo HTTP/1.0\r\n\r\n".into(), Passed("GET /echo HTTP/1.1")),
+        (get("Host: [::1]:80\r\n"), Passed("GET /echo HTTP/1.1\r\nhost: [::1]:80\r\n\r\n")),
+        ("GET /echo HTTP/1.0\r\n\r\n".into(), Passed("GET /echo HTTP/1.1\r\nhost: echo\r\n\r\n")),
         // Framing
         (get("Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n"), Refused(400, "bad-framing")),
         (get("Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n"), Refused(400, "bad-framing")),
@@ -51,7 +55,16 @@ async fn probes() {
         (
             "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
                 .into(),
-            Passed("POST /echo HTTP/1.1"),
+            Passed("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nX-A: \t b \r\nx-a:c\r\nContent-Length:  3 \r\n\r\nabc".into(),
+            Passed("POST /echo HTTP/1.1\r\nhost: a\r\nx-a: b\r\nx-a: c\r\ncontent-length: 3\r\n\r\nabc"),
+        ),
+        (
+            "\r\nGET /echo HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-b\r\nX-B: 1\r\nUpgrade: h2c\r\n\r\n"
+                .into(),
+            Passed("GET /echo HTTP/1.1\r\nhost: a\r\n\r\n"),
         ),
         (
             "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".into(),
@@ -87,7 +100,7 @@ async fn probes() {
         // Methods
         ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n".into(), Refused(405, "method-not-allowed")),
         ("TRACE /echo HTTP/1.1\r\nHost: a\r\n\r\n".into(), Refused(405, "method-not-allowed")),
-        ("PURGE /echo HTTP/1.1\r\nHost: a\r\n\r\n".into(), Passed("PURGE /echo HTTP/1.1")),
+        ("PURGE /echo HTTP/1.1\r\nHost: a\r\n\r\n".into(), Passed("PURGE /echo HTTP/1.1\r\nhost: a\r\n\r\n")),
         // Targets
         (to("/echo/../other"), Refused(400, "bad-target")),
         (to("/echo/%2e%2E/other"), Refused(400, "bad-target")),
@@ -102,32 +115,76 @@ async fn probes() {
         (to("*"), Refused(400, "bad-target")),
         (to("http://user@a/echo"), Refused(400, "bad-target")),
         (to("ftp://a/echo"), Refused(400, "bad-target")),
-        (to("http://b:80/echo?x"), Passed("GET /echo?x HTTP/1.1")),
-        (to("/echo//a/...?../x"), Passed("GET /echo//a/...?../x HTTP/1.1")),
-        (to("/echo/%252e%252e/x"), Passed("GET /echo/%252e%252e/x HTTP/1.1")),
+        (to("http://b:80/echo?x"), Passed("GET /echo?x HTTP/1.1\r\nhost: b:80\r\n\r\n")),
+        (to("/echo//a/...?../x"), Passed("GET /echo//a/...?../x HTTP/1.1\r\nhost: a\r\n\r\n")),
+        (to("/echo/%252e%252e/x"), Passed("GET /echo/%252e%252e/x HTTP/1.1\r\nhost: a\r\n\r\n")),
     ];
     for (probe, expected) in probes {
-        let before = instance.requests().len();
-        let mut raw = hub.connect().await;
-        raw.write(&probe).await;
-        let reply = raw.reply().await;
-        let requests = instance.requests();
-        match expected {
-            Refused(code, cause) => {
-                assert_eq!(status(&reply), code, "{probe:?}: {reply}");
-                assert_eq!(problem(&reply)["cause"], cause, "{probe:?}: {reply}");
-                assert!(header(&reply, "hub-instance").unwrap().starts_with("gateway-"), "{reply}");
-                assert_eq!(header(&reply, "allow").is_some(), code == 405, "{reply}");
-                assert_eq!(requests.len(), before, "{probe:?} reached the instance");
+        // In one piece, and in two: cut near either end, and in the middle.
+        for cut in [probe.len(), 1, probe.len() / 2, probe.len() - 1] {
+            let (first, second) = probe.as_bytes().split_at(cut);
+            let before = instance.requests().len();
+            let mut raw = hub.connect().await;
+            raw.0.set_nodelay(true).unwrap();
+            raw.write(first).await;
+            if !second.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await; // so that mostly they are read one by one
+                // A fault in the first piece may have been answered, and the connection closed.
+                drop(raw.0.write_all(second).await);
             }
-            Passed(line) => {
-                assert_eq!(status(&reply), 200, "{probe:?}: {reply}");
-                assert_eq!(requests.len(), before + 1, "{probe:?}");
-                let seen = requests.last().unwrap();
-                assert_eq!(seen.lines().next(), Some(line), "{probe:?}");
+            let reply = raw.reply().await;
+            let requests = instance.requests();
+            match expected {
+                Refused(code, cause) => {
+                    assert_eq!(status(&reply), code, "{probe:?}: {reply}");
+                    assert_eq!(problem(&reply)["cause"], cause, "{probe:?}: {reply}");
+                    assert!(header(&reply, "hub-instance").unwrap().starts_with("gateway-"), "{reply}");
+                    assert_eq!(header(&reply, "allow").is_some(), code == 405, "{reply}");
+                    assert_eq!(requests.len(), before, "{probe:?} reached the instance");
+                }
+                Passed(request) => {
+                    assert_eq!(status(&reply), 200, "{probe:?}: {reply}");
+                    assert_eq!(requests.len(), before + 1, "{probe:?}");
+                    assert_eq!(sorted(&without_what_is_added(requests.last().unwrap())), sorted(request));
+                }
             }
         }
     }
+}
+
+/// A request as an instance saw it, without what the gateway adds to every one, each once and as it must be.
+fn without_what_is_added(seen: &str) -> String {
+    let (head, body) = seen.split_once("\r\n\r\n").unwrap();
+    let mut added = Vec::new();
+    let mut kept = Vec::new();
+    for line in head.split("\r\n") {
+        match line.split_once(": ") {
+            Some(("via", value)) => assert!(value.contains(" gateway-"), "{seen}"),
+            Some(("traceparent", value)) => assert_eq!(value.len(), 55, "{seen}"),
+            Some(("x-forwarded-for", value)) => assert_eq!(value, "127.0.0.1", "{seen}"),
+            Some(("x-forwarded-proto", value)) => assert_eq!(value, "http", "{seen}"),
+            Some(("x-forwarded-host", value)) => assert_eq!(header(seen, "host").as_deref(), Some(value)),
+            _ => {
+                kept.push(line);
+                continue;
+            }
+        }
+        added.push(line.split_once(": ").unwrap().0);
+    }
+    added.sort_unstable();
+    added.retain(|name| *name != "x-forwarded-host"); // HTTP/1.0 need not say one
+    assert_eq!(added, ["traceparent", "via", "x-forwarded-for", "x-forwarded-proto"], "{seen}");
+    kept.join("\r\n") + "\r\n\r\n" + body
+}
+
+/// The request line, the fields in order of their names, the body.
+fn sorted(request: &str) -> (String, Vec<String>, String) {
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n").map(str::to_owned);
+    let first = lines.next().unwrap();
+    let mut fields: Vec<_> = lines.collect();
+    fields.sort();
+    (first, fields, body.to_owned())
 }
 
 #[tokio::test]

@@ -233,6 +233,15 @@ async fn http2_heads_are_held_to_the_same_rules() {
         (request("/svc", &[("content-length", "3"), ("content-length", "3")]), 400, "bad-framing"),
         (request("/svc", &[("content_length", "3")]), 400, "bad-framing"),
         (request("/svc", &[("transfer_encoding", "chunked")]), 400, "bad-framing"),
+        (request("/svc/../x", &[]), 400, "bad-target"),
+        (request("/svc/.%2e;a/x", &[]), 400, "bad-target"),
+        (request("/svc/a%5cb", &[]), 400, "bad-target"),
+        (request("/svc/a%00", &[]), 400, "bad-target"),
+        (request("/svc/a%2fb", &[]), 400, "bad-target"),
+        (request("/svc/%zz", &[]), 400, "bad-target"),
+        (request("/svc", &[("host", "b")]), 400, "bad-host"),
+        (request("/svc", &[("host", "a"), ("host", "a")]), 400, "bad-host"),
+        (request("/Svc", &[]), 404, "no-such-service"),
     ] {
         let reply = client.send_request(request).await.unwrap();
         assert_eq!(reply.status(), code, "{cause}");
@@ -243,4 +252,40 @@ async fn http2_heads_are_held_to_the_same_rules() {
     assert!(instance.requests().is_empty());
     let most = vec![("a", "b"); 99];
     assert_eq!(client.send_request(request("/svc", &most)).await.unwrap().status(), 200);
+    let trace = Request::builder().method("TRACE").uri("http://a/svc").body(Full::default()).unwrap();
+    assert_eq!(client.send_request(trace).await.unwrap().status(), 405);
+}
+
+#[tokio::test]
+async fn a_client_has_only_so_many_streams() {
+    let mut tasks = JoinSet::new();
+    let instance = Instance::script(|mut raw, seen| async move {
+        while let Some(request) = raw.request().await {
+            seen.lock().unwrap().push(request);
+            while !seen.lock().unwrap().iter().any(|said| said == "go on") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            raw.write(HELLO).await;
+        }
+    })
+    .await;
+    let hub = Hub::start(|config| config.limits.streams = 2).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let mut first = client(&hub, &mut tasks).await;
+    // The first reply comes with the settings.
+    let other = Request::get("http://a/nowhere").body(Full::default()).unwrap();
+    assert_eq!(first.send_request(other).await.unwrap().status(), 404);
+    let mut replies = JoinSet::new();
+    for _ in 0..5 {
+        let mut client = first.clone();
+        let request = Request::get("http://a/svc").body(Full::default()).unwrap();
+        replies.spawn(async move { client.send_request(request).await.unwrap().status() });
+    }
+    until("two are there", async || instance.requests().len() == 2).await;
+    assert_eq!(hub.metric("in_flight", &["svc"]).await, 2);
+    instance.seen.lock().unwrap().push("go on".to_owned());
+    while let Some(status) = replies.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    assert_eq!(hub.metric("requests", &["svc"]).await, 5);
 }

@@ -97,6 +97,44 @@ async fn an_instance_that_can_not_be_connected_to_in_time_is_a_504() {
 }
 
 #[tokio::test]
+async fn all_attempts_together_have_one_deadline() {
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        instances.push(Instance::script(|mut raw, _| async move { drop(raw.rest().await) }).await);
+    }
+    let hub = Hub::start(|config| {
+        config.timeouts.first_byte = Duration::from_millis(400);
+        config.timeouts.total = Duration::from_millis(600);
+    })
+    .await;
+    hub.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
+    let reply = hub.get("/svc").await;
+    assert_eq!(reply.status(), 504);
+    let problem: serde_json::Value = reply.json().await.unwrap();
+    // The second attempt has what the first has left of it, and there is nothing for a third.
+    assert_eq!((&problem["cause"], &problem["attempts"]), (&"reply-timeout".into(), &2.into()));
+}
+
+#[tokio::test]
+async fn an_instances_connection_is_not_kept_for_long() {
+    let instance = Instance::script(|mut raw, seen| async move {
+        while let Some(request) = raw.request().await {
+            seen.lock().unwrap().push(request);
+            raw.write(HELLO).await;
+        }
+        seen.lock().unwrap().push("closed".to_owned());
+    })
+    .await;
+    let hub = Hub::start(|config| config.timeouts.pool_idle = SOON).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    assert_eq!(hub.get("/svc").await.status(), 200);
+    until("it is closed", async || instance.requests().last().is_some_and(|last| last == "closed")).await;
+    assert_eq!(hub.metric("pooled", &["svc"]).await, 0);
+    assert_eq!(hub.get("/svc").await.status(), 200);
+    assert_eq!(hub.metric("connections_opened", &["svc"]).await, 2);
+}
+
+#[tokio::test]
 async fn a_service_takes_only_so_many_requests_at_once() {
     let instance = Instance::script(|mut raw, seen| async move {
         let request = raw.request().await;

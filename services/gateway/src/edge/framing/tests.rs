@@ -162,7 +162,116 @@ fn request() -> impl Strategy<Value = (String, bool)> {
     ]
 }
 
+/// Where each request ends, as `httparse` alone reads the bytes: heads, chunk sizes and trailers are its word, lengths
+/// are RFC 9112's. And whether it stopped at something that it does not take.
+fn ends_by_httparse(bytes: &[u8]) -> (Vec<usize>, bool) {
+    let mut ends = Vec::new();
+    loop {
+        match request_by_httparse(&bytes[ends.last().copied().unwrap_or(0)..]) {
+            Ok(Some(len)) => ends.push(ends.last().unwrap_or(&0) + len),
+            Ok(None) => return (ends, false),
+            Err(()) => return (ends, true),
+        }
+    }
+}
+
+/// The length of the first request, `None` where its end is not there.
+fn request_by_httparse(bytes: &[u8]) -> Result<Option<usize>, ()> {
+    fn complete<T>(parsed: Result<httparse::Status<T>, impl Sized>) -> Result<Option<T>, ()> {
+        match parsed {
+            Ok(httparse::Status::Complete(parsed)) => Ok(Some(parsed)),
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(_) => Err(()),
+        }
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut fields);
+    let Some(mut at) = complete(request.parse(bytes))? else { return Ok(None) };
+    let value = |name: &str| {
+        let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+        Some(std::str::from_utf8(field.value).unwrap_or("?").trim())
+    };
+    if value("transfer-encoding").is_none() {
+        let length: usize = value("content-length").unwrap_or("0").parse().map_err(|_| ())?;
+        return Ok(at.checked_add(length).filter(|end| *end <= bytes.len()));
+    }
+    loop {
+        let Some((start, size)) = complete(httparse::parse_chunk_size(&bytes[at..]))? else {
+            return Ok(None);
+        };
+        at += start;
+        if size == 0 {
+            let mut trailers = [httparse::EMPTY_HEADER; 64];
+            let parsed = complete(httparse::parse_headers(&bytes[at..], &mut trailers))?;
+            return Ok(parsed.map(|(len, _)| at + len));
+        }
+        at = usize::try_from(size).ok().and_then(|size| at.checked_add(size)?.checked_add(2)).ok_or(())?;
+        match bytes.get(at - 2..at) {
+            Some(b"\r\n") => {}
+            Some(_) => return Err(()),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// Where requests end by [`Framing`]: those that end where a piece does, so with pieces of one byte all.
+fn ends_by_framing(bytes: &[u8], pieces: &[usize]) -> (Vec<usize>, Option<Fault>) {
+    let mut framing = Framing::new(LIMITS);
+    let (mut at, mut ends) = (0, Vec::new());
+    for size in pieces.iter().cycle() {
+        let piece = &bytes[at..bytes.len().min(at + size)];
+        let passed = framing.advance(piece);
+        at += passed;
+        if passed < piece.len() || piece.is_empty() {
+            break;
+        }
+        if matches!(framing.state, State::Head) && !framing.in_head() {
+            ends.push(at);
+        }
+    }
+    (ends, framing.fault())
+}
+
+/// Good requests with a few bytes changed, taken out or doubled.
+fn nearly_good() -> impl Strategy<Value = Vec<u8>> {
+    let changes =
+        proptest::collection::vec((any::<proptest::sample::Index>(), 0_usize..3, 0_usize..12), 0..4);
+    (proptest::collection::vec(request(), 1..4), changes).prop_map(|(requests, changes)| {
+        let mut bytes: Vec<u8> = requests.iter().flat_map(|(text, _)| text.bytes()).collect();
+        for (at, how, which) in changes {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = b"\r\n :;,+0af\0\x80"[which],
+                1 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, bytes[at]),
+            }
+        }
+        bytes
+    })
+}
+
 proptest! {
+    /// Another parser that is handed the bytes which pass finds the same requests in them, whatever was done to the
+    /// bytes and however they were cut.
+    #[test]
+    fn what_passes_is_read_by_another_parser_in_the_same_way(
+        bytes in nearly_good(),
+        pieces in proptest::collection::vec(1_usize..60, 1..8),
+    ) {
+        let (ends, fault) = ends_by_framing(&bytes, &[1]);
+        let (theirs, refused) = ends_by_httparse(&bytes);
+        prop_assert!(ends.iter().zip(&theirs).all(|(a, b)| a == b), "{ends:?} but by httparse {theirs:?}");
+        // Where one sees less, it is because it refuses what the other takes.
+        prop_assert!(theirs.len() >= ends.len() || refused, "{ends:?} but by httparse {theirs:?}");
+        prop_assert!(theirs.len() <= ends.len() || fault.is_some(), "{ends:?} but by httparse {theirs:?}");
+        // However it is cut: the same requests pass whole, and a fault is found no later than byte by byte.
+        let (passed, sooner, _) = feed(&bytes, &pieces);
+        prop_assert!(fault.is_none() || sooner.is_some());
+        prop_assert!(passed.len() >= ends.last().copied().unwrap_or(0));
+        let (seen, _) = ends_by_framing(&bytes, &pieces);
+        prop_assert!(seen.iter().all(|end| ends.contains(end)), "{seen:?} of {ends:?}");
+    }
+
     /// However a pipeline of requests is cut into reads: good ones pass whole, and nothing passes from the first bad
     /// one's end on.
     #[test]
