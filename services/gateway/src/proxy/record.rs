@@ -34,6 +34,7 @@ pub(crate) struct Record {
     pub(crate) upload: Option<Shared>,
     /// None where nobody listens.
     pub(crate) span: Span,
+    /// 0 until there is a reply.
     pub(crate) status: u16,
     pub(crate) cause: Option<Cause>,
     pub(crate) attempts: u32,
@@ -194,7 +195,7 @@ impl Drop for Record {
         let now = Instant::now();
         // An instance has done well when its reply is over and it did not break it off. Many a stream has no other end
         // than that the client goes.
-        if let (Some(upstream), Some(_), None) = (&self.upstream, self.replied, self.broke_off) {
+        if let (Some(upstream), 1.., None) = (&self.upstream, self.status, self.broke_off) {
             upstream.instance().succeeded(self.attempted);
         }
         match &self.service {

@@ -423,3 +423,19 @@ async fn a_burst_waits_for_connections_and_fails_no_request() {
     let pooled = hub.metric("pooled", &["svc"]).await;
     assert!(pooled <= 500, "{pooled}");
 }
+
+#[tokio::test]
+async fn an_instance_that_stops_reading_is_given_up_and_blamed() {
+    let stuck = Instance::script(|mut raw, _| async move {
+        raw.read_until(|text| text.contains("\r\n\r\n")).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_millis(300)).await;
+    hub.set("svc", &[stuck.info("svc")]).await;
+    // More than all the buffers on the way hold.
+    let reply = hub.request("POST", "/svc").body(vec![b'x'; 32 << 20]).send().await.unwrap();
+    assert_eq!(reply.status(), 504);
+    assert_eq!(problem_of(reply).await["cause"], "reply-timeout");
+    assert_eq!(hub.metric("instance_failures", &[]).await, 1);
+}
