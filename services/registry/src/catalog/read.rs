@@ -57,6 +57,11 @@ impl Catalog {
         self.services.get_mut(name).map_or_else(unknown, super::Service::list)
     }
 
+    /// The revision of one service's list, without making the list.
+    pub fn list_revision(&self, name: &str) -> u64 {
+        self.services.get(name).map_or(self.forgotten, |service| service.list_revision)
+    }
+
     /// The lists of everything that a member requires, by name. `*` stands for every service that is known.
     pub fn lists(&mut self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<List>)> {
         self.lists_since(info, None)
@@ -95,7 +100,7 @@ impl Catalog {
             if name == EVERY_SERVICE {
                 return self.newest_list;
             }
-            self.services.get(name.as_str()).map_or(self.forgotten, |service| service.list_revision)
+            self.list_revision(name)
         };
         info.required_services.iter().map(of).max().unwrap_or(0)
     }
