@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hub_chassis::server::Connection;
 use hub_client::protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -182,7 +183,13 @@ impl Drop for Task {
 }
 
 /// Starts to send events to one watcher: the stream of their texts, and what ends it. `None` where too many watch.
-pub(crate) fn start(core: &Arc<Core>, wanted: Wanted, most: usize) -> Option<(mpsc::Receiver<Bytes>, Task)> {
+/// `connection` is ended where the watcher does not read: it would not even take the stream's end.
+pub(crate) fn start(
+    core: &Arc<Core>,
+    wanted: Wanted,
+    most: usize,
+    connection: Connection,
+) -> Option<(mpsc::Receiver<Bytes>, Task)> {
     let before = core.watch.watchers.fetch_add(1, Relaxed);
     let watcher = Watcher(core.clone());
     if before >= most {
@@ -193,6 +200,7 @@ pub(crate) fn start(core: &Arc<Core>, wanted: Wanted, most: usize) -> Option<(mp
         if send(&watcher.0, wanted, to).await == End::TooSlow {
             watcher.0.watch.cut_off.fetch_add(1, Relaxed);
             tracing::warn!("cut off a watcher that does not read");
+            connection.end();
         }
     });
     Some((from, Task(task.abort_handle())))

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hub_client::protocol::{CatalogView, ChangeView, InstanceState, LoadView, ReasonKind, ServiceInfo};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::fake::{Answer, Fake};
@@ -158,15 +159,26 @@ async fn load_comes_as_heartbeats_report_it() {
     assert_eq!(load.in_flight, 2);
 }
 
+/// A watcher that takes little before it takes nothing.
+async fn stuck(registry: &Registry) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = socket.connect(registry.addr).await.unwrap();
+    stuck.write_all(b"GET /services/watch HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stuck
+}
+
+/// It had no end of its chunked body, so it knows that it was cut off.
+async fn is_reset(mut stuck: TcpStream) {
+    let ended = timeout(Duration::from_secs(5), stuck.read_to_end(&mut Vec::new())).await;
+    assert_eq!(ended.expect("it ends").unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
     let registry = Registry::start().await;
     let fake = Fake::start().await;
-    // It takes little before it takes nothing.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut stuck = socket.connect(registry.addr).await.unwrap();
-    stuck.write_all(b"GET /services/watch HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let stuck = stuck(&registry).await;
     let mut reading = Watcher::start(&registry, "", None).await;
     reading.next().await.unwrap();
     // Events of some 4 KiB each, far more of them than sockets and backlog hold.
@@ -182,11 +194,31 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
         assert_eq!(registry.register(&info).await.status, 200);
         reading.change().await;
         if i % 100 == 99 && cut_off().await {
-            drop(stuck);
-            return;
+            return is_reset(stuck).await;
         }
     }
     panic!("it is still not cut off");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_watcher_that_does_not_read() {
+    let mut settings = quick();
+    settings.limits.meta = bytesize::ByteSize::mib(1);
+    settings.limits.body = bytesize::ByteSize::mib(2);
+    let registry = Registry::with(settings).await;
+    let fake = Fake::start().await;
+    // A first event that no socket holds.
+    for i in 0..32 {
+        let mut info = fake.info(&format!("a{i}"), &[]);
+        info.meta.insert("padding".into(), "x".repeat(1_000_000));
+        assert_eq!(registry.register(&info).await.status, 200);
+    }
+    let stuck = stuck(&registry).await;
+    stuck.readable().await.unwrap();
+    let start = tokio::time::Instant::now();
+    registry.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    is_reset(stuck).await;
 }
 
 #[tokio::test]
