@@ -54,7 +54,11 @@ pub struct Catalog {
     instances: usize,
     /// Instances whose last heartbeat failed.
     failing: usize,
+    /// Instances whose removal self-protection holds back.
+    held_back: usize,
     protection: Protection,
+    /// Whether it was last announced that removals are held back.
+    announced: bool,
     /// Removed instances, oldest first, for a while.
     removed: VecDeque<Removed>,
 }
@@ -107,6 +111,8 @@ impl Catalog {
             forgotten: 0,
             instances: 0,
             failing: 0,
+            held_back: 0,
+            announced: false,
             removed: VecDeque::new(),
         }
     }
@@ -117,6 +123,7 @@ impl Catalog {
     /// [`Refusal`], and then nothing has changed.
     pub fn apply(&mut self, now: Time, event: Event) -> Result<Applied, Refusal> {
         let mut effects = Vec::new();
+        let held_back = self.held_back;
         let outcome = match event {
             Event::Register(info) => self.register(now, info, &mut effects)?,
             Event::Deregister { key, id, by } => {
@@ -130,7 +137,23 @@ impl Catalog {
             Event::Protect(on) => self.protect(now, on, &mut effects),
             Event::Restore(saved) => self.restore(now, saved, &mut effects)?,
         };
+        if outcome != Outcome::Unknown {
+            self.announce(now, held_back, &mut effects);
+        }
         Ok(Applied { outcome, effects })
+    }
+
+    /// Says what is new about self-protection. An episode ends by its bound without an event, so the first event
+    /// afterwards says so, before its own effects.
+    fn announce(&mut self, now: Time, held_back_before: usize, out: &mut Vec<Effect>) {
+        let protecting = self.protection.until(now).is_some();
+        if self.announced != protecting {
+            self.announced = protecting;
+            out.insert(0, Effect::Protecting(protecting));
+        }
+        if self.held_back != held_back_before {
+            out.push(Effect::ProtectionChanged);
+        }
     }
 
     fn register(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
@@ -161,6 +184,7 @@ impl Catalog {
         instance.note(now, ReasonKind::Registered, "");
         self.doubt_flapping(now, &mut instance);
         self.insert(key, instance, When::Spread, ReasonKind::Registered, out);
+        self.settle(now);
         Ok(Outcome::Changed)
     }
 
@@ -236,7 +260,7 @@ impl Catalog {
         }
         let detail = if by == By::Operator { "by an operator" } else { "" };
         self.remove(now, key, ReasonKind::Deregistered, detail, out);
-        self.settle(now, out);
+        self.settle(now);
         Ok(Outcome::Changed)
     }
 
@@ -259,6 +283,7 @@ impl Catalog {
         out.push(Effect::Heard { key: key.clone(), load: instance.load });
         let was_failing = instance.misses > 0;
         instance.misses = 0;
+        let was_held_back = instance.doubt == Some(Doubt::HeldBack);
         instance.doubt = match instance.doubt {
             Some(Doubt::Flapping(until)) if now < until => instance.doubt,
             _ => None,
@@ -276,9 +301,8 @@ impl Catalog {
         }
         out.push(Effect::Beat { key: key.clone(), start, when: When::Interval });
         self.failing -= usize::from(was_failing);
-        if was_failing {
-            self.settle(now, out);
-        }
+        self.held_back -= usize::from(was_held_back);
+        self.settle(now);
         if before == after {
             return Outcome::Unchanged;
         }
@@ -307,12 +331,8 @@ impl Catalog {
             out.push(beat(When::Interval));
             return Outcome::Unchanged;
         }
-        let was_protecting = self.protection.until(now).is_some();
         if self.protection.holds_back(now, since, known, self.failing) {
             out.push(beat(When::Interval));
-            if !was_protecting {
-                out.push(Effect::Protecting(true));
-            }
             return self.hold_back(now, key, start, why, out);
         }
         let detail = format!("{misses} heartbeats missed, the last: {why}");
@@ -322,10 +342,7 @@ impl Catalog {
         }
         self.remove(now, key, ReasonKind::Removed, &detail, out);
         self.protection.lost(now);
-        if was_protecting && self.protection.until(now).is_none() {
-            out.push(Effect::Protecting(false));
-        }
-        self.settle(now, out);
+        self.settle(now);
         Outcome::Changed
     }
 
@@ -337,7 +354,9 @@ impl Catalog {
         }
         instance.doubt = Some(Doubt::HeldBack);
         instance.note(now, ReasonKind::HeldBack, why);
-        if before == instance.state() {
+        let after = instance.state();
+        self.held_back += 1;
+        if before == after {
             return Outcome::Unchanged;
         }
         self.changed(key, ReasonKind::HeldBack, out);
@@ -360,20 +379,17 @@ impl Catalog {
         if self.protection.enabled() == on {
             return Outcome::Unchanged;
         }
-        let was_protecting = self.protection.until(now).is_some();
         self.protection.set_enabled(on);
-        if was_protecting {
-            out.push(Effect::Protecting(false));
-        }
+        out.push(Effect::ProtectionChanged);
         if !on {
-            for key in self.held_back() {
+            for key in self.keys_held_back() {
                 self.remove(now, &key, ReasonKind::Removed, "self-protection was switched off", out);
             }
         }
         Outcome::Changed
     }
 
-    fn held_back(&self) -> Vec<Key> {
+    fn keys_held_back(&self) -> Vec<Key> {
         let all = self.services.iter().flat_map(|(name, service)| {
             service.instances.iter().map(move |(addr, instance)| (name, addr, instance))
         });
@@ -384,13 +400,10 @@ impl Catalog {
         keys
     }
 
-    /// Ends an episode of self-protection that its reason has left.
-    fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let was_protecting = self.protection.until(now).is_some();
+    /// Ends an episode of self-protection that its reason has left. Called at whatever shows that it may have, so
+    /// that the next episode is one of its own.
+    fn settle(&mut self, now: Time) {
         self.protection.settle(now, self.instances, self.failing);
-        if was_protecting && self.protection.until(now).is_none() {
-            out.push(Effect::Protecting(false));
-        }
     }
 
     fn doubt_flapping(&self, now: Time, instance: &mut Instance) {
@@ -443,6 +456,7 @@ impl Catalog {
         let instance = self.services.get_mut(&key.name)?.instances.remove(&key.addr)?;
         self.instances -= 1;
         self.failing -= usize::from(instance.misses > 0);
+        self.held_back -= usize::from(instance.doubt == Some(Doubt::HeldBack));
         self.unsubscribe(key, &instance.info);
         out.push(Effect::Left { key: key.clone(), start: instance.start });
         Some(instance)

@@ -159,6 +159,7 @@ impl Core {
                 }
                 Effect::Heard { key, load } => self.watch.heard(key, load),
                 Effect::Protecting(on) => to_log.push(Said::Protecting(on)),
+                Effect::ProtectionChanged => self.watch.protection_changed(),
             }
         }
         (applied.outcome, there, to_log)
@@ -175,7 +176,7 @@ impl Core {
                 Said::Protecting(false) => tracing::warn!("no longer holding back removals"),
             }
             if matches!(said, Said::Protecting(_)) {
-                self.watch.protection(self);
+                self.watch.publish_protection(self);
             }
         }
     }

@@ -79,7 +79,7 @@ impl Server {
         tasks.spawn(async move { Notifier::run(notified).await });
         let watched = core.clone();
         tasks.spawn(async move {
-            watched.watch.report_load().await;
+            watched.watch.report(&watched).await;
             Ok(())
         });
         if let Some(file) = self.file.clone() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ const STUCK: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A comment is sent after this long without an event, so that both sides notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Load goes out this often.
-const LOAD_EVERY: Duration = Duration::from_secs(1);
+/// Load goes out this often, and how many instances are held back.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 type Receiver = broadcast::Receiver<Arc<Event>>;
 
@@ -43,6 +43,7 @@ pub(crate) struct Watch {
     kept: Mutex<Kept>,
     events: broadcast::Sender<Arc<Event>>,
     heard: Mutex<HashMap<Key, Heard>>,
+    protection_changed: AtomicBool,
     watchers: AtomicUsize,
     cut_off: AtomicU64,
 }
@@ -74,6 +75,7 @@ impl Watch {
             kept: Mutex::new(Kept { changes: VecDeque::new(), most: changes }),
             events: broadcast::Sender::new(BACKLOG),
             heard: Mutex::default(),
+            protection_changed: AtomicBool::new(false),
             watchers: AtomicUsize::new(0),
             cut_off: AtomicU64::new(0),
         }
@@ -91,8 +93,13 @@ impl Watch {
         let _ = self.events.send(event);
     }
 
-    /// Publishes that self-protection is not what it was.
-    pub(crate) fn protection(&self, core: &Core) {
+    /// Something about self-protection is not what it was; it is published with the next report.
+    pub(crate) fn protection_changed(&self) {
+        self.protection_changed.store(true, Relaxed);
+    }
+
+    /// Publishes self-protection as it stands.
+    pub(crate) fn publish_protection(&self, core: &Core) {
         let text = text("protection", None, &view::protection(core));
         let _ = self.events.send(Arc::new(Event::Protection(text)));
     }
@@ -115,10 +122,13 @@ impl Watch {
         self.cut_off.load(Relaxed)
     }
 
-    /// Sends load events until it is dropped.
-    pub(crate) async fn report_load(&self) {
+    /// Reports what changes too often to be told each time, until it is dropped.
+    pub(crate) async fn report(&self, core: &Core) {
         loop {
-            tokio::time::sleep(LOAD_EVERY).await;
+            tokio::time::sleep(REPORT_EVERY).await;
+            if self.protection_changed.swap(false, Relaxed) {
+                self.publish_protection(core);
+            }
             let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
             if !heard.is_empty() {
                 let _ = self.events.send(Arc::new(Event::Load(heard.into_iter().collect())));

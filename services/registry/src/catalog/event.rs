@@ -131,6 +131,8 @@ pub enum Effect {
     Change(Change),
     /// Self-protection began to hold back removals, or no longer does.
     Protecting(bool),
+    /// For those who watch: another number of instances is held back, or self-protection was switched.
+    ProtectionChanged,
     /// For those who watch: a heartbeat was answered.
     Heard {
         /// Whose.

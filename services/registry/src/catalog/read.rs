@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hub_client::protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
-use super::instance::Doubt;
 use super::{Catalog, Instance, Key, List, Saved, Time};
 
 /// Self-protection as people are told of it.
@@ -166,10 +165,6 @@ impl Catalog {
     /// Self-protection as it stands.
     pub fn protecting(&self, now: Time) -> Protecting {
         let until = self.protection.until(now);
-        let enabled = self.protection.enabled();
-        let held = |instance: &&Instance| instance.doubt == Some(Doubt::HeldBack);
-        let all = self.services.values().flat_map(|service| service.instances.values());
-        let held_back = if self.failing == 0 { 0 } else { all.filter(held).count() };
-        Protecting { enabled, until, held_back }
+        Protecting { enabled: self.protection.enabled(), until, held_back: self.held_back }
     }
 }

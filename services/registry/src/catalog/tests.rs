@@ -141,6 +141,8 @@ struct World {
     live: BTreeMap<Key, u64>,
     /// Heartbeats that are under way, one per live start.
     beats: BTreeSet<(Key, u64)>,
+    /// What was last said of self-protection.
+    protecting: bool,
     /// What each dependent was last told, by replies and notices.
     told: BTreeMap<Key, BTreeMap<String, String>>,
 }
@@ -211,8 +213,10 @@ impl World {
             return;
         };
         assert!(!stray || applied.effects.is_empty(), "an outcome of no heartbeat changes nothing");
+        let protecting = catalog.protecting(Time::from_millis(self.now)).until.is_some();
         let keys_before: BTreeSet<_> = self.live.keys().cloned().collect();
         self.take(catalog, &applied, revision, &before, &after);
+        assert!(applied.outcome == Outcome::Unknown || protecting == self.protecting, "what is true is said");
         let came_back = self.live.keys().any(|key| !keys_before.contains(key));
         assert!(may_add || !came_back, "nothing comes back by itself");
     }
@@ -253,7 +257,11 @@ impl World {
                     assert!(change.revision > last, "each change has a revision of its own");
                     last = change.revision;
                 }
-                Effect::Protecting(_) | Effect::Heard { .. } => {}
+                Effect::Protecting(on) => {
+                    assert_ne!(self.protecting, *on, "said once");
+                    self.protecting = *on;
+                }
+                Effect::ProtectionChanged | Effect::Heard { .. } => {}
             }
         }
         assert_eq!(last, catalog.revision(), "the revision grows with changes and nothing else");
@@ -284,18 +292,19 @@ impl World {
         assert_eq!(catalog.len(), self.live.len());
         let beating: BTreeSet<_> = self.live.iter().map(|(key, start)| (key.clone(), *start)).collect();
         assert_eq!(self.beats, beating, "exactly the live have a heartbeat under way");
-        let mut failing = 0;
+        let (mut failing, mut held_back) = (0, 0);
         for (key, start) in &self.live {
             let (registered, info) = catalog.registered(key).unwrap();
             assert_eq!(registered, *start);
             failing += usize::from(catalog.get(key).unwrap().misses > 0);
+            held_back += usize::from(catalog.get(key).unwrap().doubt == Some(Doubt::HeldBack));
             assert!(catalog.newest_for(&info) <= catalog.revision());
             for (name, list) in catalog.lists(&info) {
                 let json = String::from_utf8(list.json().to_vec()).unwrap();
                 assert_eq!(self.told[key].get(&*name), Some(&json), "{key} knows {name}");
             }
         }
-        assert_eq!(catalog.failing(), failing);
+        assert_eq!((catalog.failing(), catalog.held_back), (failing, held_back));
         assert!(catalog.removed.len() <= policy().removed_max);
         for name in &NAMES[..4] {
             let wants = |key: &&Key| {

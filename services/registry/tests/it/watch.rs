@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::{CatalogView, ChangeView, InstanceState, LoadView, ReasonKind, ServiceInfo};
+use hub_client::protocol::{
+    CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, ServiceInfo,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -157,6 +159,33 @@ async fn load_comes_as_heartbeats_report_it() {
         }
     };
     assert_eq!(load.in_flight, 2);
+}
+
+#[tokio::test]
+async fn self_protection_is_told_from_its_beginning_to_its_end() {
+    let mut settings = quick();
+    settings.protection.max = Duration::from_secs(3);
+    let registry = Registry::with(settings).await;
+    let mut watcher = Watcher::start(&registry, "?service=other", None).await;
+    let mut logs = Vec::new();
+    for _ in 0..12 {
+        let log = Fake::start().await;
+        registry.register(&log.info("log", &[])).await;
+        logs.push(log);
+    }
+    for log in &logs {
+        log.on_heartbeat(Answer::Status(500));
+    }
+    let mut told: Vec<ProtectionView> = Vec::new();
+    while told.last().is_none_or(|last| last.until.is_some()) {
+        let event = watcher.next().await.unwrap();
+        if event.kind == "protection" {
+            told.push(serde_json::from_str(&event.data).unwrap());
+        }
+    }
+    assert!(told[0].until.is_some() && told.iter().any(|told| told.held_back == 12), "{told:?}");
+    registry.call(reqwest::Method::PUT, "/protection", r#"{"Enabled":false}"#).await;
+    while !watcher.next().await.unwrap().data.contains("\"Enabled\":false") {}
 }
 
 /// A watcher that takes little before it takes nothing.
