@@ -12,7 +12,9 @@ use hub_client::protocol::{ReasonKind, Revision, ServiceInfo};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::catalog::{Applied, Catalog, Change, Effect, Event, Joined, List, Outcome, Refusal, Saved, Time};
+use crate::catalog::{
+    Applied, Catalog, Change, Effect, Event, Joined, Key, List, Outcome, Refusal, Saved, Time,
+};
 use crate::config::Settings;
 use crate::heartbeat::Order;
 use crate::notifier::{Ack, Notifier};
@@ -95,11 +97,13 @@ impl Core {
     pub(crate) fn restore(&self, saved: impl FnOnce(Time) -> Vec<Saved>) -> usize {
         let mut catalog = self.lock();
         let now = self.now();
-        let mut all = Vec::new();
+        let (mut all, mut refused) = (Vec::new(), Vec::new());
         for saved in saved(now) {
-            // Refused only where the limits are lower than they were.
-            if let Ok(applied) = catalog.apply(now, Event::Restore(saved)) {
-                all.extend(self.route(applied, None).1);
+            let key = Key::new(&saved.info.name, &saved.info.addr);
+            match catalog.apply(now, Event::Restore(saved)) {
+                Ok(applied) => all.extend(self.route(applied, None).1),
+                // The limits are lower than they were.
+                Err(why) => refused.push((key, why)),
             }
         }
         let count = all.len();
@@ -108,6 +112,10 @@ impl Core {
         for joined in all {
             let lists = catalog.lists(&joined.info);
             self.notifier.joined(joined, &lists);
+        }
+        drop(catalog);
+        for (key, why) in refused {
+            tracing::warn!(service = %key.name, addr = %key.addr, %why, "not restored");
         }
         count
     }

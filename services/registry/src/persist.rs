@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 
+use crate::api::access::Access;
 use crate::catalog::{Saved, Time};
 use crate::core::Core;
 use crate::view::Wall;
@@ -57,18 +58,35 @@ enum Damaged {
     Version(u32),
 }
 
+impl Entry {
+    /// Rules may be stricter than when it was written down, and so may whoever wrote to the file.
+    fn may_register(&self, access: &Access) -> bool {
+        let checked = self.info.check().map_err(|error| error.to_string());
+        let checked =
+            checked.and_then(|()| access.check_info(&self.info).map_err(|denied| denied.to_string()));
+        if let Err(why) = &checked {
+            let (service, addr) = (&self.info.name, &self.info.addr);
+            tracing::warn!(service, addr, why, "not restored");
+        }
+        checked.is_ok()
+    }
+}
+
 impl File {
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { path: folder.join("catalog.json") }
     }
 
-    /// Puts what the file holds into the catalogue.
-    pub(crate) fn restore(&self, core: &Core) {
+    /// Puts what the file holds into the catalogue, but for what may not register (any more).
+    pub(crate) fn restore(&self, core: &Core, access: &Access) {
         match self.read() {
             Ok(None) => {}
-            Ok(Some(entries)) => {
+            Ok(Some(mut entries)) => {
+                let all = entries.len();
+                entries.retain(|entry| entry.may_register(access));
                 let instances = core.restore(|now| saved(entries, now));
-                tracing::info!(instances, file = %self.path.display(), "restored the catalogue");
+                let dropped = all.saturating_sub(instances);
+                tracing::info!(instances, dropped, file = %self.path.display(), "restored the catalogue");
             }
             Err(error) => self.set_aside(&error),
         }
@@ -142,8 +160,7 @@ impl File {
 
 fn saved(entries: Vec<Entry>, now: Time) -> Vec<Saved> {
     let wall = Wall::new(now);
-    let valid = entries.into_iter().filter(|entry| entry.info.check().is_ok());
-    let saved = valid.map(|entry| Saved {
+    let saved = entries.into_iter().map(|entry| Saved {
         info: entry.info,
         registered: wall.moment(entry.registered),
         drained: entry.drained,
