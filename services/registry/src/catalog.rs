@@ -160,14 +160,14 @@ impl Catalog {
         let known = self.services.get_mut(info.name.as_str());
         let known = known.and_then(|service| service.instances.get_mut(info.addr.as_str()));
         match known {
-            Some(known) if known.info.id() != info.id() => Ok(self.replace(now, info, out)),
+            Some(known) if known.info.id() != info.id() => self.replace(now, info, out),
             Some(known) if *known.info == info && !matches!(known.doubt, Some(Doubt::Restored(_))) => {
                 let (start, info) = (known.start, known.info.clone());
                 let key = Key::new(&info.name, &info.addr);
                 out.push(Effect::Joined(Joined { key, start, info, revision: self.revision }));
                 Ok(Outcome::Unchanged)
             }
-            Some(_) => Ok(self.renew(now, info, out)),
+            Some(_) => self.renew(now, info, out),
             None => self.add(now, info, out),
         }
     }
@@ -189,9 +189,10 @@ impl Catalog {
     }
 
     /// Another start at an address that is in the catalogue.
-    fn replace(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Outcome {
+    fn replace(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        self.check_services(&info)?;
         let key = Key::new(&info.name, &info.addr);
-        let Some(old) = self.take(&key, out) else { return Outcome::Unknown };
+        let Some(old) = self.take(&key, out) else { return Ok(Outcome::Unknown) };
         let mut instance = Instance::new(now, self.revision + 1, Arc::new(info));
         instance.reasons = old.reasons;
         instance.flaps = old.flaps;
@@ -199,13 +200,14 @@ impl Catalog {
         instance.note(now, ReasonKind::Replaced, &format!("the start before was {:?}", old.info.id()));
         self.doubt_flapping(now, &mut instance);
         self.insert(key, instance, When::Spread, ReasonKind::Replaced, out);
-        Outcome::Changed
+        Ok(Outcome::Changed)
     }
 
     /// The same start with another wish or other facts, or one that was known from a snapshot file only.
-    fn renew(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Outcome {
+    fn renew(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        self.check_services(&info)?;
         let key = Key::new(&info.name, &info.addr);
-        let Some(instance) = self.get_mut(&key) else { return Outcome::Unknown };
+        let Some(instance) = self.get_mut(&key) else { return Ok(Outcome::Unknown) };
         let was_restored = matches!(instance.doubt, Some(Doubt::Restored(_)));
         let facts = instance.info.public() != info.public();
         let before = instance.info.clone();
@@ -228,7 +230,7 @@ impl Catalog {
             self.changed(&key, kind, out);
         }
         out.push(Effect::Joined(Joined { key, start, info, revision: self.revision }));
-        Outcome::Changed
+        Ok(Outcome::Changed)
     }
 
     fn restore(&mut self, now: Time, saved: Saved, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
@@ -422,7 +424,13 @@ impl Catalog {
         if self.instances >= self.policy.max_instances {
             return Err(Refusal::TooManyInstances(self.instances));
         }
-        let required = info.required_services.iter().filter(|name| *name != EVERY_SERVICE);
+        self.check_services(info)
+    }
+
+    /// Whether there is room for the services that it would make known.
+    fn check_services(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        let required =
+            info.required_services.iter().filter(|name| *name != EVERY_SERVICE && **name != info.name);
         let new =
             required.chain([&info.name]).filter(|name| !self.services.contains_key(name.as_str())).count();
         if new > 0 && self.services.len() + new > self.policy.max_services {

@@ -161,7 +161,7 @@ impl File {
 fn saved(entries: Vec<Entry>, now: Time) -> Vec<Saved> {
     let wall = Wall::new(now);
     let saved = entries.into_iter().map(|entry| Saved {
-        info: entry.info,
+        info: ServiceInfo { state: None, ..entry.info },
         registered: wall.moment(entry.registered),
         drained: entry.drained,
     });

@@ -356,6 +356,15 @@ fn a_full_catalogue_refuses_more_but_renews() {
     run.catalog.policy.max_services = 1;
     let more = Event::Register(info(0, 1, Some(1), &[2]));
     assert_eq!(run.catalog.apply(run.now, more).unwrap_err(), Refusal::TooManyServices(1));
+    // Neither another start nor a renewal with other wishes goes round it.
+    let before = run.catalog.revision();
+    for id in [1, 2] {
+        let wish = |name| Event::Register(info(0, 0, Some(id), &[name]));
+        assert_eq!(run.catalog.apply(run.now, wish(2)).unwrap_err(), Refusal::TooManyServices(1), "{id}");
+        assert_eq!(run.catalog.revision(), before);
+    }
+    run.apply(Event::Register(info(0, 0, Some(2), &[0, 4])));
+    assert_eq!(run.catalog.services(), 1, "itself and everything are nothing new");
 }
 
 #[test]
