@@ -133,6 +133,7 @@ impl Catalog {
                 Ok(beat) => self.alive(now, &key, start, beat, &mut effects),
                 Err(why) => self.missed(now, &key, start, &why, &mut effects),
             },
+            Event::Unasked { key, start } => self.unasked(key, start, &mut effects),
             Event::Drain { key, on } => self.drain(now, &key, on, &mut effects),
             Event::Protect(on) => self.protect(now, on, &mut effects),
             Event::Restore(saved) => self.restore(now, saved, &mut effects)?,
@@ -346,6 +347,15 @@ impl Catalog {
         self.protection.lost(now);
         self.settle(now);
         Outcome::Changed
+    }
+
+    /// Says nothing about the instance: it is asked again.
+    fn unasked(&mut self, key: Key, start: u64, out: &mut Vec<Effect>) -> Outcome {
+        if self.started(&key, start).is_none() {
+            return Outcome::Unknown;
+        }
+        out.push(Effect::Beat { key, start, when: When::Gap });
+        Outcome::Unchanged
     }
 
     fn hold_back(&mut self, now: Time, key: &Key, start: u64, why: &str, out: &mut Vec<Effect>) -> Outcome {

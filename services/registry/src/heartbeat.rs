@@ -31,6 +31,8 @@ use crate::peer::{self, Idle};
 const MAX_ANSWER: usize = 4096;
 /// An instance known only from before a restart is asked within this time.
 const SOON: Duration = Duration::from_secs(1);
+/// What is missing for asking is said this often.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the catalogue wants.
 #[derive(Debug)]
@@ -51,14 +53,24 @@ pub(crate) struct Heartbeats {
     idle: HashMap<Key, (u64, Idle)>,
     /// Those whose last heartbeat failed.
     failing: HashSet<Key>,
+    /// When it was last said that there is something missing for asking.
+    lack_said: Option<Instant>,
 }
 
 struct Outcome {
     key: Key,
     start: u64,
     took: Duration,
-    answer: Result<Option<Heartbeat>, String>,
+    answer: Result<Option<Heartbeat>, Failure>,
     idle: Option<Idle>,
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// The member did not give one.
+    Missed(String),
+    /// It was not asked, for want of something on this side.
+    Unasked(String),
 }
 
 impl Heartbeats {
@@ -77,6 +89,7 @@ impl Heartbeats {
             under_way: JoinSet::new(),
             idle: HashMap::new(),
             failing: HashSet::new(),
+            lack_said: None,
         }
     }
 
@@ -152,6 +165,11 @@ impl Heartbeats {
         {
             self.idle.insert(key.clone(), (start, idle));
         }
+        let answer = match answer {
+            Ok(beat) => Ok(beat),
+            Err(Failure::Missed(why)) => Err(why),
+            Err(Failure::Unasked(why)) => return self.unasked(key, start, &why),
+        };
         self.core.stats.heartbeat(&key.name, answer.is_ok(), took);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match &answer {
@@ -169,6 +187,16 @@ impl Heartbeats {
             self.idle.remove(&key);
             self.failing.remove(&key);
         }
+    }
+
+    /// It is no fault of the member's, and it is asked again.
+    fn unasked(&mut self, key: Key, start: u64, why: &str) {
+        if self.lack_said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.lack_said = Some(Instant::now());
+            tracing::error!(why, "can't ask members for their hearts; they are not held to have missed it");
+        }
+        // Refused by nothing: it orders the next attempt, or nothing where that start is gone.
+        let _ = self.core.apply(Event::Unasked { key, start }, None);
     }
 }
 
@@ -198,12 +226,13 @@ async fn beat(
     trace::attempted(&Span::current(), status.map_err(peer::PeerError::kind));
     let (answer, idle) = match asked {
         Ok(reply) if reply.status == StatusCode::OK => match stranger(&info, &reply) {
-            Some(id) => (Err(format!("another start answers there: {id}")), reply.idle),
+            Some(id) => (Err(Failure::Missed(format!("another start answers there: {id}"))), reply.idle),
             // Whatever else an old member says with its 200, it is alive.
             None => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
         },
-        Ok(reply) => (Err(format!("it answered {}", reply.status)), reply.idle),
-        Err(error) => (Err(error.to_string()), None),
+        Ok(reply) => (Err(Failure::Missed(format!("it answered {}", reply.status))), reply.idle),
+        Err(error) if error.is_our_lack(addr) => (Err(Failure::Unasked(error.to_string())), None),
+        Err(error) => (Err(Failure::Missed(error.to_string())), None),
     };
     Outcome { key, start, took: began.elapsed(), answer, idle }
 }

@@ -32,6 +32,13 @@ pub enum Event {
         /// The answer, or why there was none.
         answer: Result<Option<Heartbeat>, String>,
     },
+    /// A heartbeat could not be sent, for want of something of the registry's own.
+    Unasked {
+        /// Which instance was to be asked.
+        key: Key,
+        /// Which start of it.
+        start: u64,
+    },
     /// An operator wants an instance to get no new requests, or to get them again.
     Drain {
         /// Which instance.
@@ -164,7 +171,7 @@ pub enum When {
     Soon,
     /// An interval after the last was due.
     Interval,
-    /// The gap after a failed attempt.
+    /// The gap after an attempt that failed, or could not be made.
     Gap,
 }
 

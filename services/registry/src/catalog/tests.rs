@@ -55,6 +55,8 @@ enum Step {
         start: u64,
         answer: Answer,
     },
+    /// One of the heartbeats that are under way could not be sent.
+    Unasked(usize),
     Drain {
         name: u8,
         addr: u8,
@@ -97,6 +99,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (any::<usize>(), answer()).prop_map(|(which, answer)| Step::Beat { which, answer }),
         1 => (name.clone(), addr.clone(), 0..60_u64, answer())
             .prop_map(|(name, addr, start, answer)| Step::Stray { name, addr, start, answer }),
+        1 => any::<usize>().prop_map(Step::Unasked),
         1 => (name.clone(), addr.clone(), any::<bool>())
             .prop_map(|(name, addr, on)| Step::Drain { name, addr, on }),
         1 => any::<bool>().prop_map(Step::Protect),
@@ -178,6 +181,10 @@ impl World {
                 let (key, start) = beats.get(which.checked_rem(beats.len())?)?;
                 Event::Heartbeat { key: key.clone(), start: *start, answer: answer(*a) }
             }
+            Step::Unasked(which) => {
+                let (key, start) = self.beats.iter().nth(which.checked_rem(self.beats.len())?)?;
+                Event::Unasked { key: key.clone(), start: *start }
+            }
             Step::Stray { name, addr, start, answer: a } => {
                 let (key, start) = (key(*name, *addr), *start);
                 let is_real = self.beats.contains(&(key.clone(), start));
@@ -201,7 +208,7 @@ impl World {
         }
         let Some(event) = self.event(step) else { return };
         let stray = matches!(step, Step::Stray { .. });
-        if let Event::Heartbeat { key, start, .. } = &event {
+        if let Event::Heartbeat { key, start, .. } | Event::Unasked { key, start } = &event {
             self.beats.remove(&(key.clone(), *start));
         }
         let may_add = matches!(event, Event::Register(_) | Event::Restore(_));

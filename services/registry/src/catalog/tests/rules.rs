@@ -98,6 +98,24 @@ fn one_answer_forgives_missed_heartbeats() {
 }
 
 #[test]
+fn a_heartbeat_that_could_not_be_sent_is_no_miss() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    let (start, _) = run.catalog.registered(&key(0, 0)).unwrap();
+    run.beat(&key(0, 0), Answer::None);
+    run.beat(&key(0, 0), Answer::None);
+    for _ in 0..10 {
+        let applied = run.apply(Event::Unasked { key: key(0, 0), start });
+        assert!(matches!(applied.effects[..], [Effect::Beat { when: When::Gap, .. }]));
+    }
+    let older = run.apply(Event::Unasked { key: key(0, 0), start: start + 1 });
+    assert_eq!((older.outcome, older.effects.len()), (Outcome::Unknown, 0));
+    assert_eq!(run.catalog.len(), 1);
+    run.beat(&key(0, 0), Answer::None);
+    assert!(run.catalog.is_empty(), "what it missed before counts");
+}
+
+#[test]
 fn few_failures_among_many_are_not_held_back() {
     let mut run = Run::new();
     for addr in 0..20 {
