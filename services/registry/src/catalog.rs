@@ -162,7 +162,7 @@ impl Catalog {
         let known = known.and_then(|service| service.instances.get_mut(info.addr.as_str()));
         match known {
             Some(known) if known.info.id() != info.id() => self.replace(now, info, out),
-            Some(known) if *known.info == info && !matches!(known.doubt, Some(Doubt::Restored(_))) => {
+            Some(known) if *known.info == info && !known.is_restored() => {
                 let (start, info) = (known.start, known.info.clone());
                 let key = Key::new(&info.name, &info.addr);
                 out.push(Effect::Joined(Joined { key, start, info, revision: self.revision }));
@@ -209,7 +209,7 @@ impl Catalog {
         self.check_services(&info)?;
         let key = Key::new(&info.name, &info.addr);
         let Some(instance) = self.get_mut(&key) else { return Ok(Outcome::Unknown) };
-        let was_restored = matches!(instance.doubt, Some(Doubt::Restored(_)));
+        let was_restored = instance.is_restored();
         let facts = instance.info.public() != info.public();
         let before = instance.info.clone();
         instance.info = Arc::new(info);
@@ -220,7 +220,7 @@ impl Catalog {
         let (start, info) = (instance.start, instance.info.clone());
         if !facts {
             // The push key alone: no change for anybody else, but lists must not hold the old info for ever.
-            instance.listed = Arc::new(Listed::new(info.clone(), instance.listed_state()));
+            instance.listed = Arc::new(Listed::new(info.clone(), instance.listed.state()));
         }
         if before.required_services != info.required_services {
             self.unsubscribe(&key, &before);
@@ -278,15 +278,17 @@ impl Catalog {
         let Some(instance) = self.started(key, start) else { return Outcome::Unknown };
         let before = instance.state();
         instance.last_heartbeat = Some(now);
+        // Who says nothing serves.
+        instance.draining = beat.is_some_and(|beat| beat.status == Status::Draining);
         if let Some(beat) = beat {
-            let load = Load { requests: beat.requests, in_flight: beat.in_flight };
-            instance.load = Some(load);
-            instance.draining = beat.status == Status::Draining;
+            instance.load = Some(Load { requests: beat.requests, in_flight: beat.in_flight });
         }
         out.push(Effect::Heard { key: key.clone(), load: instance.load });
         let was_failing = instance.misses > 0;
         instance.misses = 0;
         let was_held_back = instance.doubt == Some(Doubt::HeldBack);
+        // Those that were restored were all asked at once; from here on they are spread.
+        let next = if instance.is_restored() { When::Spread } else { When::Interval };
         instance.doubt = match instance.doubt {
             Some(Doubt::Flapping(until)) if now < until => instance.doubt,
             _ => None,
@@ -302,7 +304,7 @@ impl Catalog {
             let detail = if kind == ReasonKind::Recovered { "it answers heartbeats" } else { "it says so" };
             instance.note(now, kind, detail);
         }
-        out.push(Effect::Beat { key: key.clone(), start, when: When::Interval });
+        out.push(Effect::Beat { key: key.clone(), start, when: next });
         self.failing -= usize::from(was_failing);
         self.held_back -= usize::from(was_held_back);
         self.settle(now);
@@ -330,9 +332,11 @@ impl Catalog {
             out.push(beat(When::Gap));
             return Outcome::Unchanged;
         }
-        if matches!(doubt, Some(Doubt::Restored(until)) if now < until) {
+        if let Some(Doubt::Restored(until) | Doubt::Silent(until)) = doubt
+            && now < until
+        {
             out.push(beat(When::Interval));
-            return Outcome::Unchanged;
+            return self.silent(now, key, start, until, why, out);
         }
         if self.protection.holds_back(now, since, known, self.failing) {
             out.push(beat(When::Interval));
@@ -346,6 +350,24 @@ impl Catalog {
         self.remove(now, key, ReasonKind::Removed, &detail, out);
         self.protection.lost(now);
         self.settle(now);
+        Outcome::Changed
+    }
+
+    /// A restored instance has used up its attempts: it keeps its grace, but callers use it last.
+    fn silent(
+        &mut self,
+        now: Time,
+        key: &Key,
+        start: u64,
+        until: Time,
+        why: &str,
+        out: &mut Vec<Effect>,
+    ) -> Outcome {
+        let restored = self.started(key, start).filter(|of| matches!(of.doubt, Some(Doubt::Restored(_))));
+        let Some(instance) = restored else { return Outcome::Unchanged };
+        instance.doubt = Some(Doubt::Silent(until));
+        instance.note(now, ReasonKind::HeldBack, &format!("not heard since the restart: {why}"));
+        self.changed(key, ReasonKind::HeldBack, out);
         Outcome::Changed
     }
 

@@ -31,6 +31,8 @@ use crate::peer::{self, Idle};
 const MAX_ANSWER: usize = 4096;
 /// An instance known only from before a restart is asked within this time.
 const SOON: Duration = Duration::from_secs(1);
+/// Heartbeats come up to this part of the interval sooner.
+const JITTER: f64 = 0.05;
 /// What is missing for asking is said this often.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -132,7 +134,8 @@ impl Heartbeats {
         match when {
             When::Spread => rand::rng().random_range(Duration::ZERO..=interval),
             When::Soon => rand::rng().random_range(Duration::ZERO..=SOON.min(interval)),
-            When::Interval => interval,
+            // Those that were asked together drift apart.
+            When::Interval => interval.mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0)),
             When::Gap => self.settings.gap,
         }
     }

@@ -165,11 +165,11 @@ pub struct Joined {
 /// When to send a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// At a random moment within the interval: the first of a new start.
+    /// At a random moment within the interval: the first of a new start, and the second of a restored one.
     Spread,
     /// Soon, but spread: the instance is known from before a restart only.
     Soon,
-    /// An interval after the last was due.
+    /// An interval after the outcome of the last, or a little sooner.
     Interval,
     /// The gap after an attempt that failed, or could not be made.
     Gap,

@@ -51,6 +51,8 @@ pub(super) enum Doubt {
     /// Known from a snapshot file only; not removed before that time. It was passing when it was written down, so
     /// callers go on with it: the registry doubts its own memory, not the instance.
     Restored(Time),
+    /// The same, and it has used up its attempts since: the instance is doubted too.
+    Silent(Time),
     /// It fails, with most others: the registry may be what is wrong.
     HeldBack,
     /// It came and went too often; suspect until then at least.
@@ -85,6 +87,11 @@ impl Instance {
             flaps: VecDeque::new(),
             reasons: VecDeque::new(),
         }
+    }
+
+    /// Whether it is known from a snapshot file only.
+    pub(super) fn is_restored(&self) -> bool {
+        matches!(self.doubt, Some(Doubt::Restored(_) | Doubt::Silent(_)))
     }
 
     /// Whether callers should use it, as people are told.

@@ -363,6 +363,67 @@ fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is
 }
 
 #[test]
+fn a_restored_instance_that_does_not_answer_is_used_last_but_keeps_its_grace() {
+    let saved = Saved { info: info(0, 0, Some(1), &[]), registered: seconds(-60), drained: false };
+    for comes_back in ["by a heartbeat", "by a renewal", "no"] {
+        let mut run = Run::new();
+        run.apply(Event::Restore(saved.clone()));
+        let listed = |run: &mut Run| String::from_utf8(run.catalog.list("a").json().to_vec()).unwrap();
+        run.beat(&key(0, 0), Answer::None);
+        run.beat(&key(0, 0), Answer::None);
+        assert!(!listed(&mut run).contains("State"));
+        assert_eq!(run.beat(&key(0, 0), Answer::None).outcome, Outcome::Changed);
+        assert!(listed(&mut run).contains(r#""State":"suspect""#));
+        assert_eq!(run.beat(&key(0, 0), Answer::None).outcome, Outcome::Unchanged, "said once");
+        assert_eq!(run.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
+        run.now = run.now + policy().restore_grace;
+        match comes_back {
+            "by a heartbeat" => drop(run.beat(&key(0, 0), Answer::Plain)),
+            "by a renewal" => drop(run.apply(Event::Register(saved.info.clone()))),
+            _ => {
+                run.beat(&key(0, 0), Answer::None);
+                assert!(run.catalog.is_empty(), "its grace is over");
+                continue;
+            }
+        }
+        assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "{comes_back}");
+        assert!(!listed(&mut run).contains("State"));
+    }
+}
+
+#[test]
+fn restored_instances_are_asked_at_once_and_then_spread() {
+    let mut run = Run::new();
+    let saved = Saved { info: info(0, 0, Some(1), &[]), registered: seconds(-60), drained: false };
+    let next = |applied: Applied| {
+        let beat = applied.effects.into_iter().find_map(|effect| match effect {
+            Effect::Beat { when, .. } => Some(when),
+            _ => None,
+        });
+        beat.unwrap()
+    };
+    assert_eq!(next(run.apply(Event::Restore(saved))), When::Soon);
+    assert_eq!(next(run.beat(&key(0, 0), Answer::Plain)), When::Spread);
+    assert_eq!(next(run.beat(&key(0, 0), Answer::Plain)), When::Interval);
+}
+
+#[test]
+fn an_answer_that_says_nothing_says_that_it_serves() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    for (a, state) in [
+        (Answer::Draining, InstanceState::Draining),
+        (Answer::Plain, InstanceState::Passing),
+        (Answer::Draining, InstanceState::Draining),
+        (Answer::None, InstanceState::Draining),
+        (Answer::Serving, InstanceState::Passing),
+    ] {
+        run.beat(&key(0, 0), a);
+        assert_eq!(run.state(&key(0, 0)), Some(state));
+    }
+}
+
+#[test]
 fn a_full_catalogue_refuses_more_but_renews() {
     let mut run = Run::new();
     run.catalog.policy.max_instances = 1;
