@@ -6,6 +6,7 @@ use hub_client::protocol::{InstanceState, ReasonKind, ServiceInfo};
 use hub_registry::Settings;
 use reqwest::Method;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::fake::{Answer, Fake};
 use super::live::Live;
@@ -38,6 +39,24 @@ async fn without_a_file_members_come_back_by_renewal_and_lose_nothing_meanwhile(
     while views.has_changed().unwrap() {
         let view = views.borrow_and_update().clone();
         assert!(!view.instances("log").unwrap_or_default().is_empty());
+    }
+}
+
+/// As services are by default: the bound is the time between two renewals.
+#[tokio::test]
+async fn without_a_file_everybody_is_back_within_15_seconds() {
+    let registry = Registry::with(Settings::default()).await;
+    let mut logs = Vec::new();
+    for _ in 0..8 {
+        logs.push(Live::start(&registry, "log", &["log"]).await);
+    }
+    let registry = Registry::again(registry.kill().await).await;
+    let started = Instant::now();
+    eventually("all are back", || async { registry.addrs("log").await.len() == logs.len() }).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "it took {:?}", started.elapsed());
+    for log in &logs {
+        log.follows(&registry, "log").await;
+        assert_eq!(log.knows("log").len(), logs.len());
     }
 }
 
