@@ -186,7 +186,9 @@ fn race(
 fn an_event_of_a_core_registry_is_never_lost_to_the_reply_beside_it() {
     race(
         Directory::registering,
-        |directory| drop(directory.registered(lists(&["a:1"]), None)),
+        |directory| {
+            directory.registered(lists(&["a:1"]), None);
+        },
         |directory| assert_eq!(directory.event(Event::Added(info("b:1")), None), Applied::UpToDate),
         |directory| assert_eq!(addrs(directory), ["a:1", "b:1"]),
     );
@@ -195,9 +197,15 @@ fn an_event_of_a_core_registry_is_never_lost_to_the_reply_beside_it() {
 #[test]
 fn a_push_of_the_epoch_before_never_undoes_the_reply_beside_it() {
     race(
-        |directory| drop(directory.registered(lists(&["a:1"]), at(1, 1))),
-        |directory| drop(directory.registered(lists(&["b:1"]), at(2, 1))),
-        |directory| drop(directory.snapshot(push(1, 2, &["c:1"]))),
+        |directory| {
+            directory.registered(lists(&["a:1"]), at(1, 1));
+        },
+        |directory| {
+            directory.registered(lists(&["b:1"]), at(2, 1));
+        },
+        |directory| {
+            directory.snapshot(push(1, 2, &["c:1"]));
+        },
         |directory| {
             assert!(addrs(directory).contains(&"b:1".to_owned()), "{:?}", directory.view());
             assert_eq!(directory.view().revision(), at(2, 1));
