@@ -31,6 +31,10 @@ use crate::peer::{self, Idle};
 const MAX_ANSWER: usize = 4096;
 /// An instance known only from before a restart is asked within this time.
 const SOON: Duration = Duration::from_secs(1);
+/// Orders taken in before anything else is looked at.
+const ORDERS_AT_ONCE: usize = 256;
+/// So many starts may have gone before the schedule is looked through for them.
+const MANY: usize = 1024;
 /// Heartbeats come up to this part of the interval sooner.
 const JITTER: f64 = 0.05;
 /// What is missing for asking is said this often.
@@ -55,6 +59,8 @@ pub(crate) struct Heartbeats {
     idle: HashMap<Key, (u64, Idle)>,
     /// Those whose last heartbeat failed.
     failing: HashSet<Key>,
+    /// Starts that went since `due` was last looked through for them.
+    forgotten: usize,
     /// When it was last said that there is something missing for asking.
     lack_said: Option<Instant>,
 }
@@ -91,6 +97,7 @@ impl Heartbeats {
             under_way: JoinSet::new(),
             idle: HashMap::new(),
             failing: HashSet::new(),
+            forgotten: 0,
             lack_said: None,
         }
     }
@@ -100,14 +107,18 @@ impl Heartbeats {
     /// # Errors
     /// Where one of its tasks died.
     pub(crate) async fn run(mut self) -> Result<(), JoinError> {
+        let mut orders = Vec::new();
         loop {
             let next = self.due.peek().map_or_else(Instant::now, |Reverse((at, ..))| *at);
             let may_start = !self.due.is_empty() && self.under_way.len() < self.settings.concurrency;
             tokio::select! {
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take(order),
-                    None => return Ok(()), // nobody is left who could order
-                },
+                count = self.orders.recv_many(&mut orders, ORDERS_AT_ONCE) => {
+                    if count == 0 {
+                        return Ok(()); // nobody is left who could order
+                    }
+                    orders.drain(..).for_each(|order| self.take(order));
+                    self.drop_stale();
+                }
                 Some(outcome) = self.under_way.join_next() => self.finish(outcome?),
                 () = tokio::time::sleep_until(next), if may_start => self.start_due(),
             }
@@ -123,10 +134,25 @@ impl Heartbeats {
                 if self.idle.get(&key).is_some_and(|(of, _)| *of == start) {
                     self.idle.remove(&key);
                 }
+                self.forgotten += 1;
                 // Another start at the same address, if there is one, has not been asked yet.
                 self.failing.remove(&key);
             }
         }
+    }
+
+    /// What is due for those that are gone goes with its time; where many go, that is too late.
+    fn drop_stale(&mut self) {
+        if self.forgotten <= self.due.len() / 2 + MANY {
+            return;
+        }
+        self.forgotten = 0;
+        let due = &mut self.due;
+        self.core.read(|catalog, _| {
+            due.retain(|Reverse((_, key, start))| {
+                catalog.registered(key).is_some_and(|(current, _)| current == *start)
+            });
+        });
     }
 
     fn pause(&self, when: When) -> Duration {
@@ -270,4 +296,38 @@ fn stranger(info: &ServiceInfo, reply: &peer::Reply) -> Option<String> {
     let registered = info.id.as_deref()?;
     let answers = reply.headers.get(HUB_INSTANCE)?.to_str().ok()?;
     (answers != registered).then(|| answers.chars().take(100).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::By;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn the_schedule_is_bounded_by_those_that_are_there() {
+        let mut settings = Settings::default();
+        settings.heartbeat.interval = Duration::from_secs(3600); // nothing is due in this test
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, orders) = Core::new(&settings, 1, &metrics);
+        let core = Arc::new(core);
+        let mut heartbeats = Heartbeats::new(core.clone(), orders, settings.heartbeat);
+        let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));
+        for i in 1..=50 {
+            core.register(info(i)).unwrap();
+        }
+        for i in 51..10_000 {
+            core.register(info(i)).unwrap();
+            let key = Key::new("log", &info(i).addr);
+            core.apply(Event::Deregister { key, id: None, by: By::Itself }, None).unwrap();
+            while let Ok(order) = heartbeats.orders.try_recv() {
+                heartbeats.take(order);
+                heartbeats.drop_stale();
+            }
+            assert!(heartbeats.due.len() <= 2 * (50 + MANY) + 2, "{}", heartbeats.due.len());
+        }
+        heartbeats.forgotten = usize::MAX;
+        heartbeats.drop_stale();
+        assert_eq!(heartbeats.due.len(), 50, "those that are there stay");
+    }
 }
