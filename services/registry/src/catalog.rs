@@ -13,7 +13,7 @@
 //! Longer than most files here: every transition is in one place, so that the invariants can be read beside them;
 //! what has a life of its own (lists, protection, one instance's record, reading) is in the modules below.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use hub_client::protocol::{EVERY_SERVICE, Heartbeat, InstanceState, Load, ReasonKind, ServiceInfo, Status};
@@ -59,8 +59,8 @@ pub struct Catalog {
     protection: Protection,
     /// Whether it was last announced that removals are held back.
     announced: bool,
-    /// Removed instances, oldest first, for a while.
-    removed: VecDeque<Removed>,
+    /// Removed instances, for a while, by the revision of their removal: oldest first.
+    removed: BTreeMap<u64, Removed>,
 }
 
 #[derive(Debug, Default)]
@@ -73,20 +73,21 @@ struct Service {
     list: Arc<List>,
     /// The revision of the list's last change; `list` is older where nobody has asked since.
     list_revision: u64,
-    /// How many of its removed instances are still shown.
-    removed: usize,
+    /// Its removed instances that are still shown, by address: where they stand among all those that are. None of
+    /// them is in `instances`.
+    removed: BTreeMap<Arc<str>, u64>,
 }
 
 #[derive(Debug)]
 struct Removed {
     key: Key,
     at: Time,
-    instance: Instance,
+    instance: Arc<Instance>,
 }
 
 impl Service {
     fn is_idle(&self) -> bool {
-        self.instances.is_empty() && self.dependents.is_empty() && self.removed == 0
+        self.instances.is_empty() && self.dependents.is_empty() && self.removed.is_empty()
     }
 
     fn list(&mut self) -> Arc<List> {
@@ -113,7 +114,7 @@ impl Catalog {
             failing: 0,
             held_back: 0,
             announced: false,
-            removed: VecDeque::new(),
+            removed: BTreeMap::new(),
         }
     }
 
@@ -240,7 +241,11 @@ impl Catalog {
             return Ok(Outcome::Unchanged); // it was faster than the file
         }
         self.check_room(&saved.info)?;
-        let mut instance = Instance::new(saved.registered, self.revision + 1, Arc::new(saved.info));
+        let mut instance = Instance::new(saved.registered, self.revision + 1, saved.info);
+        if let Some(before) = self.take_removed(&key) {
+            instance.flaps = before.flaps;
+            instance.reasons = before.reasons;
+        }
         instance.drained = saved.drained;
         instance.doubt = Some(Doubt::Restored(now + self.policy.restore_grace));
         instance.note(now, ReasonKind::Restored, "");
@@ -505,39 +510,33 @@ impl Catalog {
     fn remove(&mut self, now: Time, key: &Key, kind: ReasonKind, detail: &str, out: &mut Vec<Effect>) {
         let Some(mut instance) = self.take(key, out) else { return };
         instance.note(now, kind, detail);
-        let gone = Box::new(instance.clone());
-        if let Some(service) = self.services.get_mut(&key.name) {
-            service.removed += 1;
-        }
-        self.removed.push_back(Removed { key: key.clone(), at: now, instance });
+        let instance = Arc::new(instance);
         self.bump_list(&key.name, out);
-        out.push(Effect::Change(Change { revision: self.revision, kind, instance: gone, gone: true }));
+        if let Some(service) = self.services.get_mut(&key.name) {
+            service.removed.insert(key.addr.clone(), self.revision);
+        }
+        self.removed.insert(self.revision, Removed { key: key.clone(), at: now, instance: instance.clone() });
+        out.push(Effect::Change(Change { revision: self.revision, kind, instance, gone: true }));
         self.forget_removed(now);
     }
 
     fn take_removed(&mut self, key: &Key) -> Option<Instance> {
-        // Nothing to look for is the common case, and must not cost a walk.
-        self.services.get(&key.name).filter(|service| service.removed > 0)?;
-        let at = self.removed.iter().rposition(|removed| removed.key == *key)?;
-        let removed = self.removed.remove(at)?;
-        if let Some(service) = self.services.get_mut(&key.name) {
-            service.removed -= 1;
-        }
-        Some(removed.instance)
+        let at = self.services.get_mut(&key.name)?.removed.remove(&key.addr)?;
+        self.removed.remove(&at).map(|removed| Arc::unwrap_or_clone(removed.instance))
     }
 
     /// Forgets removed instances that were shown for long enough, or that are too many.
     fn forget_removed(&mut self, now: Time) {
         let (most, keep) = (self.policy.removed_max, self.policy.removed_for);
-        while let Some(oldest) = self.removed.front() {
+        while let Some((_, oldest)) = self.removed.first_key_value() {
             if self.removed.len() <= most && now.since(oldest.at) < keep {
                 return;
             }
-            let Some(oldest) = self.removed.pop_front() else { return };
-            if let Some(service) = self.services.get_mut(&oldest.key.name) {
-                service.removed -= 1;
+            let Some((_, Removed { key: Key { name, addr }, .. })) = self.removed.pop_first() else { return };
+            if let Some(service) = self.services.get_mut(&name) {
+                service.removed.remove(&addr);
             }
-            self.drop_idle(&oldest.key.name);
+            self.drop_idle(&name);
         }
     }
 
@@ -602,7 +601,7 @@ impl Catalog {
 
     fn tell(&self, key: &Key, kind: ReasonKind, out: &mut Vec<Effect>) {
         if let Some(instance) = self.get(key) {
-            let instance = Box::new(instance.clone());
+            let instance = Arc::new(instance.clone());
             out.push(Effect::Change(Change { revision: self.revision, kind, instance, gone: false }));
         }
     }

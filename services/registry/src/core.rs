@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hub_chassis::Metrics;
 use hub_chassis::telemetry::Source;
 use hub_client::protocol::{ReasonKind, Revision, ServiceInfo};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use crate::catalog::{
@@ -20,6 +20,9 @@ use crate::heartbeat::Order;
 use crate::notifier::{Ack, Notifier};
 use crate::stats::Stats;
 use crate::watch::Watch;
+
+/// Views of the whole catalogue made at once: a big one takes a worker's time and many megabytes.
+const MOST_VIEWS: usize = 2;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) source: Source,
     /// Something has changed that the snapshot file should hold.
     pub(crate) unsaved: Notify,
+    /// See [`Core::turn`].
+    views: Semaphore,
 }
 
 /// What a registration is answered with, all of one revision.
@@ -63,6 +68,7 @@ impl Core {
             stats: Stats::new(&metrics.meter()),
             source: metrics.source().clone(),
             unsaved: Notify::new(),
+            views: Semaphore::new(MOST_VIEWS),
         };
         (core, orders)
     }
@@ -123,6 +129,11 @@ impl Core {
     /// Looks at the catalogue.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&mut Catalog, Time) -> T) -> T {
         look(&mut self.lock(), self.now())
+    }
+
+    /// Whoever makes a view of the whole catalogue holds this meanwhile.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.views.acquire().await.ok() // it is never closed
     }
 
     /// The newest revision.

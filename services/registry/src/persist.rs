@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hub_client::protocol::ServiceInfo;
@@ -29,6 +29,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct File {
     path: PathBuf,
+    /// Held while it is written: a write goes on when whoever waited for it is gone.
+    writing: Arc<Mutex<()>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,7 +43,7 @@ struct Contents {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Entry {
-    info: ServiceInfo,
+    info: Arc<ServiceInfo>,
     registered: Timestamp,
     #[serde(default)]
     drained: bool,
@@ -74,7 +76,7 @@ impl Entry {
 
 impl File {
     pub(crate) fn in_folder(folder: &Path) -> Self {
-        Self { path: folder.join("catalog.json") }
+        Self { path: folder.join("catalog.json"), writing: Arc::default() }
     }
 
     /// Puts what the file holds into the catalogue, but for what may not register (any more).
@@ -122,15 +124,20 @@ impl File {
         loop {
             core.unsaved.notified().await;
             tokio::time::sleep(PAUSE).await;
-            self.save(&core).await?;
+            self.save(core.clone()).await?;
         }
     }
 
     /// Writes the file. A failure is logged: the registry goes on without.
-    pub(crate) async fn save(&self, core: &Core) -> Result<(), JoinError> {
-        let (saved, now) = core.read(|catalog, now| (catalog.saved(), now));
-        let (file, wall) = (self.clone(), Wall::new(now));
-        let written = tokio::task::spawn_blocking(move || file.write(saved, wall)).await?;
+    pub(crate) async fn save(&self, core: Arc<Core>) -> Result<(), JoinError> {
+        let file = self.clone();
+        let write = move || {
+            // What is saved is read when it is this one's turn, so whichever comes last writes the newest.
+            let _writing = file.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (saved, now) = core.read(|catalog, now| (catalog.saved(), now));
+            file.write(saved, Wall::new(now))
+        };
+        let written = tokio::task::spawn_blocking(write).await?;
         if let Err(error) = written {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, file = %self.path.display(), "can't write the snapshot file");
@@ -161,9 +168,38 @@ impl File {
 fn saved(entries: Vec<Entry>, now: Time) -> Vec<Saved> {
     let wall = Wall::new(now);
     let saved = entries.into_iter().map(|entry| Saved {
-        info: ServiceInfo { state: None, ..entry.info },
+        info: Arc::new(ServiceInfo { state: None, ..Arc::unwrap_or_clone(entry.info) }),
         registered: wall.moment(entry.registered),
         drained: entry.drained,
     });
     saved.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn whichever_write_comes_last_holds_the_newest() {
+        const COUNT: u16 = 50;
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::in_folder(folder.path());
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
+        let core = Arc::new(core);
+        let mut saves = JoinSet::new();
+        for port in 1..=COUNT {
+            core.register(ServiceInfo::new("log", format!("127.0.0.1:{port}"))).unwrap();
+            let (file, core) = (file.clone(), core.clone());
+            saves.spawn(async move { file.save(core).await });
+            tokio::task::yield_now().await;
+        }
+        while let Some(saved) = saves.join_next().await {
+            saved.unwrap().unwrap();
+        }
+        assert_eq!(file.read().unwrap().unwrap().len(), usize::from(COUNT));
+    }
 }

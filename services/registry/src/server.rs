@@ -102,7 +102,7 @@ impl Server {
         };
         tasks.shutdown().await;
         if let Some(file) = self.file {
-            file.save(&core).await?;
+            file.save(core).await?;
         }
         ended
     }

@@ -64,8 +64,15 @@ struct Heard {
 /// One event, rendered at its first use.
 #[derive(Debug)]
 enum Event {
-    Change { change: Change, text: OnceLock<Bytes> },
-    Load(Vec<(Key, Heard)>),
+    Change {
+        change: Change,
+        text: OnceLock<Bytes>,
+    },
+    /// `text` is for those who want to see all.
+    Load {
+        heard: Vec<(Key, Heard)>,
+        text: OnceLock<Bytes>,
+    },
     Protection(Bytes),
 }
 
@@ -131,7 +138,8 @@ impl Watch {
             }
             let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
             if !heard.is_empty() {
-                let _ = self.events.send(Arc::new(Event::Load(heard.into_iter().collect())));
+                let load = Event::Load { heard: heard.into_iter().collect(), text: OnceLock::new() };
+                let _ = self.events.send(Arc::new(load));
             }
         }
     }
@@ -234,12 +242,11 @@ async fn send(core: &Core, wanted: Wanted, to: mpsc::Sender<Bytes>) -> End {
             seen
         }
         None => {
-            let view = view::catalog(core, |name| wanted.wants(name));
-            let text = text("snapshot", Some(view.revision), &view);
+            let (text, revision) = first(core, &wanted).await;
             if let Err(end) = put(&to, &events, text).await {
                 return end;
             }
-            view.revision.n
+            revision
         }
     };
     loop {
@@ -257,6 +264,14 @@ async fn send(core: &Core, wanted: Wanted, to: mpsc::Sender<Bytes>) -> End {
             return end;
         }
     }
+}
+
+/// Everything that a watcher wants to see, and its revision.
+async fn first(core: &Core, wanted: &Wanted) -> (Bytes, u64) {
+    let only = (!wanted.services.is_empty()).then_some(wanted.services.as_slice());
+    let _turn = if only.is_none() { core.turn().await } else { None };
+    let view = view::catalog(core, only);
+    (text("snapshot", Some(view.revision), &view), view.revision.n)
 }
 
 /// Puts a text on its way; gives up on a watcher that takes nothing for too long, or falls too far behind.
@@ -291,7 +306,7 @@ impl Event {
     fn revision(&self) -> Option<u64> {
         match self {
             Self::Change { change, .. } => Some(change.revision),
-            Self::Load(_) | Self::Protection(_) => None,
+            Self::Load { .. } | Self::Protection(_) => None,
         }
     }
 
@@ -306,7 +321,14 @@ impl Event {
                 let wants = wanted.wants(&change.instance.info.name);
                 wants.then(|| text.get_or_init(|| change_text(core, change)).clone())
             }
-            Self::Load(heard) => load_text(heard, wanted),
+            Self::Load { heard, text } if wanted.services.is_empty() => {
+                Some(text.get_or_init(|| load_text(heard)).clone())
+            }
+            Self::Load { heard, .. } => {
+                let wants = |(key, _): &&(Key, Heard)| wanted.wants(&key.name);
+                let mut heard = heard.iter().filter(wants).peekable();
+                heard.peek().is_some().then(|| load_text(heard))
+            }
             Self::Protection(text) => Some(text.clone()),
         }
     }
@@ -325,13 +347,13 @@ fn change_text(core: &Core, change: &Change) -> Bytes {
     text("change", Some(revision), &ChangeView { revision, kind: change.kind, instance })
 }
 
-fn load_text(heard: &[(Key, Heard)], wanted: &Wanted) -> Option<Bytes> {
+fn load_text<'a>(heard: impl IntoIterator<Item = &'a (Key, Heard)>) -> Bytes {
     let mut services: BTreeMap<String, BTreeMap<String, HeardView>> = BTreeMap::new();
-    for (key, Heard { at, load }) in heard.iter().filter(|(key, _)| wanted.wants(&key.name)) {
+    for (key, Heard { at, load }) in heard {
         let view = HeardView { last_heartbeat: format!("{at:.3}"), load: *load };
         services.entry(key.name.to_string()).or_default().insert(key.addr.to_string(), view);
     }
-    (!services.is_empty()).then(|| text("load", None, &LoadView { services }))
+    text("load", None, &LoadView { services })
 }
 
 /// One server-sent event (HTML standard, "Server-sent events"). JSON holds no line ends, so one `data` line does.
@@ -344,4 +366,31 @@ fn text(kind: &str, id: Option<Revision>, data: &impl Serialize) -> Bytes {
     out.push_str(&serde_json::to_string(data).unwrap_or_default());
     out.push_str("\n\n");
     Bytes::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn load_is_rendered_once_for_all_who_want_everything() {
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
+        let at = Timestamp::UNIX_EPOCH;
+        let load = Some(Load { requests: 1, in_flight: 0 });
+        let heard = ["a", "b"].map(|name| (Key::new(name, "10.0.0.1:80"), Heard { at, load }));
+        let event = Event::Load { heard: heard.into(), text: OnceLock::new() };
+        let text = |services: &[&str]| {
+            let services = services.iter().map(|&name| name.to_owned()).collect();
+            event.text_for(&core, &Wanted { services, last: None }, &mut 0)
+        };
+        let (one, two) = (text(&[]).unwrap(), text(&[]).unwrap());
+        assert_eq!(one.as_ptr(), two.as_ptr());
+        let filtered = text(&["b"]).unwrap();
+        assert!(
+            filtered.len() < one.len() && filtered.starts_with(b"event: load\ndata: {\"Services\":{\"b\"")
+        );
+        assert_eq!(text(&["c"]), None);
+    }
 }

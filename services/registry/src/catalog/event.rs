@@ -65,7 +65,7 @@ pub enum By {
 #[derive(Debug, Clone)]
 pub struct Saved {
     /// What it registered.
-    pub info: ServiceInfo,
+    pub info: Arc<ServiceInfo>,
     /// When it did.
     pub registered: Time,
     /// Whether an operator drained it.
@@ -183,7 +183,7 @@ pub struct Change {
     /// What happened.
     pub kind: ReasonKind,
     /// The instance as it is after the change, or as it last was.
-    pub instance: Box<Instance>,
+    pub instance: Arc<Instance>,
     /// It is no longer in the catalogue.
     pub gone: bool,
 }

@@ -41,8 +41,8 @@ pub struct Instance {
     pub(super) draining: bool,
     /// When it was removed or replaced of late; bounded by the flap limit.
     pub(super) flaps: VecDeque<Time>,
-    /// The last reasons for change, oldest first.
-    pub reasons: VecDeque<Record>,
+    /// The last reasons for change, oldest first; shared by those who only look at them.
+    pub reasons: Arc<VecDeque<Record>>,
 }
 
 /// Why an instance is suspect.
@@ -67,7 +67,7 @@ pub struct Record {
     /// What happened.
     pub kind: ReasonKind,
     /// More, for people.
-    pub detail: Box<str>,
+    pub detail: Arc<str>,
 }
 
 impl Instance {
@@ -85,7 +85,7 @@ impl Instance {
             drained: false,
             draining: false,
             flaps: VecDeque::new(),
-            reasons: VecDeque::new(),
+            reasons: Arc::default(),
         }
     }
 
@@ -124,11 +124,12 @@ impl Instance {
     }
 
     pub(super) fn note(&mut self, at: Time, kind: ReasonKind, detail: &str) {
-        while self.reasons.len() >= MAX_REASONS {
-            self.reasons.pop_front();
+        let reasons = Arc::make_mut(&mut self.reasons);
+        while reasons.len() >= MAX_REASONS {
+            reasons.pop_front();
         }
         let cut = detail.floor_char_boundary(MAX_DETAIL);
-        self.reasons.push_back(Record { at, kind, detail: detail[..cut].into() });
+        reasons.push_back(Record { at, kind, detail: detail[..cut].into() });
     }
 
     /// Counts a removal or replacement. One more than the limit is all that need be remembered.

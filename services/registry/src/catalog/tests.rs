@@ -193,7 +193,7 @@ impl World {
             Step::Drain { name, addr, on } => Event::Drain { key: key(*name, *addr), on: *on },
             Step::Protect(on) => Event::Protect(*on),
             Step::Restore { name, addr, required } => Event::Restore(Saved {
-                info: info(*name, *addr, Some(9), required),
+                info: info(*name, *addr, Some(9), required).into(),
                 registered: Time::from_millis(-1000),
                 drained: false,
             }),
@@ -313,6 +313,16 @@ impl World {
         }
         assert_eq!((catalog.failing(), catalog.held_back), (failing, held_back));
         assert!(catalog.removed.len() <= policy().removed_max);
+        let mut indexed = 0;
+        for (name, service) in &catalog.services {
+            for (addr, at) in &service.removed {
+                let removed = &catalog.removed[at].key;
+                assert_eq!((&removed.name, &removed.addr), (name, addr));
+                assert!(!service.instances.contains_key(addr), "it is gone or there, not both");
+                indexed += 1;
+            }
+        }
+        assert_eq!(catalog.removed.len(), indexed, "each removed instance is found by its key");
         for name in &NAMES[..4] {
             let wants = |key: &&Key| {
                 let (_, info) = catalog.registered(key).unwrap();

@@ -43,7 +43,7 @@ impl Run {
     }
 
     fn reasons(&self, key: &Key) -> Vec<ReasonKind> {
-        let all = self.catalog.snapshot(self.now, |_| true);
+        let all = self.catalog.snapshot(self.now, None);
         let mut list = all.get(&key.name).into_iter().flatten();
         let found = list.rfind(|(instance, _)| instance.info.addr == *key.addr);
         found.map(|(i, _)| i.reasons.iter().map(|reason| reason.kind).collect()).unwrap_or_default()
@@ -340,7 +340,7 @@ fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart()
 #[test]
 fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is_heard() {
     let mut run = Run::new();
-    let saved = Saved { info: info(0, 0, Some(1), &[1]), registered: seconds(-60), drained: false };
+    let saved = Saved { info: info(0, 0, Some(1), &[1]).into(), registered: seconds(-60), drained: false };
     run.apply(Event::Restore(saved.clone()));
     assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
     assert!(!std::str::from_utf8(run.catalog.list("a").json()).unwrap().contains("State"));
@@ -350,7 +350,7 @@ fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is
 
     let mut run = Run::new();
     run.apply(Event::Restore(saved.clone()));
-    run.apply(Event::Register(saved.info.clone()));
+    run.apply(Event::Register(ServiceInfo::clone(&saved.info)));
     assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal will do too");
 
     let mut run = Run::new();
@@ -364,7 +364,7 @@ fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is
 
 #[test]
 fn a_restored_instance_that_does_not_answer_is_used_last_but_keeps_its_grace() {
-    let saved = Saved { info: info(0, 0, Some(1), &[]), registered: seconds(-60), drained: false };
+    let saved = Saved { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
     for comes_back in ["by a heartbeat", "by a renewal", "no"] {
         let mut run = Run::new();
         run.apply(Event::Restore(saved.clone()));
@@ -379,7 +379,7 @@ fn a_restored_instance_that_does_not_answer_is_used_last_but_keeps_its_grace() {
         run.now = run.now + policy().restore_grace;
         match comes_back {
             "by a heartbeat" => drop(run.beat(&key(0, 0), Answer::Plain)),
-            "by a renewal" => drop(run.apply(Event::Register(saved.info.clone()))),
+            "by a renewal" => drop(run.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
             _ => {
                 run.beat(&key(0, 0), Answer::None);
                 assert!(run.catalog.is_empty(), "its grace is over");
@@ -394,7 +394,7 @@ fn a_restored_instance_that_does_not_answer_is_used_last_but_keeps_its_grace() {
 #[test]
 fn restored_instances_are_asked_at_once_and_then_spread() {
     let mut run = Run::new();
-    let saved = Saved { info: info(0, 0, Some(1), &[]), registered: seconds(-60), drained: false };
+    let saved = Saved { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
     let next = |applied: Applied| {
         let beat = applied.effects.into_iter().find_map(|effect| match effect {
             Effect::Beat { when, .. } => Some(when),
