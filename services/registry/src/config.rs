@@ -44,7 +44,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Heartbeat {
-    /// Time between two heartbeats of one instance.
+    /// Time between two heartbeats of one instance, or up to a twentieth less.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Failed heartbeats in a row after which an instance is removed.
