@@ -483,6 +483,24 @@ fn a_forgotten_services_list_does_not_go_back_and_who_may_know_it_must_renew() {
     assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "nor is it a service");
 }
 
+/// Who knows already that nobody is there is not behind when the service is forgotten.
+#[test]
+fn a_service_that_is_known_to_be_empty_is_forgotten_without_a_word() {
+    let mut run = Run::new();
+    run.catalog.policy.removed_max = 1;
+    let everything = info(1, 0, None, &[4]);
+    for name in [0, 2] {
+        run.register(name, 0, 1);
+    }
+    run.apply(Event::Deregister { key: key(0, 0), id: None, by: By::Itself });
+    let since = run.catalog.revision();
+    assert_eq!(run.catalog.lists(&everything).len(), 2);
+    run.apply(Event::Deregister { key: key(2, 0), id: None, by: By::Itself });
+    let changed = run.catalog.changed_lists(&everything, since).unwrap();
+    assert_eq!(changed.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c"]);
+    assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "it is forgotten");
+}
+
 #[test]
 fn a_lists_bytes_are_made_once_and_shared() {
     let mut run = Run::new();
