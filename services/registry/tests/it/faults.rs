@@ -160,7 +160,7 @@ async fn a_member_that_loses_every_push_is_right_after_a_heartbeat() {
     let registry = Registry::with(settings).await;
     let visit = Live::start(&registry, "visit", &["log"]).await;
     visit.lose_pushes(true);
-    for _ in 0..3 {
+    for _ in 0..2 {
         let log = Fake::start().await;
         for is_there in [true, false] {
             let info = log.info("log", &[]);
