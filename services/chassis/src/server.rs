@@ -1,4 +1,4 @@
-//! The accept loop: HTTP/1.1 and h2c, slow and idle connections timed out, a drain with a bound.
+//! The accept loop: HTTP/1.1 and h2c, slow, stuck and idle connections timed out, a drain with a bound.
 //!
 //! Every connection is a task of the set that the loop owns; when the loop's future is dropped they end with it.
 
@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,11 +16,18 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt;
 
+pub use self::connection::Connection;
+use self::connection::Impatient;
+
+mod connection;
 pub(crate) mod linger;
 
 /// A request's head must be here after this long; also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that takes nothing of a reply for this long is given up on.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept (no file descriptors left, mostly): connections that end make room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,9 +73,21 @@ pub async fn serve(listener: TcpListener, app: Router, drain: Drain) {
             Some(_) = connections.join_next() => continue,
         };
         let _ = stream.set_nodelay(true); // refused only on a dead socket
-        let service = TowerToHyperService::new(app.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        connections.spawn(graceful.watch(connection.into_owned()));
+        let connection = Connection::default();
+        let of = connection.clone();
+        let service = app.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(of.clone());
+            request
+        });
+        let io = TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT));
+        let served = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+        let served = graceful.watch(served.into_owned());
+        connections.spawn(async move {
+            tokio::select! {
+                _ = served => {}
+                () = connection.ended() => {}
+            }
+        });
     }
     drop(listener);
     if tokio::time::timeout(drain.grace(), graceful.shutdown()).await.is_err() {

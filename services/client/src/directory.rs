@@ -104,6 +104,7 @@ pub struct Directory {
     view: Arc<watch::Sender<Arc<View>>>,
     /// While a registration is under way: the events that arrived meanwhile. A core-only registry's reply may
     /// have been written before them, so they are applied again on top of it. Bounded by the request's timeout.
+    /// Lock order: the view, then this.
     meanwhile: Arc<Mutex<Option<Vec<Event>>>>,
 }
 
@@ -147,9 +148,10 @@ impl Directory {
     /// Takes the reply to a registration: the whole truth at its revision. Says whether it is of another epoch
     /// than what was known, so that something may be kept which [`Directory::forget`] must end.
     pub(crate) fn registered(&self, lists: ServiceLists, revision: Option<Revision>) -> bool {
-        let meanwhile = self.meanwhile().take().unwrap_or_default();
         let mut other_epoch = false;
         self.change(|view| {
+            // Taken within the change: an event that comes now is either among these or applied after it.
+            let meanwhile = self.meanwhile().take().unwrap_or_default();
             other_epoch = view.revision.map(|known| known.epoch) != revision.map(|new| new.epoch);
             if other_epoch {
                 view.keep();
@@ -210,14 +212,15 @@ impl Directory {
     }
 
     fn stamped(&self, revision: Revision, change: impl FnOnce(&mut View)) -> Applied {
-        if self.view.borrow().revision.map(|known| known.epoch) != Some(revision.epoch) {
-            return Applied::OtherEpoch;
-        }
+        let mut applied = Applied::OtherEpoch;
         self.change(|view| {
-            change(view);
-            view.seen(Some(revision));
+            if view.revision.map(|known| known.epoch) == Some(revision.epoch) {
+                change(view);
+                view.seen(Some(revision));
+                applied = Applied::UpToDate;
+            }
         });
-        Applied::UpToDate
+        applied
     }
 
     /// Replaces the view by a changed copy, under the channel's own lock, so that no change is lost; wakes

@@ -105,10 +105,11 @@ function draw() {
   if (vacant) parts.push(`${count(vacant, "service")} wanted but absent`);
   setText($("summary"), model.revision ? parts.join(" · ") : "");
   $("empty").hidden = model.revision === "" || model.services.size > 0;
-  const until = model.protection?.Until;
-  $("protection").hidden = !until;
-  if (until) {
-    setText($("protection"), `Most instances fail at once, so the registry suspects its own network: it removes none until ${timeOfDay(Date.parse(until), now)}.`);
+  const until = Date.parse(model.protection?.Until ?? "");
+  const protecting = until > now;
+  $("protection").hidden = !protecting;
+  if (protecting) {
+    setText($("protection"), `Most instances fail at once, so the registry suspects its own network: it removes none until ${timeOfDay(until, now)}.`);
   }
 }
 

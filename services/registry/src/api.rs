@@ -158,15 +158,16 @@ impl Api {
     }
 }
 
-async fn all(State(api): State<Arc<Api>>) -> axum::Json<CatalogView> {
-    axum::Json(view::catalog(&api.core, |_| true))
+async fn all(State(api): State<Arc<Api>>) -> Response {
+    let _turn = api.core.turn().await;
+    axum::Json(view::catalog(&api.core, None)).into_response()
 }
 
 async fn one(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
 ) -> Result<axum::Json<CatalogView>, Problem> {
-    let view = view::catalog(&api.core, |known| known == name);
+    let view = view::catalog(&api.core, Some(std::slice::from_ref(&name)));
     if view.services.is_empty() {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("no service is called {name:?}")));
     }

@@ -13,7 +13,7 @@
 //! Longer than most files here: every transition is in one place, so that the invariants can be read beside them;
 //! what has a life of its own (lists, protection, one instance's record, reading) is in the modules below.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use hub_client::protocol::{EVERY_SERVICE, Heartbeat, InstanceState, Load, ReasonKind, ServiceInfo, Status};
@@ -54,9 +54,13 @@ pub struct Catalog {
     instances: usize,
     /// Instances whose last heartbeat failed.
     failing: usize,
+    /// Instances whose removal self-protection holds back.
+    held_back: usize,
     protection: Protection,
-    /// Removed instances, oldest first, for a while.
-    removed: VecDeque<Removed>,
+    /// Whether it was last announced that removals are held back.
+    announced: bool,
+    /// Removed instances, for a while, by the revision of their removal: oldest first.
+    removed: BTreeMap<u64, Removed>,
 }
 
 #[derive(Debug, Default)]
@@ -69,20 +73,21 @@ struct Service {
     list: Arc<List>,
     /// The revision of the list's last change; `list` is older where nobody has asked since.
     list_revision: u64,
-    /// How many of its removed instances are still shown.
-    removed: usize,
+    /// Its removed instances that are still shown, by address: where they stand among all those that are. None of
+    /// them is in `instances`.
+    removed: BTreeMap<Arc<str>, u64>,
 }
 
 #[derive(Debug)]
 struct Removed {
     key: Key,
     at: Time,
-    instance: Instance,
+    instance: Arc<Instance>,
 }
 
 impl Service {
     fn is_idle(&self) -> bool {
-        self.instances.is_empty() && self.dependents.is_empty() && self.removed == 0
+        self.instances.is_empty() && self.dependents.is_empty() && self.removed.is_empty()
     }
 
     fn list(&mut self) -> Arc<List> {
@@ -107,7 +112,9 @@ impl Catalog {
             forgotten: 0,
             instances: 0,
             failing: 0,
-            removed: VecDeque::new(),
+            held_back: 0,
+            announced: false,
+            removed: BTreeMap::new(),
         }
     }
 
@@ -117,6 +124,7 @@ impl Catalog {
     /// [`Refusal`], and then nothing has changed.
     pub fn apply(&mut self, now: Time, event: Event) -> Result<Applied, Refusal> {
         let mut effects = Vec::new();
+        let held_back = self.held_back;
         let outcome = match event {
             Event::Register(info) => self.register(now, info, &mut effects)?,
             Event::Deregister { key, id, by } => {
@@ -126,25 +134,42 @@ impl Catalog {
                 Ok(beat) => self.alive(now, &key, start, beat, &mut effects),
                 Err(why) => self.missed(now, &key, start, &why, &mut effects),
             },
+            Event::Unasked { key, start } => self.unasked(key, start, &mut effects),
             Event::Drain { key, on } => self.drain(now, &key, on, &mut effects),
             Event::Protect(on) => self.protect(now, on, &mut effects),
             Event::Restore(saved) => self.restore(now, saved, &mut effects)?,
         };
+        if outcome != Outcome::Unknown {
+            self.announce(now, held_back, &mut effects);
+        }
         Ok(Applied { outcome, effects })
+    }
+
+    /// Says what is new about self-protection. An episode ends by its bound without an event, so the first event
+    /// afterwards says so, before its own effects.
+    fn announce(&mut self, now: Time, held_back_before: usize, out: &mut Vec<Effect>) {
+        let protecting = self.protection.until(now).is_some();
+        if self.announced != protecting {
+            self.announced = protecting;
+            out.insert(0, Effect::Protecting(protecting));
+        }
+        if self.held_back != held_back_before {
+            out.push(Effect::ProtectionChanged);
+        }
     }
 
     fn register(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         let known = self.services.get_mut(info.name.as_str());
         let known = known.and_then(|service| service.instances.get_mut(info.addr.as_str()));
         match known {
-            Some(known) if known.info.id() != info.id() => Ok(self.replace(now, info, out)),
-            Some(known) if *known.info == info && !matches!(known.doubt, Some(Doubt::Restored(_))) => {
+            Some(known) if known.info.id() != info.id() => self.replace(now, info, out),
+            Some(known) if *known.info == info && !known.is_restored() => {
                 let (start, info) = (known.start, known.info.clone());
                 let key = Key::new(&info.name, &info.addr);
                 out.push(Effect::Joined(Joined { key, start, info, revision: self.revision }));
                 Ok(Outcome::Unchanged)
             }
-            Some(_) => Ok(self.renew(now, info, out)),
+            Some(_) => self.renew(now, info, out),
             None => self.add(now, info, out),
         }
     }
@@ -161,13 +186,15 @@ impl Catalog {
         instance.note(now, ReasonKind::Registered, "");
         self.doubt_flapping(now, &mut instance);
         self.insert(key, instance, When::Spread, ReasonKind::Registered, out);
+        self.settle(now);
         Ok(Outcome::Changed)
     }
 
     /// Another start at an address that is in the catalogue.
-    fn replace(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Outcome {
+    fn replace(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        self.check_services(&info)?;
         let key = Key::new(&info.name, &info.addr);
-        let Some(old) = self.take(&key, out) else { return Outcome::Unknown };
+        let Some(old) = self.take(&key, out) else { return Ok(Outcome::Unknown) };
         let mut instance = Instance::new(now, self.revision + 1, Arc::new(info));
         instance.reasons = old.reasons;
         instance.flaps = old.flaps;
@@ -175,14 +202,15 @@ impl Catalog {
         instance.note(now, ReasonKind::Replaced, &format!("the start before was {:?}", old.info.id()));
         self.doubt_flapping(now, &mut instance);
         self.insert(key, instance, When::Spread, ReasonKind::Replaced, out);
-        Outcome::Changed
+        Ok(Outcome::Changed)
     }
 
     /// The same start with another wish or other facts, or one that was known from a snapshot file only.
-    fn renew(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Outcome {
+    fn renew(&mut self, now: Time, info: ServiceInfo, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
+        self.check_services(&info)?;
         let key = Key::new(&info.name, &info.addr);
-        let Some(instance) = self.get_mut(&key) else { return Outcome::Unknown };
-        let was_restored = matches!(instance.doubt, Some(Doubt::Restored(_)));
+        let Some(instance) = self.get_mut(&key) else { return Ok(Outcome::Unknown) };
+        let was_restored = instance.is_restored();
         let facts = instance.info.public() != info.public();
         let before = instance.info.clone();
         instance.info = Arc::new(info);
@@ -193,7 +221,7 @@ impl Catalog {
         let (start, info) = (instance.start, instance.info.clone());
         if !facts {
             // The push key alone: no change for anybody else, but lists must not hold the old info for ever.
-            instance.listed = Arc::new(Listed::new(info.clone(), instance.listed_state()));
+            instance.listed = Arc::new(Listed::new(info.clone(), instance.listed.state()));
         }
         if before.required_services != info.required_services {
             self.unsubscribe(&key, &before);
@@ -204,7 +232,7 @@ impl Catalog {
             self.changed(&key, kind, out);
         }
         out.push(Effect::Joined(Joined { key, start, info, revision: self.revision }));
-        Outcome::Changed
+        Ok(Outcome::Changed)
     }
 
     fn restore(&mut self, now: Time, saved: Saved, out: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
@@ -213,7 +241,11 @@ impl Catalog {
             return Ok(Outcome::Unchanged); // it was faster than the file
         }
         self.check_room(&saved.info)?;
-        let mut instance = Instance::new(saved.registered, self.revision + 1, Arc::new(saved.info));
+        let mut instance = Instance::new(saved.registered, self.revision + 1, saved.info);
+        if let Some(before) = self.take_removed(&key) {
+            instance.flaps = before.flaps;
+            instance.reasons = before.reasons;
+        }
         instance.drained = saved.drained;
         instance.doubt = Some(Doubt::Restored(now + self.policy.restore_grace));
         instance.note(now, ReasonKind::Restored, "");
@@ -236,7 +268,7 @@ impl Catalog {
         }
         let detail = if by == By::Operator { "by an operator" } else { "" };
         self.remove(now, key, ReasonKind::Deregistered, detail, out);
-        self.settle(now, out);
+        self.settle(now);
         Ok(Outcome::Changed)
     }
 
@@ -251,14 +283,17 @@ impl Catalog {
         let Some(instance) = self.started(key, start) else { return Outcome::Unknown };
         let before = instance.state();
         instance.last_heartbeat = Some(now);
+        // Who says nothing serves.
+        instance.draining = beat.is_some_and(|beat| beat.status == Status::Draining);
         if let Some(beat) = beat {
-            let load = Load { requests: beat.requests, in_flight: beat.in_flight };
-            instance.load = Some(load);
-            instance.draining = beat.status == Status::Draining;
+            instance.load = Some(Load { requests: beat.requests, in_flight: beat.in_flight });
         }
         out.push(Effect::Heard { key: key.clone(), load: instance.load });
         let was_failing = instance.misses > 0;
         instance.misses = 0;
+        let was_held_back = instance.doubt == Some(Doubt::HeldBack);
+        // Those that were restored were all asked at once; from here on they are spread.
+        let next = if instance.is_restored() { When::Spread } else { When::Interval };
         instance.doubt = match instance.doubt {
             Some(Doubt::Flapping(until)) if now < until => instance.doubt,
             _ => None,
@@ -274,11 +309,10 @@ impl Catalog {
             let detail = if kind == ReasonKind::Recovered { "it answers heartbeats" } else { "it says so" };
             instance.note(now, kind, detail);
         }
-        out.push(Effect::Beat { key: key.clone(), start, when: When::Interval });
+        out.push(Effect::Beat { key: key.clone(), start, when: next });
         self.failing -= usize::from(was_failing);
-        if was_failing {
-            self.settle(now, out);
-        }
+        self.held_back -= usize::from(was_held_back);
+        self.settle(now);
         if before == after {
             return Outcome::Unchanged;
         }
@@ -303,16 +337,14 @@ impl Catalog {
             out.push(beat(When::Gap));
             return Outcome::Unchanged;
         }
-        if matches!(doubt, Some(Doubt::Restored(until)) if now < until) {
+        if let Some(Doubt::Restored(until) | Doubt::Silent(until)) = doubt
+            && now < until
+        {
             out.push(beat(When::Interval));
-            return Outcome::Unchanged;
+            return self.silent(now, key, start, until, why, out);
         }
-        let was_protecting = self.protection.until(now).is_some();
         if self.protection.holds_back(now, since, known, self.failing) {
             out.push(beat(When::Interval));
-            if !was_protecting {
-                out.push(Effect::Protecting(true));
-            }
             return self.hold_back(now, key, start, why, out);
         }
         let detail = format!("{misses} heartbeats missed, the last: {why}");
@@ -322,11 +354,35 @@ impl Catalog {
         }
         self.remove(now, key, ReasonKind::Removed, &detail, out);
         self.protection.lost(now);
-        if was_protecting && self.protection.until(now).is_none() {
-            out.push(Effect::Protecting(false));
-        }
-        self.settle(now, out);
+        self.settle(now);
         Outcome::Changed
+    }
+
+    /// A restored instance has used up its attempts: it keeps its grace, but callers use it last.
+    fn silent(
+        &mut self,
+        now: Time,
+        key: &Key,
+        start: u64,
+        until: Time,
+        why: &str,
+        out: &mut Vec<Effect>,
+    ) -> Outcome {
+        let restored = self.started(key, start).filter(|of| matches!(of.doubt, Some(Doubt::Restored(_))));
+        let Some(instance) = restored else { return Outcome::Unchanged };
+        instance.doubt = Some(Doubt::Silent(until));
+        instance.note(now, ReasonKind::HeldBack, &format!("not heard since the restart: {why}"));
+        self.changed(key, ReasonKind::HeldBack, out);
+        Outcome::Changed
+    }
+
+    /// Says nothing about the instance: it is asked again.
+    fn unasked(&mut self, key: Key, start: u64, out: &mut Vec<Effect>) -> Outcome {
+        if self.started(&key, start).is_none() {
+            return Outcome::Unknown;
+        }
+        out.push(Effect::Beat { key, start, when: When::Gap });
+        Outcome::Unchanged
     }
 
     fn hold_back(&mut self, now: Time, key: &Key, start: u64, why: &str, out: &mut Vec<Effect>) -> Outcome {
@@ -337,7 +393,9 @@ impl Catalog {
         }
         instance.doubt = Some(Doubt::HeldBack);
         instance.note(now, ReasonKind::HeldBack, why);
-        if before == instance.state() {
+        let after = instance.state();
+        self.held_back += 1;
+        if before == after {
             return Outcome::Unchanged;
         }
         self.changed(key, ReasonKind::HeldBack, out);
@@ -360,20 +418,17 @@ impl Catalog {
         if self.protection.enabled() == on {
             return Outcome::Unchanged;
         }
-        let was_protecting = self.protection.until(now).is_some();
         self.protection.set_enabled(on);
-        if was_protecting {
-            out.push(Effect::Protecting(false));
-        }
+        out.push(Effect::ProtectionChanged);
         if !on {
-            for key in self.held_back() {
+            for key in self.keys_held_back() {
                 self.remove(now, &key, ReasonKind::Removed, "self-protection was switched off", out);
             }
         }
         Outcome::Changed
     }
 
-    fn held_back(&self) -> Vec<Key> {
+    fn keys_held_back(&self) -> Vec<Key> {
         let all = self.services.iter().flat_map(|(name, service)| {
             service.instances.iter().map(move |(addr, instance)| (name, addr, instance))
         });
@@ -384,13 +439,10 @@ impl Catalog {
         keys
     }
 
-    /// Ends an episode of self-protection that its reason has left.
-    fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let was_protecting = self.protection.until(now).is_some();
+    /// Ends an episode of self-protection that its reason has left. Called at whatever shows that it may have, so
+    /// that the next episode is one of its own.
+    fn settle(&mut self, now: Time) {
         self.protection.settle(now, self.instances, self.failing);
-        if was_protecting && self.protection.until(now).is_none() {
-            out.push(Effect::Protecting(false));
-        }
     }
 
     fn doubt_flapping(&self, now: Time, instance: &mut Instance) {
@@ -409,7 +461,13 @@ impl Catalog {
         if self.instances >= self.policy.max_instances {
             return Err(Refusal::TooManyInstances(self.instances));
         }
-        let required = info.required_services.iter().filter(|name| *name != EVERY_SERVICE);
+        self.check_services(info)
+    }
+
+    /// Whether there is room for the services that it would make known.
+    fn check_services(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        let required =
+            info.required_services.iter().filter(|name| *name != EVERY_SERVICE && **name != info.name);
         let new =
             required.chain([&info.name]).filter(|name| !self.services.contains_key(name.as_str())).count();
         if new > 0 && self.services.len() + new > self.policy.max_services {
@@ -443,6 +501,7 @@ impl Catalog {
         let instance = self.services.get_mut(&key.name)?.instances.remove(&key.addr)?;
         self.instances -= 1;
         self.failing -= usize::from(instance.misses > 0);
+        self.held_back -= usize::from(instance.doubt == Some(Doubt::HeldBack));
         self.unsubscribe(key, &instance.info);
         out.push(Effect::Left { key: key.clone(), start: instance.start });
         Some(instance)
@@ -451,39 +510,33 @@ impl Catalog {
     fn remove(&mut self, now: Time, key: &Key, kind: ReasonKind, detail: &str, out: &mut Vec<Effect>) {
         let Some(mut instance) = self.take(key, out) else { return };
         instance.note(now, kind, detail);
-        let gone = Box::new(instance.clone());
-        if let Some(service) = self.services.get_mut(&key.name) {
-            service.removed += 1;
-        }
-        self.removed.push_back(Removed { key: key.clone(), at: now, instance });
+        let instance = Arc::new(instance);
         self.bump_list(&key.name, out);
-        out.push(Effect::Change(Change { revision: self.revision, kind, instance: gone, gone: true }));
+        if let Some(service) = self.services.get_mut(&key.name) {
+            service.removed.insert(key.addr.clone(), self.revision);
+        }
+        self.removed.insert(self.revision, Removed { key: key.clone(), at: now, instance: instance.clone() });
+        out.push(Effect::Change(Change { revision: self.revision, kind, instance, gone: true }));
         self.forget_removed(now);
     }
 
     fn take_removed(&mut self, key: &Key) -> Option<Instance> {
-        // Nothing to look for is the common case, and must not cost a walk.
-        self.services.get(&key.name).filter(|service| service.removed > 0)?;
-        let at = self.removed.iter().rposition(|removed| removed.key == *key)?;
-        let removed = self.removed.remove(at)?;
-        if let Some(service) = self.services.get_mut(&key.name) {
-            service.removed -= 1;
-        }
-        Some(removed.instance)
+        let at = self.services.get_mut(&key.name)?.removed.remove(&key.addr)?;
+        self.removed.remove(&at).map(|removed| Arc::unwrap_or_clone(removed.instance))
     }
 
     /// Forgets removed instances that were shown for long enough, or that are too many.
     fn forget_removed(&mut self, now: Time) {
         let (most, keep) = (self.policy.removed_max, self.policy.removed_for);
-        while let Some(oldest) = self.removed.front() {
+        while let Some((_, oldest)) = self.removed.first_key_value() {
             if self.removed.len() <= most && now.since(oldest.at) < keep {
                 return;
             }
-            let Some(oldest) = self.removed.pop_front() else { return };
-            if let Some(service) = self.services.get_mut(&oldest.key.name) {
-                service.removed -= 1;
+            let Some((_, Removed { key: Key { name, addr }, .. })) = self.removed.pop_first() else { return };
+            if let Some(service) = self.services.get_mut(&name) {
+                service.removed.remove(&addr);
             }
-            self.drop_idle(&oldest.key.name);
+            self.drop_idle(&name);
         }
     }
 
@@ -548,7 +601,7 @@ impl Catalog {
 
     fn tell(&self, key: &Key, kind: ReasonKind, out: &mut Vec<Effect>) {
         if let Some(instance) = self.get(key) {
-            let instance = Box::new(instance.clone());
+            let instance = Arc::new(instance.clone());
             out.push(Effect::Change(Change { revision: self.revision, kind, instance, gone: false }));
         }
     }

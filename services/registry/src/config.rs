@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{FlapPolicy, Policy, ProtectionPolicy};
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// The registry's own settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,7 +44,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Heartbeat {
-    /// Time between two heartbeats of one instance.
+    /// Time between two heartbeats of one instance, or up to a twentieth less.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Failed heartbeats in a row after which an instance is removed.
@@ -224,6 +226,19 @@ impl Table for Settings {
         if let Some((key, _)) = positive.iter().find(|(_, span)| span.is_zero()) {
             return Err(((*key).to_owned(), "must be longer than nothing".to_owned()));
         }
+        // Longer ones mean nothing, and can't be added to a moment in the end.
+        let bounded = [
+            ("heartbeat.interval", self.heartbeat.interval),
+            ("heartbeat.gap", self.heartbeat.gap),
+            ("heartbeat.timeout", self.heartbeat.timeout),
+            ("push.coalesce", self.push.coalesce),
+            ("push.timeout", self.push.timeout),
+            ("push.backoff_max", self.push.backoff_max),
+            ("push.deregister_wait", self.push.deregister_wait),
+        ];
+        if let Some((key, _)) = bounded.iter().find(|(_, span)| *span > DAY) {
+            return Err(((*key).to_owned(), "must be at most a day".to_owned()));
+        }
         let at_least_one = [
             ("heartbeat.attempts", self.heartbeat.attempts as usize),
             ("heartbeat.concurrency", self.heartbeat.concurrency),
@@ -315,6 +330,8 @@ mod tests {
             settings.check().unwrap_err().0
         };
         assert_eq!(wrong(|s| s.heartbeat.interval = Duration::ZERO), "heartbeat.interval");
+        assert_eq!(wrong(|s| s.heartbeat.interval = Duration::MAX), "heartbeat.interval");
+        assert_eq!(wrong(|s| s.push.coalesce = DAY + Duration::from_nanos(1)), "push.coalesce");
         assert_eq!(wrong(|s| s.heartbeat.attempts = 0), "heartbeat.attempts");
         assert_eq!(wrong(|s| s.protection.share = 1.5), "protection.share");
         assert_eq!(wrong(|s| s.allow_addrs = vec!["here".into()]), "allow_addrs");

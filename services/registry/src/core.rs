@@ -9,15 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hub_chassis::Metrics;
 use hub_chassis::telemetry::Source;
 use hub_client::protocol::{ReasonKind, Revision, ServiceInfo};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use crate::catalog::{Applied, Catalog, Change, Effect, Event, Joined, List, Outcome, Refusal, Saved, Time};
+use crate::catalog::{
+    Applied, Catalog, Change, Effect, Event, Joined, Key, List, Outcome, Refusal, Saved, Time,
+};
 use crate::config::Settings;
 use crate::heartbeat::Order;
 use crate::notifier::{Ack, Notifier};
 use crate::stats::Stats;
 use crate::watch::Watch;
+
+/// Views of the whole catalogue made at once: a big one takes a worker's time and many megabytes.
+const MOST_VIEWS: usize = 2;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) source: Source,
     /// Something has changed that the snapshot file should hold.
     pub(crate) unsaved: Notify,
+    /// See [`Core::turn`].
+    views: Semaphore,
 }
 
 /// What a registration is answered with, all of one revision.
@@ -61,6 +68,7 @@ impl Core {
             stats: Stats::new(&metrics.meter()),
             source: metrics.source().clone(),
             unsaved: Notify::new(),
+            views: Semaphore::new(MOST_VIEWS),
         };
         (core, orders)
     }
@@ -95,11 +103,13 @@ impl Core {
     pub(crate) fn restore(&self, saved: impl FnOnce(Time) -> Vec<Saved>) -> usize {
         let mut catalog = self.lock();
         let now = self.now();
-        let mut all = Vec::new();
+        let (mut all, mut refused) = (Vec::new(), Vec::new());
         for saved in saved(now) {
-            // Refused only where the limits are lower than they were.
-            if let Ok(applied) = catalog.apply(now, Event::Restore(saved)) {
-                all.extend(self.route(applied, None).1);
+            let key = Key::new(&saved.info.name, &saved.info.addr);
+            match catalog.apply(now, Event::Restore(saved)) {
+                Ok(applied) => all.extend(self.route(applied, None).1),
+                // The limits are lower than they were.
+                Err(why) => refused.push((key, why)),
             }
         }
         let count = all.len();
@@ -109,12 +119,21 @@ impl Core {
             let lists = catalog.lists(&joined.info);
             self.notifier.joined(joined, &lists);
         }
+        drop(catalog);
+        for (key, why) in refused {
+            tracing::warn!(service = %key.name, addr = %key.addr, %why, "not restored");
+        }
         count
     }
 
     /// Looks at the catalogue.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&mut Catalog, Time) -> T) -> T {
         look(&mut self.lock(), self.now())
+    }
+
+    /// Whoever makes a view of the whole catalogue holds this meanwhile.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.views.acquire().await.ok() // it is never closed
     }
 
     /// The newest revision.
@@ -159,6 +178,7 @@ impl Core {
                 }
                 Effect::Heard { key, load } => self.watch.heard(key, load),
                 Effect::Protecting(on) => to_log.push(Said::Protecting(on)),
+                Effect::ProtectionChanged => self.watch.protection_changed(),
             }
         }
         (applied.outcome, there, to_log)
@@ -175,7 +195,7 @@ impl Core {
                 Said::Protecting(false) => tracing::warn!("no longer holding back removals"),
             }
             if matches!(said, Said::Protecting(_)) {
-                self.watch.protection(self);
+                self.watch.publish_protection(self);
             }
         }
     }

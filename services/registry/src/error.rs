@@ -29,6 +29,7 @@ impl From<Denied> for Problem {
             Denied::OtherSite | Denied::Address(_) | Denied::NotAnAddress(_) => StatusCode::FORBIDDEN,
             Denied::TooManyRequired { .. }
             | Denied::MetaTooLong { .. }
+            | Denied::MetaTooMany(_)
             | Denied::IdTooLong(_)
             | Denied::PushKey => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,

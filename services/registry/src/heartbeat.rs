@@ -31,6 +31,14 @@ use crate::peer::{self, Idle};
 const MAX_ANSWER: usize = 4096;
 /// An instance known only from before a restart is asked within this time.
 const SOON: Duration = Duration::from_secs(1);
+/// Orders taken in before anything else is looked at.
+const ORDERS_AT_ONCE: usize = 256;
+/// So many starts may have gone before the schedule is looked through for them.
+const MANY: usize = 1024;
+/// Heartbeats come up to this part of the interval sooner.
+const JITTER: f64 = 0.05;
+/// What is missing for asking is said this often.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the catalogue wants.
 #[derive(Debug)]
@@ -51,14 +59,26 @@ pub(crate) struct Heartbeats {
     idle: HashMap<Key, (u64, Idle)>,
     /// Those whose last heartbeat failed.
     failing: HashSet<Key>,
+    /// Starts that went since `due` was last looked through for them.
+    forgotten: usize,
+    /// When it was last said that there is something missing for asking.
+    lack_said: Option<Instant>,
 }
 
 struct Outcome {
     key: Key,
     start: u64,
     took: Duration,
-    answer: Result<Option<Heartbeat>, String>,
+    answer: Result<Option<Heartbeat>, Failure>,
     idle: Option<Idle>,
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// The member did not give one.
+    Missed(String),
+    /// It was not asked, for want of something on this side.
+    Unasked(String),
 }
 
 impl Heartbeats {
@@ -77,6 +97,8 @@ impl Heartbeats {
             under_way: JoinSet::new(),
             idle: HashMap::new(),
             failing: HashSet::new(),
+            forgotten: 0,
+            lack_said: None,
         }
     }
 
@@ -85,14 +107,18 @@ impl Heartbeats {
     /// # Errors
     /// Where one of its tasks died.
     pub(crate) async fn run(mut self) -> Result<(), JoinError> {
+        let mut orders = Vec::new();
         loop {
             let next = self.due.peek().map_or_else(Instant::now, |Reverse((at, ..))| *at);
             let may_start = !self.due.is_empty() && self.under_way.len() < self.settings.concurrency;
             tokio::select! {
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take(order),
-                    None => return Ok(()), // nobody is left who could order
-                },
+                count = self.orders.recv_many(&mut orders, ORDERS_AT_ONCE) => {
+                    if count == 0 {
+                        return Ok(()); // nobody is left who could order
+                    }
+                    orders.drain(..).for_each(|order| self.take(order));
+                    self.drop_stale();
+                }
                 Some(outcome) = self.under_way.join_next() => self.finish(outcome?),
                 () = tokio::time::sleep_until(next), if may_start => self.start_due(),
             }
@@ -108,10 +134,25 @@ impl Heartbeats {
                 if self.idle.get(&key).is_some_and(|(of, _)| *of == start) {
                     self.idle.remove(&key);
                 }
+                self.forgotten += 1;
                 // Another start at the same address, if there is one, has not been asked yet.
                 self.failing.remove(&key);
             }
         }
+    }
+
+    /// What is due for those that are gone goes with its time; where many go, that is too late.
+    fn drop_stale(&mut self) {
+        if self.forgotten <= self.due.len() / 2 + MANY {
+            return;
+        }
+        self.forgotten = 0;
+        let due = &mut self.due;
+        self.core.read(|catalog, _| {
+            due.retain(|Reverse((_, key, start))| {
+                catalog.registered(key).is_some_and(|(current, _)| current == *start)
+            });
+        });
     }
 
     fn pause(&self, when: When) -> Duration {
@@ -119,7 +160,8 @@ impl Heartbeats {
         match when {
             When::Spread => rand::rng().random_range(Duration::ZERO..=interval),
             When::Soon => rand::rng().random_range(Duration::ZERO..=SOON.min(interval)),
-            When::Interval => interval,
+            // Those that were asked together drift apart.
+            When::Interval => interval.mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0)),
             When::Gap => self.settings.gap,
         }
     }
@@ -152,6 +194,11 @@ impl Heartbeats {
         {
             self.idle.insert(key.clone(), (start, idle));
         }
+        let answer = match answer {
+            Ok(beat) => Ok(beat),
+            Err(Failure::Missed(why)) => Err(why),
+            Err(Failure::Unasked(why)) => return self.unasked(key, start, &why),
+        };
         self.core.stats.heartbeat(&key.name, answer.is_ok(), took);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match &answer {
@@ -169,6 +216,16 @@ impl Heartbeats {
             self.idle.remove(&key);
             self.failing.remove(&key);
         }
+    }
+
+    /// It is no fault of the member's, and it is asked again.
+    fn unasked(&mut self, key: Key, start: u64, why: &str) {
+        if self.lack_said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.lack_said = Some(Instant::now());
+            tracing::error!(why, "can't ask members for their hearts; they are not held to have missed it");
+        }
+        // Refused by nothing: it orders the next attempt, or nothing where that start is gone.
+        let _ = self.core.apply(Event::Unasked { key, start }, None);
     }
 }
 
@@ -198,12 +255,13 @@ async fn beat(
     trace::attempted(&Span::current(), status.map_err(peer::PeerError::kind));
     let (answer, idle) = match asked {
         Ok(reply) if reply.status == StatusCode::OK => match stranger(&info, &reply) {
-            Some(id) => (Err(format!("another start answers there: {id}")), reply.idle),
+            Some(id) => (Err(Failure::Missed(format!("another start answers there: {id}"))), reply.idle),
             // Whatever else an old member says with its 200, it is alive.
             None => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
         },
-        Ok(reply) => (Err(format!("it answered {}", reply.status)), reply.idle),
-        Err(error) => (Err(error.to_string()), None),
+        Ok(reply) => (Err(Failure::Missed(format!("it answered {}", reply.status))), reply.idle),
+        Err(error) if error.is_our_lack(addr) => (Err(Failure::Unasked(error.to_string())), None),
+        Err(error) => (Err(Failure::Missed(error.to_string())), None),
     };
     Outcome { key, start, took: began.elapsed(), answer, idle }
 }
@@ -238,4 +296,38 @@ fn stranger(info: &ServiceInfo, reply: &peer::Reply) -> Option<String> {
     let registered = info.id.as_deref()?;
     let answers = reply.headers.get(HUB_INSTANCE)?.to_str().ok()?;
     (answers != registered).then(|| answers.chars().take(100).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::By;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn the_schedule_is_bounded_by_those_that_are_there() {
+        let mut settings = Settings::default();
+        settings.heartbeat.interval = Duration::from_secs(3600); // nothing is due in this test
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, orders) = Core::new(&settings, 1, &metrics);
+        let core = Arc::new(core);
+        let mut heartbeats = Heartbeats::new(core.clone(), orders, settings.heartbeat);
+        let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));
+        for i in 1..=50 {
+            core.register(info(i)).unwrap();
+        }
+        for i in 51..10_000 {
+            core.register(info(i)).unwrap();
+            let key = Key::new("log", &info(i).addr);
+            core.apply(Event::Deregister { key, id: None, by: By::Itself }, None).unwrap();
+            while let Ok(order) = heartbeats.orders.try_recv() {
+                heartbeats.take(order);
+                heartbeats.drop_stale();
+            }
+            assert!(heartbeats.due.len() <= 2 * (50 + MANY) + 2, "{}", heartbeats.due.len());
+        }
+        heartbeats.forgotten = usize::MAX;
+        heartbeats.drop_stale();
+        assert_eq!(heartbeats.due.len(), 50, "those that are there stay");
+    }
 }

@@ -8,32 +8,27 @@
 //!
 //! Lock order: the catalogue, then this.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
-use hub_chassis::telemetry::Source;
-use hub_client::protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
-use hub_client::trace;
+use hub_client::protocol::ServiceInfo;
 use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
-use self::plan::{Acked, Call, Plan};
+use self::plan::{Acked, Plan};
+use self::send::{send, span};
 use crate::catalog::{Joined, Key, List};
 use crate::config;
 use crate::core::Core;
-use crate::peer::{self, Idle};
+use crate::peer::Idle;
 
 mod plan;
+mod send;
 
 /// Held by everything that still has to happen before a change is known to all; the receiver's end is the end of
 /// that.
@@ -154,21 +149,9 @@ impl Notifier {
     /// # Errors
     /// Where one of its tasks died.
     pub(crate) async fn run(core: Arc<Core>) -> Result<(), JoinError> {
-        let notifier = &core.notifier;
-        let mut deliveries = JoinSet::new();
-        let mut next_round = Instant::now();
+        let mut deliveries = Deliveries { under_way: JoinSet::new(), next_round: Instant::now() };
         loop {
-            tokio::select! {
-                () = notifier.wake.notified() => {
-                    // What changes within a moment goes out together; what changes alone goes out at once.
-                    tokio::time::sleep_until(next_round).await;
-                    next_round = Instant::now() + notifier.settings.coalesce;
-                    for (key, start) in notifier.round(&core) {
-                        deliveries.spawn(deliver(core.clone(), key, start));
-                    }
-                }
-                Some(ended) = deliveries.join_next() => ended?,
-            }
+            deliveries.step(&core).await?;
         }
     }
 
@@ -179,7 +162,7 @@ impl Notifier {
             let dirty = std::mem::take(&mut state.dirty);
             let mut due = Vec::new();
             for (name, acks) in dirty {
-                let revision = catalog.list(&name).revision();
+                let revision = catalog.list_revision(&name);
                 for key in catalog.dependents(&name) {
                     let Some(dependent) = state.dependents.get_mut(&key) else { continue };
                     dependent.waiting.retain(|(_, ack)| !ack.is_closed());
@@ -256,6 +239,34 @@ impl Notifier {
     }
 }
 
+/// The loop's state.
+struct Deliveries {
+    under_way: JoinSet<()>,
+    next_round: Instant,
+}
+
+impl Deliveries {
+    /// Takes out one delivery that has ended, or begins those that are due.
+    async fn step(&mut self, core: &Arc<Core>) -> Result<(), JoinError> {
+        let notifier = &core.notifier;
+        tokio::select! {
+            // Those that have ended come first: a round adds up to one for each dependent, so taking out one at a
+            // time beside it would let them pile up for as long as changes keep coming.
+            biased;
+            Some(ended) = self.under_way.join_next() => ended?,
+            () = notifier.wake.notified() => {
+                // What changes within a moment goes out together; what changes alone goes out at once.
+                tokio::time::sleep_until(self.next_round).await;
+                self.next_round = Instant::now() + notifier.settings.coalesce;
+                for (key, start) in notifier.round(core) {
+                    self.under_way.spawn(deliver(core.clone(), key, start));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Dependent {
     /// It knows everything up to a revision: those who waited for that need not wait for it any longer.
     fn release(&mut self, revision: u64) {
@@ -300,95 +311,31 @@ fn backoff(failures: u32, most: Duration) -> Duration {
     doubled.min(most).mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
-/// Sends calls until one fails: how many were acknowledged, the connection where it can be used again, and what
-/// went wrong.
-async fn send(
-    info: &ServiceInfo,
-    calls: &[Call],
-    revision: Revision,
-    mut idle: Option<Idle>,
-    timeout: Duration,
-) -> (usize, Option<Idle>, Option<String>) {
-    let addr = info.control_addr();
-    for (done, call) in calls.iter().enumerate() {
-        let request = || push(addr, info, call, revision);
-        match peer::ask(addr, idle.take(), request, 4096, timeout).await {
-            Ok(reply) if reply.status.is_success() => idle = reply.idle,
-            Ok(reply) => {
-                trace::attempted(&Span::current(), Ok(reply.status.as_u16()));
-                return (done, reply.idle, Some(format!("it answered {}", reply.status)));
-            }
-            Err(error) => {
-                trace::attempted(&Span::current(), Err(error.kind()));
-                return (done, None, Some(error.to_string()));
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn deliveries_that_have_ended_do_not_pile_up_while_changes_keep_coming() {
+        const DEPENDENTS: usize = 50;
+        let mut settings = Settings::default();
+        settings.push.coalesce = Duration::ZERO;
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, _orders) = Core::new(&settings, 1, &metrics);
+        let core = Arc::new(core);
+        for i in 0..DEPENDENTS {
+            let required_services = vec!["log".to_owned()];
+            let info = ServiceInfo::new("visit", format!("127.0.0.1:{}", i + 1));
+            core.register(ServiceInfo { required_services, ..info }).unwrap();
         }
-    }
-    trace::attempted(&Span::current(), Ok(StatusCode::OK.as_u16()));
-    (calls.len(), idle, None)
-}
-
-fn span(source: &Source, info: &ServiceInfo, call: Option<&Call>) -> Span {
-    let _of = source.enter();
-    let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
-    let operation = Some("push");
-    let method = call.map_or("PUT", |call| call.method.as_str());
-    trace::Attempt { operation, method, path: SERVICES_PATH, service, instance, addr, resend: 0 }.span()
-}
-
-fn push(addr: &str, info: &ServiceInfo, call: &Call, revision: Revision) -> Request<Parts> {
-    let mut request = Request::new(Parts::new(&call.body));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = http::Uri::from_static(SERVICES_PATH);
-    let key = info.push_key.as_ref().map(|key| format!("Bearer {key}"));
-    let headers = request.headers_mut();
-    trace::inject(headers);
-    for (name, value) in [
-        (header::HOST, Some(addr.to_owned())),
-        (http::HeaderName::from_static(HUB_REVISION), Some(revision.to_string())),
-        (header::CONTENT_TYPE, Some("application/json".to_owned())),
-        (header::AUTHORIZATION, key),
-    ] {
-        // A key that fits into no header was refused when it was registered.
-        if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
-            headers.insert(name, value);
+        let mut deliveries = Deliveries { under_way: JoinSet::new(), next_round: Instant::now() };
+        for _ in 0..1000 {
+            // There is nothing new to tell, so each delivery ends as soon as it runs.
+            core.notifier.list_changed("log".into(), None);
+            deliveries.step(&core).await.unwrap();
+            assert!(deliveries.under_way.len() <= DEPENDENTS, "{}", deliveries.under_way.len());
+            tokio::task::yield_now().await;
         }
-    }
-    request
-}
-
-/// A body in parts that others share.
-#[derive(Debug)]
-struct Parts {
-    left: VecDeque<Bytes>,
-    bytes: u64,
-}
-
-impl Parts {
-    fn new(parts: &[Bytes]) -> Self {
-        let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        Self { left: parts.iter().cloned().collect(), bytes }
-    }
-}
-
-impl Body for Parts {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let part = self.left.pop_front();
-        self.bytes -= part.as_ref().map_or(0, |part| part.len() as u64);
-        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes)
     }
 }

@@ -18,6 +18,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 /// A connection on which nothing is under way.
@@ -53,6 +54,18 @@ impl PeerError {
             Self::Connect(_) => "connect",
             Self::Http(_) => "broken_answer",
             Self::Timeout(_) => "timeout",
+        }
+    }
+
+    /// Whether the member was not even asked, for want of something on this side: file descriptors, memory, ports.
+    /// `addr` is where it was to be asked.
+    pub(crate) fn is_our_lack(&self, addr: &str) -> bool {
+        let Self::Connect(error) = self else { return false };
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => true,
+            // No port is left; for an address of IPv6 it may as well mean that this host has none of those.
+            Some(Errno::ADDRNOTAVAIL) => !addr.starts_with('['),
+            _ => false,
         }
     }
 }
@@ -234,6 +247,19 @@ mod tests {
         let (addr, _) = server(vec![long]).await;
         let reply = get(&addr, None).await.unwrap();
         assert_eq!((reply.status, reply.body, reply.idle.is_none()), (StatusCode::OK, None, true));
+    }
+
+    #[test]
+    fn what_we_lack_is_told_apart_from_what_a_member_does() {
+        let connect = |errno: Errno| PeerError::Connect(io::Error::from(errno));
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
+            assert!(connect(ours).is_our_lack("127.0.0.1:1"), "{ours}");
+        }
+        for theirs in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::TIMEDOUT] {
+            assert!(!connect(theirs).is_our_lack("127.0.0.1:1"), "{theirs}");
+        }
+        assert!(!connect(Errno::ADDRNOTAVAIL).is_our_lack("[2001:db8::1]:1"));
+        assert!(!PeerError::Timeout(Duration::ZERO).is_our_lack("127.0.0.1:1"));
     }
 
     #[tokio::test]

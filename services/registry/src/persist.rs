@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hub_client::protocol::ServiceInfo;
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 
+use crate::api::access::Access;
 use crate::catalog::{Saved, Time};
 use crate::core::Core;
 use crate::view::Wall;
@@ -28,6 +29,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct File {
     path: PathBuf,
+    /// Held while it is written: a write goes on when whoever waited for it is gone.
+    writing: Arc<Mutex<()>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,7 +43,7 @@ struct Contents {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Entry {
-    info: ServiceInfo,
+    info: Arc<ServiceInfo>,
     registered: Timestamp,
     #[serde(default)]
     drained: bool,
@@ -57,18 +60,35 @@ enum Damaged {
     Version(u32),
 }
 
+impl Entry {
+    /// Rules may be stricter than when it was written down, and so may whoever wrote to the file.
+    fn may_register(&self, access: &Access) -> bool {
+        let checked = self.info.check().map_err(|error| error.to_string());
+        let checked =
+            checked.and_then(|()| access.check_info(&self.info).map_err(|denied| denied.to_string()));
+        if let Err(why) = &checked {
+            let (service, addr) = (&self.info.name, &self.info.addr);
+            tracing::warn!(service, addr, why, "not restored");
+        }
+        checked.is_ok()
+    }
+}
+
 impl File {
     pub(crate) fn in_folder(folder: &Path) -> Self {
-        Self { path: folder.join("catalog.json") }
+        Self { path: folder.join("catalog.json"), writing: Arc::default() }
     }
 
-    /// Puts what the file holds into the catalogue.
-    pub(crate) fn restore(&self, core: &Core) {
+    /// Puts what the file holds into the catalogue, but for what may not register (any more).
+    pub(crate) fn restore(&self, core: &Core, access: &Access) {
         match self.read() {
             Ok(None) => {}
-            Ok(Some(entries)) => {
+            Ok(Some(mut entries)) => {
+                let all = entries.len();
+                entries.retain(|entry| entry.may_register(access));
                 let instances = core.restore(|now| saved(entries, now));
-                tracing::info!(instances, file = %self.path.display(), "restored the catalogue");
+                let dropped = all.saturating_sub(instances);
+                tracing::info!(instances, dropped, file = %self.path.display(), "restored the catalogue");
             }
             Err(error) => self.set_aside(&error),
         }
@@ -104,15 +124,20 @@ impl File {
         loop {
             core.unsaved.notified().await;
             tokio::time::sleep(PAUSE).await;
-            self.save(&core).await?;
+            self.save(core.clone()).await?;
         }
     }
 
     /// Writes the file. A failure is logged: the registry goes on without.
-    pub(crate) async fn save(&self, core: &Core) -> Result<(), JoinError> {
-        let (saved, now) = core.read(|catalog, now| (catalog.saved(), now));
-        let (file, wall) = (self.clone(), Wall::new(now));
-        let written = tokio::task::spawn_blocking(move || file.write(saved, wall)).await?;
+    pub(crate) async fn save(&self, core: Arc<Core>) -> Result<(), JoinError> {
+        let file = self.clone();
+        let write = move || {
+            // What is saved is read when it is this one's turn, so whichever comes last writes the newest.
+            let _writing = file.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (saved, now) = core.read(|catalog, now| (catalog.saved(), now));
+            file.write(saved, Wall::new(now))
+        };
+        let written = tokio::task::spawn_blocking(write).await?;
         if let Err(error) = written {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, file = %self.path.display(), "can't write the snapshot file");
@@ -142,11 +167,39 @@ impl File {
 
 fn saved(entries: Vec<Entry>, now: Time) -> Vec<Saved> {
     let wall = Wall::new(now);
-    let valid = entries.into_iter().filter(|entry| entry.info.check().is_ok());
-    let saved = valid.map(|entry| Saved {
-        info: entry.info,
+    let saved = entries.into_iter().map(|entry| Saved {
+        info: Arc::new(ServiceInfo { state: None, ..Arc::unwrap_or_clone(entry.info) }),
         registered: wall.moment(entry.registered),
         drained: entry.drained,
     });
     saved.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn whichever_write_comes_last_holds_the_newest() {
+        const COUNT: u16 = 50;
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::in_folder(folder.path());
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
+        let core = Arc::new(core);
+        let mut saves = JoinSet::new();
+        for port in 1..=COUNT {
+            core.register(ServiceInfo::new("log", format!("127.0.0.1:{port}"))).unwrap();
+            let (file, core) = (file.clone(), core.clone());
+            saves.spawn(async move { file.save(core).await });
+            tokio::task::yield_now().await;
+        }
+        while let Some(saved) = saves.join_next().await {
+            saved.unwrap().unwrap();
+        }
+        assert_eq!(file.read().unwrap().unwrap().len(), usize::from(COUNT));
+    }
 }

@@ -47,13 +47,14 @@ impl Server {
         let (core, orders) = Core::new(&settings, rand::random(), &service.metrics());
         let core = Arc::new(core);
         let file = settings.data_dir.as_deref().map(File::in_folder);
+        let access = Access::new(token, networks, settings.limits.clone());
         if let Some(file) = &file {
-            file.restore(&core);
+            file.restore(&core, &access);
         }
         stats::show(&service.metrics().meter(), &core);
         let api = Api {
             core,
-            access: Access::new(token, networks, settings.limits.clone()),
+            access,
             deregister_wait: settings.push.deregister_wait,
             max_watchers: settings.limits.watchers,
             stopping: tokio::sync::watch::Sender::new(false),
@@ -79,7 +80,7 @@ impl Server {
         tasks.spawn(async move { Notifier::run(notified).await });
         let watched = core.clone();
         tasks.spawn(async move {
-            watched.watch.report_load().await;
+            watched.watch.report(&watched).await;
             Ok(())
         });
         if let Some(file) = self.file.clone() {
@@ -101,7 +102,7 @@ impl Server {
         };
         tasks.shutdown().await;
         if let Some(file) = self.file {
-            file.save(&core).await?;
+            file.save(core).await?;
         }
         ended
     }

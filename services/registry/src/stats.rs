@@ -86,11 +86,11 @@ pub(crate) fn show(meter: &Meter, core: &Arc<Core>) {
         .with_description("Instances in the catalogue")
         .with_callback(move |to| {
             with(&weak, |core| {
-                for (service, states) in core.read(|catalog, _| catalog.census()) {
-                    for (state, name) in STATES {
-                        let count = states.iter().filter(|of| **of == state).count();
+                let states = STATES.map(|(state, _)| state);
+                for (service, counts) in core.read(|catalog, _| catalog.census(states)) {
+                    for ((_, name), count) in STATES.into_iter().zip(counts) {
                         let service = KeyValue::new("service", service.to_string());
-                        to.observe(count as u64, &[service, KeyValue::new("state", name)]);
+                        to.observe(count, &[service, KeyValue::new("state", name)]);
                     }
                 }
             });

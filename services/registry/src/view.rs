@@ -36,11 +36,10 @@ impl Wall {
     }
 }
 
-/// The wanted services with their instances.
-pub(crate) fn catalog(core: &Core, wanted: impl Fn(&str) -> bool) -> CatalogView {
-    let (revision, all, protecting, now) = core.read(|catalog, now| {
-        (catalog.revision(), catalog.snapshot(now, wanted), catalog.protecting(now), now)
-    });
+/// Services with their instances: these, or all. Who wants all takes its [`Core::turn`].
+pub(crate) fn catalog(core: &Core, only: Option<&[String]>) -> CatalogView {
+    let (revision, all, protecting, now) = core
+        .read(|catalog, now| (catalog.revision(), catalog.snapshot(now, only), catalog.protecting(now), now));
     let wall = Wall::new(now);
     let services = all.into_iter().map(|(name, list)| {
         let list = list.iter().map(|(seen, gone)| instance(seen, *gone, wall));

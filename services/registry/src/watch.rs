@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hub_chassis::server::Connection;
 use hub_client::protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -31,8 +32,8 @@ const STUCK: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A comment is sent after this long without an event, so that both sides notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Load goes out this often.
-const LOAD_EVERY: Duration = Duration::from_secs(1);
+/// Load goes out this often, and how many instances are held back.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 type Receiver = broadcast::Receiver<Arc<Event>>;
 
@@ -42,6 +43,7 @@ pub(crate) struct Watch {
     kept: Mutex<Kept>,
     events: broadcast::Sender<Arc<Event>>,
     heard: Mutex<HashMap<Key, Heard>>,
+    protection_changed: AtomicBool,
     watchers: AtomicUsize,
     cut_off: AtomicU64,
 }
@@ -62,8 +64,15 @@ struct Heard {
 /// One event, rendered at its first use.
 #[derive(Debug)]
 enum Event {
-    Change { change: Change, text: OnceLock<Bytes> },
-    Load(Vec<(Key, Heard)>),
+    Change {
+        change: Change,
+        text: OnceLock<Bytes>,
+    },
+    /// `text` is for those who want to see all.
+    Load {
+        heard: Vec<(Key, Heard)>,
+        text: OnceLock<Bytes>,
+    },
     Protection(Bytes),
 }
 
@@ -73,6 +82,7 @@ impl Watch {
             kept: Mutex::new(Kept { changes: VecDeque::new(), most: changes }),
             events: broadcast::Sender::new(BACKLOG),
             heard: Mutex::default(),
+            protection_changed: AtomicBool::new(false),
             watchers: AtomicUsize::new(0),
             cut_off: AtomicU64::new(0),
         }
@@ -90,8 +100,13 @@ impl Watch {
         let _ = self.events.send(event);
     }
 
-    /// Publishes that self-protection is not what it was.
-    pub(crate) fn protection(&self, core: &Core) {
+    /// Something about self-protection is not what it was; it is published with the next report.
+    pub(crate) fn protection_changed(&self) {
+        self.protection_changed.store(true, Relaxed);
+    }
+
+    /// Publishes self-protection as it stands.
+    pub(crate) fn publish_protection(&self, core: &Core) {
         let text = text("protection", None, &view::protection(core));
         let _ = self.events.send(Arc::new(Event::Protection(text)));
     }
@@ -114,13 +129,17 @@ impl Watch {
         self.cut_off.load(Relaxed)
     }
 
-    /// Sends load events until it is dropped.
-    pub(crate) async fn report_load(&self) {
+    /// Reports what changes too often to be told each time, until it is dropped.
+    pub(crate) async fn report(&self, core: &Core) {
         loop {
-            tokio::time::sleep(LOAD_EVERY).await;
+            tokio::time::sleep(REPORT_EVERY).await;
+            if self.protection_changed.swap(false, Relaxed) {
+                self.publish_protection(core);
+            }
             let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
             if !heard.is_empty() {
-                let _ = self.events.send(Arc::new(Event::Load(heard.into_iter().collect())));
+                let load = Event::Load { heard: heard.into_iter().collect(), text: OnceLock::new() };
+                let _ = self.events.send(Arc::new(load));
             }
         }
     }
@@ -182,7 +201,13 @@ impl Drop for Task {
 }
 
 /// Starts to send events to one watcher: the stream of their texts, and what ends it. `None` where too many watch.
-pub(crate) fn start(core: &Arc<Core>, wanted: Wanted, most: usize) -> Option<(mpsc::Receiver<Bytes>, Task)> {
+/// `connection` is ended where the watcher does not read: it would not even take the stream's end.
+pub(crate) fn start(
+    core: &Arc<Core>,
+    wanted: Wanted,
+    most: usize,
+    connection: Connection,
+) -> Option<(mpsc::Receiver<Bytes>, Task)> {
     let before = core.watch.watchers.fetch_add(1, Relaxed);
     let watcher = Watcher(core.clone());
     if before >= most {
@@ -193,6 +218,7 @@ pub(crate) fn start(core: &Arc<Core>, wanted: Wanted, most: usize) -> Option<(mp
         if send(&watcher.0, wanted, to).await == End::TooSlow {
             watcher.0.watch.cut_off.fetch_add(1, Relaxed);
             tracing::warn!("cut off a watcher that does not read");
+            connection.end();
         }
     });
     Some((from, Task(task.abort_handle())))
@@ -216,12 +242,11 @@ async fn send(core: &Core, wanted: Wanted, to: mpsc::Sender<Bytes>) -> End {
             seen
         }
         None => {
-            let view = view::catalog(core, |name| wanted.wants(name));
-            let text = text("snapshot", Some(view.revision), &view);
+            let (text, revision) = first(core, &wanted).await;
             if let Err(end) = put(&to, &events, text).await {
                 return end;
             }
-            view.revision.n
+            revision
         }
     };
     loop {
@@ -239,6 +264,14 @@ async fn send(core: &Core, wanted: Wanted, to: mpsc::Sender<Bytes>) -> End {
             return end;
         }
     }
+}
+
+/// Everything that a watcher wants to see, and its revision.
+async fn first(core: &Core, wanted: &Wanted) -> (Bytes, u64) {
+    let only = (!wanted.services.is_empty()).then_some(wanted.services.as_slice());
+    let _turn = if only.is_none() { core.turn().await } else { None };
+    let view = view::catalog(core, only);
+    (text("snapshot", Some(view.revision), &view), view.revision.n)
 }
 
 /// Puts a text on its way; gives up on a watcher that takes nothing for too long, or falls too far behind.
@@ -273,7 +306,7 @@ impl Event {
     fn revision(&self) -> Option<u64> {
         match self {
             Self::Change { change, .. } => Some(change.revision),
-            Self::Load(_) | Self::Protection(_) => None,
+            Self::Load { .. } | Self::Protection(_) => None,
         }
     }
 
@@ -288,7 +321,14 @@ impl Event {
                 let wants = wanted.wants(&change.instance.info.name);
                 wants.then(|| text.get_or_init(|| change_text(core, change)).clone())
             }
-            Self::Load(heard) => load_text(heard, wanted),
+            Self::Load { heard, text } if wanted.services.is_empty() => {
+                Some(text.get_or_init(|| load_text(heard)).clone())
+            }
+            Self::Load { heard, .. } => {
+                let wants = |(key, _): &&(Key, Heard)| wanted.wants(&key.name);
+                let mut heard = heard.iter().filter(wants).peekable();
+                heard.peek().is_some().then(|| load_text(heard))
+            }
             Self::Protection(text) => Some(text.clone()),
         }
     }
@@ -307,13 +347,13 @@ fn change_text(core: &Core, change: &Change) -> Bytes {
     text("change", Some(revision), &ChangeView { revision, kind: change.kind, instance })
 }
 
-fn load_text(heard: &[(Key, Heard)], wanted: &Wanted) -> Option<Bytes> {
+fn load_text<'a>(heard: impl IntoIterator<Item = &'a (Key, Heard)>) -> Bytes {
     let mut services: BTreeMap<String, BTreeMap<String, HeardView>> = BTreeMap::new();
-    for (key, Heard { at, load }) in heard.iter().filter(|(key, _)| wanted.wants(&key.name)) {
+    for (key, Heard { at, load }) in heard {
         let view = HeardView { last_heartbeat: format!("{at:.3}"), load: *load };
         services.entry(key.name.to_string()).or_default().insert(key.addr.to_string(), view);
     }
-    (!services.is_empty()).then(|| text("load", None, &LoadView { services }))
+    text("load", None, &LoadView { services })
 }
 
 /// One server-sent event (HTML standard, "Server-sent events"). JSON holds no line ends, so one `data` line does.
@@ -326,4 +366,31 @@ fn text(kind: &str, id: Option<Revision>, data: &impl Serialize) -> Bytes {
     out.push_str(&serde_json::to_string(data).unwrap_or_default());
     out.push_str("\n\n");
     Bytes::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn load_is_rendered_once_for_all_who_want_everything() {
+        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
+        let at = Timestamp::UNIX_EPOCH;
+        let load = Some(Load { requests: 1, in_flight: 0 });
+        let heard = ["a", "b"].map(|name| (Key::new(name, "10.0.0.1:80"), Heard { at, load }));
+        let event = Event::Load { heard: heard.into(), text: OnceLock::new() };
+        let text = |services: &[&str]| {
+            let services = services.iter().map(|&name| name.to_owned()).collect();
+            event.text_for(&core, &Wanted { services, last: None }, &mut 0)
+        };
+        let (one, two) = (text(&[]).unwrap(), text(&[]).unwrap());
+        assert_eq!(one.as_ptr(), two.as_ptr());
+        let filtered = text(&["b"]).unwrap();
+        assert!(
+            filtered.len() < one.len() && filtered.starts_with(b"event: load\ndata: {\"Services\":{\"b\"")
+        );
+        assert_eq!(text(&["c"]), None);
+    }
 }

@@ -14,6 +14,7 @@ mod it {
     mod access;
     mod faults;
     mod heartbeats;
+    mod lack;
     mod openapi;
     mod operate;
     mod protocol;

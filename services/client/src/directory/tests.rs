@@ -155,6 +155,64 @@ fn suspects_are_the_last_resort_and_draining_instances_none() {
     }
 }
 
+/// Runs two things at the same moment, many times over: what each round begins with and what must be true after it.
+fn race(
+    prepare: impl Fn(&Directory),
+    one: impl Fn(&Directory) + Sync,
+    two: impl Fn(&Directory) + Sync,
+    check: impl Fn(&Directory),
+) {
+    const ROUNDS: usize = 50_000;
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| Directory::default()).collect();
+    rounds.iter().for_each(&prepare);
+    let at = std::sync::atomic::AtomicUsize::new(0);
+    let run = |act: &(dyn Fn(&Directory) + Sync)| {
+        for (i, directory) in rounds.iter().enumerate() {
+            at.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+            while at.load(std::sync::atomic::Ordering::Acquire) < 2 * (i + 1) {
+                std::thread::yield_now();
+            }
+            act(directory);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(&one));
+        scope.spawn(|| run(&two));
+    });
+    rounds.iter().for_each(check);
+}
+
+#[test]
+fn an_event_of_a_core_registry_is_never_lost_to_the_reply_beside_it() {
+    race(
+        Directory::registering,
+        |directory| {
+            directory.registered(lists(&["a:1"]), None);
+        },
+        |directory| assert_eq!(directory.event(Event::Added(info("b:1")), None), Applied::UpToDate),
+        |directory| assert_eq!(addrs(directory), ["a:1", "b:1"]),
+    );
+}
+
+#[test]
+fn a_push_of_the_epoch_before_never_undoes_the_reply_beside_it() {
+    race(
+        |directory| {
+            directory.registered(lists(&["a:1"]), at(1, 1));
+        },
+        |directory| {
+            directory.registered(lists(&["b:1"]), at(2, 1));
+        },
+        |directory| {
+            directory.snapshot(push(1, 2, &["c:1"]));
+        },
+        |directory| {
+            assert!(addrs(directory).contains(&"b:1".to_owned()), "{:?}", directory.view());
+            assert_eq!(directory.view().revision(), at(2, 1));
+        },
+    );
+}
+
 proptest! {
     /// Replies and pushes of one epoch, each true at its revision, in any order, ever again: the end is the list
     /// of the newest, and the revision never goes back.

@@ -68,13 +68,15 @@ fn event(member: &Member, headers: &HeaderMap, body: &[u8], event: fn(ServiceInf
         Ok(info) => event(info),
         Err(reply) => return reply,
     };
-    if has_key(member, headers) || member.0.core_only.load(Relaxed) {
-        return applied(member, member.0.directory.event(event, stamp(headers)));
-    }
     // Before the first reply we can't know whether the registry has our key. What it says now is kept until the
-    // reply tells: a core-only registry's events are applied then, those of any other are dropped.
-    if !*member.0.joined.borrow() && member.0.directory.remember(&event) {
+    // reply tells: a core-only registry's events are applied then, those of any other are dropped. Where nothing is
+    // kept any more, the reply has told.
+    let has_key = has_key(member, headers);
+    if !has_key && !*member.0.joined.borrow() && member.0.directory.remember(&event) {
         return StatusCode::OK.into_response();
+    }
+    if has_key || member.0.core_only.load(Relaxed) {
+        return applied(member, member.0.directory.event(event, stamp(headers)));
     }
     refused(StatusCode::UNAUTHORIZED, "the push key is missing or wrong")
 }

@@ -15,6 +15,8 @@ use crate::config::Limits;
 
 /// Longest `Id`, in bytes: it travels in headers.
 const MAX_ID: usize = 256;
+/// Most entries of `Meta`: each costs far more memory than a byte of its text.
+const MAX_META: usize = 64;
 
 /// Why a call is refused before the catalogue sees it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,8 @@ pub(crate) enum Denied {
     TooManyRequired { count: usize, most: usize },
     #[error("Meta: {bytes} bytes are more than {most}")]
     MetaTooLong { bytes: u64, most: u64 },
+    #[error("Meta: {0} entries are more than {MAX_META}")]
+    MetaTooMany(usize),
     #[error("Id: {0} bytes are more than {MAX_ID}")]
     IdTooLong(usize),
     #[error("PushKey: must be of characters that fit into a header, at most 256 of them")]
@@ -70,6 +74,9 @@ impl Access {
         let (count, most) = (info.required_services.len(), self.limits.required);
         if count > most {
             return Err(Denied::TooManyRequired { count, most });
+        }
+        if info.meta.len() > MAX_META {
+            return Err(Denied::MetaTooMany(info.meta.len()));
         }
         let bytes = info.meta.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
         let most = self.limits.meta.as_u64();
@@ -225,6 +232,17 @@ mod tests {
         ));
         assert!(matches!(some.check_info(&info("localhost:80", None)), Err(Denied::NotAnAddress(_))));
         assert_eq!(access(None, &[]).check_info(&info("localhost:80", None)), Ok(()));
+    }
+
+    #[test]
+    fn meta_is_limited_in_bytes_and_entries() {
+        let with = |entries: usize, value: &str| {
+            let meta = (0..entries).map(|i| (format!("k{i}"), value.to_owned())).collect();
+            access(None, &[]).check_info(&ServiceInfo { meta, ..ServiceInfo::new("a", "h:1") })
+        };
+        assert_eq!(with(MAX_META, ""), Ok(()));
+        assert_eq!(with(MAX_META + 1, ""), Err(Denied::MetaTooMany(MAX_META + 1)));
+        assert!(matches!(with(1, &"x".repeat(4096)), Err(Denied::MetaTooLong { .. })));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,6 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
 use hub_chassis::Problem;
+use hub_chassis::server::Connection;
 use hub_client::protocol::check_name;
 use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
@@ -19,28 +22,47 @@ use tokio::sync::mpsc;
 use super::Api;
 use crate::watch::{self, Task, Wanted};
 
+/// When the registry stops, a reader may take this long to take the end of its stream.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// At most so many `service=` in one request.
 const MAX_FILTERS: usize = 256;
 
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
+    Extension(connection): Extension<Connection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     let wanted = Wanted { services: services(query.as_deref().unwrap_or_default())?, last };
-    let Some((events, task)) = watch::start(&api.core, wanted, api.max_watchers) else {
+    let started = watch::start(&api.core, wanted, api.max_watchers, connection.clone());
+    let Some((events, task)) = started else {
         let detail = format!("{} watch already", api.max_watchers);
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(10));
     };
-    Ok(stream(&api, events, task))
+    Ok(stream(&api, connection, events, task))
 }
 
-/// A reply of server-sent events that `task` makes. It ends with the task, or when the registry stops.
-pub(crate) fn stream(api: &Api, events: mpsc::Receiver<Bytes>, task: Task) -> Response {
-    let mut stopping = api.stopping.subscribe();
-    let stopped = Box::pin(async move { drop(stopping.wait_for(|stop| *stop).await) });
-    let mut response = Response::new(Body::new(Events { events, stopped, _task: task }));
+/// A reply of server-sent events that `task` makes. It ends with the task, or when the registry stops; a reader
+/// that does not take the end then is not waited for.
+pub(crate) fn stream(
+    api: &Api,
+    connection: Connection,
+    events: mpsc::Receiver<Bytes>,
+    task: Task,
+) -> Response {
+    let stopped = || {
+        let mut stopping = api.stopping.subscribe();
+        async move { drop(stopping.wait_for(|stop| *stop).await) }
+    };
+    let end = stopped();
+    let end = Task::spawn(async move {
+        end.await;
+        tokio::time::sleep(LAST_WORDS).await;
+        connection.end();
+    });
+    let mut response =
+        Response::new(Body::new(Events { events, stopped: Box::pin(stopped()), _tasks: [task, end] }));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -66,7 +88,7 @@ fn services(query: &str) -> Result<Vec<String>, Problem> {
 struct Events {
     events: mpsc::Receiver<Bytes>,
     stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _task: Task,
+    _tasks: [Task; 2],
 }
 
 impl http_body::Body for Events {

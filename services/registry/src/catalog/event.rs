@@ -32,6 +32,13 @@ pub enum Event {
         /// The answer, or why there was none.
         answer: Result<Option<Heartbeat>, String>,
     },
+    /// A heartbeat could not be sent, for want of something of the registry's own.
+    Unasked {
+        /// Which instance was to be asked.
+        key: Key,
+        /// Which start of it.
+        start: u64,
+    },
     /// An operator wants an instance to get no new requests, or to get them again.
     Drain {
         /// Which instance.
@@ -58,7 +65,7 @@ pub enum By {
 #[derive(Debug, Clone)]
 pub struct Saved {
     /// What it registered.
-    pub info: ServiceInfo,
+    pub info: Arc<ServiceInfo>,
     /// When it did.
     pub registered: Time,
     /// Whether an operator drained it.
@@ -131,6 +138,8 @@ pub enum Effect {
     Change(Change),
     /// Self-protection began to hold back removals, or no longer does.
     Protecting(bool),
+    /// For those who watch: another number of instances is held back, or self-protection was switched.
+    ProtectionChanged,
     /// For those who watch: a heartbeat was answered.
     Heard {
         /// Whose.
@@ -156,13 +165,13 @@ pub struct Joined {
 /// When to send a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// At a random moment within the interval: the first of a new start.
+    /// At a random moment within the interval: the first of a new start, and the second of a restored one.
     Spread,
     /// Soon, but spread: the instance is known from before a restart only.
     Soon,
-    /// An interval after the last was due.
+    /// An interval after the outcome of the last, or a little sooner.
     Interval,
-    /// The gap after a failed attempt.
+    /// The gap after an attempt that failed, or could not be made.
     Gap,
 }
 
@@ -174,7 +183,7 @@ pub struct Change {
     /// What happened.
     pub kind: ReasonKind,
     /// The instance as it is after the change, or as it last was.
-    pub instance: Box<Instance>,
+    pub instance: Arc<Instance>,
     /// It is no longer in the catalogue.
     pub gone: bool,
 }

@@ -41,8 +41,8 @@ pub struct Instance {
     pub(super) draining: bool,
     /// When it was removed or replaced of late; bounded by the flap limit.
     pub(super) flaps: VecDeque<Time>,
-    /// The last reasons for change, oldest first.
-    pub reasons: VecDeque<Record>,
+    /// The last reasons for change, oldest first; shared by those who only look at them.
+    pub reasons: Arc<VecDeque<Record>>,
 }
 
 /// Why an instance is suspect.
@@ -51,6 +51,8 @@ pub(super) enum Doubt {
     /// Known from a snapshot file only; not removed before that time. It was passing when it was written down, so
     /// callers go on with it: the registry doubts its own memory, not the instance.
     Restored(Time),
+    /// The same, and it has used up its attempts since: the instance is doubted too.
+    Silent(Time),
     /// It fails, with most others: the registry may be what is wrong.
     HeldBack,
     /// It came and went too often; suspect until then at least.
@@ -65,7 +67,7 @@ pub struct Record {
     /// What happened.
     pub kind: ReasonKind,
     /// More, for people.
-    pub detail: Box<str>,
+    pub detail: Arc<str>,
 }
 
 impl Instance {
@@ -83,8 +85,13 @@ impl Instance {
             drained: false,
             draining: false,
             flaps: VecDeque::new(),
-            reasons: VecDeque::new(),
+            reasons: Arc::default(),
         }
+    }
+
+    /// Whether it is known from a snapshot file only.
+    pub(super) fn is_restored(&self) -> bool {
+        matches!(self.doubt, Some(Doubt::Restored(_) | Doubt::Silent(_)))
     }
 
     /// Whether callers should use it, as people are told.
@@ -117,11 +124,12 @@ impl Instance {
     }
 
     pub(super) fn note(&mut self, at: Time, kind: ReasonKind, detail: &str) {
-        while self.reasons.len() >= MAX_REASONS {
-            self.reasons.pop_front();
+        let reasons = Arc::make_mut(&mut self.reasons);
+        while reasons.len() >= MAX_REASONS {
+            reasons.pop_front();
         }
         let cut = detail.floor_char_boundary(MAX_DETAIL);
-        self.reasons.push_back(Record { at, kind, detail: detail[..cut].into() });
+        reasons.push_back(Record { at, kind, detail: detail[..cut].into() });
     }
 
     /// Counts a removal or replacement. One more than the limit is all that need be remembered.

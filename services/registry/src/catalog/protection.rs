@@ -5,7 +5,7 @@
 //! The first instance to use up its attempts does so before the whole catalogue has been asked, so the evidence
 //! is scaled: after a part of an interval of failing, the same part of the share must be failing too, and never
 //! fewer than would do in half the smallest catalogue that counts. Held-back instances are judged again at every
-//! further failure, by then on a full interval's evidence.
+//! further failure, by then on a full interval's evidence; and the episode is not over before there is such.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use super::{ProtectionPolicy, Time};
 pub(super) struct Protection {
     policy: ProtectionPolicy,
     interval: Duration,
-    /// When this episode of holding back began; kept after its bound, so that it does not begin anew.
+    /// When this episode of holding back began; kept after its bound, so that it does not begin anew, until no more
+    /// than the share fails.
     since: Option<Time>,
     /// When instances were removed for failing, within the last interval.
     lost: VecDeque<Time>,
@@ -66,9 +67,10 @@ impl Protection {
         self.lost.push_back(now);
     }
 
-    /// Ends the episode where no more than the share fails.
+    /// Ends the episode where no more than the share fails, by the evidence of an interval.
     pub(super) fn settle(&mut self, now: Time, known: usize, failing: usize) {
-        if self.since.is_some() && !self.most_fail(now, known, failing, 1.0) {
+        let is_known = |since: Time| now.since(since) >= self.interval;
+        if self.since.is_some_and(is_known) && !self.most_fail(now, known, failing, 1.0) {
             self.since = None;
         }
     }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use hub_client::protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
-use super::instance::Doubt;
-use super::{Catalog, Instance, Key, List, Saved, Time};
+use super::{Catalog, Instance, Key, List, Saved, Service, Time};
 
 /// Self-protection as people are told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +39,18 @@ impl Catalog {
         self.services.len()
     }
 
-    /// The states of each known service's instances.
-    pub fn census(&self) -> Vec<(Arc<str>, Vec<InstanceState>)> {
-        let states = |service: &super::Service| service.instances.values().map(Instance::state).collect();
-        self.services.iter().map(|(name, service)| (name.clone(), states(service))).collect()
+    /// How many instances of each known service are in each of these states.
+    pub fn census<const N: usize>(&self, states: [InstanceState; N]) -> Vec<(Arc<str>, [u64; N])> {
+        let count = |(name, service): (&Arc<str>, &Service)| {
+            let mut counts = [0; N];
+            for instance in service.instances.values() {
+                if let Some(i) = states.iter().position(|state| *state == instance.state()) {
+                    counts[i] += 1;
+                }
+            }
+            (name.clone(), counts)
+        };
+        self.services.iter().map(count).collect()
     }
 
     /// Instances whose last heartbeat failed.
@@ -54,7 +61,12 @@ impl Catalog {
     /// The list of one service; empty where it is not known.
     pub fn list(&mut self, name: &str) -> Arc<List> {
         let unknown = || Arc::new(List::new(self.forgotten, Vec::new()));
-        self.services.get_mut(name).map_or_else(unknown, super::Service::list)
+        self.services.get_mut(name).map_or_else(unknown, Service::list)
+    }
+
+    /// The revision of one service's list, without making the list.
+    pub fn list_revision(&self, name: &str) -> u64 {
+        self.services.get(name).map_or(self.forgotten, |service| service.list_revision)
     }
 
     /// The lists of everything that a member requires, by name. `*` stands for every service that is known.
@@ -95,7 +107,7 @@ impl Catalog {
             if name == EVERY_SERVICE {
                 return self.newest_list;
             }
-            self.services.get(name.as_str()).map_or(self.forgotten, |service| service.list_revision)
+            self.list_revision(name)
         };
         info.required_services.iter().map(of).max().unwrap_or(0)
     }
@@ -121,29 +133,26 @@ impl Catalog {
         Some(Key { name: name.clone(), addr: addr.clone() })
     }
 
-    /// Every known service with its instances and those removed of late, all sorted by address. Cloning an
-    /// instance is cheap, so that the caller can render them when it no longer holds the catalogue.
-    pub fn snapshot(
-        &self,
-        now: Time,
-        wanted: impl Fn(&str) -> bool,
-    ) -> BTreeMap<Arc<str>, Vec<(Instance, bool)>> {
-        let known = self.services.iter().filter(|(name, _)| wanted(name));
-        let mut all: BTreeMap<_, Vec<_>> = known
-            .map(|(name, service)| {
-                let live = service.instances.values().map(|instance| (instance.clone(), false));
-                (name.clone(), live.collect())
-            })
-            .collect();
-        let fresh = self.removed.iter().filter(|removed| now.since(removed.at) < self.policy.removed_for);
-        for removed in fresh {
-            if let Some(list) = all.get_mut(&removed.key.name) {
-                list.push((removed.instance.clone(), true));
+    /// Known services, these or all, with their instances and those removed of late, all sorted by address. Cloning
+    /// an instance is cheap, so that the caller can render them when it no longer holds the catalogue.
+    pub fn snapshot(&self, now: Time, only: Option<&[String]>) -> BTreeMap<Arc<str>, Vec<(Instance, bool)>> {
+        let shown = |(name, service): (&Arc<str>, &Service)| (name.clone(), self.shown(now, service));
+        match only {
+            None => self.services.iter().map(shown).collect(),
+            Some(names) => {
+                let known = names.iter().filter_map(|name| self.services.get_key_value(name.as_str()));
+                known.map(shown).collect()
             }
         }
-        for list in all.values_mut() {
-            list.sort_by(|(a, _), (b, _)| a.info.addr.cmp(&b.info.addr));
-        }
+    }
+
+    fn shown(&self, now: Time, service: &Service) -> Vec<(Instance, bool)> {
+        let live = service.instances.values().map(|instance| (instance.clone(), false));
+        let removed = service.removed.values().filter_map(|at| self.removed.get(at));
+        let fresh = removed.filter(|removed| now.since(removed.at) < self.policy.removed_for);
+        let mut all: Vec<_> =
+            live.chain(fresh.map(|removed| (Instance::clone(&removed.instance), true))).collect();
+        all.sort_by(|(a, _), (b, _)| a.info.addr.cmp(&b.info.addr));
         all
     }
 
@@ -151,7 +160,7 @@ impl Catalog {
     pub fn saved(&self) -> Vec<Saved> {
         let all = self.services.values().flat_map(|service| service.instances.values());
         let save = |instance: &Instance| Saved {
-            info: ServiceInfo::clone(&instance.info),
+            info: instance.info.clone(),
             registered: instance.registered,
             drained: instance.drained,
         };
@@ -161,10 +170,6 @@ impl Catalog {
     /// Self-protection as it stands.
     pub fn protecting(&self, now: Time) -> Protecting {
         let until = self.protection.until(now);
-        let enabled = self.protection.enabled();
-        let held = |instance: &&Instance| instance.doubt == Some(Doubt::HeldBack);
-        let all = self.services.values().flat_map(|service| service.instances.values());
-        let held_back = if self.failing == 0 { 0 } else { all.filter(held).count() };
-        Protecting { enabled, until, held_back }
+        Protecting { enabled: self.protection.enabled(), until, held_back: self.held_back }
     }
 }

@@ -55,6 +55,8 @@ enum Step {
         start: u64,
         answer: Answer,
     },
+    /// One of the heartbeats that are under way could not be sent.
+    Unasked(usize),
     Drain {
         name: u8,
         addr: u8,
@@ -97,6 +99,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (any::<usize>(), answer()).prop_map(|(which, answer)| Step::Beat { which, answer }),
         1 => (name.clone(), addr.clone(), 0..60_u64, answer())
             .prop_map(|(name, addr, start, answer)| Step::Stray { name, addr, start, answer }),
+        1 => any::<usize>().prop_map(Step::Unasked),
         1 => (name.clone(), addr.clone(), any::<bool>())
             .prop_map(|(name, addr, on)| Step::Drain { name, addr, on }),
         1 => any::<bool>().prop_map(Step::Protect),
@@ -141,6 +144,8 @@ struct World {
     live: BTreeMap<Key, u64>,
     /// Heartbeats that are under way, one per live start.
     beats: BTreeSet<(Key, u64)>,
+    /// What was last said of self-protection.
+    protecting: bool,
     /// What each dependent was last told, by replies and notices.
     told: BTreeMap<Key, BTreeMap<String, String>>,
 }
@@ -176,6 +181,10 @@ impl World {
                 let (key, start) = beats.get(which.checked_rem(beats.len())?)?;
                 Event::Heartbeat { key: key.clone(), start: *start, answer: answer(*a) }
             }
+            Step::Unasked(which) => {
+                let (key, start) = self.beats.iter().nth(which.checked_rem(self.beats.len())?)?;
+                Event::Unasked { key: key.clone(), start: *start }
+            }
             Step::Stray { name, addr, start, answer: a } => {
                 let (key, start) = (key(*name, *addr), *start);
                 let is_real = self.beats.contains(&(key.clone(), start));
@@ -184,7 +193,7 @@ impl World {
             Step::Drain { name, addr, on } => Event::Drain { key: key(*name, *addr), on: *on },
             Step::Protect(on) => Event::Protect(*on),
             Step::Restore { name, addr, required } => Event::Restore(Saved {
-                info: info(*name, *addr, Some(9), required),
+                info: info(*name, *addr, Some(9), required).into(),
                 registered: Time::from_millis(-1000),
                 drained: false,
             }),
@@ -199,7 +208,7 @@ impl World {
         }
         let Some(event) = self.event(step) else { return };
         let stray = matches!(step, Step::Stray { .. });
-        if let Event::Heartbeat { key, start, .. } = &event {
+        if let Event::Heartbeat { key, start, .. } | Event::Unasked { key, start } = &event {
             self.beats.remove(&(key.clone(), *start));
         }
         let may_add = matches!(event, Event::Register(_) | Event::Restore(_));
@@ -211,8 +220,10 @@ impl World {
             return;
         };
         assert!(!stray || applied.effects.is_empty(), "an outcome of no heartbeat changes nothing");
+        let protecting = catalog.protecting(Time::from_millis(self.now)).until.is_some();
         let keys_before: BTreeSet<_> = self.live.keys().cloned().collect();
         self.take(catalog, &applied, revision, &before, &after);
+        assert!(applied.outcome == Outcome::Unknown || protecting == self.protecting, "what is true is said");
         let came_back = self.live.keys().any(|key| !keys_before.contains(key));
         assert!(may_add || !came_back, "nothing comes back by itself");
     }
@@ -253,7 +264,11 @@ impl World {
                     assert!(change.revision > last, "each change has a revision of its own");
                     last = change.revision;
                 }
-                Effect::Protecting(_) | Effect::Heard { .. } => {}
+                Effect::Protecting(on) => {
+                    assert_ne!(self.protecting, *on, "said once");
+                    self.protecting = *on;
+                }
+                Effect::ProtectionChanged | Effect::Heard { .. } => {}
             }
         }
         assert_eq!(last, catalog.revision(), "the revision grows with changes and nothing else");
@@ -284,19 +299,30 @@ impl World {
         assert_eq!(catalog.len(), self.live.len());
         let beating: BTreeSet<_> = self.live.iter().map(|(key, start)| (key.clone(), *start)).collect();
         assert_eq!(self.beats, beating, "exactly the live have a heartbeat under way");
-        let mut failing = 0;
+        let (mut failing, mut held_back) = (0, 0);
         for (key, start) in &self.live {
             let (registered, info) = catalog.registered(key).unwrap();
             assert_eq!(registered, *start);
             failing += usize::from(catalog.get(key).unwrap().misses > 0);
+            held_back += usize::from(catalog.get(key).unwrap().doubt == Some(Doubt::HeldBack));
             assert!(catalog.newest_for(&info) <= catalog.revision());
             for (name, list) in catalog.lists(&info) {
                 let json = String::from_utf8(list.json().to_vec()).unwrap();
                 assert_eq!(self.told[key].get(&*name), Some(&json), "{key} knows {name}");
             }
         }
-        assert_eq!(catalog.failing(), failing);
+        assert_eq!((catalog.failing(), catalog.held_back), (failing, held_back));
         assert!(catalog.removed.len() <= policy().removed_max);
+        let mut indexed = 0;
+        for (name, service) in &catalog.services {
+            for (addr, at) in &service.removed {
+                let removed = &catalog.removed[at].key;
+                assert_eq!((&removed.name, &removed.addr), (name, addr));
+                assert!(!service.instances.contains_key(addr), "it is gone or there, not both");
+                indexed += 1;
+            }
+        }
+        assert_eq!(catalog.removed.len(), indexed, "each removed instance is found by its key");
         for name in &NAMES[..4] {
             let wants = |key: &&Key| {
                 let (_, info) = catalog.registered(key).unwrap();
@@ -326,7 +352,8 @@ proptest! {
     }
 
     /// Whoever was told of every change up to some revision is brought up to date by the changed lists alone, or is
-    /// known not to be.
+    /// known not to be. An empty list that it knows of a service that is forgotten since stays: nobody is there
+    /// either way.
     #[test]
     fn changed_lists_bring_any_older_view_up_to_date(
         steps in steps(), from in 0..60_usize, everything in any::<bool>(),
@@ -350,6 +377,7 @@ proptest! {
                 return Ok(());
             };
             view.extend(changed.into_iter().map(text));
+            view.retain(|name, list| now.contains_key(name) || **list != *b"[]");
             prop_assert_eq!(view, now);
         }
     }

@@ -128,6 +128,10 @@ fn diff(name: &Arc<str>, before: &List, after: &List, calls: &mut Vec<Call>) {
     let mut replaced = Vec::new();
     let mut old = before.plain().peekable();
     for new in after.plain() {
+        // Most of a list is as it was.
+        if old.next_if(|old| Arc::ptr_eq(old, new)).is_some() {
+            continue;
+        }
         while let Some(old) = old.next_if(|old| old.addr() < new.addr()) {
             gone.push(call(Method::DELETE, old));
         }

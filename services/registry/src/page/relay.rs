@@ -6,21 +6,22 @@
 //! a token, this takes it too: log entries can hold what the catalogue does not.
 //!
 //! Bounded: so many relays, each with so many log instances; one that reads slowly slows down its log instances'
-//! streams, which then say `dropped`. Beside their events there is `sources`: `{"Open":2,"Known":3}`.
+//! streams, which then say `dropped`, and one that takes nothing loses its connection (`hub_chassis::server`). Beside their events there is `sources`: `{"Open":2,"Known":3}`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hub_chassis::Problem;
+use hub_chassis::server::Connection;
 use hub_client::log::LOG_SERVICE;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -67,6 +68,7 @@ async fn tail(
     State(relays): State<Relays>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
+    Extension(connection): Extension<Connection>,
 ) -> Result<Response, Problem> {
     let Relays { api, slots } = relays;
     api.access.check_token(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))?;
@@ -82,7 +84,7 @@ async fn tail(
         open: Arc::default(),
         _slot: slot,
     };
-    Ok(stream(&api, events, Task::spawn(relay.run())))
+    Ok(stream(&api, connection, events, Task::spawn(relay.run())))
 }
 
 /// One page's stream.

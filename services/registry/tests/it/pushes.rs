@@ -7,7 +7,7 @@ use reqwest::Method;
 use tokio::time::{Instant, sleep};
 
 use super::fake::{Answer, Fake};
-use super::registry::{Registry, eventually};
+use super::registry::{Registry, eventually, quick};
 
 fn strings(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(method, addr)| ((*method).to_owned(), (*addr).to_owned())).collect()
@@ -64,7 +64,9 @@ async fn a_snapshot_member_gets_whole_lists_the_empty_one_too() {
 
 #[tokio::test]
 async fn many_changes_go_out_together_and_only_to_those_concerned() {
-    let registry = Registry::start().await;
+    let mut settings = quick();
+    settings.push.coalesce = Duration::from_millis(500); // far longer than a registration takes
+    let registry = Registry::with(settings).await;
     let (visit, bystander) = (Fake::start().await, Fake::start().await);
     registry.register(&visit.snapshot_info("visit", &["log"])).await;
     registry.register(&bystander.snapshot_info("bystander", &["other"])).await;

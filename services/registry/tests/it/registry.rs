@@ -59,11 +59,14 @@ impl Registry {
         common.listen = listen;
         common.shutdown_grace = Duration::from_secs(5);
         common.registry.token = token.map(Secret::new);
+        let deadline = Instant::now() + DEADLINE;
         let server = loop {
             // After a kill the port may take a moment to be free.
             match Server::bind(Config { common: common.clone(), own: settings.clone() }).await {
                 Ok(server) => break server,
-                Err(_) if listen.port() != 0 => sleep(Duration::from_millis(20)).await,
+                Err(_) if listen.port() != 0 && Instant::now() < deadline => {
+                    sleep(Duration::from_millis(20)).await;
+                }
                 Err(error) => panic!("{error}"),
             }
         };
@@ -112,6 +115,13 @@ impl Registry {
 
     pub(crate) async fn view(&self) -> CatalogView {
         self.http.get(self.url("/services")).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The sum of a metric's series.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.http.get(self.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let series = text.lines().filter(|line| line.starts_with(name));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// The instances of a service that are in the catalogue.

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::{InstanceState, ReasonKind};
+use hub_client::membership::Timing;
+use hub_client::protocol::{InstanceState, ReasonKind, ServiceInfo};
 use hub_registry::Settings;
 use reqwest::Method;
+use serde_json::json;
+use tokio::time::Instant;
 
 use super::fake::{Answer, Fake};
 use super::live::Live;
@@ -37,6 +40,27 @@ async fn without_a_file_members_come_back_by_renewal_and_lose_nothing_meanwhile(
     while views.has_changed().unwrap() {
         let view = views.borrow_and_update().clone();
         assert!(!view.instances("log").unwrap_or_default().is_empty());
+    }
+}
+
+/// The bound is the time between two renewals: 15 s by default, less here, and a second for the calls.
+#[tokio::test]
+async fn without_a_file_everybody_is_back_within_the_time_between_two_renewals() {
+    assert_eq!(Timing::default().renew, Duration::from_secs(15));
+    let timing = Timing { renew: Duration::from_secs(3), ..Timing::default() };
+    let bound = timing.renew + Duration::from_secs(1);
+    let registry = Registry::with(Settings::default()).await;
+    let mut logs = Vec::new();
+    for _ in 0..8 {
+        logs.push(Live::with(&registry, "log", &["log"], timing.clone()).await);
+    }
+    let registry = Registry::again(registry.kill().await).await;
+    let started = Instant::now();
+    eventually("all are back", || async { registry.addrs("log").await.len() == logs.len() }).await;
+    assert!(started.elapsed() < bound, "it took {:?}", started.elapsed());
+    for log in &logs {
+        log.follows(&registry, "log").await;
+        assert_eq!(log.knows("log").len(), logs.len());
     }
 }
 
@@ -130,10 +154,10 @@ async fn invalid_instances_in_a_file_are_left_out() {
     let entry = |name: &str, addr: &str| {
         // From a clock that was an hour ahead.
         let later = "2999-01-01T00:00:00Z";
-        serde_json::json!({ "Info": { "Name": name, "Addr": addr }, "Registered": later })
+        json!({ "Info": { "Name": name, "Addr": addr }, "Registered": later })
     };
     let log = Fake::start().await;
-    let contents = serde_json::json!({
+    let contents = json!({
         "Version": 1,
         "Instances": [entry("log", &log.addr), entry("LOG", "127.0.0.1:1"), entry("log", "nowhere")],
     });
@@ -142,4 +166,38 @@ async fn invalid_instances_in_a_file_are_left_out() {
     let live = registry.live("log").await;
     assert_eq!(live.len(), 1);
     assert!(live[0].registered.as_str() < "2999", "a clock set back puts nothing into the future");
+}
+
+#[tokio::test]
+async fn what_may_not_register_is_not_restored_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let log = Fake::start().await;
+    let good = || ServiceInfo { required_services: vec!["a".into()], ..ServiceInfo::new("log", &log.addr) };
+    let at = |host: &str| ServiceInfo { addr: log.addr.replace("127.0.0.1", host), ..good() };
+    let mut heavy = at("127.0.0.2");
+    heavy.meta.insert("padding".into(), "x".repeat(200));
+    let infos = [
+        good(),
+        at("10.0.0.1"),
+        ServiceInfo { control_addr: Some("10.0.0.1:80".into()), ..at("127.0.0.3") },
+        ServiceInfo::new("log", "metadata.internal:80"),
+        heavy,
+        ServiceInfo { required_services: vec!["a".into(), "b".into(), "c".into()], ..at("127.0.0.4") },
+        ServiceInfo { required_services: vec!["one-too-many".into()], ..at("127.0.0.5") },
+        at("127.0.0.6"),
+        at("127.0.0.7"),
+    ];
+    let entry = |info: &ServiceInfo| json!({ "Info": info, "Registered": "2026-01-01T00:00:00Z" });
+    let contents = json!({ "Version": 1, "Instances": infos.iter().map(entry).collect::<Vec<_>>() });
+    std::fs::write(data.join("catalog.json"), contents.to_string()).unwrap();
+    let mut settings = with_file(&folder);
+    settings.allow_addrs = vec!["127.0.0.0/8".into()];
+    settings.limits.meta = bytesize::ByteSize::b(100);
+    settings.limits.required = 2;
+    settings.limits.services = 2;
+    settings.limits.instances = 2;
+    let registry = Registry::with(settings).await;
+    assert_eq!(registry.addrs("log").await, [good().addr, at("127.0.0.6").addr]);
 }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::{CatalogView, ChangeView, InstanceState, LoadView, ReasonKind, ServiceInfo};
-use tokio::io::AsyncWriteExt;
+use hub_client::protocol::{
+    CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, ServiceInfo,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::fake::{Answer, Fake};
@@ -159,34 +162,88 @@ async fn load_comes_as_heartbeats_report_it() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
-    let registry = Registry::start().await;
-    let fake = Fake::start().await;
-    // It takes little before it takes nothing.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+async fn self_protection_is_told_from_its_beginning_to_its_end() {
+    let mut settings = quick();
+    settings.protection.max = Duration::from_secs(3);
+    let registry = Registry::with(settings).await;
+    let mut watcher = Watcher::start(&registry, "?service=other", None).await;
+    let mut logs = Vec::new();
+    for _ in 0..12 {
+        let log = Fake::start().await;
+        registry.register(&log.info("log", &[])).await;
+        logs.push(log);
+    }
+    for log in &logs {
+        log.on_heartbeat(Answer::Status(500));
+    }
+    let mut told: Vec<ProtectionView> = Vec::new();
+    while told.last().is_none_or(|last| last.until.is_some()) {
+        let event = watcher.next().await.unwrap();
+        if event.kind == "protection" {
+            told.push(serde_json::from_str(&event.data).unwrap());
+        }
+    }
+    assert!(told[0].until.is_some() && told.iter().any(|told| told.held_back == 12), "{told:?}");
+    registry.call(reqwest::Method::PUT, "/protection", r#"{"Enabled":false}"#).await;
+    while !watcher.next().await.unwrap().data.contains("\"Enabled\":false") {}
+}
+
+/// A watcher that takes little before it takes nothing.
+async fn stuck(registry: &Registry) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stuck = socket.connect(registry.addr).await.unwrap();
     stuck.write_all(b"GET /services/watch HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stuck
+}
+
+/// It had no end of its chunked body, so it knows that it was cut off.
+async fn is_reset(mut stuck: TcpStream) {
+    let ended = timeout(Duration::from_secs(5), stuck.read_to_end(&mut Vec::new())).await;
+    assert_eq!(ended.expect("it ends").unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
+    let registry = Registry::start().await;
+    let fake = Fake::start().await;
+    let stuck = stuck(&registry).await;
     let mut reading = Watcher::start(&registry, "", None).await;
     reading.next().await.unwrap();
     // Events of some 4 KiB each, far more of them than sockets and backlog hold.
     let meta = [("padding".to_owned(), "x".repeat(4000))].into();
-    let cut_off = || async {
-        let text = registry.http.get(registry.url("/metrics")).send().await.unwrap().text().await.unwrap();
-        text.lines()
-            .any(|line| line.starts_with("hub_registry_watchers_cut_off_total") && line.ends_with(" 1"))
-    };
+    let cut_off = || async { registry.metric("hub_registry_watchers_cut_off_total").await == 1.0 };
     let mut info = ServiceInfo { meta, ..fake.info("a", &[]) };
     for i in 0..12_000 {
         info.id = Some(format!("start-{i}"));
         assert_eq!(registry.register(&info).await.status, 200);
         reading.change().await;
         if i % 100 == 99 && cut_off().await {
-            drop(stuck);
-            return;
+            return is_reset(stuck).await;
         }
     }
     panic!("it is still not cut off");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_watcher_that_does_not_read() {
+    let mut settings = quick();
+    settings.limits.meta = bytesize::ByteSize::mib(1);
+    settings.limits.body = bytesize::ByteSize::mib(2);
+    let registry = Registry::with(settings).await;
+    let fake = Fake::start().await;
+    // A first event that no socket holds.
+    for i in 0..32 {
+        let mut info = fake.info(&format!("a{i}"), &[]);
+        info.meta.insert("padding".into(), "x".repeat(1_000_000));
+        assert_eq!(registry.register(&info).await.status, 200);
+    }
+    let stuck = stuck(&registry).await;
+    stuck.readable().await.unwrap();
+    let start = tokio::time::Instant::now();
+    registry.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    is_reset(stuck).await;
 }
 
 #[tokio::test]

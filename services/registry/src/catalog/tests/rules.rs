@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod protection;
+
 fn seconds(s: i64) -> Time {
     Time::from_millis(s * 1000)
 }
@@ -43,7 +45,7 @@ impl Run {
     }
 
     fn reasons(&self, key: &Key) -> Vec<ReasonKind> {
-        let all = self.catalog.snapshot(self.now, |_| true);
+        let all = self.catalog.snapshot(self.now, None);
         let mut list = all.get(&key.name).into_iter().flatten();
         let found = list.rfind(|(instance, _)| instance.info.addr == *key.addr);
         found.map(|(i, _)| i.reasons.iter().map(|reason| reason.kind).collect()).unwrap_or_default()
@@ -98,79 +100,21 @@ fn one_answer_forgives_missed_heartbeats() {
 }
 
 #[test]
-fn few_failures_among_many_are_not_held_back() {
+fn a_heartbeat_that_could_not_be_sent_is_no_miss() {
     let mut run = Run::new();
-    for addr in 0..20 {
-        run.register(0, addr, 1);
+    run.register(0, 0, 1);
+    let (start, _) = run.catalog.registered(&key(0, 0)).unwrap();
+    run.beat(&key(0, 0), Answer::None);
+    run.beat(&key(0, 0), Answer::None);
+    for _ in 0..10 {
+        let applied = run.apply(Event::Unasked { key: key(0, 0), start });
+        assert!(matches!(applied.effects[..], [Effect::Beat { when: When::Gap, .. }]));
     }
-    for addr in 0..4 {
-        run.die(&key(0, addr));
-    }
-    assert_eq!(run.catalog.len(), 16);
-}
-
-/// All of them miss at once; the clock goes on as it would for attempts that are spread over an interval.
-fn most_die(run: &mut Run, count: u8) {
-    for addr in 0..count {
-        run.beat(&key(0, addr), Answer::None);
-    }
-    run.now = run.now + Duration::from_secs(2);
-    for _ in 0..2 {
-        for addr in 0..count {
-            run.beat(&key(0, addr), Answer::None);
-        }
-    }
-}
-
-#[test]
-fn when_most_fail_at_once_removals_are_held_back_for_a_bounded_time() {
-    let mut run = Run::new();
-    for addr in 0..20 {
-        run.register(0, addr, 1);
-    }
-    most_die(&mut run, 12);
-    assert_eq!(run.catalog.len(), 20);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
-    assert_eq!(run.state(&key(0, 19)), Some(InstanceState::Passing));
-    let protecting = run.catalog.protecting(run.now);
-    assert_eq!((protecting.held_back, protecting.until.is_some()), (12, true));
-    // One of them comes back, the others don't.
-    run.beat(&key(0, 0), Answer::Plain);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
-    run.now = run.now + policy().protection.max;
-    for addr in 1..12 {
-        run.beat(&key(0, addr), Answer::None);
-    }
-    assert_eq!(run.catalog.len(), 9);
-    assert_eq!(run.catalog.protecting(run.now).until, None);
-}
-
-#[test]
-fn half_is_not_most() {
-    let mut run = Run::new();
-    for addr in 0..20 {
-        run.register(0, addr, 1);
-    }
-    most_die(&mut run, 10);
-    // The early evidence may have held some back; a full interval's does not.
-    run.now = run.now + policy().interval;
-    for addr in 0..10 {
-        run.beat(&key(0, addr), Answer::None);
-    }
-    assert_eq!(run.catalog.len(), 10);
-}
-
-#[test]
-fn switching_self_protection_off_removes_what_it_held_back() {
-    let mut run = Run::new();
-    for addr in 0..8 {
-        run.register(0, addr, 1);
-    }
-    most_die(&mut run, 7);
-    assert_eq!(run.catalog.len(), 8);
-    let applied = run.apply(Event::Protect(false));
-    assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::Protecting(false))));
+    let older = run.apply(Event::Unasked { key: key(0, 0), start: start + 1 });
+    assert_eq!((older.outcome, older.effects.len()), (Outcome::Unknown, 0));
     assert_eq!(run.catalog.len(), 1);
+    run.beat(&key(0, 0), Answer::None);
+    assert!(run.catalog.is_empty(), "what it missed before counts");
 }
 
 #[test]
@@ -218,7 +162,7 @@ fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart()
 #[test]
 fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is_heard() {
     let mut run = Run::new();
-    let saved = Saved { info: info(0, 0, Some(1), &[1]), registered: seconds(-60), drained: false };
+    let saved = Saved { info: info(0, 0, Some(1), &[1]).into(), registered: seconds(-60), drained: false };
     run.apply(Event::Restore(saved.clone()));
     assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
     assert!(!std::str::from_utf8(run.catalog.list("a").json()).unwrap().contains("State"));
@@ -228,7 +172,7 @@ fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is
 
     let mut run = Run::new();
     run.apply(Event::Restore(saved.clone()));
-    run.apply(Event::Register(saved.info.clone()));
+    run.apply(Event::Register(ServiceInfo::clone(&saved.info)));
     assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal will do too");
 
     let mut run = Run::new();
@@ -238,6 +182,67 @@ fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is
     run.now = run.now + policy().restore_grace;
     run.beat(&key(0, 0), Answer::None);
     assert!(run.catalog.is_empty());
+}
+
+#[test]
+fn a_restored_instance_that_does_not_answer_is_used_last_but_keeps_its_grace() {
+    let saved = Saved { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
+    for comes_back in ["by a heartbeat", "by a renewal", "no"] {
+        let mut run = Run::new();
+        run.apply(Event::Restore(saved.clone()));
+        let listed = |run: &mut Run| String::from_utf8(run.catalog.list("a").json().to_vec()).unwrap();
+        run.beat(&key(0, 0), Answer::None);
+        run.beat(&key(0, 0), Answer::None);
+        assert!(!listed(&mut run).contains("State"));
+        assert_eq!(run.beat(&key(0, 0), Answer::None).outcome, Outcome::Changed);
+        assert!(listed(&mut run).contains(r#""State":"suspect""#));
+        assert_eq!(run.beat(&key(0, 0), Answer::None).outcome, Outcome::Unchanged, "said once");
+        assert_eq!(run.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
+        run.now = run.now + policy().restore_grace;
+        match comes_back {
+            "by a heartbeat" => drop(run.beat(&key(0, 0), Answer::Plain)),
+            "by a renewal" => drop(run.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
+            _ => {
+                run.beat(&key(0, 0), Answer::None);
+                assert!(run.catalog.is_empty(), "its grace is over");
+                continue;
+            }
+        }
+        assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "{comes_back}");
+        assert!(!listed(&mut run).contains("State"));
+    }
+}
+
+#[test]
+fn restored_instances_are_asked_at_once_and_then_spread() {
+    let mut run = Run::new();
+    let saved = Saved { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
+    let next = |applied: Applied| {
+        let beat = applied.effects.into_iter().find_map(|effect| match effect {
+            Effect::Beat { when, .. } => Some(when),
+            _ => None,
+        });
+        beat.unwrap()
+    };
+    assert_eq!(next(run.apply(Event::Restore(saved))), When::Soon);
+    assert_eq!(next(run.beat(&key(0, 0), Answer::Plain)), When::Spread);
+    assert_eq!(next(run.beat(&key(0, 0), Answer::Plain)), When::Interval);
+}
+
+#[test]
+fn an_answer_that_says_nothing_says_that_it_serves() {
+    let mut run = Run::new();
+    run.register(0, 0, 1);
+    for (a, state) in [
+        (Answer::Draining, InstanceState::Draining),
+        (Answer::Plain, InstanceState::Passing),
+        (Answer::Draining, InstanceState::Draining),
+        (Answer::None, InstanceState::Draining),
+        (Answer::Serving, InstanceState::Passing),
+    ] {
+        run.beat(&key(0, 0), a);
+        assert_eq!(run.state(&key(0, 0)), Some(state));
+    }
 }
 
 #[test]
@@ -252,6 +257,15 @@ fn a_full_catalogue_refuses_more_but_renews() {
     run.catalog.policy.max_services = 1;
     let more = Event::Register(info(0, 1, Some(1), &[2]));
     assert_eq!(run.catalog.apply(run.now, more).unwrap_err(), Refusal::TooManyServices(1));
+    // Neither another start nor a renewal with other wishes goes round it.
+    let before = run.catalog.revision();
+    for id in [1, 2] {
+        let wish = |name| Event::Register(info(0, 0, Some(id), &[name]));
+        assert_eq!(run.catalog.apply(run.now, wish(2)).unwrap_err(), Refusal::TooManyServices(1), "{id}");
+        assert_eq!(run.catalog.revision(), before);
+    }
+    run.apply(Event::Register(info(0, 0, Some(2), &[0, 4])));
+    assert_eq!(run.catalog.services(), 1, "itself and everything are nothing new");
 }
 
 #[test]
@@ -289,6 +303,24 @@ fn a_forgotten_services_list_does_not_go_back_and_who_may_know_it_must_renew() {
     run.apply(Event::Register(info(1, 1, None, &[0])));
     assert_eq!(run.catalog.list("a").revision(), before, "a wish is no change");
     assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "nor is it a service");
+}
+
+/// Who knows already that nobody is there is not behind when the service is forgotten.
+#[test]
+fn a_service_that_is_known_to_be_empty_is_forgotten_without_a_word() {
+    let mut run = Run::new();
+    run.catalog.policy.removed_max = 1;
+    let everything = info(1, 0, None, &[4]);
+    for name in [0, 2] {
+        run.register(name, 0, 1);
+    }
+    run.apply(Event::Deregister { key: key(0, 0), id: None, by: By::Itself });
+    let since = run.catalog.revision();
+    assert_eq!(run.catalog.lists(&everything).len(), 2);
+    run.apply(Event::Deregister { key: key(2, 0), id: None, by: By::Itself });
+    let changed = run.catalog.changed_lists(&everything, since).unwrap();
+    assert_eq!(changed.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c"]);
+    assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "it is forgotten");
 }
 
 #[test]
