@@ -137,6 +137,7 @@ impl Service {
     /// # Errors
     /// [`BindError`].
     pub async fn bind_alone(common: &Common) -> Result<Self, BindError> {
+        server::raise_file_limit();
         let (listener, addr) = listen(common.listen, "listen").await?;
         let (control, control_addr) = match common.control_listen {
             Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
