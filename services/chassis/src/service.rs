@@ -4,32 +4,25 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderValue;
-use axum::middleware::{from_fn, from_fn_with_state, map_request};
-use axum::response::Response;
 use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Timing};
-use hub_client::protocol::{HUB_INSTANCE, ServiceInfo};
+use hub_client::protocol::ServiceInfo;
 use hub_client::{Directory, LoadCounters, LogClient, Member};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::{Common, ConfigError};
 use crate::health::Readiness;
-use crate::metrics::{self, Metrics, MetricsError};
-use crate::problem;
+use crate::metrics::{Metrics, MetricsError};
 use crate::server::{self, Drain};
-use crate::{telemetry, trace};
+use crate::telemetry;
 
-mod load;
+use self::around::Around;
 
-/// A request's body must make progress within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+mod around;
+
 /// How long a stopping member waits for the registry, which itself answers within 1 s.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that may wait to be accepted. A full queue costs a caller a second, so it is as long as Linux allows
@@ -228,9 +221,8 @@ impl Service {
     /// # Errors
     /// [`RunError`] where it ends before it was asked to.
     pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let routes = routes.layer(from_fn_with_state(self.load.clone(), load::count));
-        let own_control = self.control.is_none().then(|| self.control_routes());
-        let app = self.layers(routes.merge(own_control.unwrap_or_default()));
+        let routes = routes.layer(self.around(Some(self.load.clone())));
+        let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };
         self.run_with(shutdown, |listener, drain| server::serve(listener, app, drain)).await
     }
 
@@ -250,7 +242,7 @@ impl Service {
     {
         let (begin_drain, draining) = watch::channel(false);
         let drain = Drain::new(draining, self.grace);
-        let control_app = self.layers(self.control_routes());
+        let control_app = self.control_routes();
         let mut servers = tokio::task::JoinSet::new();
         servers.spawn(public(self.listener, drain.clone()));
         if let Some(control) = self.control.take() {
@@ -297,28 +289,13 @@ impl Service {
     /// What the registry, the orchestrator and operators ask for.
     fn control_routes(&self) -> Router {
         let member = self.member.as_ref().map(Member::routes).unwrap_or_default();
-        self.readiness.routes().merge(self.metrics.routes()).merge(member)
+        self.readiness.routes().merge(self.metrics.routes()).merge(member).layer(self.around(None))
     }
 
-    /// What every reply goes through, outermost last.
-    fn layers(&self, app: Router) -> Router {
-        let id: Arc<str> = self.id.as_str().into();
-        app.layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
-            .layer(map_request(server::linger::linger))
-            .route_layer(from_fn_with_state(self.metrics.clone(), metrics::record))
-            .route_layer(from_fn_with_state(self.metrics.source().clone(), trace::serve))
-            .layer(CatchPanicLayer::custom(problem::panicked))
-            .layer(from_fn(problem::rejections))
-            .layer(axum::middleware::map_response(move |response| named(id.clone(), response)))
+    /// What every request goes through.
+    fn around(&self, load: Option<LoadCounters>) -> Around {
+        Around::new(&self.id, self.metrics.clone(), load)
     }
-}
-
-/// Says who served the reply, where it does not say so already.
-async fn named(id: Arc<str>, mut response: Response) -> Response {
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().entry(HUB_INSTANCE).or_insert(value);
-    }
-    response
 }
 
 /// Lets the call that is under way end, then deregisters.
