@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Timing};
+use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Reach, Timing};
 use hub_client::protocol::ServiceInfo;
 use hub_client::{Directory, LoadCounters, LogClient, Member};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
+use crate::boot::in_full;
 use crate::config::{Common, ConfigError};
 use crate::health::Readiness;
 use crate::metrics::{Metrics, MetricsError};
@@ -115,7 +116,7 @@ impl Service {
             registry: common.registry.url.clone(),
             token: token.map(|token| token.expose().to_owned()),
             info: info.clone(),
-            advertise: service.advertise(common),
+            advertise: advertise(common.advertise.as_deref(), service.addr, service.control_addr),
             timing: Timing::default(),
         };
         let member = Member::new(config, service.load.clone())?;
@@ -156,24 +157,6 @@ impl Service {
             readiness: Readiness::default(),
             metrics,
         })
-    }
-
-    fn advertise(&self, common: &Common) -> Advertise {
-        let control_port = self.control_addr.map(|addr| addr.port());
-        match &common.advertise {
-            Some(addr) => {
-                let host = addr.rsplit_once(':').map_or(addr.as_str(), |(host, _)| host);
-                let control_addr = control_port.map(|port| format!("{host}:{port}"));
-                Advertise::Fixed { addr: addr.clone(), control_addr }
-            }
-            None if self.addr.ip().is_unspecified() => {
-                Advertise::Local { port: self.addr.port(), control_port }
-            }
-            None => Advertise::Fixed {
-                addr: self.addr.to_string(),
-                control_addr: self.control_addr.map(|addr| addr.to_string()),
-            },
-        }
     }
 
     /// The bound address.
@@ -252,11 +235,21 @@ impl Service {
         let mut membership = tokio::task::JoinSet::new();
         if let Some(member) = self.member.clone() {
             let readiness = self.readiness.clone();
-            let joined = member.clone();
+            let (mut joined, mut failing) = (member.joined(), member.failing());
             membership.spawn(async move {
-                if joined.joined().wait_for(|joined| *joined).await.is_ok() {
-                    readiness.met(REGISTRY);
+                loop {
+                    tokio::select! {
+                        biased;
+                        Ok(_) = joined.wait_for(|joined| *joined) => break,
+                        Ok(()) = failing.changed() => {
+                            if let Some(error) = failing.borrow_and_update().as_deref() {
+                                readiness.unmet(REGISTRY, format!("not registered yet: {}", in_full(error)));
+                            }
+                        }
+                        else => break,
+                    }
                 }
+                readiness.met(REGISTRY);
                 std::future::pending::<()>().await
             });
             membership.spawn(async move {
@@ -298,6 +291,19 @@ impl Service {
     }
 }
 
+/// Under which addresses a service registers, each looked at for itself: one that is set or bound as it stands is
+/// reached there. A wildcard says nothing about where: `advertise`'s host, or the local address towards the registry.
+fn advertise(advertise: Option<&str>, addr: SocketAddr, control: Option<SocketAddr>) -> Advertise {
+    let host = advertise.map(|advertise| advertise.rsplit_once(':').map_or(advertise, |(host, _)| host));
+    let reach = |bound: SocketAddr| match host {
+        _ if !bound.ip().is_unspecified() => Reach::At(bound.to_string()),
+        Some(host) => Reach::At(format!("{host}:{}", bound.port())),
+        None => Reach::Local(bound.port()),
+    };
+    let addr = advertise.map_or_else(|| reach(addr), |advertise| Reach::At(advertise.to_owned()));
+    Advertise { addr, control_addr: control.map(reach) }
+}
+
 /// Lets the call that is under way end, then deregisters.
 async fn leave(member: &Member, mut membership: tokio::task::JoinSet<()>) {
     let left = tokio::time::timeout(DEREGISTER_TIMEOUT, async {
@@ -323,4 +329,38 @@ async fn listen(addr: SocketAddr, key: &'static str) -> Result<(TcpListener, Soc
     let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_registered_as_it_is_reached() {
+        let at = |addr: &str| Reach::At(addr.to_owned());
+        let bare = [
+            ("10.0.0.5:1", Some("10.0.0.5:2"), at("10.0.0.5:1"), Some(at("10.0.0.5:2"))),
+            ("10.0.0.5:1", Some("0.0.0.0:2"), at("10.0.0.5:1"), Some(Reach::Local(2))),
+            ("0.0.0.0:1", Some("10.0.0.5:2"), Reach::Local(1), Some(at("10.0.0.5:2"))),
+            ("[::]:1", Some("[::]:2"), Reach::Local(1), Some(Reach::Local(2))),
+            ("[::1]:1", None, at("[::1]:1"), None),
+            ("0.0.0.0:1", None, Reach::Local(1), None),
+        ];
+        for (listen, control, addr, control_addr) in bare {
+            let bound = control.map(|control| control.parse().unwrap());
+            let got = advertise(None, listen.parse().unwrap(), bound);
+            assert_eq!(got, Advertise { addr, control_addr }, "{listen} {control:?}");
+        }
+        let named = [
+            ("0.0.0.0:1", Some("0.0.0.0:2"), Some(at("edge.example:2"))),
+            ("0.0.0.0:1", Some("10.0.0.5:2"), Some(at("10.0.0.5:2"))),
+            ("10.0.0.5:1", Some("0.0.0.0:2"), Some(at("edge.example:2"))),
+            ("10.0.0.5:1", None, None),
+        ];
+        for (listen, control, control_addr) in named {
+            let bound = control.map(|control| control.parse().unwrap());
+            let got = advertise(Some("edge.example:80"), listen.parse().unwrap(), bound);
+            assert_eq!(got, Advertise { addr: at("edge.example:80"), control_addr }, "{listen} {control:?}");
+        }
+    }
 }

@@ -41,6 +41,12 @@ async fn arguments_and_exit_codes() {
     assert_eq!(code, Some(78), "{stderr}");
     assert!(stderr.starts_with("greeter: configuration: HUB_NAMES: unknown key"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1);
+    for args in [&[][..], &["--check-config"]] {
+        let (code, _, stderr) = run(args, &[("HUB_REGISTRY__TOKEN_FILE", "/none/token")]).await;
+        assert_eq!(code, Some(78), "{stderr}");
+        let says = "greeter: configuration: registry.token_file /none/token: No such file or directory (os error 2)\n";
+        assert_eq!(stderr, says);
+    }
     let (code, _, stderr) = run(&["healthcheck"], &[("HUB_LISTEN", "127.0.0.1:9")]).await;
     assert_eq!(code, Some(1), "{stderr}");
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();

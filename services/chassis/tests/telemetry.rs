@@ -190,6 +190,28 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_a_process_that_still_flushes() {
+    let world = RegistryAndLog::start().await;
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hung.local_addr().unwrap());
+    // Nothing is sent before the end: the first connection is the flush.
+    let vars = [
+        (ENDPOINT, url.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "600000"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "600000"),
+    ];
+    let greeter = Greeter::start(&world.url, &vars).await;
+    greet(&greeter).await;
+    let early = tokio::time::timeout(Duration::ZERO, hung.accept()).await;
+    assert!(early.is_err(), "something was sent before the end");
+    greeter.signal("TERM").await;
+    let _held = tokio::time::timeout(Duration::from_secs(20), hung.accept()).await.expect("a flush").unwrap();
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(130), "{stderr}");
+}
+
+#[tokio::test]
 async fn what_would_lose_telemetry_in_silence_is_refused() {
     for (name, value) in [
         (ENDPOINT, "https://collector:4318"),

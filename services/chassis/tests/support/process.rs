@@ -80,10 +80,14 @@ impl Greeter {
         Self { url: format!("http://{free}"), child }
     }
 
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+    }
+
     /// Sends SIGTERM and waits: the exit code and what it wrote to stderr.
     pub(crate) async fn terminate(self) -> (Option<i32>, String) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        self.signal("TERM").await;
         let (code, _, stderr) = exit(self.child).await;
         (code, stderr)
     }
