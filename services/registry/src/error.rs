@@ -30,6 +30,7 @@ impl From<Denied> for Problem {
             Denied::TooManyRequired { .. }
             | Denied::MetaTooLong { .. }
             | Denied::IdTooLong(_)
+            | Denied::Id
             | Denied::PushKey => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,
         };
