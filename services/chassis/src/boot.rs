@@ -206,7 +206,7 @@ async fn healthcheck(common: Common) -> Result<(), Box<dyn Error + Send + Sync>>
 }
 
 /// An address to reach what listens on `addr` from this machine.
-fn reachable(addr: SocketAddr) -> SocketAddr {
+pub fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
