@@ -17,7 +17,7 @@ mod process;
 #[tokio::test]
 async fn a_service_of_twenty_lines_greets_logs_and_leaves_in_order() {
     let world = RegistryAndLog::start().await;
-    let greeter = Greeter::start(&world.url, &[]).await;
+    let greeter = Greeter::start(&world, &[]).await;
     let reply = reqwest::get(format!("{}/greeter/ada", greeter.url)).await.unwrap();
     assert_eq!(reply.text().await.unwrap(), "hello, ada\n");
     let (code, stderr) = greeter.terminate().await;

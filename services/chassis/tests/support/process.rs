@@ -30,6 +30,8 @@ pub(crate) struct RegistryAndLog {
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
     /// The trace context of each entry.
     pub(crate) traces: Arc<Mutex<Vec<String>>>,
+    /// The addresses that were registered, one for each call.
+    pub(crate) registered: Arc<Mutex<Vec<String>>>,
 }
 
 impl RegistryAndLog {
@@ -38,11 +40,15 @@ impl RegistryAndLog {
         let addr = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let traces: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (calls, entries, contexts) = (seen.clone(), seen.clone(), traces.clone());
+        let registered: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (calls, entries, contexts, addrs) =
+            (seen.clone(), seen.clone(), traces.clone(), registered.clone());
         let app = Router::new()
             .route(
                 "/services",
-                any(move |method: axum::http::Method| async move {
+                any(move |method: axum::http::Method, body: String| async move {
+                    let info: serde_json::Value = serde_json::from_str(&body).unwrap();
+                    addrs.lock().unwrap().push(info["Addr"].as_str().unwrap().to_owned());
                     calls.lock().unwrap().push(method.to_string());
                     format!(r#"{{"log":[{{"Name":"log","Addr":"{addr}","Id":"log-1"}}]}}"#)
                 }),
@@ -56,7 +62,7 @@ impl RegistryAndLog {
                 }),
             );
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { url: format!("http://{addr}"), seen, traces }
+        Self { url: format!("http://{addr}"), seen, traces, registered }
     }
 }
 
@@ -67,17 +73,24 @@ pub(crate) struct Greeter {
 }
 
 impl Greeter {
-    pub(crate) async fn start(registry: &str, vars: &[(&str, &str)]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-        let mut all = vec![("HUB_REGISTRY__URL", registry), ("HUB_LISTEN", free.as_str())];
-        all.extend(vars);
-        let child = greeter().envs(all.iter().copied()).spawn().unwrap();
+    /// On a port of its own choice, which it tells the registry.
+    pub(crate) async fn start(world: &RegistryAndLog, vars: &[(&str, &str)]) -> Self {
+        let before = world.registered.lock().unwrap().len();
+        let registry = ("HUB_REGISTRY__URL", world.url.as_str());
+        let child = greeter().envs([registry]).envs(vars.iter().copied()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while run(&["healthcheck"], &all[..2]).await.0 != Some(0) {
+        let addr = loop {
+            if let Some(addr) = world.registered.lock().unwrap().get(before) {
+                break addr.clone();
+            }
+            assert!(Instant::now() < deadline, "never registered");
+            sleep(Duration::from_millis(5)).await;
+        };
+        while run(&["healthcheck"], &[registry, ("HUB_LISTEN", &addr)]).await.0 != Some(0) {
             assert!(Instant::now() < deadline, "never healthy");
             sleep(Duration::from_millis(20)).await;
         }
-        Self { url: format!("http://{free}"), child }
+        Self { url: format!("http://{addr}"), child }
     }
 
     pub(crate) async fn signal(&self, name: &str) {

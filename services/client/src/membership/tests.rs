@@ -71,8 +71,8 @@ struct Running {
     _run: JoinHandle<()>,
 }
 
-async fn member(registry: &str, timing: Timing) -> Running {
-    let member = Member::new(
+fn prepared(registry: &str, timing: Timing) -> Member {
+    Member::new(
         MemberConfig {
             registry: registry.to_owned(),
             token: Some("let-me-in".to_owned()),
@@ -86,7 +86,11 @@ async fn member(registry: &str, timing: Timing) -> Running {
         },
         LoadCounters::default(),
     )
-    .unwrap();
+    .unwrap()
+}
+
+async fn member(registry: &str, timing: Timing) -> Running {
+    let member = prepared(registry, timing);
     let (url, _) = spawn_server(member.routes()).await;
     let running = member.clone();
     let run = tokio::spawn(async move { running.run(pending()).await });
@@ -164,8 +168,21 @@ async fn a_core_only_registry_that_falls_silent_is_registered_with_again() {
     fake.reply(200, None, "null");
     let timing = Timing { silence: Duration::from_millis(40), ..quick() };
     let member = member(&fake.serve().await, timing).await;
-    eventually("registered again, twice", || fake.calls(Method::POST) == 3).await;
+    eventually("registered again, twice", || fake.calls(Method::POST) >= 3).await;
     assert!(member.logs().is_empty());
+}
+
+#[tokio::test]
+async fn a_heartbeat_postpones_the_silence_that_is_waited_for() {
+    let silence = Duration::from_millis(200);
+    let member = prepared("http://127.0.0.1:9", Timing { silence, ..quick() });
+    *member.last_heartbeat() = Instant::now() - silence * 3 / 4;
+    let ((), heard) = tokio::join!(member.silence(), async {
+        let heard = Instant::now();
+        member.heard(None);
+        heard
+    });
+    assert!(heard.elapsed() >= silence, "silent after {:?}", heard.elapsed());
 }
 
 #[tokio::test]
