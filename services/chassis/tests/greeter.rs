@@ -31,6 +31,21 @@ async fn a_service_of_twenty_lines_greets_logs_and_leaves_in_order() {
 }
 
 #[tokio::test]
+async fn a_stderr_that_nobody_reads_stops_no_request() {
+    let world = RegistryAndLog::start().await;
+    let greeter = Greeter::start(&world, &[("HUB_TELEMETRY__LOG", "trace")]).await;
+    // Several lines each, into a pipe that holds 64 KiB.
+    for _ in 0..500 {
+        let greeting = reqwest::get(format!("{}/greeter/ada", greeter.url));
+        let greeting = tokio::time::timeout(std::time::Duration::from_secs(10), greeting).await;
+        assert!(greeting.expect("an answer").unwrap().status().is_success());
+    }
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0));
+    assert!(stderr.len() > 200_000, "this has shown nothing: {} bytes", stderr.len());
+}
+
+#[tokio::test]
 async fn arguments_and_exit_codes() {
     let (code, version, _) = run(&["--version"], &[]).await;
     assert_eq!((code, version.as_str()), (Some(0), "greeter 0.1.0\n"));
