@@ -295,7 +295,7 @@ mod tests {
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let source = Source { vars, folder: "none".into(), file: None };
         let hub = up::Hub::bind(&HubConfig::load(&source).unwrap().0).await.unwrap();
-        let ran = run_and_welcome(hub, Duration::from_millis(300), std::future::pending());
+        let ran = run_and_welcome(hub, Duration::from_secs(2), std::future::pending());
         let error = tokio::time::timeout(Duration::from_secs(20), ran).await.expect("it ends").unwrap_err();
         let error = error.to_string();
         assert!(

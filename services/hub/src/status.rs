@@ -147,7 +147,7 @@ fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
         instance.load.as_ref().map_or("-".to_owned(), |load| pick(load).to_string())
     };
     vec![
-        instance.info.name.clone(),
+        one_line(&instance.info.name, MAX),
         one_line(instance.info.id(), MAX),
         one_line(&instance.info.addr, MAX),
         state(instance.state).to_owned(),
