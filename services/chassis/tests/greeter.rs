@@ -46,6 +46,20 @@ async fn a_stderr_that_nobody_reads_stops_no_request() {
 }
 
 #[tokio::test]
+async fn many_silent_connections_take_no_file_that_a_request_needs() {
+    let world = RegistryAndLog::start().await;
+    let greeter = Greeter::start_with_few_files(&world, 40).await;
+    let addr = greeter.url.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(tokio::net::TcpStream::connect(addr).await.unwrap());
+    }
+    let greeting = reqwest::get(format!("{}/greeter/ada", greeter.url));
+    let greeting = tokio::time::timeout(std::time::Duration::from_secs(10), greeting).await;
+    assert!(greeting.expect("an answer").unwrap().status().is_success());
+}
+
+#[tokio::test]
 async fn arguments_and_exit_codes() {
     let (code, version, _) = run(&["--version"], &[]).await;
     assert_eq!((code, version.as_str()), (Some(0), "greeter 0.1.0\n"));

@@ -14,10 +14,17 @@ use tokio::time::{Instant, sleep};
 
 /// The example's binary, which `cargo test` builds beside this test's.
 pub(crate) fn greeter() -> Command {
+    piped(Command::new(binary()))
+}
+
+fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let binary: PathBuf = test.ancestors().nth(2).unwrap().join("examples/greeter");
+    let binary = test.ancestors().nth(2).unwrap().join("examples/greeter");
     assert!(binary.exists(), "run all tests of the package, so that cargo builds its examples");
-    let mut command = Command::new(binary);
+    binary
+}
+
+fn piped(mut command: Command) -> Command {
     command.env_clear().current_dir(std::env::temp_dir()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -73,11 +80,22 @@ pub(crate) struct Greeter {
 }
 
 impl Greeter {
-    /// On a port of its own choice, which it tells the registry.
     pub(crate) async fn start(world: &RegistryAndLog, vars: &[(&str, &str)]) -> Self {
+        Self::run(greeter(), world, vars).await
+    }
+
+    /// One that may have no more open files than this, unless it asks for more.
+    pub(crate) async fn start_with_few_files(world: &RegistryAndLog, files: u32) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("ulimit -S -n {files} && exec \"$0\"")).arg(binary());
+        Self::run(piped(shell), world, &[]).await
+    }
+
+    /// On a port of its own choice, which it tells the registry.
+    async fn run(mut command: Command, world: &RegistryAndLog, vars: &[(&str, &str)]) -> Self {
         let before = world.registered.lock().unwrap().len();
         let registry = ("HUB_REGISTRY__URL", world.url.as_str());
-        let child = greeter().envs([registry]).envs(vars.iter().copied()).spawn().unwrap();
+        let child = command.envs([registry]).envs(vars.iter().copied()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         let addr = loop {
             if let Some(addr) = world.registered.lock().unwrap().get(before) {
