@@ -201,12 +201,14 @@ async fn a_second_signal_ends_a_process_that_still_flushes() {
         ("OTEL_BLRP_SCHEDULE_DELAY", "600000"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "600000"),
     ];
-    let greeter = Greeter::start(&world, &vars).await;
+    let mut greeter = Greeter::start(&world, &vars).await;
     greet(&greeter).await;
     let early = tokio::time::timeout(Duration::ZERO, hung.accept()).await;
     assert!(early.is_err(), "something was sent before the end");
     greeter.signal("TERM").await;
     let _held = tokio::time::timeout(Duration::from_secs(20), hung.accept()).await.expect("a flush").unwrap();
+    // Well within the flush, when everything else has ended.
+    assert!(greeter.goes_on_for(Duration::from_millis(200)).await, "the flush is over already");
     let (code, stderr) = greeter.terminate().await;
     assert_eq!(code, Some(130), "{stderr}");
 }

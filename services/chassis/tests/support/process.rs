@@ -116,6 +116,11 @@ impl Greeter {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
+    /// Whether it still runs after this time.
+    pub(crate) async fn goes_on_for(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.child.wait()).await.is_err()
+    }
+
     /// Sends SIGTERM and waits: the exit code and what it wrote to stderr.
     pub(crate) async fn terminate(self) -> (Option<i32>, String) {
         self.signal("TERM").await;
