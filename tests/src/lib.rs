@@ -166,6 +166,12 @@ impl Platform {
         self.settled().await;
     }
 
+    /// Starts a log instance where one was: at its address, with its file; waits until everybody knows it.
+    pub async fn restart_log(&mut self, addr: SocketAddr, file: &Path) {
+        self.logs.push(log_at(self.registry.addr, addr, file).await);
+        self.settled().await;
+    }
+
     /// Waits until the catalogue holds exactly what runs, and each instance and the gateway are ready and know it.
     pub async fn settled(&self) {
         let mut expected: Vec<_> = self.logs.iter().map(|log| ("log", log.addr)).collect();
@@ -307,7 +313,11 @@ async fn gateway(registry: SocketAddr) -> Instance {
 }
 
 async fn log(registry: SocketAddr, file: &Path) -> Instance {
-    let common = common(&hub_log::PROCESS, registry);
+    log_at(registry, "127.0.0.1:0".parse().unwrap(), file).await
+}
+
+async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> Instance {
+    let common = Common { listen, ..common(&hub_log::PROCESS, registry) };
     let own = hub_log::LogConfig { file: file.to_owned(), ..Default::default() };
     let server = hub_log::Server::bind(Config { common, own }).await.unwrap();
     Instance { file: file.to_owned(), ..Instance::run(server.local_addr(), |stop| server.run(stop)) }

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::config::{Common, Config, ConfigError, Layers, Process, Source, Table, Telemetry};
 use crate::health::READYZ_PATH;
@@ -62,13 +64,20 @@ where
         Ok(config) => config,
         Err(error) => return wrong_config(process.name, &error),
     };
+    if let Err(error) = config.common.registry.read_token() {
+        return wrong_config(process.name, &error);
+    }
     if cli.check_config {
         return show(process.name, &layers);
     }
     if let Some(Command::Healthcheck) = cli.command {
         // One question needs no thread per core: in a container they count against the service's own limit.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        return block_on_runtime(process.name, runtime, healthcheck(config.common));
+        return on_runtime(
+            process.name,
+            &mut Builder::new_current_thread(),
+            healthcheck(config.common),
+            || {},
+        );
     }
     let telemetry = config.common.telemetry.clone();
     run(process, &telemetry, &source, async move {
@@ -95,9 +104,7 @@ where
         Ok(running) => running,
         Err(error) => return failed(process.name, &error),
     };
-    let ended = block_on(process.name, run);
-    running.shutdown();
-    ended
+    on_runtime(process.name, &mut Builder::new_multi_thread(), run, || running.shutdown())
 }
 
 /// Runs a future on a new runtime and turns its result into an exit code.
@@ -105,30 +112,30 @@ pub fn block_on<E>(name: &str, run: impl Future<Output = Result<(), E>>) -> Exit
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    block_on_runtime(name, tokio::runtime::Builder::new_multi_thread().enable_all().build(), run)
+    on_runtime(name, &mut Builder::new_multi_thread(), run, || {})
 }
 
-fn block_on_runtime<E>(
+/// Runs a future, then does the rest while the runtime still lives: a second signal is waited for there.
+fn on_runtime<E>(
     name: &str,
-    runtime: std::io::Result<tokio::runtime::Runtime>,
+    runtime: &mut Builder,
     run: impl Future<Output = Result<(), E>>,
+    rest: impl FnOnce(),
 ) -> ExitCode
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let runtime = match runtime {
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(name, &error),
     };
     let result = runtime.block_on(run).map_err(Into::into);
+    rest();
     // What still runs is detached work of libraries; nothing of ours is waited for after `run`.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => match error.downcast_ref::<ConfigError>() {
-            Some(config) => wrong_config(name, config),
-            None => failed(name, error.as_ref()),
-        },
+        Err(error) => failed(name, error.as_ref()),
     }
 }
 
@@ -151,6 +158,12 @@ pub fn wrong_config(name: &str, error: &ConfigError) -> ExitCode {
 }
 
 fn failed(name: &str, error: &(dyn Error + 'static)) -> ExitCode {
+    say(name, &in_full(error));
+    ExitCode::FAILURE
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn in_full(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -160,8 +173,7 @@ fn failed(name: &str, error: &(dyn Error + 'static)) -> ExitCode {
         }
         source = cause.source();
     }
-    say(name, &text);
-    ExitCode::FAILURE
+    text
 }
 
 fn say(name: &str, text: &dyn std::fmt::Display) {
@@ -169,22 +181,24 @@ fn say(name: &str, text: &dyn std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{name}: {text}");
 }
 
-/// A future that is done at the first SIGTERM or ctrl-c. A second one ends the process at once.
+/// A future that is done at the first SIGTERM or ctrl-c. A second one ends the process at once, whatever it is doing:
+/// starting, finishing what is in flight, or flushing telemetry. Call it within a runtime of several threads.
 ///
 /// # Errors
 /// Where the signals can't be caught.
 pub fn shutdown() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(Box::pin(async move {
+    let (first, asked) = oneshot::channel();
+    // Ends with the process, which is what it is for.
+    tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
         tracing::info!("stopping");
-        // Ends with the process, which is what it is for.
-        tokio::spawn(async move {
-            either(&mut terminate, &mut interrupt).await;
-            std::process::exit(EXIT_SECOND_SIGNAL);
-        });
-    }))
+        let _ = first.send(()); // nobody waits where the service is ending already
+        either(&mut terminate, &mut interrupt).await;
+        std::process::exit(EXIT_SECOND_SIGNAL);
+    });
+    Ok(Box::pin(async move { drop(asked.await) }))
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -204,7 +218,7 @@ async fn healthcheck(common: Common) -> Result<(), Box<dyn Error + Send + Sync>>
 }
 
 /// An address to reach what listens on `addr` from this machine.
-fn reachable(addr: SocketAddr) -> SocketAddr {
+pub fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hub_client::protocol::{check_addr, check_name};
+use hub_client::membership::is_registry_url;
+use hub_client::protocol::{RESERVED_NAMES, check_addr, check_name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -129,13 +130,19 @@ impl Common {
     fn check(&self) -> Result<(), (String, String)> {
         let at = |key: &str, why: &dyn fmt::Display| (key.to_owned(), why.to_string());
         check_name(&self.name).map_err(|error| at("name", &error))?;
+        if RESERVED_NAMES.contains(&self.name.as_str()) {
+            return Err(at(
+                "name",
+                &format_args!(
+                    "{:?} is where every service answers the platform; it can't have routes there",
+                    self.name
+                ),
+            ));
+        }
         if let Some(addr) = &self.advertise {
             check_addr(addr).map_err(|error| at("advertise", &error))?;
         }
-        let url = self.registry.url.parse::<http::Uri>();
-        let host =
-            url.ok().filter(|url| url.scheme_str() == Some("http")).and_then(|url| url.authority().cloned());
-        if host.is_none() {
+        if !is_registry_url(&self.registry.url) {
             return Err(at(
                 "registry.url",
                 &format_args!("{:?} is no URL: http://host:port", self.registry.url),

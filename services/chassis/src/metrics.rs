@@ -2,17 +2,17 @@
 //! the tests) stay apart. Names and units follow OpenTelemetry's semantic conventions. Where telemetry is exported,
 //! the same numbers go out by OTLP.
 
-use std::time::{Duration, Instant};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::State;
 use axum::http::header;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use hub_client::LoadCounters;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Histogram, Meter, MeterProvider};
+use opentelemetry::metrics::{BoundHistogram, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
@@ -90,17 +90,9 @@ impl Metrics {
         self.provider.meter(SCOPE)
     }
 
-    /// Records one request served. `route` is a template (`/services/{name}`), never a path as sent: series must
-    /// not grow with what callers ask for.
-    pub fn request_served(&self, method: &str, route: &str, status: u16, duration: Duration) {
-        self.requests.record(
-            duration.as_secs_f64(),
-            &[
-                KeyValue::new("http.request.method", known_method(method)),
-                KeyValue::new("http.route", route.to_owned()),
-                KeyValue::new("http.response.status_code", i64::from(status)),
-            ],
-        );
+    /// Where the durations of one route's requests are recorded.
+    pub(crate) fn route_durations(&self) -> RouteDurations {
+        RouteDurations { requests: self.requests.clone(), bound: RwLock::default() }
     }
 
     /// The metrics in Prometheus' text format.
@@ -121,15 +113,34 @@ async fn show(State(metrics): State<Metrics>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
 
-/// Middleware: records each request of a router.
-pub async fn record(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    let start = Instant::now();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = next.run(request).await;
-    let route = route.as_deref().unwrap_or("none");
-    metrics.request_served(method.as_str(), route, response.status().as_u16(), start.elapsed());
-    response
+/// The durations of one route's requests. Each method and status is looked up in the histogram once: its labels are
+/// not hashed for every request.
+#[derive(Debug)]
+pub(crate) struct RouteDurations {
+    requests: Histogram<f64>,
+    /// By method and status: few, and the known methods only.
+    bound: RwLock<Vec<(&'static str, u16, BoundHistogram<f64>)>>,
+}
+
+impl RouteDurations {
+    /// Records one request served. `route` is the route's template (`/services/{name}`), never a path as sent: series
+    /// must not grow with what callers ask for.
+    pub(crate) fn record(&self, method: &'static str, route: &str, status: u16, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bound = self.bound.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., bound)) = bound.iter().find(|known| (known.0, known.1) == (method, status)) {
+            return bound.record(seconds);
+        }
+        drop(bound);
+        let labels = [
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.route", route.to_owned()),
+            KeyValue::new("http.response.status_code", i64::from(status)),
+        ];
+        let new = self.requests.bind(&labels);
+        new.record(seconds);
+        self.bound.write().unwrap_or_else(PoisonError::into_inner).push((method, status, new));
+    }
 }
 
 /// Methods are the caller's to choose, so all but the known ones are one series (`_OTHER`, by the conventions).
@@ -145,11 +156,14 @@ mod tests {
     #[test]
     fn requests_are_counted_by_method_route_and_status() {
         let metrics = Metrics::new("log", "log-1").unwrap();
-        metrics.request_served("POST", "/log", 200, Duration::from_millis(3));
-        metrics.request_served("BREW", "/log", 405, Duration::from_millis(3));
+        let durations = metrics.route_durations();
+        for _ in 0..2 {
+            durations.record("POST", "/log", 200, Duration::from_millis(3));
+        }
+        durations.record(known_method("BREW"), "/log", 405, Duration::from_millis(3));
         let text = metrics.render();
         for part in [
-            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log",otel_scope_name="hubspoke"} 1"#,
+            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log",otel_scope_name="hubspoke"} 2"#,
             r#"http_request_method="_OTHER""#,
             r#"service_name="log""#,
         ] {

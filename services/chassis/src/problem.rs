@@ -2,9 +2,7 @@
 //! by whoever handles them, never into a reply.
 
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
@@ -75,11 +73,9 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Middleware: the framework's own rejections (no such path, wrong method, body too large, …) become problem
-/// documents. Their other headers stay, `Allow` among them.
-pub async fn rejections(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
+/// The reply to a request for `path`, with the framework's own rejections (no such path, wrong method, body too
+/// large, …) as problem documents. Their other headers stay, `Allow` among them.
+pub(crate) async fn document(path: &str, response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let is_plain = response
@@ -116,7 +112,7 @@ pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> http::Response<B
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::extract::DefaultBodyLimit;
+    use axum::extract::{DefaultBodyLimit, Request};
     use axum::routing::post;
     use tower::ServiceExt;
 
@@ -126,10 +122,10 @@ mod tests {
         let app = Router::new()
             .route("/only-post", post(|body: String| async move { body }))
             .route("/own", post(|| async { Problem::new(StatusCode::CONFLICT, "no").with("cause", "test") }))
-            .layer(DefaultBodyLimit::max(8))
-            .layer(axum::middleware::from_fn(rejections));
+            .layer(DefaultBodyLimit::max(8));
         let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
-        let (parts, body) = app.oneshot(request).await.unwrap().into_parts();
+        let reply = app.oneshot(request).await.unwrap();
+        let (parts, body) = document(path, reply).await.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
         (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }

@@ -4,32 +4,26 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderValue;
-use axum::middleware::{from_fn, from_fn_with_state, map_request};
-use axum::response::Response;
-use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Timing};
-use hub_client::protocol::{HUB_INSTANCE, ServiceInfo};
+use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Reach, Timing};
+use hub_client::protocol::ServiceInfo;
 use hub_client::{Directory, LoadCounters, LogClient, Member};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
+use crate::boot::in_full;
 use crate::config::{Common, ConfigError};
 use crate::health::Readiness;
-use crate::metrics::{self, Metrics, MetricsError};
-use crate::problem;
+use crate::metrics::{Metrics, MetricsError};
 use crate::server::{self, Drain};
-use crate::{telemetry, trace};
+use crate::telemetry;
 
-mod load;
+use self::around::Around;
 
-/// A request's body must make progress within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+mod around;
+
 /// How long a stopping member waits for the registry, which itself answers within 1 s.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that may wait to be accepted. A full queue costs a caller a second, so it is as long as Linux allows
@@ -122,7 +116,7 @@ impl Service {
             registry: common.registry.url.clone(),
             token: token.map(|token| token.expose().to_owned()),
             info: info.clone(),
-            advertise: service.advertise(common),
+            advertise: advertise(common.advertise.as_deref(), service.addr, service.control_addr),
             timing: Timing::default(),
         };
         let member = Member::new(config, service.load.clone())?;
@@ -137,6 +131,7 @@ impl Service {
     /// # Errors
     /// [`BindError`].
     pub async fn bind_alone(common: &Common) -> Result<Self, BindError> {
+        server::raise_file_limit();
         let (listener, addr) = listen(common.listen, "listen").await?;
         let (control, control_addr) = match common.control_listen {
             Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
@@ -162,24 +157,6 @@ impl Service {
             readiness: Readiness::default(),
             metrics,
         })
-    }
-
-    fn advertise(&self, common: &Common) -> Advertise {
-        let control_port = self.control_addr.map(|addr| addr.port());
-        match &common.advertise {
-            Some(addr) => {
-                let host = addr.rsplit_once(':').map_or(addr.as_str(), |(host, _)| host);
-                let control_addr = control_port.map(|port| format!("{host}:{port}"));
-                Advertise::Fixed { addr: addr.clone(), control_addr }
-            }
-            None if self.addr.ip().is_unspecified() => {
-                Advertise::Local { port: self.addr.port(), control_port }
-            }
-            None => Advertise::Fixed {
-                addr: self.addr.to_string(),
-                control_addr: self.control_addr.map(|addr| addr.to_string()),
-            },
-        }
     }
 
     /// The bound address.
@@ -227,9 +204,8 @@ impl Service {
     /// # Errors
     /// [`RunError`] where it ends before it was asked to.
     pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let routes = routes.layer(from_fn_with_state(self.load.clone(), load::count));
-        let own_control = self.control.is_none().then(|| self.control_routes());
-        let app = self.layers(routes.merge(own_control.unwrap_or_default()));
+        let routes = routes.layer(self.around(Some(self.load.clone())));
+        let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };
         self.run_with(shutdown, |listener, drain| server::serve(listener, app, drain)).await
     }
 
@@ -249,7 +225,7 @@ impl Service {
     {
         let (begin_drain, draining) = watch::channel(false);
         let drain = Drain::new(draining, self.grace);
-        let control_app = self.layers(self.control_routes());
+        let control_app = self.control_routes();
         let mut servers = tokio::task::JoinSet::new();
         servers.spawn(public(self.listener, drain.clone()));
         if let Some(control) = self.control.take() {
@@ -259,11 +235,21 @@ impl Service {
         let mut membership = tokio::task::JoinSet::new();
         if let Some(member) = self.member.clone() {
             let readiness = self.readiness.clone();
-            let joined = member.clone();
+            let (mut joined, mut failing) = (member.joined(), member.failing());
             membership.spawn(async move {
-                if joined.joined().wait_for(|joined| *joined).await.is_ok() {
-                    readiness.met(REGISTRY);
+                loop {
+                    tokio::select! {
+                        biased;
+                        Ok(_) = joined.wait_for(|joined| *joined) => break,
+                        Ok(()) = failing.changed() => {
+                            if let Some(error) = failing.borrow_and_update().as_deref() {
+                                readiness.unmet(REGISTRY, format!("not registered yet: {}", in_full(error)));
+                            }
+                        }
+                        else => break,
+                    }
                 }
+                readiness.met(REGISTRY);
                 std::future::pending::<()>().await
             });
             membership.spawn(async move {
@@ -296,28 +282,26 @@ impl Service {
     /// What the registry, the orchestrator and operators ask for.
     fn control_routes(&self) -> Router {
         let member = self.member.as_ref().map(Member::routes).unwrap_or_default();
-        self.readiness.routes().merge(self.metrics.routes()).merge(member)
+        self.readiness.routes().merge(self.metrics.routes()).merge(member).layer(self.around(None))
     }
 
-    /// What every reply goes through, outermost last.
-    fn layers(&self, app: Router) -> Router {
-        let id: Arc<str> = self.id.as_str().into();
-        app.layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
-            .layer(map_request(server::linger::linger))
-            .route_layer(from_fn_with_state(self.metrics.clone(), metrics::record))
-            .route_layer(from_fn_with_state(self.metrics.source().clone(), trace::serve))
-            .layer(CatchPanicLayer::custom(problem::panicked))
-            .layer(from_fn(problem::rejections))
-            .layer(axum::middleware::map_response(move |response| named(id.clone(), response)))
+    /// What every request goes through.
+    fn around(&self, load: Option<LoadCounters>) -> Around {
+        Around::new(&self.id, self.metrics.clone(), load)
     }
 }
 
-/// Says who served the reply, where it does not say so already.
-async fn named(id: Arc<str>, mut response: Response) -> Response {
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().entry(HUB_INSTANCE).or_insert(value);
-    }
-    response
+/// Under which addresses a service registers, each looked at for itself: one that is set or bound as it stands is
+/// reached there. A wildcard says nothing about where: `advertise`'s host, or the local address towards the registry.
+fn advertise(advertise: Option<&str>, addr: SocketAddr, control: Option<SocketAddr>) -> Advertise {
+    let host = advertise.map(|advertise| advertise.rsplit_once(':').map_or(advertise, |(host, _)| host));
+    let reach = |bound: SocketAddr| match host {
+        _ if !bound.ip().is_unspecified() => Reach::At(bound.to_string()),
+        Some(host) => Reach::At(format!("{host}:{}", bound.port())),
+        None => Reach::Local(bound.port()),
+    };
+    let addr = advertise.map_or_else(|| reach(addr), |advertise| Reach::At(advertise.to_owned()));
+    Advertise { addr, control_addr: control.map(reach) }
 }
 
 /// Lets the call that is under way end, then deregisters.
@@ -345,4 +329,38 @@ async fn listen(addr: SocketAddr, key: &'static str) -> Result<(TcpListener, Soc
     let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_registered_as_it_is_reached() {
+        let at = |addr: &str| Reach::At(addr.to_owned());
+        let bare = [
+            ("10.0.0.5:1", Some("10.0.0.5:2"), at("10.0.0.5:1"), Some(at("10.0.0.5:2"))),
+            ("10.0.0.5:1", Some("0.0.0.0:2"), at("10.0.0.5:1"), Some(Reach::Local(2))),
+            ("0.0.0.0:1", Some("10.0.0.5:2"), Reach::Local(1), Some(at("10.0.0.5:2"))),
+            ("[::]:1", Some("[::]:2"), Reach::Local(1), Some(Reach::Local(2))),
+            ("[::1]:1", None, at("[::1]:1"), None),
+            ("0.0.0.0:1", None, Reach::Local(1), None),
+        ];
+        for (listen, control, addr, control_addr) in bare {
+            let bound = control.map(|control| control.parse().unwrap());
+            let got = advertise(None, listen.parse().unwrap(), bound);
+            assert_eq!(got, Advertise { addr, control_addr }, "{listen} {control:?}");
+        }
+        let named = [
+            ("0.0.0.0:1", Some("0.0.0.0:2"), Some(at("edge.example:2"))),
+            ("0.0.0.0:1", Some("10.0.0.5:2"), Some(at("10.0.0.5:2"))),
+            ("10.0.0.5:1", Some("0.0.0.0:2"), Some(at("edge.example:2"))),
+            ("10.0.0.5:1", None, None),
+        ];
+        for (listen, control, control_addr) in named {
+            let bound = control.map(|control| control.parse().unwrap());
+            let got = advertise(Some("edge.example:80"), listen.parse().unwrap(), bound);
+            assert_eq!(got, Advertise { addr: at("edge.example:80"), control_addr }, "{listen} {control:?}");
+        }
+    }
 }

@@ -35,6 +35,7 @@ use self::export::{Bounded, Otlp, Parts};
 use self::report::Report;
 use self::sampler::Sampling;
 use self::source::Sources;
+use self::stderr::Queue;
 
 pub use self::settings::Settings;
 pub use self::source::Source;
@@ -45,6 +46,7 @@ mod report;
 mod sampler;
 mod settings;
 mod source;
+mod stderr;
 
 /// Instrumentation scope of everything of ours.
 pub(crate) const SCOPE: &str = "hubspoke";
@@ -62,6 +64,9 @@ pub enum StartError {
     /// The filter is none.
     #[error("telemetry.log")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// No thread to write lines.
+    #[error("can't start a thread")]
+    Thread(#[from] std::io::Error),
     /// No HTTP client to export with.
     #[error("can't make an HTTP client for telemetry")]
     Client(#[from] Box<dyn std::error::Error + Send + Sync>),
@@ -70,6 +75,8 @@ pub enum StartError {
 /// What is exported, process-wide; set once.
 static EXPORTING: OnceLock<Exporting> = OnceLock::new();
 static PROPAGATING: Once = Once::new();
+/// Lines on their way to stderr.
+static LINES: OnceLock<Queue> = OnceLock::new();
 
 struct Exporting {
     settings: Arc<Settings>,
@@ -81,7 +88,7 @@ struct Exporting {
     meters: Mutex<Vec<SdkMeterProvider>>,
 }
 
-/// Running telemetry. Dropped, it goes on without being flushed at the end.
+/// Running telemetry. Dropped, in a panic say, only the lines on stderr are flushed.
 #[must_use = "shut it down at the end, or what waits is lost"]
 #[derive(Debug)]
 pub struct Running(());
@@ -93,7 +100,14 @@ pub struct Running(());
 pub fn start(settings: Settings) -> Result<Running, StartError> {
     let filter = || EnvFilter::builder().parse(&settings.log);
     // Spans are for tracing; lines need none, and where nobody wants them they cost nothing.
-    let lines = lines::layer().with_filter(filter()?.and(filter_fn(|callsite| callsite.is_event())));
+    let queue = match LINES.get() {
+        Some(queue) => queue.clone(),
+        None => {
+            let queue = Queue::stderr()?;
+            LINES.get_or_init(|| queue).clone()
+        }
+    };
+    let lines = lines::layer(queue).with_filter(filter()?.and(filter_fn(|callsite| callsite.is_event())));
     propagate(settings.trace_context, settings.baggage);
     if EXPORTING.get().is_some() {
         return Ok(Running(()));
@@ -228,6 +242,14 @@ impl Running {
         while waiting.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
         for report in &exporting.reports {
             report.end();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(lines) = LINES.get() {
+            lines.flush();
         }
     }
 }

@@ -1,12 +1,11 @@
 //! A span per request served (OpenTelemetry's semantic conventions for HTTP servers), in the trace that the request
 //! brings. Where traces go nowhere, what the request brings is only passed on to the requests made for it.
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use http::Method;
 use http::header::{HOST, HeaderMap, USER_AGENT};
 use hub_client::trace::extract;
+use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt, TraceContextExt};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
@@ -18,24 +17,44 @@ use crate::telemetry::{self, Source};
 /// Asked for by machines every few seconds; nobody looks for them in a trace.
 const PROBES: [&str; 3] = [LIVEZ_PATH, METRICS_PATH, READYZ_PATH];
 
-/// Middleware: serves each request in a span of `source`.
-pub(crate) async fn serve(State(source): State<Source>, request: Request, next: Next) -> Response {
-    if !telemetry::traces() {
-        let context = extract(request.headers());
-        return if context.has_active_span() {
-            next.run(request).with_context(context).await
-        } else {
-            next.run(request).await
-        };
+/// What a request is served in.
+pub(crate) enum Traced {
+    /// A span of ours.
+    Span(Span),
+    /// The trace that it brings, to be passed on.
+    Carried(Context),
+    /// Nothing.
+    No,
+}
+
+impl Traced {
+    /// For a request to the route of this template, served by `source`.
+    pub(crate) fn begin(source: &Source, request: &Request, route: &str) -> Self {
+        if !telemetry::traces() {
+            let context = extract(request.headers());
+            return if context.has_active_span() { Self::Carried(context) } else { Self::No };
+        }
+        if PROBES.contains(&route) {
+            return Self::No;
+        }
+        Self::Span(server_span(source, request.method(), request.uri().path(), route, request.headers()))
     }
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or("none");
-    if PROBES.contains(&route) {
-        return next.run(request).await;
+
+    /// Runs what serves the request in it.
+    pub(crate) async fn around<T>(&self, serve: impl Future<Output = T>) -> T {
+        match self {
+            Self::Span(span) => serve.instrument(span.clone()).await,
+            Self::Carried(context) => serve.with_context(context.clone()).await,
+            Self::No => serve.await,
+        }
     }
-    let span = server_span(&source, request.method(), request.uri().path(), route, request.headers());
-    let response = next.run(request).instrument(span.clone()).await;
-    served(&span, response.status().as_u16());
-    response
+
+    /// What the request was answered with.
+    pub(crate) fn served(&self, status: u16) {
+        if let Self::Span(span) = self {
+            served(span, status);
+        }
+    }
 }
 
 /// The span around a request served, in the trace that the request brings. `route` is a template: spans are named

@@ -18,7 +18,7 @@ mod process;
 #[tokio::test]
 async fn a_service_of_twenty_lines_greets_logs_and_leaves_in_order() {
     let world = RegistryAndLog::start().await;
-    let greeter = Greeter::start(&world.url, &[]).await;
+    let greeter = Greeter::start(&world, &[]).await;
     let reply = reqwest::get(format!("{}/greeter/ada", greeter.url)).await.unwrap();
     assert_eq!(reply.text().await.unwrap(), "hello, ada\n");
     let (code, stderr) = greeter.terminate().await;
@@ -32,6 +32,35 @@ async fn a_service_of_twenty_lines_greets_logs_and_leaves_in_order() {
 }
 
 #[tokio::test]
+async fn a_stderr_that_nobody_reads_stops_no_request() {
+    let world = RegistryAndLog::start().await;
+    let greeter = Greeter::start(&world, &[("HUB_TELEMETRY__LOG", "trace")]).await;
+    // Several lines each, into a pipe that holds 64 KiB.
+    for _ in 0..500 {
+        let greeting = reqwest::get(format!("{}/greeter/ada", greeter.url));
+        let greeting = tokio::time::timeout(std::time::Duration::from_secs(10), greeting).await;
+        assert!(greeting.expect("an answer").unwrap().status().is_success());
+    }
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0));
+    assert!(stderr.len() > 200_000, "this has shown nothing: {} bytes", stderr.len());
+}
+
+#[tokio::test]
+async fn many_silent_connections_take_no_file_that_a_request_needs() {
+    let world = RegistryAndLog::start().await;
+    let greeter = Greeter::start_with_few_files(&world, 40).await;
+    let addr = greeter.url.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(tokio::net::TcpStream::connect(addr).await.unwrap());
+    }
+    let greeting = reqwest::get(format!("{}/greeter/ada", greeter.url));
+    let greeting = tokio::time::timeout(std::time::Duration::from_secs(10), greeting).await;
+    assert!(greeting.expect("an answer").unwrap().status().is_success());
+}
+
+#[tokio::test]
 async fn arguments_and_exit_codes() {
     let (code, version, _) = run(&["--version"], &[]).await;
     assert_eq!((code, version.as_str()), (Some(0), "greeter 0.1.0\n"));
@@ -42,6 +71,12 @@ async fn arguments_and_exit_codes() {
     assert_eq!(code, Some(78), "{stderr}");
     assert!(stderr.starts_with("greeter: configuration: HUB_NAMES: unknown key"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1);
+    for args in [&[][..], &["--check-config"]] {
+        let (code, _, stderr) = run(args, &[("HUB_REGISTRY__TOKEN_FILE", "/none/token")]).await;
+        assert_eq!(code, Some(78), "{stderr}");
+        let says = "greeter: configuration: registry.token_file /none/token: No such file or directory (os error 2)\n";
+        assert_eq!(stderr, says);
+    }
     let (code, _, stderr) = run(&["healthcheck"], &[("HUB_LISTEN", "127.0.0.1:9")]).await;
     assert_eq!(code, Some(1), "{stderr}");
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -154,6 +154,56 @@ async fn every_reply_says_who_served_it_and_a_panic_is_one_reply_only() {
 }
 
 #[tokio::test]
+async fn what_is_served_is_counted_once_and_what_is_not_is_no_series() {
+    let (common, _) = common().await;
+    async fn panics() -> &'static str {
+        panic!("a bug")
+    }
+    let routes = Router::new().route("/mine/{id}", get(|| async { "mine" })).route("/panic", get(panics));
+    let running = start(&common, routes).await;
+    for path in ["/mine/1", "/mine/2", "/panic", "/nothing", "/livez"] {
+        status(running.addr, path).await;
+    }
+    let post = reqwest::Client::new().post(format!("http://{}/mine/1", running.addr)).send().await.unwrap();
+    assert_eq!((post.status().as_u16(), &post.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
+    assert_eq!(post.headers()["content-type"], "application/problem+json");
+    let beat = reqwest::get(format!("http://{}/heart-beat", running.addr)).await.unwrap();
+    // Of the service's own routes, not those of the platform.
+    assert_eq!(beat.text().await.unwrap(), r#"{"Status":"serving","Requests":4,"InFlight":0}"#);
+    let shown = reqwest::get(format!("http://{}/metrics", running.addr)).await.unwrap().text().await.unwrap();
+    let count = |method: &str, status: u16, route: &str| {
+        let labels = [
+            format!("http_request_method=\"{method}\""),
+            format!("http_response_status_code=\"{status}\""),
+            format!("http_route=\"{route}\""),
+        ];
+        let mut lines =
+            shown.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_count"));
+        let line = lines.find(|line| labels.iter().all(|label| line.contains(label)));
+        line.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    assert_eq!(count("GET", 200, "/mine/{id}"), Some(2), "{shown}");
+    assert_eq!(count("POST", 405, "/mine/{id}"), Some(1), "{shown}");
+    assert_eq!(count("GET", 500, "/panic"), Some(1), "{shown}");
+    assert_eq!(count("GET", 200, "/livez"), Some(1), "{shown}");
+    assert!(!shown.contains("nothing") && !shown.contains("/mine/1"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_not_waited_for() {
+    let (common, _) = common().await;
+    let routes = Router::new().route("/ignores", axum::routing::post(|| async { "whatever" }));
+    let running = start(&common, routes).await;
+    let mut stream = tokio::net::TcpStream::connect(running.addr).await.unwrap();
+    let head = "POST /ignores HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let read = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut answer);
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_said_with_the_key_that_sets_it() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (mut common, _) = common().await;

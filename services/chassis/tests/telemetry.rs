@@ -49,7 +49,7 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
         ("HUB_TELEMETRY__LOG", "hub_client=debug,info".to_owned()),
     ];
     let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let greeter = Greeter::start(&world.url, &vars).await;
+    let greeter = Greeter::start(&world, &vars).await;
     greet(&greeter).await;
     let (code, stderr) = greeter.terminate().await;
     assert_eq!(code, Some(0), "{stderr}");
@@ -122,7 +122,7 @@ async fn without_an_exporter_the_trace_goes_through_as_it_came() {
             ("OTEL_LOGS_EXPORTER", "none"),
         ],
     ] {
-        let greeter = Greeter::start(&world.url, &vars).await;
+        let greeter = Greeter::start(&world, &vars).await;
         greet(&greeter).await;
         let (code, stderr) = greeter.terminate().await;
         assert_eq!((code, said(&stderr, "telemetry")), (Some(0), 0), "{vars:?}: {stderr}");
@@ -158,7 +158,7 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
     for (url, times_out) in [(hung_url, true), (format!("http://{gone}"), false)] {
         let mut vars = vec![(ENDPOINT, url.as_str())];
         vars.extend(quick);
-        let greeter = Greeter::start(&world.url, &vars).await;
+        let greeter = Greeter::start(&world, &vars).await;
         let mut slowest = Duration::ZERO;
         for _ in 0..50 {
             slowest = slowest.max(greet(&greeter).await);
@@ -187,6 +187,30 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
         assert!(said(&stderr, "telemetry was lost") >= 1, "{stderr}");
     }
     answers.abort();
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_process_that_still_flushes() {
+    let world = RegistryAndLog::start().await;
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hung.local_addr().unwrap());
+    // Nothing is sent before the end: the first connection is the flush.
+    let vars = [
+        (ENDPOINT, url.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "600000"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "600000"),
+    ];
+    let mut greeter = Greeter::start(&world, &vars).await;
+    greet(&greeter).await;
+    let early = tokio::time::timeout(Duration::ZERO, hung.accept()).await;
+    assert!(early.is_err(), "something was sent before the end");
+    greeter.signal("TERM").await;
+    let _held = tokio::time::timeout(Duration::from_secs(20), hung.accept()).await.expect("a flush").unwrap();
+    // Well within the flush, when everything else has ended.
+    assert!(greeter.goes_on_for(Duration::from_millis(200)).await, "the flush is over already");
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(130), "{stderr}");
 }
 
 #[tokio::test]

@@ -16,6 +16,9 @@ use tokio::sync::watch;
 
 use crate::protocol::{InstanceState, Revision, ServiceInfo, ServiceLists, Snapshot};
 
+/// Most events that are remembered while a registration is under way.
+const MAX_MEANWHILE: usize = 1024;
+
 /// One immutable state of the directory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
@@ -103,8 +106,8 @@ pub(crate) enum Applied {
 pub struct Directory {
     view: Arc<watch::Sender<Arc<View>>>,
     /// While a registration is under way: the events that arrived meanwhile. A core-only registry's reply may
-    /// have been written before them, so they are applied again on top of it. Bounded by the request's timeout.
-    /// Lock order: the view, then this.
+    /// have been written before them, so they are applied again on top of it. Bounded by the request's timeout, and
+    /// by count, since before the first reply anybody may send some. Lock order: the view, then this.
     meanwhile: Arc<Mutex<Option<Vec<Event>>>>,
 }
 
@@ -200,14 +203,15 @@ impl Directory {
         Applied::UpToDate
     }
 
-    /// Remembers an event for the end of the registration that is under way; says whether there is one.
+    /// Remembers an event for the end of the registration that is under way; says whether there is one
+    /// with room for it.
     pub(crate) fn remember(&self, event: &Event) -> bool {
         match self.meanwhile().as_mut() {
-            Some(events) => {
+            Some(events) if events.len() < MAX_MEANWHILE => {
                 events.push(event.clone());
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 

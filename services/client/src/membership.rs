@@ -23,7 +23,7 @@ mod advertise;
 mod api;
 mod call;
 
-pub use self::advertise::Advertise;
+pub use self::advertise::{Advertise, Reach};
 pub use self::call::CallError;
 
 /// How often and how patiently a member speaks to the registry.
@@ -89,6 +89,8 @@ struct Inner {
     /// The registry's last reply carried no revision.
     core_only: AtomicBool,
     joined: watch::Sender<bool>,
+    /// Why the last call to register failed; `None` where it did not.
+    failing: watch::Sender<Option<Arc<CallError>>>,
     /// Something showed that we are behind: renew now.
     behind: Notify,
     last_heartbeat: Mutex<Instant>,
@@ -102,8 +104,7 @@ impl Member {
     pub fn new(config: MemberConfig, load: LoadCounters) -> Result<Self, NewMemberError> {
         config.advertise.check(&config.info)?;
         let url = format!("{}{SERVICES_PATH}", config.registry.trim_end_matches('/'));
-        let parsed = reqwest::Url::parse(&url);
-        if !parsed.is_ok_and(|url| url.scheme() == "http" && url.has_host()) {
+        if !is_registry_url(&config.registry) {
             return Err(NewMemberError::Url(config.registry));
         }
         let http = reqwest::Client::builder()
@@ -126,6 +127,7 @@ impl Member {
             url,
             core_only: AtomicBool::new(false),
             joined: watch::Sender::new(false),
+            failing: watch::Sender::new(None),
             behind: Notify::new(),
             last_heartbeat: Mutex::new(Instant::now()),
         })))
@@ -151,6 +153,11 @@ impl Member {
         self.0.joined.subscribe()
     }
 
+    /// Why the last call to register or to renew failed; `None` where it did not.
+    pub fn failing(&self) -> watch::Receiver<Option<Arc<CallError>>> {
+        self.0.failing.subscribe()
+    }
+
     /// Registers, and stays registered until `stop` is done. A call that is under way is finished first (at most
     /// [`Timing::timeout`]), so that it can't overtake the deregistration that follows.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
@@ -167,12 +174,16 @@ impl Member {
                         tracing::info!(registry = %self.0.config.registry, "the registry is back");
                     }
                     failures = 0;
+                    self.0.failing.send_replace(None);
                 }
                 Err(error) => {
-                    if failures == 0 {
+                    let error = Arc::new(error);
+                    let before = self.0.failing.send_replace(Some(error.clone()));
+                    // Said once, and again where it is something else: that one is refused now is news.
+                    if !before.is_some_and(|before| before.is_like(&error)) {
                         tracing::warn!(
                             registry = %self.0.config.registry,
-                            error = &error as &dyn std::error::Error,
+                            error = &*error as &dyn std::error::Error,
                             "can't register; trying again until it works"
                         );
                     }
@@ -290,6 +301,18 @@ impl Member {
     fn last_heartbeat(&self) -> std::sync::MutexGuard<'_, Instant> {
         self.0.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a text is the base URL of a registry: `http://host:port`, perhaps with a path.
+pub fn is_registry_url(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        url.scheme() == "http"
+            && url.has_host()
+            && url.port() != Some(0)
+            && url.username().is_empty()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
 }
 
 async fn until(time: Option<Instant>) {

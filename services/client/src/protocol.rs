@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::limits::{InvalidAddr, InvalidInfo, InvalidName, check_addr, check_name};
+pub use self::limits::{InvalidAddr, InvalidInfo, InvalidName, RESERVED_NAMES, check_addr, check_name};
 pub use self::view::{CatalogView, InstanceState, InstanceView, Load, Reason, ReasonKind};
 pub use self::watch::{ChangeView, HeardView, LoadView, ProtectionSwitch, ProtectionView};
 

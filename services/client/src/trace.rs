@@ -11,6 +11,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Span;
 use tracing::field::Empty;
 
+/// Where a context can come in: the headers of the propagators that there are (W3C trace context and baggage). Most
+/// requests bring neither, and asking the propagators costs more than looking.
+const CARRIERS: [&str; 2] = ["traceparent", "baggage"];
+
 /// Writes the current context to the headers of a request that is about to be sent.
 pub fn inject(headers: &mut HeaderMap) {
     global::get_text_map_propagator(|propagator| {
@@ -20,6 +24,9 @@ pub fn inject(headers: &mut HeaderMap) {
 
 /// The context that came with a request; an empty one where none did, or where it is broken.
 pub fn extract(headers: &HeaderMap) -> Context {
+    if !CARRIERS.iter().any(|name| headers.contains_key(*name)) {
+        return Context::new();
+    }
     global::get_text_map_propagator(|propagator| {
         propagator.extract_with_context(&Context::new(), &Read(headers))
     })

@@ -6,9 +6,7 @@
 //! Left out: percent-decoding of the service's name. No service has a name that needs it.
 
 use http::uri::{Authority, Uri};
-
-/// Names that no service may be reached under, since a member answers the registry and its operators there.
-const RESERVED: [&str; 5] = ["services", "heart-beat", "livez", "readyz", "metrics"];
+use hub_client::protocol::RESERVED_NAMES;
 
 /// Why a target names no service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +60,7 @@ pub(crate) fn target(uri: &Uri) -> Result<Target<'_>, BadTarget> {
 
 /// Whether a service of this name may be public at all. `own` is the gateway's registered name.
 pub(crate) fn may_be_public(service: &str, own: &str) -> bool {
-    service != own && !RESERVED.contains(&service)
+    service != own && !RESERVED_NAMES.contains(&service)
 }
 
 fn first_segment(path: &str) -> &str {

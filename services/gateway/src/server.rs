@@ -14,7 +14,6 @@ use futures_util::stream::FuturesUnordered;
 use hub_chassis::{BindError, Config, Drain, Process, RunError, Service};
 use hub_client::Directory;
 use hub_client::protocol::EVERY_SERVICE;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
@@ -62,7 +61,6 @@ impl Server {
     /// [`BindError`].
     pub async fn bind(config: Config<GatewayConfig>) -> Result<Self, BindError> {
         let Config { mut common, own } = config;
-        raise_file_limit();
         // The public port never takes what is for the control port.
         common.control_listen.get_or_insert(SocketAddr::new(common.listen.ip(), 0));
         let requires: Vec<&str> = match own.exposes_all() {
@@ -174,17 +172,6 @@ fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
         }
     }
     waiting
-}
-
-/// A connection is a file, and the usual soft limit of 1,024 is for programs that still use `select`. The hard limit
-/// stays what it is.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current < limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-    {
-        tracing::debug!(error = &error as &dyn std::error::Error, "the limit of open files stays as it is");
-    }
 }
 
 async fn pause_after(error: &io::Error) {

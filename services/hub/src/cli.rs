@@ -1,8 +1,10 @@
 //! The command line: what can be said, and which module does it.
 
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hub_chassis::boot;
@@ -34,6 +36,9 @@ enum Command {
     Up(Up),
     /// Show the registry's catalogue
     Status {
+        /// Only these, with the history of each: why is it suspect, why was it removed?
+        #[arg(value_name = "SERVICE[/INSTANCE]")]
+        which: Option<status::Which>,
         /// Print the registry's JSON
         #[arg(long)]
         json: bool,
@@ -133,11 +138,17 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return boot::wrong_config(PROCESS.name, &error),
     };
+    if let Err(error) = config.common.registry.read_token() {
+        return boot::wrong_config(PROCESS.name, &error);
+    }
     if cli.check_config {
         return boot::show(PROCESS.name, &layers);
     }
     match cli.command.unwrap_or(Command::Up(cli.up)) {
         Command::Up(up) => {
+            if let Err(error) = HubConfig::check_up(&layers) {
+                return boot::wrong_config(PROCESS.name, &error);
+            }
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
             let telemetry = config.common.telemetry.clone();
@@ -158,11 +169,9 @@ async fn command_on(command: Command, config: &HubConfig) -> anyhow::Result<()> 
     let registry = |at: At| Registry::new(&config.common.registry, at.registry);
     match command {
         Command::Up(_) => Ok(()),
-        Command::Status { json, at } => {
-            let text =
-                status::fetch(&at.registry.unwrap_or_else(|| config.common.registry.url.clone())).await?;
-            let view = status::parse(&text)?;
-            print(&if json { text } else { status::render(&view, jiff::Timestamp::now()) })
+        Command::Status { which, json, at } => {
+            let url = at.registry.unwrap_or_else(|| config.common.registry.url.clone());
+            print(&status::run(&url, which.as_ref(), json).await?)
         }
         Command::Watch { args, at } => watch::run(args, &registry(at)?, boot::shutdown()?).await,
         Command::Logs { args, at } => logs::run(args, &registry(at)?, boot::shutdown()?).await,
@@ -192,14 +201,32 @@ async fn command_on(command: Command, config: &HubConfig) -> anyhow::Result<()> 
 async fn run_all(config: HubConfig) -> anyhow::Result<()> {
     let shutdown = boot::shutdown()?;
     let hub = up::Hub::bind(&config).await?;
+    run_and_welcome(hub, up::READY_TIMEOUT, shutdown).await
+}
+
+/// Runs the platform; says so once it is ready, and stops it where it never is.
+async fn run_and_welcome(
+    hub: up::Hub,
+    within: Duration,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let addrs = hub.addrs().clone();
-    let welcome = tokio::spawn(async move {
-        addrs.ready().await?;
-        print(&addrs.welcome(PROCESS.version))
-    });
-    let ran = hub.run(shutdown).await;
-    welcome.abort();
-    ran
+    let welcome = async move {
+        addrs.ready(within).await?;
+        match print(&addrs.welcome(PROCESS.version)) {
+            Err(error) if !is_closed_pipe(&error) => Err(error),
+            _ => Ok(()),
+        }
+    };
+    let mut failed = Ok(());
+    let stop = async {
+        tokio::select! {
+            () = shutdown => {}
+            Err(error) = welcome => failed = Err(error),
+        }
+    };
+    let ran = hub.run(stop).await;
+    failed.and(ran)
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -223,6 +250,8 @@ mod tests {
             "hub",
             "hub up --log 5",
             "hub status --json --registry http://127.0.0.1:1",
+            "hub status log",
+            "hub status log/127.0.0.1:20002 --json",
             "hub demo --rate 200 --duration 1m30s --gateway http://127.0.0.1:1 --json",
             "hub watch",
             "hub watch --once --json",
@@ -242,10 +271,37 @@ mod tests {
             "hub logs -f --gateway http://127.0.0.1:1",
             "hub drain log",
             "hub drain",
+            "hub status Log",
+            "hub status log/",
             "hub registry",
             "hub registry protect maybe",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_platform_that_is_never_ready_ends_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let vars = [
+            ("HUB_LISTEN", "127.0.0.1:0"),
+            ("HUB_HUB__GATEWAY", "127.0.0.1:0"),
+            ("HUB_HUB__GATEWAY_CONTROL", "127.0.0.1:0"),
+            ("HUB_HUB__LOG", "127.0.0.1:0"),
+            ("HUB_HUB__VISIT", "127.0.0.1:0"),
+            ("HUB_HUB__DATA_DIR", dir.path().to_str().unwrap()),
+            ("HUB_REGISTRY__ALLOW_ADDRS", "10.0.0.0/8"),
+        ];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let source = Source { vars, folder: "none".into(), file: None };
+        let hub = up::Hub::bind(&HubConfig::load(&source).unwrap().0).await.unwrap();
+        let ran = run_and_welcome(hub, Duration::from_secs(2), std::future::pending());
+        let error = tokio::time::timeout(Duration::from_secs(20), ran).await.expect("it ends").unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("is not ready: not ready: registry: not registered yet: refused with 403"),
+            "{error}"
+        );
+        assert!(error.contains("registry.allow_addrs"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use hub_chassis::boot::reachable;
 use hub_chassis::config::{Common, ConfigError, Layers, RegistryLink, Source, defaults_of};
 use hub_chassis::{Config, Process, Table};
 use hub_gateway::GatewayConfig;
@@ -20,6 +21,9 @@ pub const PROCESS: Process = Process {
     control_listen: None,
     version: env!("CARGO_PKG_VERSION"),
 };
+
+/// The key that says where the views find the registry.
+const REGISTRY_URL: &str = "registry.url";
 
 /// Most replicas of one service in one process.
 const MAX_REPLICAS: u16 = 100;
@@ -92,7 +96,8 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// Reads the layers: defaults, `config/hub.toml`, environment.
+    /// Reads the layers: defaults, `config/hub.toml`, environment. Where `registry.url` is not set, it follows
+    /// `listen`, so that the views find the platform that the same settings have started.
     ///
     /// # Errors
     /// [`ConfigError`] for the first thing that is wrong.
@@ -106,7 +111,17 @@ impl HubConfig {
             (hub_log::PROCESS.name, defaults_of(&LogConfig::default())?),
             (hub_visit::PROCESS.name, defaults_of(&VisitConfig::default())?),
         ];
-        let layers = Layers::read(&PROCESS, &tables, source)?;
+        let mut layers = Layers::read(&PROCESS, &tables, source)?;
+        let listen = layers.common()?.listen;
+        if listen.port() != 0 {
+            layers = layers.with_default(REGISTRY_URL, &format!("http://{}", reachable(listen)));
+        }
+        for key in ["name", "advertise", "control_listen"] {
+            layers.refuse(
+                key,
+                "hub is several services and none of its own; see listen, and the keys in [hub]",
+            )?;
+        }
         let config = Self {
             common: layers.common()?,
             hub: layers.table(PROCESS.name)?,
@@ -116,6 +131,14 @@ impl HubConfig {
             visit: layers.table(hub_visit::PROCESS.name)?,
         };
         Ok((config, layers))
+    }
+
+    /// What `hub up` refuses besides: it brings its own registry, so another one's URL would do nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where `registry.url` is set.
+    pub fn check_up(layers: &Layers) -> Result<(), ConfigError> {
+        layers.refuse(REGISTRY_URL, "hub up runs a registry of its own; listen says where")
     }
 
     /// The registry's configuration.
@@ -207,6 +230,32 @@ mod tests {
         std::fs::write(whole.path().join("hub.toml"), all.join("\n")).unwrap();
         let source = Source { folder: whole.path().to_owned(), ..Source::default() };
         assert_eq!(HubConfig::load(&source).unwrap().0.hub.log_replicas, 3);
+    }
+
+    #[test]
+    fn the_views_look_where_the_same_settings_listen() {
+        let url = |vars: &[(&str, &str)]| load(vars).unwrap().common.registry.url;
+        assert_eq!(url(&[]), "http://127.0.0.1:20000");
+        assert_eq!(url(&[("HUB_LISTEN", "127.0.0.1:7000")]), "http://127.0.0.1:7000");
+        assert_eq!(url(&[("HUB_LISTEN", "[::]:7000")]), "http://[::1]:7000");
+        assert_eq!(url(&[("HUB_LISTEN", "127.0.0.1:0")]), "http://127.0.0.1:20000", "any port is none");
+        let both = [("HUB_LISTEN", "127.0.0.1:7000"), ("HUB_REGISTRY__URL", "http://r:1")];
+        assert_eq!(url(&both), "http://r:1");
+    }
+
+    #[test]
+    fn keys_that_would_do_nothing_are_refused() {
+        for (name, value) in
+            [("HUB_NAME", "x"), ("HUB_ADVERTISE", "x:1"), ("HUB_CONTROL_LISTEN", "127.0.0.1:1")]
+        {
+            let error = load(&[(name, value)]).unwrap_err();
+            assert_eq!(
+                error,
+                format!(
+                    "{name}: hub is several services and none of its own; see listen, and the keys in [hub]"
+                )
+            );
+        }
     }
 
     #[test]

@@ -8,15 +8,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use hub_chassis::{BindError, boot};
 use hub_client::protocol::{DIRECTORY_PATH, Snapshot};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use crate::config::HubConfig;
+use crate::config::{HubConfig, PROCESS};
 
-/// How long everything may take to be ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long everything may take to be ready, usually.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at what is not ready yet.
 const READY_POLL: Duration = Duration::from_millis(10);
 
@@ -52,19 +53,30 @@ impl Hub {
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
         let registry = hub_registry::Server::bind(config.registry()).await.context("registry")?;
         let at = registry.local_addr();
-        let gateway = hub_gateway::Server::bind(config.gateway(at)).await.context("gateway")?;
+        let gateway = hub_gateway::Server::bind(config.gateway(at)).await;
+        let gateway = gateway
+            .map_err(|error| set_by(error, "hub.gateway", "hub.gateway_control"))
+            .context("gateway")?;
         let (mut logs, mut log_addrs) = (Vec::new(), Vec::new());
         for n in 1..=config.hub.log_replicas {
             let log = config.log(n, at);
             let file = log.own.file.clone();
-            let server = hub_log::Server::bind(log).await.with_context(|| format!("log replica {n}"))?;
+            let server = hub_log::Server::bind(log).await.map_err(|error| match error {
+                hub_log::ServerError::Bind(error) => set_by(error, "hub.log", "").into(),
+                error => anyhow::Error::from(error),
+            });
+            let server = server.with_context(|| format!("log replica {n}"))?;
             log_addrs.push((server.local_addr(), file));
             logs.push(server);
         }
         let mut visits = Vec::new();
         for n in 1..=config.hub.visit_replicas {
             let visit = config.visit(n, at);
-            visits.push(hub_visit::Server::bind(visit).await.with_context(|| format!("visit replica {n}"))?);
+            let server = hub_visit::Server::bind(visit).await.map_err(|error| match error {
+                hub_visit::ServerError::Bind(error) => set_by(error, "hub.visit", "").into(),
+                error => anyhow::Error::from(error),
+            });
+            visits.push(server.with_context(|| format!("visit replica {n}"))?);
         }
         let addrs = Addrs {
             registry: at,
@@ -81,10 +93,11 @@ impl Hub {
         &self.addrs
     }
 
-    /// Runs everything until `shutdown` is done, then stops: gateway, visit, log, registry.
+    /// Runs everything until `shutdown` is done, then stops: gateway, visit, log, registry. One that ends badly keeps
+    /// none of the others from ending well.
     ///
     /// # Errors
-    /// Where a service ended before it was asked to.
+    /// The first of: a service ended before it was asked to, or could not stop as it should.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut registry = Tier::default();
         registry.start(|stop| self.registry.run(stop));
@@ -98,17 +111,18 @@ impl Hub {
         }
         let mut gateway = Tier::default();
         gateway.start(|stop| self.gateway.run(stop));
-        tokio::select! {
-            () = shutdown => {}
-            ended = registry.ended() => return Err(ended.context("the registry ended")),
-            ended = logs.ended() => return Err(ended.context("a log replica ended")),
-            ended = visits.ended() => return Err(ended.context("a visit replica ended")),
-            ended = gateway.ended() => return Err(ended.context("the gateway ended")),
-        }
+        let mut result = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = registry.ended() => Err(ended.context("the registry ended")),
+            ended = logs.ended() => Err(ended.context("a log replica ended")),
+            ended = visits.ended() => Err(ended.context("a visit replica ended")),
+            ended = gateway.ended() => Err(ended.context("the gateway ended")),
+        };
         for tier in [gateway, visits, logs, registry] {
-            tier.stop().await?;
+            let stopped = tier.stop().await;
+            result = result.and(stopped);
         }
-        Ok(())
+        result
     }
 }
 
@@ -117,10 +131,10 @@ impl Addrs {
     /// are pushed to the others a moment after, and the first request should find them.
     ///
     /// # Errors
-    /// Where one is not after 15 s: which, and why.
-    pub async fn ready(&self) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder().no_proxy().timeout(READY_TIMEOUT).build()?;
-        let deadline = Instant::now() + READY_TIMEOUT;
+    /// Where one is not after this time: which, and why.
+    pub async fn ready(&self, within: Duration) -> anyhow::Result<()> {
+        let client = reqwest::Client::builder().no_proxy().timeout(within).build()?;
+        let deadline = Instant::now() + within;
         let callers = || self.logs.iter().map(|(addr, _)| *addr).chain(self.visits.iter().copied());
         for addr in [self.registry, self.gateway_control].into_iter().chain(callers()) {
             until(&client, deadline, addr, hub_chassis::health::READYZ_PATH, |_| true).await?;
@@ -145,11 +159,26 @@ impl Addrs {
         for (addr, file) in &self.logs {
             text += &format!("  log       http://{addr}  → {}\n", file.display());
         }
+        // Whoever asks from another shell may not have these settings there.
+        let registry = boot::reachable(self.registry).to_string();
+        let at =
+            if registry == PROCESS.listen { String::new() } else { format!(" --registry http://{registry}") };
         text += &format!(
-            "\nTry:   curl {0}/visit\n       curl -d hello {0}/log\n       hub status\nStop:  ctrl-c\n",
+            "\nTry:   curl {0}/visit\n       curl -d hello {0}/log\n       hub status{at}\nStop:  ctrl-c\n",
             self.gateway
         );
         text
+    }
+}
+
+/// A failed bind with the keys that set the addresses in `hub up`.
+fn set_by(error: BindError, listen: &'static str, control_listen: &'static str) -> BindError {
+    match error {
+        BindError::Listen { addr, key, source } => {
+            let key = if key == "listen" { listen } else { control_listen };
+            BindError::Listen { addr, key, source }
+        }
+        error => error,
     }
 }
 
@@ -170,7 +199,7 @@ async fn until(
                 if status.is_success() && wanted(&text) {
                     return Ok(());
                 }
-                text
+                crate::problem::detail(text.as_bytes())
             }
             Err(error) => error.to_string(),
         };
@@ -219,13 +248,60 @@ impl Tier {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
+        let mut result = Ok(());
         while let Some(ended) = self.servers.join_next().await {
-            flatten(ended)?;
+            result = result.and(flatten(ended));
         }
-        Ok(())
+        result
     }
 }
 
 fn flatten(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
     ended.unwrap_or_else(|error| Err(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_stops_badly_keeps_none_of_the_others_from_stopping() {
+        let (stopped, mut others) = tokio::sync::mpsc::unbounded_channel();
+        let mut tier = Tier::default();
+        tier.start(|stop| async move {
+            stop.await;
+            Err(std::io::Error::other("the first"))
+        });
+        for _ in 0..2 {
+            let stopped = stopped.clone();
+            tier.start(|stop| async move {
+                stop.await;
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await; // much later than the one that fails
+                }
+                let _ = stopped.send(());
+                Ok::<_, std::io::Error>(())
+            });
+        }
+        drop(stopped);
+        assert_eq!(tier.stop().await.unwrap_err().to_string(), "the first");
+        assert!(others.recv().await.is_some() && others.recv().await.is_some(), "cut off");
+    }
+
+    #[test]
+    fn the_welcome_names_the_registry_where_the_usual_address_is_not_its() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mut addrs = Addrs {
+            registry: addr("127.0.0.1:20000"),
+            gateway: addr("127.0.0.1:20001"),
+            gateway_control: addr("127.0.0.1:20011"),
+            logs: vec![],
+            visits: vec![],
+        };
+        assert!(addrs.welcome("0").contains("\n       hub status\n"));
+        addrs.registry = addr("0.0.0.0:20000");
+        assert!(addrs.welcome("0").contains("\n       hub status\n"));
+        addrs.registry = addr("127.0.0.1:7000");
+        assert!(addrs.welcome("0").contains("\n       hub status --registry http://127.0.0.1:7000\n"));
+    }
 }

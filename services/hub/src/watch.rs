@@ -23,6 +23,8 @@ mod samples;
 mod screen;
 mod terminal;
 
+pub(crate) use self::model::said;
+
 /// What to show, and how.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Args {

@@ -31,6 +31,7 @@ impl From<Denied> for Problem {
             | Denied::MetaTooLong { .. }
             | Denied::MetaTooMany(_)
             | Denied::IdTooLong(_)
+            | Denied::Id
             | Denied::PushKey => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,
         };

@@ -16,7 +16,6 @@ use hub_chassis::telemetry::Source;
 use hub_client::protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
 use hub_client::trace;
 use rand::RngExt;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -88,7 +87,7 @@ impl Heartbeats {
         mut settings: config::Heartbeat,
     ) -> Self {
         // The rest is for those who call us, and for heartbeats and pushes under way.
-        settings.keep_open = settings.keep_open.min(file_descriptors() / 2);
+        settings.keep_open = settings.keep_open.min(hub_chassis::server::raise_file_limit() / 2);
         Self {
             core,
             orders,
@@ -227,16 +226,6 @@ impl Heartbeats {
         // Refused by nothing: it orders the next attempt, or nothing where that start is gone.
         let _ = self.core.apply(Event::Unasked { key, start }, None);
     }
-}
-
-/// How many file descriptors this process may have, after asking for as many as it may ask for.
-fn file_descriptors() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        // Where that is refused we go on with what we have.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    }
-    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 async fn beat(

@@ -124,6 +124,23 @@ impl Layers {
         Ok(table)
     }
 
+    /// Gives a key another default, where one follows from other values.
+    #[must_use]
+    pub fn with_default(mut self, key: &str, value: &str) -> Self {
+        if self.origin(key) == Origin::Default {
+            self.figment = self.figment.merge(Serialized::default(key, value));
+        }
+        self
+    }
+
+    /// Refuses a key that is set, since it would do nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with `why`, where a file or a variable sets it.
+    pub fn refuse(&self, key: &str, why: &str) -> Result<(), ConfigError> {
+        if self.origin(key) == Origin::Default { Ok(()) } else { Err(self.wrong(key, why)) }
+    }
+
     /// Everything as merged, by figment.
     pub(super) fn root(&self) -> Result<Dict, ConfigError> {
         self.figment.extract::<Dict>().map_err(|error| self.explain(&error, ""))

@@ -105,6 +105,12 @@ fn wrong_variables_are_named() {
         ("HUB_ADVERTISE", "here", "is no address"),
         ("HUB_REGISTRY__URL", "registry:20000", "is no URL: http://host:port"),
         ("HUB_REGISTRY__URL", "https://registry", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:99999", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:0", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "http://:20000", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:1/?x", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:1/#x", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "http://me@r:1", "is no URL: http://host:port"),
         ("HUB_TELEMETRY__LOG", "a=b=c", "expected one of"),
         ("HUB_REGISTRY", "x", "invalid type"),
     ] {
@@ -114,6 +120,30 @@ fn wrong_variables_are_named() {
     }
     let error = load(&vars(&[("HUB_LOG", "x"), ("HUB_LOG__FILE", "y")])).unwrap_err();
     assert!(error.starts_with("HUB_LOG__FILE: "), "{error}");
+}
+
+#[test]
+fn no_service_is_called_like_what_every_service_serves() {
+    use hub_client::protocol::{DIRECTORY_PATH, HEART_BEAT_PATH, SERVICES_PATH};
+    for path in [
+        crate::health::LIVEZ_PATH,
+        crate::health::READYZ_PATH,
+        crate::metrics::METRICS_PATH,
+        HEART_BEAT_PATH,
+        DIRECTORY_PATH,
+        SERVICES_PATH,
+    ] {
+        let error = load(&vars(&[("HUB_NAME", &path[1..])])).unwrap_err();
+        assert!(error.starts_with("HUB_NAME: ") && error.contains("answers the platform"), "{error}");
+    }
+    assert!(load(&vars(&[("HUB_NAME", "service")])).is_ok());
+}
+
+#[test]
+fn a_registry_may_have_a_name_an_address_and_a_path() {
+    for url in ["http://registry", "http://registry:20000/", "http://[::1]:1", "http://proxy:80/registry"] {
+        assert_eq!(load(&vars(&[("HUB_REGISTRY__URL", url)])).unwrap().common.registry.url, url);
+    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
@@ -17,12 +16,14 @@ const MAX_BYTES: usize = 64 << 20;
 /// Longest time that is spent on them.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// Middleware for `map_request`: lingers on what the handler leaves unread.
-pub(crate) async fn linger(request: Request) -> Request {
-    request.map(|body| if body.is_end_stream() { body } else { Body::new(Lingering(Some(body))) })
-}
+/// A request's body that is read on when it is dropped before its end.
+pub(crate) struct Lingering(Option<Body>);
 
-struct Lingering(Option<Body>);
+impl Lingering {
+    pub(crate) fn new(body: Body) -> Self {
+        Self(Some(body))
+    }
+}
 
 impl HttpBody for Lingering {
     type Data = Bytes;

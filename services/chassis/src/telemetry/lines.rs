@@ -12,9 +12,11 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
+use super::stderr::Queue;
+
 /// The layer that writes them.
-pub(super) fn layer() -> Box<dyn Layer<Registry> + Send + Sync> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+pub(super) fn layer(queue: Queue) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || queue.clone());
     if std::io::stderr().is_terminal() {
         lines.with_target(false).compact().boxed()
     } else {

@@ -237,3 +237,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_remembered_during_a_registration_is_bounded() {
+    let directory = Directory::default();
+    let event = || Event::Added(ServiceInfo::new("log", "127.0.0.1:1"));
+    assert!(!directory.remember(&event()), "no registration is under way");
+    directory.registering();
+    assert_eq!((0..MAX_MEANWHILE * 2).filter(|_| directory.remember(&event())).count(), MAX_MEANWHILE);
+}

@@ -2,7 +2,7 @@
 //! registration: a container that is taken off its network and put back may have another one.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{UdpSocket, lookup_host};
 
@@ -11,30 +11,31 @@ use crate::protocol::{InvalidInfo, ServiceInfo, check_addr};
 
 /// Where others reach a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Advertise {
-    /// At fixed addresses.
-    Fixed {
-        /// `host:port` for callers.
-        addr: String,
-        /// `host:port` for the registry, where it is another.
-        control_addr: Option<String>,
-    },
-    /// At the local address of a socket connected towards the registry.
-    Local {
-        /// The port for callers.
-        port: u16,
-        /// The port for the registry, where it is another.
-        control_port: Option<u16>,
-    },
+pub struct Advertise {
+    /// For callers.
+    pub addr: Reach,
+    /// For the registry, where it is another.
+    pub control_addr: Option<Reach>,
+}
+
+/// Where one address of a member is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// At this `host:port`.
+    At(String),
+    /// At this port of the local address of a socket connected towards the registry.
+    Local(u16),
 }
 
 impl Advertise {
+    /// The same fixed `host:port` for callers and the registry.
+    pub fn at(addr: impl Into<String>) -> Self {
+        Self { addr: Reach::At(addr.into()), control_addr: None }
+    }
+
     /// Checks `info` as it would be registered.
     pub(super) fn check(&self, info: &ServiceInfo) -> Result<(), NewMemberError> {
-        let (addr, control_addr) = match self {
-            Self::Fixed { addr, control_addr } => (addr.clone(), control_addr.clone()),
-            Self::Local { port, .. } => (SocketAddr::from((Ipv4Addr::LOCALHOST, *port)).to_string(), None),
-        };
+        let (addr, control_addr) = self.on(Ipv4Addr::LOCALHOST.into());
         check_addr(&addr).map_err(InvalidInfo::Addr)?;
         ServiceInfo { addr, control_addr, ..info.clone() }.check()?;
         Ok(())
@@ -42,19 +43,31 @@ impl Advertise {
 
     /// The addresses to register now.
     pub(super) async fn resolve(&self, registry: &str) -> io::Result<(String, Option<String>)> {
+        let is_local = |reach: &Reach| matches!(reach, Reach::Local(_));
+        let local = if is_local(&self.addr) || self.control_addr.as_ref().is_some_and(is_local) {
+            local_ip_towards(registry).await?
+        } else {
+            Ipv4Addr::UNSPECIFIED.into() // not needed
+        };
+        Ok(self.on(local))
+    }
+
+    fn on(&self, local: IpAddr) -> (String, Option<String>) {
+        (self.addr.on(local), self.control_addr.as_ref().map(|reach| reach.on(local)))
+    }
+}
+
+impl Reach {
+    fn on(&self, local: IpAddr) -> String {
         match self {
-            Self::Fixed { addr, control_addr } => Ok((addr.clone(), control_addr.clone())),
-            Self::Local { port, control_port } => {
-                let ip = local_ip_towards(registry).await?;
-                let on = |port| SocketAddr::from((ip, port)).to_string();
-                Ok((on(*port), control_port.map(on)))
-            }
+            Self::At(addr) => addr.clone(),
+            Self::Local(port) => SocketAddr::new(local, *port).to_string(),
         }
     }
 }
 
 /// The local address that the route to the registry starts from. Connecting a datagram socket sends nothing.
-async fn local_ip_towards(registry: &str) -> io::Result<std::net::IpAddr> {
+async fn local_ip_towards(registry: &str) -> io::Result<IpAddr> {
     let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let url = registry.parse::<reqwest::Url>().map_err(invalid)?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);

@@ -1,14 +1,16 @@
-//! What a member serves to the registry, and to people who ask what it knows. Bodies are read without regard to their content type, since registries
-//! in other languages set none.
+//! What a member serves to the registry, and to people who ask what it knows. Bodies are read without regard to their
+//! content type, since registries in other languages set none; and only after the push key was looked at, since these
+//! routes may be on a public port.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::handler::Handler;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 
@@ -18,15 +20,18 @@ use crate::protocol::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_REVISION, Heartbeat, Revision, SERVICES_PATH, ServiceInfo, Snapshot,
 };
 
-/// Longest push that is read, in bytes, as for replies.
-const MAX_PUSH: usize = 40 << 20;
+/// Longest snapshot that is read, in bytes, as for replies.
+const MAX_SNAPSHOT: usize = 40 << 20;
+/// Longest event that is read, in bytes: one instance, as long as the registry lets one be.
+const MAX_EVENT: usize = 64 << 10;
 
 pub(super) fn routes(member: Member) -> Router {
+    let pushes = post(added).delete(removed).layer(DefaultBodyLimit::max(MAX_EVENT));
+    let pushes = pushes.put(snapshot.layer(DefaultBodyLimit::max(MAX_SNAPSHOT)));
     Router::new()
         .route(HEART_BEAT_PATH, get(heart_beat))
         .route(DIRECTORY_PATH, get(directory))
-        .route(SERVICES_PATH, axum::routing::post(added).delete(removed).put(snapshot))
-        .layer(DefaultBodyLimit::max(MAX_PUSH))
+        .route(SERVICES_PATH, pushes)
         .with_state(member)
 }
 
@@ -45,40 +50,45 @@ async fn directory(State(member): State<Member>) -> impl IntoResponse {
     Json(serde_json::json!({ "Revision": view.revision(), "Services": services }))
 }
 
-async fn added(State(member): State<Member>, headers: HeaderMap, body: Bytes) -> Response {
-    event(&member, &headers, &body, Event::Added)
+async fn added(State(member): State<Member>, request: Request) -> Result<Response, Response> {
+    event(&member, request, Event::Added).await
 }
 
-async fn removed(State(member): State<Member>, headers: HeaderMap, body: Bytes) -> Response {
-    event(&member, &headers, &body, Event::Removed)
+async fn removed(State(member): State<Member>, request: Request) -> Result<Response, Response> {
+    event(&member, request, Event::Removed).await
 }
 
-async fn snapshot(State(member): State<Member>, headers: HeaderMap, body: Bytes) -> Response {
-    if !has_key(&member, &headers) {
-        return refused(StatusCode::UNAUTHORIZED, "the push key is missing or wrong");
+async fn snapshot(State(member): State<Member>, request: Request) -> Result<Response, Response> {
+    if !has_key(&member, request.headers()) {
+        return Err(no_key());
     }
-    match parse::<Snapshot>(&body) {
-        Ok(snapshot) => applied(&member, member.0.directory.snapshot(snapshot)),
-        Err(reply) => reply,
-    }
+    let snapshot: Snapshot = read(request).await?;
+    Ok(applied(&member, member.0.directory.snapshot(snapshot)))
 }
 
-fn event(member: &Member, headers: &HeaderMap, body: &[u8], event: fn(ServiceInfo) -> Event) -> Response {
-    let event = match parse::<ServiceInfo>(body) {
-        Ok(info) => event(info),
-        Err(reply) => return reply,
-    };
+async fn event(
+    member: &Member,
+    request: Request,
+    event: fn(ServiceInfo) -> Event,
+) -> Result<Response, Response> {
+    let stamp = stamp(request.headers());
+    let has_key = has_key(member, request.headers());
+    let is_core_only = || member.0.core_only.load(Relaxed);
+    let joined = || *member.0.joined.borrow();
+    if !has_key && !is_core_only() && joined() {
+        return Err(no_key());
+    }
+    let event = event(read(request).await?);
     // Before the first reply we can't know whether the registry has our key. What it says now is kept until the
     // reply tells: a core-only registry's events are applied then, those of any other are dropped. Where nothing is
     // kept any more, the reply has told.
-    let has_key = has_key(member, headers);
-    if !has_key && !*member.0.joined.borrow() && member.0.directory.remember(&event) {
-        return StatusCode::OK.into_response();
+    if !has_key && !joined() && member.0.directory.remember(&event) {
+        return Ok(StatusCode::OK.into_response());
     }
-    if has_key || member.0.core_only.load(Relaxed) {
-        return applied(member, member.0.directory.event(event, stamp(headers)));
+    if has_key || is_core_only() {
+        return Ok(applied(member, member.0.directory.event(event, stamp)));
     }
-    refused(StatusCode::UNAUTHORIZED, "the push key is missing or wrong")
+    Err(no_key())
 }
 
 fn applied(member: &Member, applied: Applied) -> Response {
@@ -102,11 +112,17 @@ fn stamp(headers: &HeaderMap) -> Option<Revision> {
     headers.get(HUB_REVISION)?.to_str().ok()?.parse().ok()
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body).map_err(|error| {
+/// Reads a body, within the route's limit.
+async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+    let body = Bytes::from_request(request, &()).await.map_err(IntoResponse::into_response)?;
+    serde_json::from_slice(&body).map_err(|error| {
         let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
         refused(status, &error.to_string())
     })
+}
+
+fn no_key() -> Response {
+    refused(StatusCode::UNAUTHORIZED, "the push key is missing or wrong")
 }
 
 fn refused(status: StatusCode, detail: &str) -> Response {

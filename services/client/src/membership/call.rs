@@ -34,6 +34,16 @@ pub enum CallError {
     TooLong,
 }
 
+impl CallError {
+    /// Whether the other is of the same kind, so that saying it tells nothing new.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Refused { status, .. }, Self::Refused { status: other, .. }) => status == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
 /// Registers or renews: the lists, and their revision where the registry stamps one.
 pub(super) async fn register(
     member: &Inner,
@@ -64,8 +74,14 @@ async fn send(member: &Inner, method: Method, info: &ServiceInfo) -> Result<reqw
         return Ok(reply);
     }
     let body = read(&mut reply).await.unwrap_or_default();
-    let detail = String::from_utf8_lossy(&body).chars().take(300).collect();
-    Err(CallError::Refused { status, detail })
+    Err(CallError::Refused { status, detail: said(&body) })
+}
+
+/// The `detail` of a problem document, or whatever else was answered; shortened, since it goes into log lines.
+fn said(body: &[u8]) -> String {
+    let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let detail = document.as_ref().and_then(|document| document.get("detail")?.as_str());
+    detail.unwrap_or(&String::from_utf8_lossy(body)).chars().take(300).collect()
 }
 
 async fn read(reply: &mut reqwest::Response) -> Result<Vec<u8>, CallError> {

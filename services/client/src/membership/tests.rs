@@ -71,8 +71,8 @@ struct Running {
     _run: JoinHandle<()>,
 }
 
-async fn member(registry: &str, timing: Timing) -> Running {
-    let member = Member::new(
+fn prepared(registry: &str, timing: Timing) -> Member {
+    Member::new(
         MemberConfig {
             registry: registry.to_owned(),
             token: Some("let-me-in".to_owned()),
@@ -81,12 +81,16 @@ async fn member(registry: &str, timing: Timing) -> Running {
                 id: Some("visit-1".to_owned()),
                 ..ServiceInfo::new("visit", "")
             },
-            advertise: Advertise::Fixed { addr: "127.0.0.1:9".to_owned(), control_addr: None },
+            advertise: Advertise::at("127.0.0.1:9"),
             timing,
         },
         LoadCounters::default(),
     )
-    .unwrap();
+    .unwrap()
+}
+
+async fn member(registry: &str, timing: Timing) -> Running {
+    let member = prepared(registry, timing);
     let (url, _) = spawn_server(member.routes()).await;
     let running = member.clone();
     let run = tokio::spawn(async move { running.run(pending()).await });
@@ -164,8 +168,21 @@ async fn a_core_only_registry_that_falls_silent_is_registered_with_again() {
     fake.reply(200, None, "null");
     let timing = Timing { silence: Duration::from_millis(40), ..quick() };
     let member = member(&fake.serve().await, timing).await;
-    eventually("registered again, twice", || fake.calls(Method::POST) == 3).await;
+    eventually("registered again, twice", || fake.calls(Method::POST) >= 3).await;
     assert!(member.logs().is_empty());
+}
+
+#[tokio::test]
+async fn a_heartbeat_postpones_the_silence_that_is_waited_for() {
+    let silence = Duration::from_millis(200);
+    let member = prepared("http://127.0.0.1:9", Timing { silence, ..quick() });
+    *member.last_heartbeat() = Instant::now() - silence * 3 / 4;
+    let ((), heard) = tokio::join!(member.silence(), async {
+        let heard = Instant::now();
+        member.heard(None);
+        heard
+    });
+    assert!(heard.elapsed() >= silence, "silent after {:?}", heard.elapsed());
 }
 
 #[tokio::test]
@@ -244,6 +261,97 @@ async fn a_registry_that_is_down_refuses_or_babbles_is_asked_until_it_works() {
     assert_eq!(fake.calls(Method::POST), 4);
 }
 
+/// What is logged on this thread, while the guard lives.
+fn log_lines() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    let lines = Arc::<Mutex<Vec<u8>>>::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter("hub_client::membership=info")
+        .with_writer(move || Lines(writer.clone()))
+        .finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn trouble_with_the_registry_is_said_once_and_again_when_it_is_another_then_that_it_is_back() {
+    let (lines, _guard) = log_lines();
+    let fake = Fake::default();
+    for _ in 0..3 {
+        fake.reply(503, None, "starting");
+    }
+    for _ in 0..3 {
+        fake.reply(401, None, r#"{"title":"Unauthorized","detail":"this needs the token"}"#);
+    }
+    fake.reply(200, Some("1.1"), "{}");
+    let member = member(&fake.serve().await, quick()).await;
+    let mut failing = member.member.failing();
+    let refused =
+        failing.wait_for(|error| error.as_ref().is_some_and(|error| error.to_string().contains("401")));
+    let refused = refused.await.unwrap().as_ref().unwrap().to_string();
+    assert_eq!(refused, "refused with 401 Unauthorized: this needs the token");
+    eventually("joined", || *member.member.joined().borrow()).await;
+    eventually("not failing", || member.member.failing().borrow().is_none()).await;
+    assert_eq!(fake.calls(Method::POST), 7);
+    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    let said: Vec<&str> = text.lines().collect();
+    assert_eq!(said.len(), 4, "{text}");
+    assert!(said[0].contains("WARN") && said[0].contains("503"), "{text}");
+    assert!(said[1].contains("WARN") && said[1].contains("401"), "{text}");
+    assert!(said[2].contains("registered") && said[3].contains("the registry is back"), "{text}");
+}
+
+#[tokio::test]
+async fn what_comes_without_the_key_is_refused_before_it_is_read() {
+    let fake = Fake::default();
+    fake.reply(200, Some("1.5"), r#"{"log":[]}"#);
+    let member = member(&fake.serve().await, quick()).await;
+    eventually("joined", || *member.member.joined().borrow()).await;
+    for method in ["POST", "DELETE", "PUT"] {
+        let addr = member.url.strip_prefix("http://").unwrap();
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let head =
+            format!("{method} {SERVICES_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n{{");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        let read = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut answer);
+        tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .expect("an answer, though most is unsent")
+            .unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 401", "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_one_instance_and_a_snapshot_may_be_many() {
+    let fake = Fake::default();
+    fake.reply(200, Some("1.5"), r#"{"log":[]}"#);
+    let member = member(&fake.serve().await, quick()).await;
+    eventually("joined", || *member.member.joined().borrow()).await;
+    let key = format!("Bearer {}", fake.last().push_key.unwrap());
+    let authorized = [("authorization", key.as_str())];
+    let long = format!("{LOG_B}{}", " ".repeat(64 << 10));
+    assert_eq!(member.push(Method::POST, &authorized, &long).await, 413);
+    assert_eq!(member.push(Method::DELETE, &authorized, &long).await, 413);
+    let snapshot = format!(r#"{{"Revision":"1.6","Services":{{"log":[{LOG_A}]}}{}}}"#, " ".repeat(3 << 20));
+    assert_eq!(member.push(Method::PUT, &authorized, &snapshot).await, 200);
+    assert_eq!(member.logs(), ["127.0.0.1:1"]);
+}
+
 #[tokio::test]
 async fn deregistering_names_the_start_and_ends_the_membership() {
     let fake = Fake::default();
@@ -262,7 +370,7 @@ fn a_member_that_could_never_register_is_refused() {
         registry: "http://127.0.0.1:1".to_owned(),
         token: None,
         info: ServiceInfo::new("visit", ""),
-        advertise: Advertise::Local { port: 80, control_port: None },
+        advertise: Advertise { addr: Reach::Local(80), control_addr: None },
         timing: Timing::default(),
     };
     let new = |config: &MemberConfig| Member::new(config.clone(), LoadCounters::default()).map(drop);
@@ -273,9 +381,6 @@ fn a_member_that_could_never_register_is_refused() {
     }
     let wrong = MemberConfig { info: ServiceInfo::new("Visit", ""), ..config.clone() };
     assert!(new(&wrong).unwrap_err().to_string().starts_with("Name: "));
-    let wrong = MemberConfig {
-        advertise: Advertise::Fixed { addr: "nowhere".to_owned(), control_addr: None },
-        ..config
-    };
+    let wrong = MemberConfig { advertise: Advertise::at("nowhere"), ..config };
     assert!(new(&wrong).unwrap_err().to_string().starts_with("Addr: "));
 }

@@ -7,6 +7,10 @@ const MAX_NAME: usize = 63;
 /// Longest host, in bytes (RFC 1035).
 const MAX_HOST: usize = 253;
 
+/// First path segments that each member serves to the registry and to operators. A service of such a name could have no
+/// routes of its own, and nobody reaches these through a gateway.
+pub const RESERVED_NAMES: [&str; 6] = ["services", "heart-beat", "directory", "livez", "readyz", "metrics"];
+
 /// A service name that no service can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no service name: 1 to 63 of a-z, 0-9 and -, not starting or ending with -")]

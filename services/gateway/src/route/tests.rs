@@ -72,7 +72,7 @@ fn an_encoded_slash_is_reported_and_left_to_the_service() {
 #[test]
 fn nobody_reaches_the_gateway_itself_or_a_member_endpoint() {
     assert!(may_be_public("log", "gateway"));
-    for name in ["gateway", "services", "heart-beat", "livez", "readyz", "metrics"] {
+    for name in ["gateway", "services", "heart-beat", "directory", "livez", "readyz", "metrics"] {
         assert!(!may_be_public(name, "gateway"), "{name}");
     }
 }

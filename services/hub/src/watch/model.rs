@@ -263,7 +263,7 @@ pub(super) fn shares(rows: &[&Row]) -> Vec<Option<f64>> {
 }
 
 /// What happened, in words, and whether somebody should look at it.
-pub(super) fn said(kind: ReasonKind) -> (&'static str, bool) {
+pub(crate) fn said(kind: ReasonKind) -> (&'static str, bool) {
     match kind {
         ReasonKind::Registered => ("registered", false),
         ReasonKind::Replaced => ("replaced by another start", false),

@@ -46,7 +46,7 @@ impl Platform {
         let addrs = hub.addrs().clone();
         let mut running = JoinSet::new();
         running.spawn(async move { hub.run(std::future::pending()).await.unwrap() });
-        addrs.ready().await.unwrap();
+        addrs.ready(hub::up::READY_TIMEOUT).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { addrs, http, _running: running, _dir: dir }
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 
-/// Longest `Id`, in bytes: it travels in headers.
+/// Longest `Id`, in bytes: it travels in headers, which is also why it is visible ASCII.
 const MAX_ID: usize = 256;
 /// Most entries of `Meta`: each costs far more memory than a byte of its text.
 const MAX_META: usize = 64;
@@ -37,6 +37,8 @@ pub(crate) enum Denied {
     MetaTooMany(usize),
     #[error("Id: {0} bytes are more than {MAX_ID}")]
     IdTooLong(usize),
+    #[error("Id: must be of visible ASCII characters")]
+    Id,
     #[error("PushKey: must be of characters that fit into a header, at most 256 of them")]
     PushKey,
     #[error("too many registrations just now; try again")]
@@ -85,6 +87,9 @@ impl Access {
         }
         if let Some(id) = info.id.as_ref().filter(|id| id.len() > MAX_ID) {
             return Err(Denied::IdTooLong(id.len()));
+        }
+        if !info.id().bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Denied::Id);
         }
         let fits = |key: &String| key.len() <= 256 && key.bytes().all(|b| b.is_ascii_graphic());
         if info.push_key.as_ref().is_some_and(|key| !fits(key)) {
@@ -243,6 +248,19 @@ mod tests {
         assert_eq!(with(MAX_META, ""), Ok(()));
         assert_eq!(with(MAX_META + 1, ""), Err(Denied::MetaTooMany(MAX_META + 1)));
         assert!(matches!(with(1, &"x".repeat(4096)), Err(Denied::MetaTooLong { .. })));
+    }
+
+    #[test]
+    fn an_id_is_visible_ascii() {
+        let open = access(None, &[]);
+        let info = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..ServiceInfo::new("a", "10.0.0.1:80") };
+        for id in ["log-1f2e3d4c", "10.0.0.1:80", "550e8400-e29b-41d4-a716-446655440000", "a/b~c%20"] {
+            assert_eq!(open.check_info(&info(id)), Ok(()), "{id}");
+        }
+        for id in ["a b", "a\n", "\u{1b}[2J", "a\0", "schlüssel", "\u{202e}a"] {
+            assert_eq!(open.check_info(&info(id)), Err(Denied::Id), "{id:?}");
+        }
+        assert_eq!(open.check_info(&info(&"x".repeat(MAX_ID + 1))), Err(Denied::IdTooLong(MAX_ID + 1)));
     }
 
     #[test]

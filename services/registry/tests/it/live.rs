@@ -49,7 +49,7 @@ impl Live {
                 id: Some(format!("{name}-{:08x}", rand::random::<u32>())),
                 ..ServiceInfo::default()
             },
-            advertise: Advertise::Fixed { addr: addr.clone(), control_addr: None },
+            advertise: Advertise::at(&addr),
             timing,
         };
 
