@@ -15,10 +15,13 @@ use axum::routing::{get, post};
 use hub_client::Directory;
 use tokio::sync::{Semaphore, watch};
 
+pub(crate) use self::body::Bodies;
+use crate::ingest::Bounds;
 use crate::store::Store;
 
 mod all;
 mod append;
+mod body;
 mod otlp;
 mod read;
 mod tail;
@@ -27,8 +30,10 @@ mod tail;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
-    /// Longest text of one entry, in bytes.
-    pub(crate) max_entry: usize,
+    /// What a body may hold.
+    pub(crate) bounds: Bounds,
+    /// What bodies under way may take together.
+    pub(crate) bodies: Bodies,
     /// Longest batch, in bytes.
     pub(crate) max_batch: usize,
     /// The registered name, of this instance and of its peers.

@@ -30,6 +30,11 @@ pub struct LogConfig {
     pub max_entry: ByteSize,
     /// Longest batch, decompressed.
     pub max_batch: ByteSize,
+    /// Entries of one batch.
+    pub max_batch_entries: usize,
+    /// What the bodies of requests under way may take together, not counting the first 64 KiB of each; beyond it,
+    /// senders are told to come back later.
+    pub max_bodies: ByteSize,
     /// Queries that may read files at a time; more are told to come back later.
     pub max_queries: usize,
     /// When to close the file and begin a new one.
@@ -70,6 +75,8 @@ impl Default for LogConfig {
             queue: ByteSize::mib(32),
             max_entry: ByteSize::kib(256),
             max_batch: ByteSize::mib(8),
+            max_batch_entries: 10_000,
+            max_bodies: ByteSize::mib(64),
             max_queries: 8,
             rotate: Rotate::default(),
             retain: Retain::default(),
@@ -106,6 +113,13 @@ impl Table for LogConfig {
         }
         if self.queue < self.max_batch {
             return at("queue", "must not be less than max_batch");
+        }
+        if self.max_batch_entries == 0 {
+            return at("max_batch_entries", "must not be zero");
+        }
+        // As sent, and unpacked.
+        if self.max_bodies.as_u64() / 2 < self.max_batch.as_u64() {
+            return at("max_bodies", "must not be less than twice max_batch");
         }
         if self.max_queries == 0 {
             return at("max_queries", "must not be zero");

@@ -100,7 +100,7 @@ impl Batch {
 
     /// What it takes in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes.len() + self.ends.len() * size_of::<usize>() + 128
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>() + 128
     }
 
     /// The key under which these entries are kept once.

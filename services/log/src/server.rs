@@ -9,8 +9,9 @@ use hub_client::log::BATCH_META;
 use hub_client::protocol::ServiceInfo;
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{self, App};
+use crate::api::{self, App, Bodies};
 use crate::config::{LogConfig, bytes};
+use crate::ingest::Bounds;
 use crate::metrics;
 use crate::store::{OpenError, Store};
 
@@ -80,7 +81,8 @@ impl Server {
             id: service.id().into(),
             directory: service.directory(),
             http,
-            max_entry: bytes(own.max_entry),
+            bounds: Bounds { max_entry: bytes(own.max_entry), max_entries: own.max_batch_entries },
+            bodies: Bodies::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
             readers: Arc::new(Semaphore::new(own.max_queries)),
             closing,

@@ -55,6 +55,15 @@ struct Piece {
     receipts: Vec<(Range, bool)>,
 }
 
+impl Piece {
+    /// Gives back what one large batch took.
+    fn shrink(&mut self) {
+        if self.bytes.capacity() > 2 * PIECE {
+            self.bytes = Vec::with_capacity(PIECE);
+        }
+    }
+}
+
 impl Writer {
     pub(super) fn run(mut self) {
         let mut group = VecDeque::new();
@@ -64,6 +73,7 @@ impl Writer {
             match self.shared.queue.take(&mut group, CHECK) {
                 Taken::Group { bytes } => {
                     self.commit(&mut group, &mut piece);
+                    piece.shrink();
                     self.shared.queue.release(bytes);
                 }
                 Taken::Idle => {}
@@ -237,4 +247,20 @@ fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_large_batch_does_not_keep_its_memory() {
+        let mut piece = Piece { bytes: vec![0; 2 * PIECE + 1], ..Piece::default() };
+        piece.shrink();
+        assert_eq!(piece.bytes.capacity(), PIECE);
+        piece.bytes.resize(PIECE + 1, 0);
+        let kept = piece.bytes.capacity();
+        piece.shrink();
+        assert_eq!(piece.bytes.capacity(), kept);
+    }
 }
