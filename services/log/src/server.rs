@@ -70,7 +70,7 @@ impl Server {
         let file = options.file.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
         if store.torn() > 0 {
-            tracing::warn!(file = %file.display(), bytes = store.torn(), "an unfinished entry was cut off");
+            tracing::warn!(file = %file.display(), bytes = store.torn(), "an unfinished entry or batch was cut off");
         }
         let store = Arc::new(store);
         metrics::register(&service.metrics().meter(), &store);

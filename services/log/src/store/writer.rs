@@ -5,7 +5,6 @@
 //! that it concerns and no others, and the next group is tried as if nothing had been.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,12 +13,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::keeper::Keeper;
-use super::appender::{Appender, Failure};
+use super::appender::{Appender, Committed, Disk, Failure};
 use super::queue::{Submission, Taken};
-use super::recover::Current;
+use super::recover::{self, Current};
 use super::segment::Segment;
 use super::window::{Range, Window};
-use super::{Ack, AppendError, Receipt, Shared};
+use super::{Ack, AppendError, MakeDisk, Receipt, Shared};
 use crate::entry::Stamp;
 
 pub(super) mod keeper;
@@ -34,7 +33,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) keeper: Keeper,
-    pub(super) appender: Appender<Arc<File>>,
+    pub(super) appender: Appender<Box<dyn Disk>>,
+    pub(super) disk: MakeDisk,
     /// When the file being written got its first entry.
     pub(super) first: Option<(u64, Timestamp)>,
     pub(super) last_seq: u64,
@@ -98,14 +98,20 @@ impl Writer {
             let size = if self.shared.healthy.load(Ordering::Acquire) { PIECE } else { 0 };
             self.render(group, piece, size);
             let began = Instant::now();
-            let result = self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced);
+            let result = match self.mind_others() {
+                Ok(()) => self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced),
+                Err(error) => Committed { whole: 0, failure: Some(Failure::All(error)) },
+            };
             let whole = result.whole;
             if let Some(commits) = self.shared.stats.commits.get() {
                 commits.record(whole, began.elapsed());
             }
             self.stored(group, piece, whole);
             let Some(failure) = result.failure else {
-                self.recovered();
+                // Batches that were stored before say nothing about the disk.
+                if !piece.bytes.is_empty() {
+                    self.recovered();
+                }
                 continue;
             };
             let (error, failed) = match &failure {
@@ -201,10 +207,30 @@ impl Writer {
         }
     }
 
+    /// Takes the file up again, as at the start, where others have added to it or cut it: places in it would be
+    /// wrong by so much, for readers and for what is cut off after a failure.
+    fn mind_others(&mut self) -> io::Result<()> {
+        if self.appender.touched()? {
+            let (current, torn) = recover::open_current(self.keeper.file())?;
+            let (file, was, is) = (self.keeper.file().display(), self.appender.len(), current.len);
+            tracing::warn!(%file, was, is, torn, "the file was changed by others; it is taken up again");
+            self.replace(None, current);
+        }
+        Ok(())
+    }
+
     fn check(&mut self) {
         if let Some(current) = self.keeper.lost_file(&self.shared.current_file()) {
             tracing::warn!(file = %self.keeper.file().display(), "the file was moved or removed; a new one is made");
             self.replace(None, current);
+            if self.ack == Ack::Synced
+                && let Err(error) = self.keeper.sync_names()
+            {
+                tracing::error!(%error, "the name of the new file may not survive a power cut");
+            }
+        }
+        if let Err(error) = self.mind_others() {
+            tracing::error!(%error, "the log file can't be looked at");
         }
         let age_from = self.first.map(|(_, at)| at);
         if self.keeper.old(age_from, Timestamp::now()) {
@@ -229,7 +255,7 @@ impl Writer {
     }
 
     fn replace(&mut self, closed: Option<Segment>, current: Current) {
-        self.appender = Appender::new(Arc::clone(&current.file), current.len);
+        self.appender = Appender::new((self.disk)(Arc::clone(&current.file)), current.len);
         self.first = current.first;
         self.shared.replaced(closed, current.file, current.len);
     }

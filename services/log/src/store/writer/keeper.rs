@@ -77,10 +77,13 @@ impl Keeper {
         // Made first: where there is no room for it, nothing has happened yet.
         let next = recover::create_next(&self.names)?;
         let path = self.names.closed(first_seq, now);
-        std::fs::rename(&self.file, &path)?;
-        std::fs::rename(self.names.next(), &self.file)?;
-        File::open(self.names.dir())?.sync_all()?;
+        swap(&self.file, &path, &self.names.next())?;
         Ok((Segment { first_seq, path, bytes: len, modified: SystemTime::now() }, next))
+    }
+
+    /// Makes the file's name survive a power cut.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        recover::sync_names(self.names.dir())
     }
 
     /// A new file, where the name no longer leads to `current`: an operator moved or removed it.
@@ -100,15 +103,16 @@ impl Keeper {
         let limits = &self.limits;
         let drop = expired(&closed, current, SystemTime::now(), limits.retain_age, limits.retain_bytes);
         for segment in &closed[..drop] {
+            // Off the list first: who compresses it meanwhile sees that, and removes the copy.
+            let Some(segment) = shared.drop_segment(segment.first_seq) else { continue };
+            let path = segment.path.display();
             match std::fs::remove_file(&segment.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::error!(segment = %segment.path.display(), %error, "an old segment can't be removed");
+                    tracing::error!(segment = %path, %error, "an old segment can't be removed");
+                    shared.keep_segment(segment);
                     break;
                 }
-                _ => {
-                    tracing::info!(segment = %segment.path.display(), bytes = segment.bytes, "old segment removed");
-                    shared.dropped(segment.first_seq);
-                }
+                _ => tracing::info!(segment = %path, bytes = segment.bytes, "old segment removed"),
             }
         }
         if self.limits.compress && !self.compressing.as_ref().is_some_and(Compressing::busy) {
@@ -118,12 +122,31 @@ impl Keeper {
     }
 }
 
+/// Gives `file` the name `closed`, and `next` the name of `file`: both, or neither. Otherwise entries would go on into
+/// a file under a name that no reader knows.
+fn swap(file: &Path, closed: &Path, next: &Path) -> io::Result<()> {
+    std::fs::rename(file, closed)?;
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let named = std::fs::rename(next, file).and_then(|()| File::open(dir)?.sync_all());
+    named.inspect_err(|_| {
+        // Where this fails too, the file is found missing, and a new one is made.
+        let _ = std::fs::rename(closed, file);
+    })
+}
+
 impl Compressing {
     fn start(segment: Segment, shared: Arc<Shared>) -> Option<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let work = move || match compress(&segment, &stopped) {
-            Ok(Some(small)) => shared.compressed(small),
+            Ok(Some(small)) => {
+                let path = small.path.clone();
+                if !shared.compressed(small)
+                    && let Err(error) = std::fs::remove_file(&path)
+                {
+                    tracing::error!(segment = %path.display(), %error, "an old segment can't be removed");
+                }
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(segment = %segment.path.display(), %error, "a segment can't be compressed");
@@ -150,5 +173,23 @@ impl Drop for Compressing {
             // Its failures are told where they happen; a panic there has been printed.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_that_fails_halfway_leaves_the_file_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, closed, next] = ["services.log", "closed", "next"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "entries").unwrap();
+        assert_eq!(swap(&file, &closed, &next).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), closed.exists()), ("entries", false));
+        std::fs::write(&next, "").unwrap();
+        swap(&file, &closed, &next).unwrap();
+        assert_eq!(std::fs::read_to_string(&closed).unwrap(), "entries");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
     }
 }
