@@ -9,6 +9,7 @@
 //! | `POST /v1/logs`, `/log/v1/logs` | stores OTLP log records ([`otlp`]): directly, and through the gateway |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub(crate) http: reqwest::Client,
     /// Each who reads files holds a permit.
     pub(crate) readers: Arc<Semaphore>,
+    /// A reader that takes nothing for so long is given up.
+    pub(crate) max_stall: Duration,
     /// Turns true at shutdown: followers would never end by themselves.
     pub(crate) closing: watch::Receiver<bool>,
 }

@@ -37,6 +37,10 @@ pub struct LogConfig {
     pub max_bodies: ByteSize,
     /// Queries that may read files at a time; more are told to come back later.
     pub max_queries: usize,
+    /// A reader that takes nothing for so long loses its reply. More than the minute for which one of several
+    /// instances may keep the others waiting in `/log/all`.
+    #[serde(with = "humantime_serde")]
+    pub max_stall: Duration,
     /// When to close the file and begin a new one.
     pub rotate: Rotate,
     /// When to remove closed files.
@@ -78,6 +82,7 @@ impl Default for LogConfig {
             max_batch_entries: 10_000,
             max_bodies: ByteSize::mib(64),
             max_queries: 8,
+            max_stall: Duration::from_secs(90),
             rotate: Rotate::default(),
             retain: Retain::default(),
         }
@@ -123,6 +128,9 @@ impl Table for LogConfig {
         }
         if self.max_queries == 0 {
             return at("max_queries", "must not be zero");
+        }
+        if self.max_stall.is_zero() {
+            return at("max_stall", "must not be zero");
         }
         Ok(())
     }

@@ -84,6 +84,7 @@ impl Server {
             bounds: Bounds { max_entry: bytes(own.max_entry), max_entries: own.max_batch_entries },
             bodies: Bodies::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
+            max_stall: own.max_stall,
             readers: Arc::new(Semaphore::new(own.max_queries)),
             closing,
         };

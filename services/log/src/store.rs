@@ -263,6 +263,11 @@ impl Store {
         self.shared.ring.follow()
     }
 
+    /// The oldest entry that followers can still get without the files.
+    pub(crate) fn oldest_in_memory(&self) -> Option<u64> {
+        self.shared.ring.oldest()
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let files = self.shared.lock();
         Snapshot { closed: files.closed.clone(), current: Arc::clone(&files.current), len: files.len }

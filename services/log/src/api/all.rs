@@ -15,12 +15,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use hub_client::protocol::ServiceInfo;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::merge::Merge;
 use super::App;
-use super::read::{NDJSON, Piece, plain, start};
+use super::read::{NDJSON, Pieces, plain, start};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::query::scan::Range;
@@ -91,7 +90,7 @@ async fn piece(mut merge: Merge<Lines>) -> io::Result<Option<(Bytes, Merge<Lines
 }
 
 enum Source {
-    Own(mpsc::Receiver<Piece>),
+    Own(Pieces),
     Peer(reqwest::Response),
 }
 
@@ -120,7 +119,7 @@ impl merge::Lines for Lines {
             self.buf.drain(..self.at);
             self.at = 0;
             let piece = match &mut self.source {
-                Source::Own(pieces) => pieces.recv().await.transpose()?,
+                Source::Own(pieces) => pieces.next().await.transpose()?,
                 Source::Peer(reply) => timeout(GO_ON, reply.chunk())
                     .await?
                     .map_err(|error| io::Error::other(error.without_url()))?,

@@ -172,7 +172,7 @@ async fn readers_never_see_more_than_is_committed_and_followers_miss_nothing() {
     append(&store, text("one")).await.unwrap();
     append(&store, text("two")).await.unwrap();
     last_seq.wait_for(|seq| *seq == 2).await.unwrap();
-    let chunks = follower.since(1);
+    let chunks = follower.since(1, usize::MAX);
     let seqs: Vec<_> =
         chunks.iter().flat_map(|chunk| lines(&chunk.lines)).map(|line| head(line).unwrap().seq).collect();
     assert_eq!(seqs, [1, 2]);

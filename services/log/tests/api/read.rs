@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use bytesize::ByteSize;
 use hub_log::Rotate;
 
@@ -62,4 +64,38 @@ async fn a_large_result_streams_and_more_readers_than_allowed_are_told_to_come_b
     problem(refused, 503).await;
     assert_eq!(slow.text().await.unwrap().lines().count(), 10_000);
     log.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_given_up_and_makes_room_for_others() {
+    let log = Log::start_with(|config| {
+        config.own.max_queries = 1;
+        config.own.max_stall = Duration::from_millis(200);
+    })
+    .await;
+    let line = format!("\"{}\"\n", "x".repeat(1_000));
+    for _ in 0..10 {
+        let post = log.post("/log").header("content-type", "application/x-ndjson").body(line.repeat(1_000));
+        assert_eq!(post.send().await.unwrap().status(), 200);
+    }
+    for path in ["/log?limit=0", "/log/all?limit=0", "/log/tail?since=1h"] {
+        let stalled = let_in(&log, path).await;
+        drop(let_in(&log, "/log?limit=1").await);
+        assert!(stalled.text().await.is_err(), "{path}: nobody takes a part for the whole");
+    }
+    log.stop().await;
+}
+
+/// Asks until there is a place among those who read.
+async fn let_in(log: &Log, path: &str) -> reqwest::Response {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let reply = log.get(path).send().await.unwrap();
+        if reply.status() == 200 {
+            return reply;
+        }
+        assert_eq!(reply.status(), 503);
+        assert!(Instant::now() < deadline, "{path}: never let in");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
