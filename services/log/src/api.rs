@@ -63,3 +63,6 @@ pub(crate) fn routes(app: App) -> Router {
         .route(&format!("/{name}/v1/logs"), post(otlp::export))
         .with_state(app)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ use crate::metrics::Commits;
 mod appender;
 pub(crate) mod blocks;
 mod compress;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod queue;
 mod recover;
 pub(crate) mod ring;
@@ -132,7 +134,7 @@ pub struct Stats {
 }
 
 /// How the writer gets at a file.
-type MakeDisk = Box<dyn Fn(Arc<File>) -> Box<dyn Disk> + Send>;
+pub(crate) type MakeDisk = Box<dyn Fn(Arc<File>) -> Box<dyn Disk> + Send>;
 
 /// What the writer and the readers share.
 struct Shared {
@@ -184,7 +186,7 @@ impl Store {
     }
 
     /// The same, on disks that `disk` makes of files; tests have some that fail on purpose.
-    fn open_on(options: Options, instance: &str, disk: MakeDisk) -> Result<Self, OpenError> {
+    pub(crate) fn open_on(options: Options, instance: &str, disk: MakeDisk) -> Result<Self, OpenError> {
         let recovered = slot::open(&options.file)?;
         let failed = |error| OpenError::Io { path: options.file.clone(), error };
         let instance = recovered.instance.unwrap_or_else(|| instance.to_owned());

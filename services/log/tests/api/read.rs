@@ -99,3 +99,38 @@ async fn let_in(log: &Log, path: &str) -> reqwest::Response {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn entries_of_any_length_come_back_as_they_were_sent_by_query_and_by_tail() {
+    let log = Log::start().await;
+    let limit = 256 << 10;
+    let mut follow = log.get("/log/tail").send().await.unwrap();
+    let mut sent = Vec::new();
+    for len in [1, 2, 3, 100, 4_095, 4_096, 65_535, 65_536, limit / 2 + 1, limit - 1, limit] {
+        // Some are longer escaped than they are.
+        for fill in ["x", "\n", "\u{1}", "ü"] {
+            let mut text = fill.repeat(len / fill.len());
+            text.push_str(&"y".repeat(len - text.len()));
+            log.say(&text).await;
+            sent.push(text);
+        }
+    }
+    problem(log.post("/log").body("x".repeat(limit + 1)).send().await.unwrap(), 413).await;
+    let found = log.find("/log?order=asc&limit=0").await;
+    assert!(texts(&found) == sent);
+    let newest = log.find("/log?limit=1").await;
+    assert!(texts(&newest) == sent[sent.len() - 1..]);
+    let mut followed = Vec::new();
+    let mut events = Vec::new();
+    while followed.len() < sent.len() {
+        let chunk =
+            tokio::time::timeout(Duration::from_secs(20), follow.chunk()).await.expect("no more comes");
+        events.extend(chunk.unwrap().unwrap());
+        while let Some(end) = events.iter().position(|b| *b == b'\n') {
+            let line = String::from_utf8(events.drain(..=end).collect()).unwrap();
+            followed.extend(line.strip_prefix("data: ").map(|data| super::fixture::ndjson(data).remove(0)));
+        }
+    }
+    assert!(texts(&followed) == sent);
+    log.stop().await;
+}

@@ -1,78 +1,15 @@
 //! The whole writer on a disk that fails by a script, and what is left of it after a power cut.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
 use proptest::prelude::*;
 
+use super::super::faulty::{Fault, Script};
 use super::*;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
-    None,
-    /// Takes this many bytes at most.
-    Short(usize),
-    Full,
-    Fail,
-}
-
-/// What happens to the next calls, and what a power cut leaves at the least.
-#[derive(Default)]
-struct Script {
-    faults: Mutex<VecDeque<Fault>>,
-    durable: Mutex<Vec<u8>>,
-}
-
-struct Faulty {
-    file: Arc<File>,
-    script: Arc<Script>,
-}
-
-impl Faulty {
-    fn next(&self) -> io::Result<usize> {
-        match self.script.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
-            Fault::None => Ok(usize::MAX),
-            Fault::Short(len) => Ok(len),
-            Fault::Full => Err(io::ErrorKind::StorageFull.into()),
-            Fault::Fail => Err(io::Error::other("EIO")),
-        }
-    }
-}
-
-impl Disk for Faulty {
-    fn len(&self) -> io::Result<u64> {
-        Disk::len(&self.file)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = self.next()?.clamp(1, bytes.len());
-        self.file.write(&bytes[..len])
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.next()?;
-        let mut content = vec![0; usize::try_from(Disk::len(&self.file)?).unwrap()];
-        self.file.read_exact_at(&mut content, 0)?;
-        *self.script.durable.lock().unwrap() = content;
-        Ok(())
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.next()?;
-        self.script.durable.lock().unwrap().truncate(usize::try_from(len).unwrap());
-        self.file.truncate(len)
-    }
-}
-
 fn open(dir: &Path, ack: Ack, script: &Arc<Script>) -> Store {
-    let script = Arc::clone(script);
-    let disk: MakeDisk = Box::new(move |file| Box::new(Faulty { file, script: Arc::clone(&script) }));
-    Store::open_on(Options { ack, ..options(dir) }, "log-a", disk).unwrap()
-}
-
-fn next(script: &Script, faults: impl IntoIterator<Item = Fault>) {
-    script.faults.lock().unwrap().extend(faults);
+    Store::open_on(Options { ack, ..options(dir) }, "log-a", script.disk()).unwrap()
 }
 
 #[tokio::test]
@@ -92,7 +29,7 @@ async fn only_a_write_that_went_well_makes_the_log_healthy_again() {
     let script = Arc::new(Script::default());
     let store = open(dir.path(), Ack::Written, &script);
     append(&store, keyed("k", &["one"])).await.unwrap();
-    next(&script, [Fault::Fail]);
+    script.next([Fault::Fail]);
     assert_eq!(append(&store, text("two")).await, Err(AppendError::Disk));
     // Twice: what the first one changed is seen after the second.
     for _ in 0..2 {
@@ -113,7 +50,7 @@ async fn a_failed_write_cuts_off_nothing_that_is_acknowledged_though_others_wrot
     let mut file = fs::File::options().append(true).open(dir.path().join("services.log")).unwrap();
     io::Write::write_all(&mut file, "a long note of somebody else\n".repeat(20).as_bytes()).unwrap();
     append(&store, text("two")).await.unwrap();
-    next(&script, [Fault::Short(10), Fault::Full]);
+    script.next([Fault::Short(10), Fault::Full]);
     assert_eq!(append(&store, text("three")).await, Err(AppendError::DiskFull));
     append(&store, text("four")).await.unwrap();
     assert_eq!(entries(&store), numbered(&["one", "two", "four"]));
@@ -146,7 +83,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let script = Arc::new(Script::default());
         let store = open(dir.path(), Ack::Synced, &script);
-        next(&script, faults);
+        script.next(faults);
         let mut acknowledged: BTreeMap<u64, String> = BTreeMap::new();
         let mut batches = Vec::new();
         for (g, group) in groups.iter().enumerate() {
