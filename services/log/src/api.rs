@@ -28,7 +28,6 @@ mod read;
 mod tail;
 
 /// What the handlers share.
-#[derive(Clone)]
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     /// What a body may hold.
@@ -61,7 +60,7 @@ pub(crate) fn routes(app: App) -> Router {
         .route(&format!("/{name}/tail"), get(tail::tail))
         .route("/v1/logs", post(otlp::export))
         .route(&format!("/{name}/v1/logs"), post(otlp::export))
-        .with_state(app)
+        .with_state(Arc::new(app))
 }
 
 #[cfg(test)]

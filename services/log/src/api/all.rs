@@ -6,6 +6,7 @@
 //! off, so that nobody takes a part for the whole. Memory is constant: a buffer for each peer.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -35,7 +36,10 @@ const GO_ON: Duration = Duration::from_secs(60);
 /// Lines are passed on in pieces of about this size.
 const PIECE: usize = 64 << 10;
 
-pub(super) async fn read(State(app): State<App>, RawQuery(text): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    RawQuery(text): RawQuery,
+) -> Result<Response, ApiError> {
     let query = Query::parse(text.as_deref().unwrap_or(""), Timestamp::now())?;
     let (order, limit) = (query.order, query.limit);
     let path = format!("/{}?{}", app.name, query.absolute(text.as_deref().unwrap_or("")));

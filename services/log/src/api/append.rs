@@ -3,6 +3,8 @@
 //! `Hub-Source: NAME/ID` names the sender, `traceparent` the trace, `?level=` how grave it is, and what comes with
 //! the same `Idempotency-Key` again is not stored again. The reply tells the numbers of the entries.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header, request::Parts};
 use axum::response::{IntoResponse, Response};
@@ -40,7 +42,7 @@ struct Accepted {
     failures: Failures,
 }
 
-pub(super) async fn append(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn append(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let sender = sender(&parts)?;
     let kind = Kind::of(text(&parts.headers, header::CONTENT_TYPE.as_str())?);

@@ -1,5 +1,7 @@
 //! `POST /v1/logs`: what OpenTelemetry SDKs and collectors send (OTLP/HTTP, protobuf, with or without gzip).
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +19,7 @@ use crate::store::AppendError;
 
 const PROTOBUF: &str = "application/x-protobuf";
 
-pub(super) async fn export(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     export_records(&app, request).await.map_err(|error| match error {
         // Exporters try again after 503, but not after 507.
         ApiError::Append(AppendError::DiskFull) => {

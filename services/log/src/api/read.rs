@@ -30,7 +30,10 @@ const PIECE: usize = 64 << 10;
 /// Pieces that may wait for a slow reader; then the files are read no further.
 const PIECES: usize = 4;
 
-pub(super) async fn read(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref().unwrap_or(""), Timestamp::now())?;
     let range = Range::of(&query, app.store.instance());
     let pieces = start(&app, query, range, plain)?;

@@ -39,7 +39,7 @@ const ROUNDS: usize = 16;
 const TURN: usize = 256 << 10;
 
 pub(super) async fn tail(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {

@@ -16,7 +16,7 @@ use crate::store::faulty::{Fault, Script};
 use crate::store::{Ack, Limits, Options};
 
 struct Fixture {
-    app: App,
+    app: Arc<App>,
     script: Arc<Script>,
     _dir: tempfile::TempDir,
     _open: watch::Sender<bool>,
@@ -34,7 +34,7 @@ fn fixture(queue_bytes: usize) -> Fixture {
         limits: Limits::default(),
     };
     let (open, closing) = watch::channel(false);
-    let app = App {
+    let app = Arc::new(App {
         store: Arc::new(Store::open_on(options, "log-1", script.disk()).unwrap()),
         bounds: Bounds { max_entry: 100_000, max_entries: 100 },
         bodies: Bodies::new(1 << 20),
@@ -46,13 +46,13 @@ fn fixture(queue_bytes: usize) -> Fixture {
         readers: Arc::new(Semaphore::new(8)),
         max_stall: Duration::from_secs(90),
         closing,
-    };
+    });
     Fixture { app, script, _dir: dir, _open: open }
 }
 
-async fn post(app: &App, text: &str) -> Response {
+async fn post(app: &Arc<App>, text: &str) -> Response {
     let request = Request::post("/log").body(Body::from(text.to_owned())).unwrap();
-    append::append(State(app.clone()), request).await.into_response()
+    append::append(State(Arc::clone(app)), request).await.into_response()
 }
 
 /// Status, seconds after which to try again, and detail.
@@ -81,7 +81,7 @@ async fn a_disk_that_is_full_or_fails_is_told_by_status_and_when_to_come_back() 
     let body = ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec();
     let export = Request::post("/v1/logs").header(header::CONTENT_TYPE, "application/x-protobuf");
     script.next([Fault::Full]);
-    let reply = otlp::export(State(app.clone()), export.body(Body::from(body)).unwrap()).await;
+    let reply = otlp::export(State(Arc::clone(app)), export.body(Body::from(body)).unwrap()).await;
     // OpenTelemetry's exporters give up at any other status.
     assert_eq!(told(reply.into_response()).await, problem(503, "10", "the disk is full"));
     assert_eq!(post(app, "x").await.status(), StatusCode::OK);
@@ -123,7 +123,7 @@ async fn a_thousand_followers_get_every_entry_in_order() {
     let mut followers = tokio::task::JoinSet::new();
     for n in 0..1_000 {
         let query = RawQuery((n % 2 == 0).then(|| "contains=even".to_owned()));
-        let reply = tail::tail(State(app.clone()), HeaderMap::new(), query).await.unwrap();
+        let reply = tail::tail(State(Arc::clone(app)), HeaderMap::new(), query).await.unwrap();
         followers.spawn(async move {
             let step = if n % 2 == 0 { 2 } else { 1 };
             let mut body = reply.into_body().into_data_stream();

@@ -197,7 +197,11 @@ mod tests {
         let parsed = parse(&body, None, BOUNDS).unwrap();
         let mut out = Vec::new();
         let instance = instance_field("log-1");
-        parsed.batch.render(&mut out, &Stamp::new(Timestamp::UNIX_EPOCH, &instance), 1);
+        parsed.batch.render(
+            &mut out,
+            &Stamp { ts: timestamp(Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
+            1,
+        );
         let entries =
             String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (entries, parsed.refused)

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::entry::{Stamp, instance_field};
+use crate::entry::{Stamp, instance_field, timestamp};
 
 const BOUNDS: Bounds = Bounds { max_entry: 100, max_entries: 300 };
 
@@ -11,7 +11,11 @@ fn read(kind: Kind, sender: &Sender, body: &[u8]) -> Result<(Vec<Value>, Failure
     let parsed = parse(kind, sender, body, BOUNDS)?;
     let mut out = Vec::new();
     let instance = instance_field("log-1");
-    parsed.batch.render(&mut out, &Stamp::new(Timestamp::UNIX_EPOCH, &instance), 1);
+    parsed.batch.render(
+        &mut out,
+        &Stamp { ts: timestamp(Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
+        1,
+    );
     let text = String::from_utf8(out).unwrap();
     Ok((text.lines().map(without_stamp).collect(), parsed.refused))
 }

@@ -19,7 +19,7 @@ use super::recover::{self, Current};
 use super::segment::Segment;
 use super::window::{Range, Window};
 use super::{Ack, AppendError, MakeDisk, Receipt, Shared};
-use crate::entry::Stamp;
+use crate::entry::{Clock, Stamp};
 
 pub(super) mod keeper;
 
@@ -53,6 +53,7 @@ struct Piece {
     /// Where each submission ends in `bytes`.
     cuts: Vec<usize>,
     receipts: Vec<(Range, bool)>,
+    clock: Clock,
 }
 
 impl Piece {
@@ -143,7 +144,8 @@ impl Writer {
                 piece.receipts.push((range, true));
             } else {
                 let range = Range { first: last + 1, last: last + batch.len() as u64 };
-                batch.render(&mut piece.bytes, &Stamp::new(submission.at, &self.instance), range.first);
+                let stamp = Stamp { ts: piece.clock.timestamp(submission.at), instance: &self.instance };
+                batch.render(&mut piece.bytes, &stamp, range.first);
                 last = range.last;
                 piece.receipts.push((range, false));
                 fresh.extend(batch.key().map(|key| (key, range)));
