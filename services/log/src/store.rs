@@ -225,6 +225,7 @@ impl Store {
             window,
             ack: options.ack,
             failure_told: None,
+            others_told: None,
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(failed)?;

@@ -44,6 +44,8 @@ pub(super) struct Writer {
     pub(super) ack: Ack,
     /// When a failure was last told.
     pub(super) failure_told: Option<Instant>,
+    /// When others in the file were last told of.
+    pub(super) others_told: Option<Instant>,
 }
 
 /// One piece of a group, rendered.
@@ -215,7 +217,11 @@ impl Writer {
         if self.appender.touched()? {
             let (current, torn) = recover::open_current(self.keeper.file())?;
             let (file, was, is) = (self.keeper.file().display(), self.appender.len(), current.len);
-            tracing::warn!(%file, was, is, torn, "the file was changed by others; it is taken up again");
+            // Said once in a while: somebody may do so all the time.
+            if self.others_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                self.others_told = Some(Instant::now());
+                tracing::warn!(%file, was, is, torn, "the file was changed by others; it is taken up again");
+            }
             self.replace(None, current);
         }
         Ok(())

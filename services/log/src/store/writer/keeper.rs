@@ -116,7 +116,8 @@ impl Keeper {
             }
         }
         if self.limits.compress && !self.compressing.as_ref().is_some_and(Compressing::busy) {
-            let next = closed.into_iter().skip(drop).find(|segment| !segment.compressed());
+            // As they are now: what was compressed a moment ago is done.
+            let next = shared.closed_segments().into_iter().find(|segment| !segment.compressed());
             self.compressing = next.and_then(|segment| Compressing::start(segment, Arc::clone(shared)));
         }
     }
@@ -134,19 +135,22 @@ fn swap(file: &Path, closed: &Path, next: &Path) -> io::Result<()> {
     })
 }
 
+/// Lists a copy in its segment's place, or removes it where the segment was dropped meanwhile.
+fn compressed(shared: &Shared, small: Segment) {
+    let path = small.path.clone();
+    if !shared.compressed(small)
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        tracing::error!(segment = %path.display(), %error, "an old segment can't be removed");
+    }
+}
+
 impl Compressing {
     fn start(segment: Segment, shared: Arc<Shared>) -> Option<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let work = move || match compress(&segment, &stopped) {
-            Ok(Some(small)) => {
-                let path = small.path.clone();
-                if !shared.compressed(small)
-                    && let Err(error) = std::fs::remove_file(&path)
-                {
-                    tracing::error!(segment = %path.display(), %error, "an old segment can't be removed");
-                }
-            }
+            Ok(Some(small)) => compressed(&shared, small),
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(segment = %segment.path.display(), %error, "a segment can't be compressed");
@@ -179,6 +183,40 @@ impl Drop for Compressing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Ack, Options, Store};
+
+    #[test]
+    fn a_copy_takes_its_segments_place_only_where_that_is_still_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            file: dir.path().join("services.log"),
+            ack: Ack::Written,
+            queue_bytes: 1,
+            keys: 0,
+            ring_bytes: 0,
+            limits: Limits::default(),
+        };
+        let store = Store::open(options, "log-a").unwrap();
+        let segment = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "entries").unwrap();
+            Segment { first_seq: 1, path, bytes: 7, modified: SystemTime::now() }
+        };
+        let plain = segment("s-0000000000000001-20261123T080711Z.log");
+        let never = AtomicBool::new(false);
+        store.shared.keep_segment(plain.clone());
+        let small = compress(&plain, &never).unwrap().unwrap();
+        compressed(&store.shared, small.clone());
+        // Again, by a listing from before: the copy stays, since it is all there is.
+        let again = compress(&plain, &never).unwrap().unwrap();
+        compressed(&store.shared, again);
+        assert_eq!(store.shared.closed_segments(), std::slice::from_ref(&small));
+        assert!(small.path.exists());
+        // Dropped while it is compressed.
+        assert_eq!(store.shared.drop_segment(1), Some(small.clone()));
+        compressed(&store.shared, small.clone());
+        assert!(!small.path.exists() && store.shared.closed_segments().is_empty());
+    }
 
     #[test]
     fn a_rotation_that_fails_halfway_leaves_the_file_where_it_was() {
