@@ -2,6 +2,7 @@
 //! memory: who finds no room is told at once to come back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header;
@@ -9,11 +10,16 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
 
 /// So many bytes of each body are not counted: they cost no more than their connection does.
 const SMALL: usize = 64 << 10;
+
+/// A body that holds room must be there within this time: 140 KB/s for one of 8 MiB. Who sends a byte now and then
+/// would keep it from others for ever.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The room for bodies. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -27,7 +33,7 @@ impl Bodies {
         Self { bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))) }
     }
 
-    /// Reads a body of at most `limit` bytes. It goes on or breaks off: the chassis bounds how long it may pause.
+    /// Reads a body of at most `limit` bytes.
     pub(super) async fn read(
         &self,
         head: &Parts,
@@ -44,7 +50,13 @@ impl Bodies {
         room.take(told.unwrap_or(0))?;
         let mut all = Bytes::new();
         let mut joined = Vec::new();
-        while let Some(frame) = body.frame().await {
+        let deadline = Instant::now() + LONGEST;
+        loop {
+            let frame = match room.held {
+                None => body.frame().await,
+                Some(_) => timeout_at(deadline, body.frame()).await.map_err(|_| ApiError::BodyBroken)?,
+            };
+            let Some(frame) = frame else { break };
             let Ok(data) = frame.map_err(|_| ApiError::BodyBroken)?.into_data() else { continue };
             let len = all.len() + joined.len() + data.len();
             if len > limit {

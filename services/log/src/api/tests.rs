@@ -146,3 +146,20 @@ async fn a_thousand_followers_get_every_entry_in_order() {
     tokio::time::timeout(Duration::from_secs(20), followers.join_all()).await.expect("not all came");
     assert_eq!(app.store.followers(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_holds_room_is_given_up_where_it_takes_too_long() {
+    let Fixture { app, .. } = &fixture(1 << 20);
+    // A byte a second: it never stands still.
+    let drip = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, std::io::Error>("x"), ()))
+    });
+    let request =
+        Request::post("/log").header(header::CONTENT_LENGTH, 90_000).body(Body::from_stream(drip)).unwrap();
+    let began = tokio::time::Instant::now();
+    let reply = append::append(State(Arc::clone(app)), request).await.into_response();
+    assert_eq!((reply.status(), began.elapsed().as_secs()), (StatusCode::BAD_REQUEST, 60));
+    let large = "x".repeat(90_000);
+    assert_eq!(post(app, &large).await.status(), StatusCode::OK);
+}
