@@ -64,8 +64,8 @@ struct Failed {
     status: u16,
 }
 
-/// An entry as a line of a batch.
-fn line(item: &Item, with_key: bool) -> Vec<u8> {
+/// Adds an entry to a batch.
+fn line(body: &mut Vec<u8>, item: &Item, with_key: bool) {
     let traceparent = item.trace.get("traceparent").and_then(|value| value.to_str().ok());
     let line = Line {
         msg: &item.text,
@@ -75,9 +75,8 @@ fn line(item: &Item, with_key: bool) -> Vec<u8> {
         fields: &item.fields,
     };
     // Texts and JSON values can't fail to serialize.
-    let mut line = serde_json::to_vec(&line).unwrap_or_default();
-    line.push(b'\n');
-    line
+    let _ = serde_json::to_writer(&mut *body, &line);
+    body.push(b'\n');
 }
 
 /// Posts entries to instances, signed with their sender.
@@ -109,7 +108,10 @@ impl Poster {
         items: impl Iterator<Item = &'a Item> + Clone,
         key: Option<&str>,
     ) -> Vec<Result<StatusCode, AttemptError>> {
-        let body = items.clone().flat_map(|item| line(item, key.is_none())).collect();
+        let mut body = Vec::new();
+        for item in items.clone() {
+            line(&mut body, item, key.is_none());
+        }
         let (status, reply) = match self.lines(addr, body, key).await {
             Ok(answer) => answer,
             Err(error) => return items.map(|_| Err(error.clone())).collect(),
@@ -138,7 +140,9 @@ impl Poster {
 
     /// One entry with all it says, as a batch of one.
     async fn one(&self, addr: &str, item: &Item) -> Result<StatusCode, AttemptError> {
-        let (status, reply) = self.lines(addr, line(item, false), item.key.as_deref()).await?;
+        let mut body = Vec::new();
+        line(&mut body, item, false);
+        let (status, reply) = self.lines(addr, body, item.key.as_deref()).await?;
         let own = reply.failed.first().and_then(|failed| StatusCode::from_u16(failed.status).ok());
         Ok(own.unwrap_or(status))
     }

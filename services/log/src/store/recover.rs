@@ -224,7 +224,9 @@ fn line_before(file: &File, end: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
 /// Makes the names of the files in `dir`, and of `dir` itself, survive a power cut.
 pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()?;
-    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map(File::open) {
+    let parent =
+        dir.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    match parent.map(File::open) {
         Some(Ok(parent)) => parent.sync_all(),
         // A folder that this user may not read was there before.
         _ => Ok(()),
