@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Benchmark of the log service, on one core; the load comes from the other.
 
-    cargo build --release -p hub-log
+    cargo build --release -p hub-log -p hub-registry -p hub-gateway -p hub-visit
     python3 tests/bench/log.py            # all, about two minutes
-    python3 tests/bench/log.py single     # one of: single synced batch query tail
+    python3 tests/bench/log.py single     # one of: single synced batch query tail visits
+
+`visits` goes all the way, gateway -> visit -> log, with all services on the one core.
 
 Needs wrk, taskset and grep. Prints a table; CPU time per request is the figure to compare, since it depends less
 on what else the machine does than requests per second.
@@ -35,31 +37,31 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Log:
-    """One log service on core 0, without a registry."""
+def wait_for(url):
+    deadline = time.time() + 30
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=1).read()
+        except OSError:
+            if time.time() > deadline:
+                raise
+            time.sleep(0.05)
 
-    def __init__(self, folder, **settings):
+
+class Service:
+    """One service on core 0, without a registry where none is given."""
+
+    def __init__(self, name, folder, **settings):
         self.port = free_port()
-        self.file = os.path.join(folder, "services.log")
         env = {
             "HUB_LISTEN": f"127.0.0.1:{self.port}",
             "HUB_REGISTRY__URL": "http://127.0.0.1:9",
             "HUB_TELEMETRY__LOG": "error",
-            "HUB_LOG__FILE": self.file,
-            "HUB_LOG__ROTATE__SIZE": "0B",
-            "HUB_LOG__MAX_BATCH": "8MiB",
         } | settings
-        binary = os.path.join(TARGET, "release", "log")
+        binary = os.path.join(TARGET, "release", name)
         self.process = subprocess.Popen(["taskset", "-c", "0", binary], env=env, cwd=folder)
-        deadline = time.time() + 30
-        while True:
-            try:
-                urllib.request.urlopen(self.url("/livez"), timeout=1).read()
-                return
-            except OSError:
-                if time.time() > deadline:
-                    raise
-                time.sleep(0.05)
+        if "HUB_CONTROL_LISTEN" not in settings:
+            wait_for(self.url("/livez"))
 
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
@@ -86,23 +88,36 @@ class Log:
         self.process.wait(30)
 
 
+class Log(Service):
+    def __init__(self, folder, **settings):
+        self.file = os.path.join(folder, "services.log")
+        own = {"HUB_LOG__FILE": self.file, "HUB_LOG__ROTATE__SIZE": "0B", "HUB_LOG__MAX_BATCH": "8MiB"}
+        super().__init__("log", folder, **own, **settings)
+
+
 def wrk(log, folder, body, kind, connections):
     script = os.path.join(folder, "post.lua")
     with open(script, "w") as lua:
         lua.write(f'wrk.method="POST"\nwrk.headers["Content-Type"]="{kind}"\nwrk.body={json.dumps(body)}\n')
     before = log.cpu()
+    figures = load(connections, "-s", script, log.url("/log"))
+    after = log.cpu()
+    return figures | {
+        "user": (after[0] - before[0]) / figures["requests"] * 1e6,
+        "system": (after[1] - before[1]) / figures["requests"] * 1e6,
+    }
+
+
+def load(connections, *args):
     out = subprocess.run(
-        ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", "-s", script, log.url("/log")],
+        ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", *args],
         capture_output=True, text=True, check=True,
     ).stdout
-    after = log.cpu()
-    requests = int(re.search(r"(\d+) requests in", out)[1])
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     return {
+        "requests": int(re.search(r"(\d+) requests in", out)[1]),
         "requests/s": float(re.search(r"Requests/sec:\s+(\S+)", out)[1]),
         "p99": re.search(r"99%\s+(\S+)", out)[1],
-        "user": (after[0] - before[0]) / requests * 1e6,
-        "system": (after[1] - before[1]) / requests * 1e6,
         "failed": int(failed[1]) if failed else 0,
     }
 
@@ -217,7 +232,29 @@ def tail(folder):
         )
 
 
-ALL = {"single": single, "synced": synced, "batch": batch, "query": query, "tail": tail}
+def visits(folder):
+    """Each visit is a request through the gateway, a number and an entry that is acknowledged."""
+    with tempfile.TemporaryDirectory(dir=folder) as inner, Service("registry", inner) as registry:
+        at = {"HUB_REGISTRY__URL": registry.url("")}
+        control = {"HUB_CONTROL_LISTEN": f"127.0.0.1:{free_port()}"}
+        with (
+            Log(inner, **at) as log,
+            Service("visit", inner, **at) as visit,
+            Service("gateway", inner, **at, **control) as gateway,
+        ):
+            wait_for(gateway.url("/visit"))
+            services = {"gateway": gateway, "visit": visit, "log": log}
+            before = {name: sum(service.cpu()) for name, service in services.items()}
+            figures = load(64, gateway.url("/visit"))
+            spent = {name: sum(service.cpu()) - before[name] for name, service in services.items()}
+            cpu = ", ".join(f"{name} {spent[name] / figures['requests'] * 1e6:.1f}" for name in services)
+            print(
+                f"{'visits, all the way':24} {figures['requests/s']:12,.0f} visits/s   p99 {figures['p99']:>8}  "
+                f"CPU {cpu} µs/visit  failed {figures['failed']}"
+            )
+
+
+ALL = {"single": single, "synced": synced, "batch": batch, "query": query, "tail": tail, "visits": visits}
 
 
 def main():

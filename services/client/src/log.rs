@@ -36,8 +36,11 @@ mod queue;
 pub const LOG_SERVICE: &str = "log";
 /// Header of a reply whose sender has logged something for it: the `Id` of the log instance that took the entry.
 pub const HUB_LOGGED_BY: &str = "hub-logged-by";
-/// Instances asked for one entry, at the most.
+/// Instances that may fail one entry, not counting those that could not be connected to: after a crash of many, the
+/// directory still has them for a while, and finding that out costs next to nothing.
 const ATTEMPTS: usize = 3;
+/// Instances asked for one entry, at the most.
+const MOST: usize = 16;
 /// All attempts together.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// One attempt: a paused instance must leave time for the others.
@@ -74,13 +77,19 @@ pub enum AttemptError {
     Status(StatusCode),
 }
 
+impl AttemptError {
+    /// Whether the instance could not even be connected to.
+    fn unreached(&self) -> bool {
+        matches!(self, Self::Http(error) if error.is_connect())
+    }
+}
+
 /// Sends entries for one member. Cloning shares connections.
 #[derive(Debug, Clone)]
 pub struct LogClient {
     directory: Directory,
     lanes: Arc<Lanes>,
-    /// Of this start of the process: keys are this and a number.
-    keys: Arc<(u64, AtomicU64)>,
+    keys: Keys,
 }
 
 impl LogClient {
@@ -98,12 +107,7 @@ impl LogClient {
             .build()?;
         let source = format!("{}/{}", sender.name, sender.id()).into();
         let lanes = Arc::new(Lanes::new(Poster { http, source }));
-        Ok(Self { directory, lanes, keys: Arc::new((rand::random(), AtomicU64::new(0))) })
-    }
-
-    /// A key that nothing else has.
-    fn new_key(&self) -> String {
-        format!("{:016x}.{:x}", self.keys.0, self.keys.1.fetch_add(1, Ordering::Relaxed))
+        Ok(Self { directory, lanes, keys: Keys::default() })
     }
 
     /// Sends one entry and waits until a log instance has acknowledged it; says which, by its `Id`.
@@ -112,11 +116,12 @@ impl LogClient {
     /// [`LogError`]; the entry may then be sent again.
     pub async fn send(&self, entry: impl Into<String>) -> Result<String, LogError> {
         let entry = entry.into();
-        let key = self.new_key();
+        let key = self.keys.next();
         let deadline = Instant::now() + DEADLINE;
         let mut tried: Vec<String> = Vec::new();
         let mut last = None;
-        while tried.len() < ATTEMPTS && Instant::now() < deadline {
+        let mut failed = 0;
+        while failed < ATTEMPTS && tried.len() < MOST && Instant::now() < deadline {
             let Some(instance) = self.directory.pick(LOG_SERVICE, &tried, &mut rand::rng()) else { break };
             let attempt = Attempt {
                 operation: None,
@@ -133,6 +138,7 @@ impl LogClient {
                 Ok(status) => last = Some(AttemptError::Status(status)),
                 Err(error) => last = Some(error),
             }
+            failed += usize::from(!last.as_ref().is_some_and(AttemptError::unreached));
             tracing::debug!(instance = instance.id(), "a log instance did not take the entry");
             tried.push(instance.addr.clone());
         }
@@ -158,6 +164,26 @@ impl LogClient {
         });
         trace::attempted(&Span::current(), outcome);
         status
+    }
+}
+
+/// Makes keys that nothing else has. Cloning shares the numbers.
+#[derive(Debug, Clone)]
+struct Keys {
+    /// Of this start of the process: keys are this and a number.
+    start: u64,
+    next: Arc<AtomicU64>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { start: rand::random(), next: Arc::default() }
+    }
+}
+
+impl Keys {
+    fn next(&self) -> String {
+        format!("{:016x}.{:x}", self.start, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 

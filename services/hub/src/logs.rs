@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use self::entry::Look;
+use self::merge::Merge;
 use crate::admin::Registry;
 
 mod entry;
@@ -32,7 +33,7 @@ pub struct Args {
     /// Entries since a time ago
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
-    /// The last N entries; without --since 100, and with -f 10
+    /// The last N entries, 0 for none; without --since 100, and with -f 10
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u64>,
     /// Entries whose text matches a regular expression
@@ -94,7 +95,11 @@ pub async fn run(args: Args, registry: &Registry, stop: impl Future<Output = ()>
     let look = Look { json: args.json, terminal: std::io::stdout().is_terminal(), colour: colour() };
     let begun = Timestamp::now();
     let work = async {
-        let seen = history::show_all(&args, registry, look, begun).await?;
+        let seen = match args.lines {
+            // The log service takes a limit of 0 for "all".
+            Some(0) => Merge::default(),
+            _ => history::show_all(&args, registry, look, begun).await?,
+        };
         if args.follow { tail::follow(&args, registry, look, begun, seen).await } else { Ok(()) }
     };
     tokio::select! {

@@ -9,26 +9,31 @@
 //! | `POST /v1/logs`, `/log/v1/logs` | stores OTLP log records ([`otlp`]): directly, and through the gateway |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
 use hub_client::Directory;
 use tokio::sync::{Semaphore, watch};
 
+pub(crate) use self::body::Bodies;
+use crate::ingest::Bounds;
 use crate::store::Store;
 
 mod all;
 mod append;
+mod body;
 mod otlp;
 mod read;
 mod tail;
 
 /// What the handlers share.
-#[derive(Clone)]
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
-    /// Longest text of one entry, in bytes.
-    pub(crate) max_entry: usize,
+    /// What a body may hold.
+    pub(crate) bounds: Bounds,
+    /// What bodies under way may take together.
+    pub(crate) bodies: Bodies,
     /// Longest batch, in bytes.
     pub(crate) max_batch: usize,
     /// The registered name, of this instance and of its peers.
@@ -40,6 +45,8 @@ pub(crate) struct App {
     pub(crate) http: reqwest::Client,
     /// Each who reads files holds a permit.
     pub(crate) readers: Arc<Semaphore>,
+    /// A reader that takes nothing for so long is given up.
+    pub(crate) max_stall: Duration,
     /// Turns true at shutdown: followers would never end by themselves.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -53,5 +60,8 @@ pub(crate) fn routes(app: App) -> Router {
         .route(&format!("/{name}/tail"), get(tail::tail))
         .route("/v1/logs", post(otlp::export))
         .route(&format!("/{name}/v1/logs"), post(otlp::export))
-        .with_state(app)
+        .with_state(Arc::new(app))
 }
+
+#[cfg(test)]
+mod tests;

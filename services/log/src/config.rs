@@ -30,8 +30,17 @@ pub struct LogConfig {
     pub max_entry: ByteSize,
     /// Longest batch, decompressed.
     pub max_batch: ByteSize,
+    /// Entries of one batch.
+    pub max_batch_entries: usize,
+    /// What the bodies of requests under way may take together, not counting the first 64 KiB of each; beyond it,
+    /// senders are told to come back later.
+    pub max_bodies: ByteSize,
     /// Queries that may read files at a time; more are told to come back later.
     pub max_queries: usize,
+    /// A reader that takes nothing for so long loses its reply. More than the minute for which one of several
+    /// instances may keep the others waiting in `/log/all`.
+    #[serde(with = "humantime_serde")]
+    pub max_stall: Duration,
     /// When to close the file and begin a new one.
     pub rotate: Rotate,
     /// When to remove closed files.
@@ -70,7 +79,10 @@ impl Default for LogConfig {
             queue: ByteSize::mib(32),
             max_entry: ByteSize::kib(256),
             max_batch: ByteSize::mib(8),
+            max_batch_entries: 10_000,
+            max_bodies: ByteSize::mib(64),
             max_queries: 8,
+            max_stall: Duration::from_secs(90),
             rotate: Rotate::default(),
             retain: Retain::default(),
         }
@@ -107,8 +119,18 @@ impl Table for LogConfig {
         if self.queue < self.max_batch {
             return at("queue", "must not be less than max_batch");
         }
+        if self.max_batch_entries == 0 {
+            return at("max_batch_entries", "must not be zero");
+        }
+        // As sent, and unpacked.
+        if self.max_bodies.as_u64() / 2 < self.max_batch.as_u64() {
+            return at("max_bodies", "must not be less than twice max_batch");
+        }
         if self.max_queries == 0 {
             return at("max_queries", "must not be zero");
+        }
+        if self.max_stall.is_zero() {
+            return at("max_stall", "must not be zero");
         }
         Ok(())
     }

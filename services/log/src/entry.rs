@@ -100,7 +100,7 @@ impl Batch {
 
     /// What it takes in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes.len() + self.ends.len() * size_of::<usize>() + 128
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>() + 128
     }
 
     /// The key under which these entries are kept once.
@@ -113,7 +113,7 @@ impl Batch {
         let mut start = 0;
         for (part, (seq, &end)) in (first_seq..).zip(&self.ends).enumerate() {
             out.extend_from_slice(b"{\"ts\":\"");
-            out.extend_from_slice(stamp.ts.as_bytes());
+            out.extend_from_slice(stamp.ts);
             out.extend_from_slice(b"\",\"seq\":");
             out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
             out.extend_from_slice(stamp.instance);
@@ -132,16 +132,46 @@ impl Batch {
 
 /// What the writer adds to each line of a batch, beside the number.
 pub(crate) struct Stamp<'a> {
-    ts: String,
-    instance: &'a [u8],
+    /// What [`Clock`] or [`timestamp`] made.
+    pub(crate) ts: &'a [u8],
+    /// What [`instance_field`] made.
+    pub(crate) instance: &'a [u8],
 }
 
-impl<'a> Stamp<'a> {
-    /// `instance` is what [`instance_field`] made.
-    pub(crate) fn new(at: Timestamp, instance: &'a [u8]) -> Self {
-        Self { ts: timestamp(at), instance }
+/// Makes timestamps; those of one second share most of the work.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    text: Vec<u8>,
+    /// The second that `text` is of.
+    second: Option<i64>,
+}
+
+impl Clock {
+    /// What [`timestamp`] makes.
+    pub(crate) fn timestamp(&mut self, at: Timestamp) -> &[u8] {
+        let second = at.as_second();
+        // Before 1970 a second's parts count backwards.
+        let Ok(mut micros) = u32::try_from(at.subsec_microsecond()) else {
+            self.second = None;
+            self.text = timestamp(at).into_bytes();
+            return &self.text;
+        };
+        if self.second != Some(second) || second < 0 {
+            self.text = timestamp(at).into_bytes();
+            self.second = Some(second);
+        } else if let Some(digits) = self.text.get_mut(MICROS) {
+            for digit in digits.iter_mut().rev() {
+                // Below ten.
+                *digit = b'0' + (micros % 10) as u8;
+                micros /= 10;
+            }
+        }
+        &self.text
     }
 }
+
+/// Where the microseconds are in a timestamp.
+const MICROS: std::ops::Range<usize> = 20..26;
 
 /// RFC 3339 in UTC with microseconds: 27 characters in the years 0 to 9999, so that text order is time order.
 pub(crate) fn timestamp(at: Timestamp) -> String {

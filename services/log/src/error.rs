@@ -49,7 +49,10 @@ impl From<ApiError> for Problem {
             }
             ApiError::Decode(DecodeError::Broken(_)) => StatusCode::BAD_REQUEST,
             ApiError::Decode(DecodeError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::Ingest(IngestError::TooLong { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Decode(DecodeError::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Ingest(IngestError::TooLong { .. } | IngestError::TooMany { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             ApiError::Ingest(_) => StatusCode::BAD_REQUEST,
             ApiError::Append(AppendError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
             ApiError::Append(_) | ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -58,9 +61,12 @@ impl From<ApiError> for Problem {
         let problem = Self::new(status, error.to_string());
         match error {
             ApiError::Append(AppendError::DiskFull | AppendError::Disk) => problem.retry_after(DISK_AGAIN),
-            ApiError::Append(_) | ApiError::Busy => problem.retry_after(QUEUE_AGAIN),
+            ApiError::Append(_) | ApiError::Busy | ApiError::Decode(DecodeError::NoRoom) => {
+                problem.retry_after(QUEUE_AGAIN)
+            }
             ApiError::Ingest(IngestError::Nothing(refused)) => {
-                problem.with("failed", serde_json::to_value(refused).unwrap_or_default())
+                let named = serde_json::to_value(refused.named).unwrap_or_default();
+                problem.with("failed", named).with("failed_count", refused.count)
             }
             _ => problem,
         }

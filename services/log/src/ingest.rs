@@ -3,12 +3,29 @@
 //! Three kinds of body: text (one entry, exactly as sent), lines of JSON, and a JSON value or list of values. What
 //! a JSON value becomes is in [`item`]. In a batch, lines that can't be taken are reported one by one and the
 //! others are stored; a batch of which nothing can be taken is refused as a whole.
+//!
+//! What a body becomes is bounded by [`Bounds`], and counted while it is read: two bytes can be an entry, which takes
+//! a hundred in memory.
+
+use serde::Serialize;
 
 use crate::entry::{Batch, Level, Origin};
 
 pub(crate) mod decode;
 pub(crate) mod item;
 pub(crate) mod otlp;
+
+/// Failed entries that a reply names; of those after them it tells the number only.
+const NAMED: usize = 100;
+
+/// What a body may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Longest text of one entry, in bytes.
+    pub(crate) max_entry: usize,
+    /// Entries of one batch, those that can't be taken included.
+    pub(crate) max_entries: usize,
+}
 
 /// How a body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +60,43 @@ pub(crate) enum IngestError {
     Empty,
     #[error("the entry is longer than {limit} bytes")]
     TooLong { limit: usize },
+    #[error("the batch has more than {limit} {what}")]
+    TooMany { limit: usize, what: &'static str },
     #[error("the body is no JSON: {0}")]
     Json(String),
     #[error("the body is no OTLP log export: {0}")]
     Otlp(String),
-    #[error("none of the {} entries can be taken", .0.len())]
-    Nothing(Vec<Refused>),
+    #[error("none of the {} entries can be taken", .0.count)]
+    Nothing(Failures),
+}
+
+/// Entries of a batch that can't be taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Failures {
+    /// The first ones.
+    #[serde(rename = "failed", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) named: Vec<Refused>,
+    /// How many there are.
+    #[serde(rename = "failed_count", skip_serializing_if = "Failures::none")]
+    pub(crate) count: usize,
+}
+
+impl Failures {
+    pub(crate) fn push(&mut self, line: usize, status: u16, detail: String) {
+        self.count += 1;
+        if self.named.len() < NAMED {
+            self.named.push(Refused { line, status, detail });
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde gives it")]
+    fn none(count: &usize) -> bool {
+        *count == 0
+    }
 }
 
 /// An entry of a batch that can't be taken.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Refused {
     /// Line of the body, or place in the list, from 1.
     pub(crate) line: usize,
@@ -65,7 +109,7 @@ pub(crate) struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) batch: Batch,
-    pub(crate) refused: Vec<Refused>,
+    pub(crate) refused: Failures,
 }
 
 /// Facts of a request, owned, so that large bodies can be read on another thread.
@@ -91,32 +135,27 @@ impl Sender {
     }
 }
 
-/// Reads a body. `max_entry` bounds the text of one entry, in bytes.
-pub(crate) fn parse(
-    kind: Kind,
-    sender: &Sender,
-    body: &[u8],
-    max_entry: usize,
-) -> Result<Parsed, IngestError> {
+/// Reads a body.
+pub(crate) fn parse(kind: Kind, sender: &Sender, body: &[u8], bounds: Bounds) -> Result<Parsed, IngestError> {
     let origin = sender.origin();
     match kind {
         Kind::Text if body.is_empty() => Err(IngestError::Empty),
-        Kind::Text if body.len() > max_entry => Err(IngestError::TooLong { limit: max_entry }),
+        Kind::Text if body.len() > bounds.max_entry => Err(IngestError::TooLong { limit: bounds.max_entry }),
         Kind::Text => {
-            Ok(Parsed { batch: Batch::one(&origin, body, sender.key.clone()), refused: Vec::new() })
+            Ok(Parsed { batch: Batch::one(&origin, body, sender.key.clone()), refused: Failures::default() })
         }
         Kind::Lines => {
-            let mut reader = item::Reader::new(&origin, sender.key.clone(), max_entry);
+            let mut reader = item::Reader::new(&origin, sender.key.clone(), bounds);
             for (line, value) in (1..).zip(body.split(|b| *b == b'\n')) {
                 if !value.trim_ascii().is_empty() {
-                    reader.line(line, value.trim_ascii());
+                    reader.line(line, value.trim_ascii())?;
                 }
             }
             finish(reader)
         }
         Kind::Json => {
-            let mut reader = item::Reader::new(&origin, sender.key.clone(), max_entry);
-            reader.document(body).map_err(|error| IngestError::Json(error.to_string()))?;
+            let mut reader = item::Reader::new(&origin, sender.key.clone(), bounds);
+            reader.document(body)?;
             finish(reader)
         }
     }
@@ -124,7 +163,7 @@ pub(crate) fn parse(
 
 fn finish(reader: item::Reader<'_>) -> Result<Parsed, IngestError> {
     let parsed = reader.finish();
-    match (parsed.batch.is_empty(), parsed.refused.is_empty()) {
+    match (parsed.batch.is_empty(), parsed.refused.count == 0) {
         (true, true) => Err(IngestError::Empty),
         (true, false) => Err(IngestError::Nothing(parsed.refused)),
         (false, _) => Ok(parsed),

@@ -9,8 +9,9 @@ use hub_client::log::BATCH_META;
 use hub_client::protocol::ServiceInfo;
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{self, App};
+use crate::api::{self, App, Bodies};
 use crate::config::{LogConfig, bytes};
+use crate::ingest::Bounds;
 use crate::metrics;
 use crate::store::{OpenError, Store};
 
@@ -69,7 +70,7 @@ impl Server {
         let file = options.file.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
         if store.torn() > 0 {
-            tracing::warn!(file = %file.display(), bytes = store.torn(), "an unfinished entry was cut off");
+            tracing::warn!(file = %file.display(), bytes = store.torn(), "an unfinished entry or batch was cut off");
         }
         let store = Arc::new(store);
         metrics::register(&service.metrics().meter(), &store);
@@ -80,8 +81,10 @@ impl Server {
             id: service.id().into(),
             directory: service.directory(),
             http,
-            max_entry: bytes(own.max_entry),
+            bounds: Bounds { max_entry: bytes(own.max_entry), max_entries: own.max_batch_entries },
+            bodies: Bodies::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
+            max_stall: own.max_stall,
             readers: Arc::new(Semaphore::new(own.max_queries)),
             closing,
         };

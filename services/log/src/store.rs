@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
-use self::appender::Appender;
+use self::appender::{Appender, Disk};
 use self::queue::{Queue, Submission};
 pub use self::recover::OpenError;
 use self::ring::{Follower, Ring};
@@ -33,6 +33,8 @@ use crate::metrics::Commits;
 mod appender;
 pub(crate) mod blocks;
 mod compress;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod queue;
 mod recover;
 pub(crate) mod ring;
@@ -131,6 +133,9 @@ pub struct Stats {
     pub(crate) commits: OnceLock<Commits>,
 }
 
+/// How the writer gets at a file.
+pub(crate) type MakeDisk = Box<dyn Fn(Arc<File>) -> Box<dyn Disk> + Send>;
+
 /// What the writer and the readers share.
 struct Shared {
     queue: Queue,
@@ -177,6 +182,11 @@ impl Store {
     /// # Errors
     /// [`OpenError`], never for what the file holds.
     pub fn open(options: Options, instance: &str) -> Result<Self, OpenError> {
+        Self::open_on(options, instance, Box::new(|file| Box::new(file)))
+    }
+
+    /// The same, on disks that `disk` makes of files; tests have some that fail on purpose.
+    pub(crate) fn open_on(options: Options, instance: &str, disk: MakeDisk) -> Result<Self, OpenError> {
         let recovered = slot::open(&options.file)?;
         let failed = |error| OpenError::Io { path: options.file.clone(), error };
         let instance = recovered.instance.unwrap_or_else(|| instance.to_owned());
@@ -185,6 +195,12 @@ impl Store {
             window.insert(key, *range);
         }
         let current = recovered.current;
+        let mut appender = Appender::new(disk(Arc::clone(&current.file)), current.len);
+        if options.ack == Ack::Synced {
+            // What is found may never have reached the disk: its sender was not told, and a retry of it must not be
+            // acknowledged as stored before it has.
+            appender.sync().and_then(|()| recover::sync_names(recovered.names.dir())).map_err(failed)?;
+        }
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_bytes),
             ring: Arc::new(Ring::new(options.ring_bytes, recovered.last_seq)),
@@ -201,13 +217,15 @@ impl Store {
         let writer = Writer {
             shared: Arc::clone(&shared),
             keeper: Keeper::new(recovered.names, options.limits, recovered.lock),
-            appender: Appender::new(current.file, current.len),
+            appender,
+            disk,
             first: current.first,
             last_seq: recovered.last_seq,
             instance: instance_field(&instance),
             window,
             ack: options.ack,
             failure_told: None,
+            others_told: None,
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(failed)?;
@@ -219,7 +237,7 @@ impl Store {
         &self.instance
     }
 
-    /// Bytes of an unfinished entry that were cut off at the start.
+    /// Bytes of an unfinished entry or batch that were cut off at the start.
     pub fn torn(&self) -> u64 {
         self.torn
     }
@@ -246,6 +264,11 @@ impl Store {
 
     pub(crate) fn follow(&self) -> Follower {
         self.shared.ring.follow()
+    }
+
+    /// The oldest entry that followers can still get without the files.
+    pub(crate) fn oldest_in_memory(&self) -> Option<u64> {
+        self.shared.ring.oldest()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -345,15 +368,25 @@ impl Shared {
         files.len = len;
     }
 
-    fn compressed(&self, small: Segment) {
+    /// Lists a segment's compressed copy in its place; says `false` where it was dropped meanwhile.
+    fn compressed(&self, small: Segment) -> bool {
         let mut files = self.lock();
-        if let Some(segment) = files.closed.iter_mut().find(|segment| segment.first_seq == small.first_seq) {
-            *segment = small;
-        }
+        let listed = files.closed.iter_mut().find(|segment| segment.first_seq == small.first_seq);
+        listed.map(|segment| *segment = small).is_some()
     }
 
-    fn dropped(&self, first_seq: u64) {
-        self.lock().closed.retain(|segment| segment.first_seq != first_seq);
+    /// Takes a segment off the list, and gives it as it is now: it may have been compressed.
+    fn drop_segment(&self, first_seq: u64) -> Option<Segment> {
+        let mut files = self.lock();
+        let at = files.closed.iter().position(|segment| segment.first_seq == first_seq)?;
+        Some(files.closed.remove(at))
+    }
+
+    /// Takes back a segment that could not be removed.
+    fn keep_segment(&self, segment: Segment) {
+        let mut files = self.lock();
+        let at = files.closed.partition_point(|other| other.first_seq < segment.first_seq);
+        files.closed.insert(at, segment);
     }
 }
 

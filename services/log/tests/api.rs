@@ -10,6 +10,8 @@
 mod append;
 #[path = "api/fixture.rs"]
 mod fixture;
+#[path = "api/load.rs"]
+mod load;
 #[path = "api/peers.rs"]
 mod peers;
 #[path = "api/read.rs"]

@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 /// Requests under way to one instance before entries begin to wait: the second one hides the first one's way.
 const WIDTH: usize = 2;
 /// Entries that go together, at the most.
-const TOGETHER: usize = 500;
+pub(super) const TOGETHER: usize = 500;
 /// Bytes that go together: well below what a log instance takes.
-const TOGETHER_BYTES: usize = 1 << 20;
+pub(super) const TOGETHER_BYTES: usize = 1 << 20;
 
 /// The waiting entries of one instance. `T` is what an entry is to its sender, `R` the outcome.
 #[derive(Debug)]

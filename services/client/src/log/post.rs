@@ -48,10 +48,13 @@ struct Line<'a> {
 }
 
 /// What a log instance says of a batch: the entries that it did not take.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Reply {
+    /// The first ones.
     #[serde(default)]
     failed: Vec<Failed>,
+    #[serde(default)]
+    failed_count: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,6 +62,21 @@ struct Failed {
     /// From 1.
     line: usize,
     status: u16,
+}
+
+/// Adds an entry to a batch.
+fn line(body: &mut Vec<u8>, item: &Item, with_key: bool) {
+    let traceparent = item.trace.get("traceparent").and_then(|value| value.to_str().ok());
+    let line = Line {
+        msg: &item.text,
+        level: item.level,
+        trace_id: traceparent.and_then(|parent| parent.split('-').nth(1)),
+        key: item.key.as_deref().filter(|_| with_key),
+        fields: &item.fields,
+    };
+    // Texts and JSON values can't fail to serialize.
+    let _ = serde_json::to_writer(&mut *body, &line);
+    body.push(b'\n');
 }
 
 /// Posts entries to instances, signed with their sender.
@@ -83,7 +101,7 @@ impl Poster {
         self.answer(request.body(item.text.clone())).await.map(|(status, _)| status)
     }
 
-    /// Many entries in one request, with the outcome of each. `key` is for the whole where the items have none.
+    /// Many entries in one request, with the outcome of each. `key` is for the whole; without it each has its own.
     pub(super) async fn batch<'a>(
         &self,
         addr: &str,
@@ -92,40 +110,24 @@ impl Poster {
     ) -> Vec<Result<StatusCode, AttemptError>> {
         let mut body = Vec::new();
         for item in items.clone() {
-            let traceparent = item.trace.get("traceparent").and_then(|value| value.to_str().ok());
-            let line = Line {
-                msg: &item.text,
-                level: item.level,
-                trace_id: traceparent.and_then(|parent| parent.split('-').nth(1)),
-                key: item.key.as_deref(),
-                fields: &item.fields,
-            };
-            // Texts and JSON values can't fail to serialize.
-            let _ = serde_json::to_writer(&mut body, &line);
-            body.push(b'\n');
+            line(&mut body, item, key.is_none());
         }
-        let mut request = self
-            .http
-            .post(format!("http://{addr}{LOG_PATH}"))
-            .header(HUB_SOURCE, &*self.source)
-            .header(CONTENT_TYPE, "application/x-ndjson");
-        if let Some(key) = key {
-            request = request.header(IDEMPOTENCY_KEY, key);
-        }
-        let (status, reply) = match self.answer(request.body(body)).await {
+        let (status, reply) = match self.lines(addr, body, key).await {
             Ok(answer) => answer,
             Err(error) => return items.map(|_| Err(error.clone())).collect(),
         };
-        let failed = serde_json::from_slice::<Reply>(&reply).map_or(Vec::new(), |reply| reply.failed);
-        if at_fault(status) && failed.is_empty() {
-            // The batch as such was refused. One by one, each gets what it deserves.
-            let mut outcomes = Vec::new();
-            for item in items {
-                outcomes.push(self.text(addr, item).await);
-            }
-            return outcomes;
+        let Reply { failed, failed_count } = reply;
+        // Where the batch as such was refused, one by one each gets what it deserves; and where more failed than are
+        // named, those behind the last one that is.
+        let known = match failed.last() {
+            None if at_fault(status) => 0,
+            Some(last) if failed_count > failed.len() => last.line,
+            _ => usize::MAX,
+        };
+        let mut outcomes = Vec::new();
+        for (at, item) in items.enumerate() {
+            outcomes.push(if at < known { Ok(status) } else { self.one(addr, item).await });
         }
-        let mut outcomes: Vec<_> = items.map(|_| Ok(status)).collect();
         for Failed { line, status } in failed {
             if let (Some(outcome), Ok(status)) =
                 (line.checked_sub(1).and_then(|at| outcomes.get_mut(at)), StatusCode::from_u16(status))
@@ -134,6 +136,33 @@ impl Poster {
             }
         }
         outcomes
+    }
+
+    /// One entry with all it says, as a batch of one.
+    async fn one(&self, addr: &str, item: &Item) -> Result<StatusCode, AttemptError> {
+        let mut body = Vec::new();
+        line(&mut body, item, false);
+        let (status, reply) = self.lines(addr, body, item.key.as_deref()).await?;
+        let own = reply.failed.first().and_then(|failed| StatusCode::from_u16(failed.status).ok());
+        Ok(own.unwrap_or(status))
+    }
+
+    async fn lines(
+        &self,
+        addr: &str,
+        body: Vec<u8>,
+        key: Option<&str>,
+    ) -> Result<(StatusCode, Reply), AttemptError> {
+        let mut request = self
+            .http
+            .post(format!("http://{addr}{LOG_PATH}"))
+            .header(HUB_SOURCE, &*self.source)
+            .header(CONTENT_TYPE, "application/x-ndjson");
+        if let Some(key) = key {
+            request = request.header(IDEMPOTENCY_KEY, key);
+        }
+        let (status, reply) = self.answer(request.body(body)).await?;
+        Ok((status, serde_json::from_slice(&reply).unwrap_or_default()))
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Vec<u8>), AttemptError> {

@@ -12,15 +12,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::lane::{TOGETHER, TOGETHER_BYTES};
 use super::post::{Item, takes_batches};
-use super::{LOG_SERVICE, LogClient, at_fault};
+use super::{Keys, LOG_SERVICE, LogClient, at_fault};
 
 /// How long a batch is tried before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause after every known instance has failed; doubled each time, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Entries that go together, at the most.
-const TOGETHER: usize = 500;
 
 /// What is to be logged.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,6 +62,7 @@ struct Shared {
     filled: Notify,
     emptied: Notify,
     limit: usize,
+    keys: Keys,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +87,7 @@ impl LogQueue {
             filled: Notify::new(),
             emptied: Notify::new(),
             limit,
+            keys: client.keys.clone(),
         });
         let task = tokio::spawn(send_all(Arc::clone(&shared), client));
         Self { shared, task }
@@ -154,7 +155,8 @@ impl Shared {
     fn push(&self, entry: Entry) -> Result<(), QueueFull> {
         let mut trace = reqwest::header::HeaderMap::new();
         crate::trace::inject(&mut trace);
-        let item = Item { text: entry.text, level: entry.level, fields: entry.fields, trace, key: None };
+        let key = Some(self.keys.next());
+        let item = Item { text: entry.text, level: entry.level, fields: entry.fields, trace, key };
         let size = weight(&item);
         let mut state = self.lock();
         if state.bytes + size > self.limit {
@@ -170,7 +172,14 @@ impl Shared {
 
     fn take(&self) -> Vec<Item> {
         let mut state = self.lock();
-        let count = state.waiting.len().min(TOGETHER);
+        let mut bytes = 0;
+        let fits = |item: &&Item| {
+            bytes += weight(item);
+            bytes <= TOGETHER_BYTES
+        };
+        // One alone goes, however large.
+        let count =
+            state.waiting.iter().take(TOGETHER).take_while(fits).count().max(1).min(state.waiting.len());
         state.in_hand = count;
         state.waiting.drain(..count).collect()
     }
@@ -190,9 +199,20 @@ impl Shared {
 
 /// What an entry takes in memory, roughly, in bytes.
 fn weight(item: &Item) -> usize {
-    let fields: usize =
-        item.fields.iter().map(|(key, value)| key.len() + value.as_str().map_or(16, str::len)).sum();
-    size_of::<Item>() + item.text.len() + fields
+    size_of::<Item>() + item.text.len() + members(&item.fields)
+}
+
+fn members(members: &Map<String, Value>) -> usize {
+    members.iter().map(|(key, value)| key.len() + size(value)).sum()
+}
+
+fn size(value: &Value) -> usize {
+    16 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(size).sum(),
+        Value::Object(object) => members(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }
 
 async fn send_all(shared: Arc<Shared>, client: LogClient) {
@@ -210,6 +230,7 @@ async fn send_all(shared: Arc<Shared>, client: LogClient) {
             let report = Item {
                 text: format!("{unreported} log entries were lost"),
                 level: Some("warn"),
+                key: Some(shared.keys.next()),
                 ..Item::default()
             };
             if lost > 0 || deliver(&client, &[report]).await > 0 {
@@ -223,7 +244,7 @@ async fn send_all(shared: Arc<Shared>, client: LogClient) {
 async fn deliver(client: &LogClient, items: &[Item]) -> u64 {
     let deadline = Instant::now() + PATIENCE;
     let mut left: Vec<&Item> = items.iter().collect();
-    let mut key = client.new_key();
+    let mut key = client.keys.next();
     let mut lost = 0;
     let mut tried: Vec<String> = Vec::new();
     let mut pause = PAUSE.0;
@@ -250,7 +271,7 @@ async fn deliver(client: &LogClient, items: &[Item]) -> u64 {
             }
             if left.len() < before {
                 // Another batch than the one that this key is of.
-                key = client.new_key();
+                key = client.keys.next();
             }
             tried.push(instance.addr.clone());
             continue;

@@ -24,15 +24,36 @@ struct Fake {
     /// What to answer before answering 200.
     answers: Arc<Mutex<Vec<u16>>>,
     slow: Duration,
+    /// Refuses batches of more than one entry, as a whole.
+    no_batches: bool,
+    /// Names the first failed entry only, of those whose text is "bad".
+    checks: bool,
 }
 
 async fn answer(State(fake): State<Fake>, headers: Headers, body: Bytes) -> (StatusCode, String) {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let body = String::from_utf8(body.to_vec()).unwrap();
     tokio::time::sleep(fake.slow).await;
-    fake.requests.lock().unwrap().push((text("content-type").unwrap(), text("idempotency-key"), body));
-    let status = fake.answers.lock().unwrap().pop().unwrap_or(200);
-    (StatusCode::from_u16(status).unwrap(), "{}".to_owned())
+    fake.requests.lock().unwrap().push((
+        text("content-type").unwrap(),
+        text("idempotency-key"),
+        body.clone(),
+    ));
+    let lines: Vec<&str> = body.lines().collect();
+    let mut status = fake.answers.lock().unwrap().pop().unwrap_or(200);
+    if fake.no_batches && lines.len() > 1 {
+        status = 413;
+    }
+    let failed: Vec<usize> =
+        (1..).zip(&lines).filter(|(_, line)| line.contains("\"bad\"")).map(|(n, _)| n).collect();
+    let mut reply = "{}".to_owned();
+    if fake.checks
+        && let Some(line) = failed.first()
+    {
+        status = if failed.len() == lines.len() { 400 } else { 200 };
+        reply = format!(r#"{{"failed":[{{"line":{line},"status":422}}],"failed_count":{}}}"#, failed.len());
+    }
+    (StatusCode::from_u16(status).unwrap(), reply)
 }
 
 impl Fake {
@@ -123,16 +144,91 @@ async fn what_one_instance_does_not_take_goes_to_another_under_the_same_key() {
 
 #[tokio::test]
 async fn a_refused_batch_is_sent_one_by_one_and_only_the_guilty_fail() {
-    // The first two requests, which are single ones, are slow enough for the others to gather behind them.
-    let fake = Fake {
-        slow: Duration::from_millis(100),
-        answers: Arc::new(Mutex::new(vec![413, 200, 200])),
-        ..Fake::default()
-    };
+    // The requests are slow enough for others to gather behind them.
+    let fake = Fake { slow: Duration::from_millis(20), no_batches: true, ..Fake::default() };
     let client = client(vec![fake.start(true).await]);
     assert!(send_many(&client, 10).await.iter().all(Result::is_ok));
+    let requests = fake.requests();
+    let (batches, alone): (Vec<_>, Vec<_>) = requests
+        .into_iter()
+        .partition(|(kind, _, body)| kind.ends_with("ndjson") && body.lines().count() > 1);
+    assert!(!batches.is_empty());
+    let keys: BTreeSet<_> = alone.iter().map(|(_, key, _)| key.clone().unwrap()).collect();
+    assert_eq!((alone.len(), keys.len()), (10, 10), "each under its own key");
     fake.answers.lock().unwrap().push(400);
     assert!(matches!(client.send("x").await, Err(LogError::Refused(StatusCode::BAD_REQUEST))));
+}
+
+#[tokio::test]
+async fn entries_behind_the_last_failure_that_is_named_are_not_taken_for_stored() {
+    let fake = Fake { checks: true, ..Fake::default() };
+    let queue = LogQueue::start(client(vec![fake.start(true).await]), 1 << 20);
+    for text in ["a", "bad", "b", "bad", "c"] {
+        queue.push(text).unwrap();
+    }
+    assert_eq!(queue.flush(Duration::from_secs(20)).await, 0);
+    assert_eq!(queue.lost(), 2);
+    assert_eq!(fake.texts(), ["a", "bad", "b", "bad", "c", "b", "bad", "c"]);
+}
+
+#[tokio::test]
+async fn large_entries_go_in_requests_that_a_log_instance_takes() {
+    let fake = Fake::default();
+    let queue = LogQueue::start(client(vec![fake.start(true).await]), 64 << 20);
+    for n in 0..300 {
+        let fields = serde_json::json!({"n": n, "list": ["y".repeat(10_000)]});
+        let fields = fields.as_object().unwrap().clone();
+        queue.push(Entry { text: "x".repeat(10_000), level: Some("warn"), fields }).unwrap();
+    }
+    queue.push("z".repeat(3 << 19)).unwrap();
+    assert_eq!(queue.flush(Duration::from_secs(20)).await, 0);
+    let bodies: Vec<String> = fake.requests().into_iter().map(|(_, _, body)| body).collect();
+    assert_eq!(bodies.iter().map(|body| body.lines().count()).sum::<usize>(), 301);
+    assert!(
+        bodies.iter().filter(|body| body.len() > lane::TOGETHER_BYTES).count() <= 1,
+        "only the one alone"
+    );
+    assert!(bodies.len() < 20);
+}
+
+#[tokio::test]
+async fn what_is_sent_one_by_one_keeps_all_it_says() {
+    let fake = Fake { no_batches: true, ..Fake::default() };
+    let queue = LogQueue::start(client(vec![fake.start(true).await]), 1 << 20);
+    for text in ["a", "b"] {
+        let fields = serde_json::json!({"n": 1}).as_object().unwrap().clone();
+        queue.push(Entry { text: text.to_owned(), level: Some("warn"), fields }).unwrap();
+    }
+    assert_eq!(queue.flush(Duration::from_secs(20)).await, 0);
+    let requests = fake.requests();
+    let [_, one, two] = &requests[..] else { panic!("{requests:?}") };
+    for ((_, _, line), text) in [one, two].into_iter().zip(["a", "b"]) {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(entry, serde_json::json!({"msg": text, "level": "warn", "fields": {"n": 1}}));
+    }
+    assert!(one.1.is_some() && two.1.is_some() && one.1 != two.1, "each under its own key");
+}
+
+#[tokio::test]
+async fn one_instance_that_lives_is_found_among_many_that_do_not() {
+    let fake = Fake::default();
+    let mut instances = vec![fake.start(true).await];
+    // Held, so that nobody else gets them, and never listened on.
+    let held: Vec<_> = (0..4)
+        .map(|_| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket
+        })
+        .collect();
+    for socket in &held {
+        instances.push(ServiceInfo::new(LOG_SERVICE, socket.local_addr().unwrap().to_string()));
+    }
+    let client = client(instances);
+    for n in 0..50 {
+        client.send(n.to_string()).await.unwrap();
+    }
+    assert_eq!(fake.texts().len(), 50);
 }
 
 #[tokio::test]

@@ -86,7 +86,9 @@ pub(super) async fn follow(
 
 fn query(args: &Args, begun: Timestamp, merge: &Merge) -> String {
     let mut query = args.filters();
-    query.push(("since", begun.checked_sub(OVERLAP).unwrap_or(begun).to_string()));
+    // Without a look at the past nothing of the overlap is known, and all of it would be shown.
+    let overlap = if args.lines == Some(0) { SignedDuration::ZERO } else { OVERLAP };
+    query.push(("since", begun.checked_sub(overlap).unwrap_or(begun).to_string()));
     let cursors: Vec<_> = merge.last().map(|(instance, seq)| format!("{instance}:{seq}")).collect();
     if !cursors.is_empty() {
         query.push(("cursor", cursors.join(",")));
@@ -174,5 +176,18 @@ async fn pass_on(addr: String, mut follow: Follow, out: mpsc::Sender<(String, Te
         if out.send((addr.clone(), tell)).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_look_at_the_past_following_begins_now() {
+        let begun: Timestamp = "2026-11-23T08:10:00Z".parse().unwrap();
+        let since = |lines| query(&Args { lines, ..Args::default() }, begun, &Merge::default());
+        assert_eq!(since(Some(0)), "since=2026-11-23T08%3A10%3A00Z");
+        assert_eq!(since(Some(1)), "since=2026-11-23T08%3A09%3A00Z");
     }
 }

@@ -37,6 +37,7 @@ async fn entries_of_all_instances_are_one_stream_by_time() {
 
     for (args, expected) in [
         (&["-n", "2"][..], &["entry 30", "visit 1"][..]),
+        (&["-n", "0"], &[]),
         (&["--grep", "entry (7|9)$"], &["entry 7", "entry 9"]),
         (&["--source", "visit"], &["visit 1"]),
         (&["--since", "10m", "-n", "1"], &["visit 1"]),

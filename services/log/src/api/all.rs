@@ -6,6 +6,7 @@
 //! off, so that nobody takes a part for the whole. Memory is constant: a buffer for each peer.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -15,12 +16,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use hub_client::protocol::ServiceInfo;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::merge::Merge;
 use super::App;
-use super::read::{NDJSON, Piece, plain, start};
+use super::read::{NDJSON, Pieces, plain, start};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::query::scan::Range;
@@ -36,7 +36,10 @@ const GO_ON: Duration = Duration::from_secs(60);
 /// Lines are passed on in pieces of about this size.
 const PIECE: usize = 64 << 10;
 
-pub(super) async fn read(State(app): State<App>, RawQuery(text): RawQuery) -> Result<Response, ApiError> {
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    RawQuery(text): RawQuery,
+) -> Result<Response, ApiError> {
     let query = Query::parse(text.as_deref().unwrap_or(""), Timestamp::now())?;
     let (order, limit) = (query.order, query.limit);
     let path = format!("/{}?{}", app.name, query.absolute(text.as_deref().unwrap_or("")));
@@ -91,7 +94,7 @@ async fn piece(mut merge: Merge<Lines>) -> io::Result<Option<(Bytes, Merge<Lines
 }
 
 enum Source {
-    Own(mpsc::Receiver<Piece>),
+    Own(Pieces),
     Peer(reqwest::Response),
 }
 
@@ -120,7 +123,7 @@ impl merge::Lines for Lines {
             self.buf.drain(..self.at);
             self.at = 0;
             let piece = match &mut self.source {
-                Source::Own(pieces) => pieces.recv().await.transpose()?,
+                Source::Own(pieces) => pieces.next().await.transpose()?,
                 Source::Peer(reply) => timeout(GO_ON, reply.chunk())
                     .await?
                     .map_err(|error| io::Error::other(error.without_url()))?,

@@ -3,21 +3,22 @@
 //! `Hub-Source: NAME/ID` names the sender, `traceparent` the trace, `?level=` how grave it is, and what comes with
 //! the same `Idempotency-Key` again is not stored again. The reply tells the numbers of the entries.
 
-use axum::body::{Body, Bytes};
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header, request::Parts};
 use axum::response::{IntoResponse, Response};
-use http_body_util::LengthLimitError;
 use hub_client::protocol::HUB_SOURCE;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::App;
+use super::body::Room;
 use crate::entry::{Level, UnknownLevel};
 use crate::error::ApiError;
 use crate::ingest::decode::Encoding;
 use crate::ingest::item::MAX_KEY;
-use crate::ingest::{self, Kind, Parsed, Refused, Sender};
+use crate::ingest::{self, Failures, Kind, Parsed, Sender};
 use crate::query::QueryError;
 use crate::store::Receipt;
 
@@ -37,28 +38,32 @@ struct Accepted {
     last_seq: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    failed: Vec<Refused>,
+    #[serde(flatten)]
+    failures: Failures,
 }
 
-pub(super) async fn append(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn append(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let sender = sender(&parts)?;
     let kind = Kind::of(text(&parts.headers, header::CONTENT_TYPE.as_str())?);
     let encoding = Encoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
-    let limit = if kind == Kind::Text { app.max_entry } else { app.max_batch };
-    let body = read(body, if encoding.is_some() { app.max_batch } else { limit }).await?;
+    let limit = if kind == Kind::Text { app.bounds.max_entry } else { app.max_batch };
+    let packed_limit = if encoding.is_some() { app.max_batch } else { limit };
+    let (body, mut room) = app.bodies.read(&parts, body, packed_limit).await?;
     let large = body.len() >= LARGE || encoding.is_some();
-    let max_entry = app.max_entry;
-    let parse = move || -> Result<Parsed, ApiError> {
-        let unpacked = encoding.map(|encoding| encoding.decode(&body, limit)).transpose()?;
-        let body = unpacked.as_deref().unwrap_or(&body);
-        Ok(ingest::parse(kind, &sender, body, max_entry)?)
+    let bounds = app.bounds;
+    let parse = move || -> Result<(Parsed, Room), ApiError> {
+        let take = |bytes| room.take(bytes).is_ok();
+        let unpacked = encoding.map(|encoding| encoding.decode(&body, limit, take)).transpose()?;
+        let parsed = ingest::parse(kind, &sender, unpacked.as_deref().unwrap_or(&body), bounds)?;
+        Ok((parsed, room))
     };
-    let Parsed { batch, refused } = if large { off_thread(parse).await? } else { parse()? };
+    let (Parsed { batch, refused }, room) = if large { off_thread(parse).await? } else { parse()? };
     let accepted = batch.len();
-    let receipt = app.store.append(batch, Timestamp::now())?.await?;
-    Ok(reply(accepted, receipt, refused))
+    let pending = app.store.append(batch, Timestamp::now())?;
+    // From here on it counts in the store's queue.
+    drop(room);
+    Ok(reply(accepted, pending.await?, refused))
 }
 
 /// Does `work` on a thread where it may take its time.
@@ -71,25 +76,18 @@ pub(super) async fn off_thread<T: Send + 'static>(
     })
 }
 
-fn reply(accepted: usize, receipt: Option<Receipt>, failed: Vec<Refused>) -> Response {
+fn reply(accepted: usize, receipt: Option<Receipt>, failures: Failures) -> Response {
     let accepted = Accepted {
         accepted,
         first_seq: receipt.map(|receipt| receipt.first),
         last_seq: receipt.map(|receipt| receipt.last),
         duplicate: receipt.is_some_and(|receipt| receipt.duplicate),
-        failed,
+        failures,
     };
     // Numbers and texts can't fail to serialize.
     let mut body = serde_json::to_vec(&accepted).unwrap_or_default();
     body.push(b'\n');
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, limit).await.map_err(|error| {
-        let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
-        if too_long { ApiError::BodyTooLong { limit } } else { ApiError::BodyBroken }
-    })
 }
 
 /// Who sends, by the request's head.

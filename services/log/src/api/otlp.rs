@@ -1,5 +1,7 @@
 //! `POST /v1/logs`: what OpenTelemetry SDKs and collectors send (OTLP/HTTP, protobuf, with or without gzip).
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +11,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, 
 use prost::Message as _;
 
 use super::App;
-use super::append::{off_thread, read, sender, text};
+use super::append::{off_thread, sender, text};
 use crate::error::ApiError;
 use crate::ingest::decode::Encoding;
 use crate::ingest::otlp::parse;
@@ -17,7 +19,7 @@ use crate::store::AppendError;
 
 const PROTOBUF: &str = "application/x-protobuf";
 
-pub(super) async fn export(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     export_records(&app, request).await.map_err(|error| match error {
         // Exporters try again after 503, but not after 507.
         ApiError::Append(AppendError::DiskFull) => {
@@ -35,18 +37,21 @@ async fn export_records(app: &App, request: Request) -> Result<Response, ApiErro
     }
     let encoding = Encoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
     let key = sender(&parts)?.key;
-    let (limit, max_entry) = (app.max_batch, app.max_entry);
-    let body = read(body, limit).await?;
-    let parsed = off_thread(move || {
-        let unpacked = encoding.map(|encoding| encoding.decode(&body, limit)).transpose()?;
-        Ok(parse(unpacked.as_deref().unwrap_or(&body), key, max_entry)?)
+    let (limit, bounds) = (app.max_batch, app.bounds);
+    let (body, mut room) = app.bodies.read(&parts, body, limit).await?;
+    let (parsed, room) = off_thread(move || {
+        let take = |bytes| room.take(bytes).is_ok();
+        let unpacked = encoding.map(|encoding| encoding.decode(&body, limit, take)).transpose()?;
+        Ok((parse(unpacked.as_deref().unwrap_or(&body), key, bounds)?, room))
     })
     .await?;
     if !parsed.batch.is_empty() {
-        app.store.append(parsed.batch, Timestamp::now())?.await?;
+        let pending = app.store.append(parsed.batch, Timestamp::now())?;
+        drop(room);
+        pending.await?;
     }
-    let partial_success = parsed.refused.first().map(|first| ExportLogsPartialSuccess {
-        rejected_log_records: i64::try_from(parsed.refused.len()).unwrap_or(i64::MAX),
+    let partial_success = parsed.refused.named.first().map(|first| ExportLogsPartialSuccess {
+        rejected_log_records: i64::try_from(parsed.refused.count).unwrap_or(i64::MAX),
         error_message: first.detail.clone(),
     });
     let reply = ExportLogsServiceResponse { partial_success }.encode_to_vec();

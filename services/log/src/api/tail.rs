@@ -1,10 +1,13 @@
 //! `GET /log/tail`: entries as they come, as server-sent events.
 //!
 //! An event's id is `INSTANCE:SEQ`, so a reader that comes back with `Last-Event-ID` (or `cursor=`) goes on behind
-//! it, and `since=` begins in the past: both are first read from the files. Without either, `limit=N` begins with
-//! what is wanted of the last N entries. A reader too slow to keep up gets an
-//! event `dropped` with the number of entries it missed; the writer waits for nobody.
+//! it, and `since=` begins in the past: both are first read from the files, and so is what memory could not keep
+//! meanwhile. Without either, `limit=N` begins with what is wanted of the last N entries. A reader too slow to keep up
+//! gets an event `dropped` with the number of entries it missed; the writer waits for nobody.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -12,27 +15,31 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::App;
-use super::read::{Piece, start};
+use super::read::{Piece, Pieces, Send, start_with};
 use crate::error::ApiError;
-use crate::query::scan::Range;
+use crate::query::scan::{Range, scan};
 use crate::query::{Filter, Order, Query, QueryError, cursor};
 use crate::store::Store;
 use crate::store::ring::{Chunk, Follower};
 
 /// What shows a reader, and everything in between, that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+const ALIVE: Bytes = Bytes::from_static(b": alive\n\n");
 /// Entries that come within this time go out together: a thousand readers, each woken for each write, would leave
 /// the writer little of the processor.
 const GATHER: Duration = Duration::from_millis(10);
+/// How often files are read for what memory could not keep while they were read. A reader who is behind after that is
+/// slower than the senders, and hears so.
+const ROUNDS: usize = 16;
 /// Lines looked at before others get their turn, in bytes.
 const TURN: usize = 256 << 10;
 
 pub(super) async fn tail(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -61,8 +68,14 @@ pub(super) async fn tail(
         from_file = limit > 0;
         range.first = next.saturating_sub(limit);
     }
-    let past =
-        if from_file && range.first < next { Some(start(&app, query.clone(), range, event)?) } else { None };
+    let past = if from_file && range.first < next {
+        let read_up_to = Arc::new(AtomicU64::new(range.last));
+        let (query, up_to) = (query.clone(), Arc::clone(&read_up_to));
+        let work = move |store: &Store, send: &mut Send<'_>| read_past(store, &query, range, send, &up_to);
+        Some(Past { pieces: start_with(&app, event, work)?, read_up_to })
+    } else {
+        None
+    };
     let tail = Tail {
         filter: query.filter,
         instance: app.store.instance().to_owned(),
@@ -79,6 +92,35 @@ pub(super) async fn tail(
     Ok((headers, body).into_response())
 }
 
+/// Reads `range`, and then what has come meanwhile and is in memory no more.
+fn read_past(
+    store: &Store,
+    query: &Query,
+    mut range: Range,
+    send: &mut Send<'_>,
+    read_up_to: &AtomicU64,
+) -> io::Result<()> {
+    for _ in 0..ROUNDS {
+        scan(store.snapshot(), query, range, send)?;
+        read_up_to.store(range.last, Ordering::Relaxed);
+        // Committed before anything that is in memory after it.
+        match store.oldest_in_memory() {
+            Some(oldest) if oldest > range.last + 1 && !send.over() => {
+                range = Range { first: range.last + 1, last: oldest - 1 };
+            }
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Entries from the files.
+struct Past {
+    pieces: Pieces,
+    /// The last entry that was looked at; final once the pieces end.
+    read_up_to: Arc<AtomicU64>,
+}
+
 struct Tail {
     filter: Filter,
     instance: String,
@@ -87,7 +129,7 @@ struct Tail {
     /// The first entry not yet looked at.
     next: u64,
     /// Entries from the files, which come first.
-    past: Option<mpsc::Receiver<Piece>>,
+    past: Option<Past>,
     closing: watch::Receiver<bool>,
     /// Nothing is sent yet: a first comment tells the reader that it is connected.
     began: bool,
@@ -109,19 +151,23 @@ impl Tail {
     }
 
     async fn piece(&mut self) -> Piece {
+        let heartbeat = Instant::now() + HEARTBEAT;
         if let Some(past) = &mut self.past {
-            if let Some(piece) = past.recv().await {
-                return piece;
+            // What is wanted may be rare: the reader hears that it is looked for.
+            match timeout_at(heartbeat, past.pieces.next()).await {
+                Ok(Some(piece)) => return piece,
+                Ok(None) => {}
+                Err(_) => return Ok(ALIVE),
             }
+            self.next = past.read_up_to.load(Ordering::Relaxed) + 1;
             self.past = None;
         }
-        let heartbeat = Instant::now() + HEARTBEAT;
         loop {
             tokio::select! {
                 biased;
                 // The store, which sends, lives as long as this service serves.
                 Ok(_) = self.last_seq.wait_for(|last| *last >= self.next) => {}
-                () = sleep_until(heartbeat) => return Ok(Bytes::from_static(b": alive\n\n")),
+                () = sleep_until(heartbeat) => return Ok(ALIVE),
             }
             sleep_until(self.sent + GATHER).await;
             self.sent = Instant::now();
@@ -135,8 +181,7 @@ impl Tail {
     /// Looks at what has come, a turn's worth of it.
     fn look(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut looked = 0;
-        for Chunk { first, last, lines } in self.follower.since(self.next) {
+        for Chunk { first, last, lines } in self.follower.since(self.next, TURN) {
             if first > self.next {
                 let dropped = first - self.next;
                 let id = (&self.instance, first - 1);
@@ -153,10 +198,6 @@ impl Tail {
                 }
             }
             self.next = last + 1;
-            looked += lines.len();
-            if looked >= TURN {
-                break;
-            }
         }
         out
     }
@@ -175,4 +216,48 @@ fn write_event(instance: &str, seq: u64, line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\ndata: ");
     out.extend_from_slice(line);
     out.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::store::{Ack, Limits, Options};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_something_rare_in_the_past_hears_that_it_is_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            file: dir.path().join("services.log"),
+            ack: Ack::Written,
+            queue_bytes: 1 << 20,
+            keys: 0,
+            ring_bytes: 1 << 20,
+            limits: Limits::default(),
+        };
+        let store = Store::open(options, "log-1").unwrap();
+        let (found, pieces) = mpsc::channel(1);
+        let (_open, closing) = watch::channel(false);
+        let mut tail = Tail {
+            filter: Filter::default(),
+            instance: "log-1".to_owned(),
+            follower: store.follow(),
+            last_seq: store.last_seq(),
+            next: 1,
+            past: Some(Past { pieces: Pieces::of(pieces), read_up_to: Arc::default() }),
+            closing,
+            began: false,
+            sent: Instant::now(),
+        };
+        for _ in 0..3 {
+            let asked = Instant::now();
+            assert_eq!(tail.piece().await.unwrap(), ALIVE);
+            assert_eq!(asked.elapsed().as_secs(), HEARTBEAT.as_secs());
+        }
+        found.send(Ok(Bytes::from_static(b"found"))).await.unwrap();
+        assert_eq!(tail.piece().await.unwrap(), "found");
+        drop(found);
+        assert_eq!(tail.piece().await.unwrap(), ALIVE);
+    }
 }

@@ -8,7 +8,10 @@ fn render(batch: &Batch, first_seq: u64) -> Vec<u8> {
     let mut out = Vec::new();
     batch.render(
         &mut out,
-        &Stamp::new("2026-11-23T08:07:11.1234567Z".parse().unwrap(), &instance),
+        &Stamp {
+            ts: timestamp("2026-11-23T08:07:11.1234567Z".parse().unwrap()).as_bytes(),
+            instance: &instance,
+        },
         first_seq,
     );
     out
@@ -91,5 +94,18 @@ proptest! {
         let lines = render(&Batch::one(&Origin::default(), b"x", None), 123_456);
         let torn = &lines[..cut.min(lines.len() - 1)];
         prop_assert!(head(torn).is_none_or(|head| head.seq == 123_456));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_clock_says_what_each_time_is_said_to_be(
+        micros in proptest::collection::vec(prop_oneof![-3_000_000_i64..3_000_000, 1_790_000_000_000_000_i64..1_790_000_002_000_000], 1..20),
+    ) {
+        let mut clock = Clock::default();
+        for micros in micros {
+            let at = Timestamp::from_microsecond(micros).unwrap();
+            prop_assert_eq!(std::str::from_utf8(clock.timestamp(at)).unwrap(), timestamp(at));
+        }
     }
 }

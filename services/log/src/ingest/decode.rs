@@ -1,6 +1,9 @@
-//! Compressed bodies, with the limit on what comes out: a small body can unpack to anything. Pure.
+//! Compressed bodies, with bounds on what comes out: a small body can unpack to anything. Pure.
 
 use std::io::Read;
+
+/// Room is asked for in steps of so many bytes.
+const STEP: usize = 64 << 10;
 
 /// A `Content-Encoding` that is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum DecodeError {
     Broken(String),
     #[error("the body unpacks to more than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("too many at a time; come back later")]
+    NoRoom,
 }
 
 impl Encoding {
@@ -33,25 +38,43 @@ impl Encoding {
         }
     }
 
-    /// Unpacks `body` to at most `limit` bytes.
-    pub(crate) fn decode(self, body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
+    /// Unpacks `body` to at most `limit` bytes, as long as `take` says that there is room for so many more.
+    pub(crate) fn decode(
+        self,
+        body: &[u8],
+        limit: usize,
+        take: impl FnMut(usize) -> bool,
+    ) -> Result<Vec<u8>, DecodeError> {
         match self {
-            Self::Gzip => read(flate2::read::MultiGzDecoder::new(body), limit),
+            Self::Gzip => read(flate2::read::MultiGzDecoder::new(body), limit, take),
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
                 // A frame may ask for a window far larger than its content.
                 decoder.window_log_max(27).map_err(broken)?;
-                read(decoder, limit)
+                read(decoder, limit, take)
             }
         }
     }
 }
 
-fn read(decoder: impl Read, limit: usize) -> Result<Vec<u8>, DecodeError> {
+fn read(
+    mut decoder: impl Read,
+    limit: usize,
+    mut take: impl FnMut(usize) -> bool,
+) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::new();
-    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.take(bound).read_to_end(&mut out).map_err(broken)?;
-    if out.len() > limit { Err(DecodeError::TooLarge { limit }) } else { Ok(out) }
+    loop {
+        let before = out.len();
+        // At most one byte beyond the limit, which tells that there are more.
+        let step = STEP.min(limit - before + 1) as u64;
+        (&mut decoder).take(step).read_to_end(&mut out).map_err(broken)?;
+        match out.len() {
+            len if len == before => return Ok(out),
+            len if len > limit => return Err(DecodeError::TooLarge { limit }),
+            len if !take(len - before) => return Err(DecodeError::NoRoom),
+            _ => {}
+        }
+    }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
@@ -78,17 +101,26 @@ mod tests {
             [(Encoding::Gzip, gzip(&content)), (Encoding::Zstd, zstd::bulk::compress(&content, 19).unwrap())]
         {
             assert!(bomb.len() < 100_000);
-            assert_eq!(encoding.decode(&bomb, 1 << 20), Err(DecodeError::TooLarge { limit: 1 << 20 }));
+            let decode = |limit, take: fn(usize) -> bool| encoding.decode(&bomb, limit, take);
+            assert_eq!(decode(1 << 20, |_| true), Err(DecodeError::TooLarge { limit: 1 << 20 }));
+            assert_eq!(decode(1 << 20, |_| false), Err(DecodeError::NoRoom));
+            assert_eq!(decode(50 << 20, |_| true), Ok(content.clone()));
         }
     }
 
     #[test]
     fn what_was_packed_is_unpacked_and_rubbish_is_refused() {
-        assert_eq!(Encoding::Gzip.decode(&gzip(b"hello"), 5).unwrap(), b"hello");
-        assert_eq!(Encoding::Zstd.decode(&zstd::bulk::compress(b"hello", 1).unwrap(), 5).unwrap(), b"hello");
+        assert_eq!(Encoding::Gzip.decode(&gzip(b"hello"), 5, |_| true).unwrap(), b"hello");
+        assert_eq!(
+            Encoding::Zstd.decode(&zstd::bulk::compress(b"hello", 1).unwrap(), 5, |_| true).unwrap(),
+            b"hello"
+        );
         for encoding in [Encoding::Gzip, Encoding::Zstd] {
-            assert!(matches!(encoding.decode(b"rubbish", 99), Err(DecodeError::Broken(_))));
-            assert!(matches!(encoding.decode(&gzip(b"hello")[..15], 99), Err(DecodeError::Broken(_))));
+            assert!(matches!(encoding.decode(b"rubbish", 99, |_| true), Err(DecodeError::Broken(_))));
+            assert!(matches!(
+                encoding.decode(&gzip(b"hello")[..15], 99, |_| true),
+                Err(DecodeError::Broken(_))
+            ));
         }
     }
 

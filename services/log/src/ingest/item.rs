@@ -12,27 +12,31 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Parsed, Refused, is_trace_id};
+use super::{Bounds, Failures, IngestError, Parsed, is_trace_id};
 use crate::entry::{Batch, Level, Origin, string};
 
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY: usize = 128;
+/// How much longer than an entry the JSON is that says it, at the most: `\u0001` stands for one byte, and there are
+/// names and spaces. What is longer is not looked at, since a value of many small members takes far more in memory.
+const JSON_PER_BYTE: usize = 8;
+const JSON_BESIDE: usize = 1024;
 
 /// Collects the entries of one body.
 pub(super) struct Reader<'a> {
     origin: &'a Origin<'a>,
-    max_entry: usize,
+    bounds: Bounds,
     batch: Batch,
-    refused: Vec<Refused>,
+    refused: Failures,
     fields: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(origin: &'a Origin<'a>, key: Option<String>, max_entry: usize) -> Self {
-        Self { origin, max_entry, batch: Batch::new(key), refused: Vec::new(), fields: Vec::new() }
+    pub(super) fn new(origin: &'a Origin<'a>, key: Option<String>, bounds: Bounds) -> Self {
+        Self { origin, bounds, batch: Batch::new(key), refused: Failures::default(), fields: Vec::new() }
     }
 
     pub(super) fn finish(self) -> Parsed {
@@ -40,30 +44,47 @@ impl<'a> Reader<'a> {
     }
 
     /// One line of a batch.
-    pub(super) fn line(&mut self, line: usize, json: &[u8]) {
+    pub(super) fn line(&mut self, line: usize, json: &[u8]) -> Result<(), IngestError> {
+        if self.batch.len() + self.refused.count == self.bounds.max_entries {
+            return Err(self.too_many());
+        }
         // JSON is UTF-8; checked once, here.
         match std::str::from_utf8(json) {
             Ok(json) => self.value(line, json),
             Err(error) => self.refuse(line, 400, format!("no JSON: {error}")),
         }
+        Ok(())
     }
 
     /// A whole body: a list of values, or one value.
-    pub(super) fn document(&mut self, body: &[u8]) -> Result<(), serde_json::Error> {
+    pub(super) fn document(&mut self, body: &[u8]) -> Result<(), IngestError> {
+        let broken = |error: serde_json::Error| IngestError::Json(error.to_string());
         if !body.trim_ascii().starts_with(b"[") {
-            let value: &RawValue = serde_json::from_slice(body)?;
+            let value: &RawValue = serde_json::from_slice(body).map_err(broken)?;
             self.value(1, value.get());
             return Ok(());
         }
         // Checked as a whole first, so that a broken list stores nothing.
-        let values: Vec<&RawValue> = serde_json::from_slice(body)?;
-        for (place, value) in (1..).zip(values) {
+        let mut list = List { max: self.bounds.max_entries, more: false };
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let values = list.deserialize(&mut json).and_then(|values| json.end().map(|()| values));
+        if list.more {
+            return Err(self.too_many());
+        }
+        for (place, value) in (1..).zip(values.map_err(broken)?) {
             self.value(place, value.get());
         }
         Ok(())
     }
 
+    fn too_many(&self) -> IngestError {
+        IngestError::TooMany { limit: self.bounds.max_entries, what: "entries" }
+    }
+
     fn value(&mut self, line: usize, json: &str) {
+        if json.len() > self.bounds.max_entry.saturating_mul(JSON_PER_BYTE).saturating_add(JSON_BESIDE) {
+            return self.too_long(line);
+        }
         match json.as_bytes().first() {
             Some(b'"') => match serde_json::from_str::<Text>(json) {
                 Ok(text) => self.push(line, *self.origin, text.0.as_bytes()),
@@ -154,14 +175,53 @@ impl<'a> Reader<'a> {
     fn fits(&mut self, line: usize, len: usize, empty: bool) -> bool {
         if empty {
             self.refuse(line, 400, "the entry is empty".to_owned());
-        } else if len > self.max_entry {
-            self.refuse(line, 413, format!("the entry is longer than {} bytes", self.max_entry));
+        } else if len > self.bounds.max_entry {
+            self.too_long(line);
         }
-        !empty && len <= self.max_entry
+        !empty && len <= self.bounds.max_entry
+    }
+
+    fn too_long(&mut self, line: usize) {
+        self.refuse(line, 413, format!("the entry is longer than {} bytes", self.bounds.max_entry));
     }
 
     fn refuse(&mut self, line: usize, status: u16, detail: String) {
-        self.refused.push(Refused { line, status, detail });
+        self.refused.push(line, status, detail);
+    }
+}
+
+/// The values of a list, unread; ends at the first one too many.
+struct List {
+    max: usize,
+    /// There was one too many.
+    more: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut List {
+    type Value = Vec<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<Self::Value, D::Error> {
+        de.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut List {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            if values.len() == self.max {
+                self.more = true;
+                return Err(A::Error::custom("too many"));
+            }
+            values.push(value);
+        }
+        Ok(values)
     }
 }
 

@@ -4,6 +4,8 @@
 //! none), the severity is the level. Everything else a record says is kept under `fields`: its attributes as they
 //! are, and, under names of OpenTelemetry's own, `time`, `span_id`, `scope`, `event_name`.
 //!
+//! The encoding is walked before it is decoded ([`count`]), since decoded it takes far more.
+//!
 //! Left out: the resource's other attributes, which would stand in every entry; and the JSON encoding.
 
 use jiff::Timestamp;
@@ -14,14 +16,17 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
-use super::{IngestError, Parsed, Refused};
+use super::{Bounds, Failures, IngestError, Parsed};
 use crate::entry::{Batch, Level, Origin, timestamp};
 
-/// Reads an export request. `max_entry` bounds the text and the fields of one record, in bytes.
-pub(crate) fn parse(body: &[u8], key: Option<String>, max_entry: usize) -> Result<Parsed, IngestError> {
+mod count;
+
+/// Reads an export request. The text and the fields of one record count as its length.
+pub(crate) fn parse(body: &[u8], key: Option<String>, bounds: Bounds) -> Result<Parsed, IngestError> {
+    count::check(body, bounds.max_entries)?;
     let request =
         ExportLogsServiceRequest::decode(body).map_err(|error| IngestError::Otlp(error.to_string()))?;
-    let mut parsed = Parsed { batch: Batch::new(key), refused: Vec::new() };
+    let mut parsed = Parsed { batch: Batch::new(key), refused: Failures::default() };
     let mut line = 0;
     for resource_logs in &request.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
@@ -34,7 +39,7 @@ pub(crate) fn parse(body: &[u8], key: Option<String>, max_entry: usize) -> Resul
             let scope = scope_logs.scope.as_ref().map_or("", |scope| scope.name.as_str());
             for record in &scope_logs.log_records {
                 line += 1;
-                push(&mut parsed, line, origin, scope, record, max_entry);
+                push(&mut parsed, line, origin, scope, record, bounds.max_entry);
             }
         }
     }
@@ -60,12 +65,12 @@ fn push(
     let fields = fields(scope, record);
     if msg.is_empty() && fields.is_empty() {
         let detail = "the record says nothing".to_owned();
-        return parsed.refused.push(Refused { line, status: 400, detail });
+        return parsed.refused.push(line, 400, detail);
     }
     let fields = (!fields.is_empty()).then(|| Value::Object(fields).to_string());
     if msg.len() + fields.as_ref().map_or(0, String::len) > max_entry {
         let detail = format!("the record is longer than {max_entry} bytes");
-        return parsed.refused.push(Refused { line, status: 413, detail });
+        return parsed.refused.push(line, 413, detail);
     }
     parsed.batch.push(&origin, msg.as_bytes(), fields.as_deref());
 }
@@ -169,7 +174,9 @@ mod tests {
         KeyValue { key: key.to_owned(), value: Some(any(value)), ..KeyValue::default() }
     }
 
-    fn read(records: Vec<LogRecord>) -> (Vec<Value>, Vec<Refused>) {
+    const BOUNDS: Bounds = Bounds { max_entry: 1_000, max_entries: 100 };
+
+    fn request(records: Vec<LogRecord>) -> Vec<u8> {
         let attributes = vec![
             attribute("service.name", Any::StringValue("cart".into())),
             attribute("service.instance.id", Any::StringValue("cart-1".into())),
@@ -182,11 +189,19 @@ mod tests {
             scope_logs: vec![scope_logs],
             ..ResourceLogs::default()
         };
-        let body = ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec();
-        let parsed = parse(&body, None, 1_000).unwrap();
+        ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
+    }
+
+    fn read(records: Vec<LogRecord>) -> (Vec<Value>, Failures) {
+        let body = request(records);
+        let parsed = parse(&body, None, BOUNDS).unwrap();
         let mut out = Vec::new();
         let instance = instance_field("log-1");
-        parsed.batch.render(&mut out, &Stamp::new(Timestamp::UNIX_EPOCH, &instance), 1);
+        parsed.batch.render(
+            &mut out,
+            &Stamp { ts: timestamp(Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
+            1,
+        );
         let entries =
             String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (entries, parsed.refused)
@@ -220,7 +235,7 @@ mod tests {
                 },
             })]
         );
-        assert!(refused.is_empty());
+        assert_eq!(refused, Failures::default());
     }
 
     #[test]
@@ -229,7 +244,24 @@ mod tests {
         let named = LogRecord { event_name: "started".into(), ..LogRecord::default() };
         let (entries, refused) = read(vec![long, named]);
         assert_eq!(entries[0]["msg"], "started");
-        assert_eq!((refused[0].line, refused[0].status), (1, 413));
-        assert!(matches!(parse(b"rubbish", None, 1_000), Err(IngestError::Otlp(_))));
+        assert_eq!((refused.named[0].line, refused.named[0].status), (1, 413));
+        assert!(matches!(parse(b"rubbish", None, BOUNDS), Err(IngestError::Otlp(_))));
+    }
+
+    #[test]
+    fn more_records_or_values_than_allowed_are_refused_before_they_are_decoded() {
+        let too_many = |body: &[u8]| match parse(body, None, BOUNDS) {
+            Err(IngestError::TooMany { limit, what }) => (limit, what),
+            other => panic!("{other:?}"),
+        };
+        let named = LogRecord { event_name: "x".into(), ..LogRecord::default() };
+        assert_eq!(read(vec![named.clone(); 100]).0.len(), 100);
+        assert_eq!(too_many(&request(vec![named; 101])), (100, "entries"));
+        // Two bytes each, and each a value of its own once decoded.
+        let values = ArrayValue { values: vec![AnyValue::default(); 6_400] };
+        let wide = LogRecord { body: Some(any(Any::ArrayValue(values))), ..LogRecord::default() };
+        assert_eq!(too_many(&request(vec![wide])), (6_400, "values"));
+        let flat = [&[0x0a, 0x00][..]; 6_401].concat();
+        assert_eq!(too_many(&flat), (6_400, "values"), "empty resources");
     }
 }

@@ -3,13 +3,19 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::entry::{Stamp, instance_field};
+use crate::entry::{Stamp, instance_field, timestamp};
 
-fn read(kind: Kind, sender: &Sender, body: &[u8]) -> Result<(Vec<Value>, Vec<Refused>), IngestError> {
-    let parsed = parse(kind, sender, body, 100)?;
+const BOUNDS: Bounds = Bounds { max_entry: 100, max_entries: 300 };
+
+fn read(kind: Kind, sender: &Sender, body: &[u8]) -> Result<(Vec<Value>, Failures), IngestError> {
+    let parsed = parse(kind, sender, body, BOUNDS)?;
     let mut out = Vec::new();
     let instance = instance_field("log-1");
-    parsed.batch.render(&mut out, &Stamp::new(Timestamp::UNIX_EPOCH, &instance), 1);
+    parsed.batch.render(
+        &mut out,
+        &Stamp { ts: timestamp(Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
+        1,
+    );
     let text = String::from_utf8(out).unwrap();
     Ok((text.lines().map(without_stamp).collect(), parsed.refused))
 }
@@ -72,14 +78,42 @@ fn the_lines_that_cant_be_taken_are_told_one_by_one() {
     body.splice(at..at + 3, [0xff]);
     let (entries, refused) = read(Kind::Lines, &Sender::default(), &body).unwrap();
     assert_eq!(entries, [json!({"msg": "one"})]);
-    let statuses: Vec<_> = refused.iter().map(|refused| (refused.line, refused.status)).collect();
+    let statuses: Vec<_> = refused.named.iter().map(|refused| (refused.line, refused.status)).collect();
     assert_eq!(statuses, [(3, 400), (4, 400), (5, 413), (6, 400), (7, 400)]);
     assert!(
-        matches!(read(Kind::Lines, &Sender::default(), b"{\n{"), Err(IngestError::Nothing(all)) if all.len() == 2)
+        matches!(read(Kind::Lines, &Sender::default(), b"{\n{"), Err(IngestError::Nothing(all)) if all.count == 2)
     );
     assert_eq!(read(Kind::Lines, &Sender::default(), b"\n \n"), Err(IngestError::Empty));
     assert!(matches!(read(Kind::Json, &Sender::default(), b"[1, 2"), Err(IngestError::Json(_))));
     assert_eq!(read(Kind::Json, &Sender::default(), b"[]"), Err(IngestError::Empty));
+}
+
+#[test]
+fn a_batch_has_a_bounded_number_of_entries_whether_good_or_bad() {
+    let too_many = Err(IngestError::TooMany { limit: 300, what: "entries" });
+    let read = |kind, body: String| read(kind, &Sender::default(), body.as_bytes());
+    for line in ["1\n", "{\n", "\n \n1\n"] {
+        assert_ne!(read(Kind::Lines, line.repeat(300)), too_many, "{line:?}");
+        assert_eq!(read(Kind::Lines, line.repeat(301)), too_many, "{line:?}");
+    }
+    let list = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+    assert_eq!(read(Kind::Json, list(300)).unwrap().0.len(), 300);
+    assert_eq!(read(Kind::Json, list(301)), too_many);
+    assert!(matches!(read(Kind::Json, list(2) + "x"), Err(IngestError::Json(_))));
+
+    let (entries, refused) = read(Kind::Lines, "1\n".to_owned() + &"{\n".repeat(299)).unwrap();
+    assert_eq!((entries.len(), refused.named.len(), refused.count), (1, NAMED, 299));
+    assert_eq!(refused.named.last().unwrap().line, NAMED + 1);
+}
+
+#[test]
+fn a_value_far_longer_than_an_entry_is_not_looked_at() {
+    let object = format!("{{\"msg\":\"m\"{}}}", ",\"\":1".repeat(400));
+    let (_, refused) = read(Kind::Lines, &Sender::default(), format!("1\n{object}").as_bytes()).unwrap();
+    assert_eq!((refused.named[0].line, refused.named[0].status), (2, 413));
+    // The longest way to write an entry that fits.
+    let escaped = format!("{{\"msg\":\"{}\"}}", "\\u0001".repeat(100));
+    assert_eq!(read(Kind::Lines, &Sender::default(), escaped.as_bytes()).unwrap().0.len(), 1);
 }
 
 #[test]
@@ -131,9 +165,9 @@ proptest! {
         match read(Kind::Lines, &Sender::default(), body.join("\n").as_bytes()) {
             Ok((entries, refused)) => {
                 prop_assert_eq!(&entries, &good);
-                prop_assert_eq!(entries.len() + refused.len(), texts.len());
+                prop_assert_eq!(entries.len() + refused.count, texts.len());
             }
-            Err(IngestError::Nothing(refused)) => prop_assert!(good.is_empty() && refused.len() == texts.len()),
+            Err(IngestError::Nothing(refused)) => prop_assert!(good.is_empty() && refused.count == texts.len()),
             Err(error) => prop_assert!(false, "{error}"),
         }
     }

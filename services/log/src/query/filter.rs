@@ -132,7 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::{Batch, Origin, Stamp, instance_field};
+    use crate::entry::{Batch, Origin, Stamp, instance_field, timestamp};
 
     fn block(entries: &[(&str, Option<&str>, Option<Level>)]) -> Vec<u8> {
         let instance = instance_field("log-1");
@@ -145,7 +145,11 @@ mod tests {
             );
         }
         let mut out = Vec::new();
-        batch.render(&mut out, &Stamp::new(jiff::Timestamp::UNIX_EPOCH, &instance), 1);
+        batch.render(
+            &mut out,
+            &Stamp { ts: timestamp(jiff::Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
+            1,
+        );
         out
     }
 

@@ -8,7 +8,9 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 /// What the appender needs of a file. Tests have one that fails on purpose.
-pub(crate) trait Disk {
+pub(crate) trait Disk: Send {
+    /// How long it is.
+    fn len(&self) -> io::Result<u64>;
     /// Writes some of `bytes` at the end.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Returns once everything written survives a power cut.
@@ -19,6 +21,10 @@ pub(crate) trait Disk {
 
 /// A file opened for appending.
 impl Disk for Arc<File> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (&**self).write(bytes)
     }
@@ -29,6 +35,24 @@ impl Disk for Arc<File> {
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+}
+
+impl Disk for Box<dyn Disk> {
+    fn len(&self) -> io::Result<u64> {
+        (**self).len()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (**self).write(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        (**self).sync()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        (**self).truncate(len)
     }
 }
 
@@ -65,6 +89,11 @@ impl<D: Disk> Appender<D> {
     /// Length of the good part, in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Whether others have added to the file or cut it since the last commit.
+    pub(crate) fn touched(&self) -> io::Result<bool> {
+        Ok(!self.dirty && self.disk.len()? != self.len)
     }
 
     /// Writes submissions, each ending at its place in `cuts` (ascending, the last is `bytes.len()`).

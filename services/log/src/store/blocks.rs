@@ -97,14 +97,23 @@ fn read_plain(file: &File, len: u64, index: u64, buf: &mut Vec<u8>) -> io::Resul
     Ok(())
 }
 
-/// The lines of a block, first to last, without their newlines.
+/// The finished lines of a block, first to last, without their newlines.
 pub(crate) fn lines(block: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    block.strip_suffix(b"\n").map(|block| block.split(|b| *b == b'\n')).into_iter().flatten()
+    let end = memchr::memrchr(b'\n', block);
+    end.map(|end| block[..end].split(|b| *b == b'\n')).into_iter().flatten()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unfinished_line_hides_none_of_those_before_it() {
+        let all = |block: &'static [u8]| lines(block).collect::<Vec<_>>();
+        assert_eq!(all(b"a\n\nb\nc"), [&b"a"[..], b"", b"b"]);
+        assert_eq!(all(b"a\n"), [b"a"]);
+        assert!(all(b"a").is_empty() && all(b"").is_empty());
+    }
 
     #[test]
     fn every_line_is_in_one_block_whatever_its_length() {

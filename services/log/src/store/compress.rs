@@ -70,8 +70,8 @@ impl Frames {
     }
 }
 
-/// Writes the compressed copy of `segment` beside it, then removes the original. `stop` ends it early, with the
-/// original left as it was.
+/// Writes the compressed copy of `segment` beside it, then removes the original, unless retention already has: then
+/// the copy is no longer wanted, which the caller knows. `stop` ends it early, with the original left as it was.
 pub(crate) fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Option<Segment>> {
     let Some(blocks) = Blocks::open(segment)? else { return Ok(None) };
     let name = segment.path.file_name().unwrap_or_default();
@@ -88,7 +88,10 @@ pub(crate) fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Optio
     target.push(ZST);
     File::options().write(true).open(&temp)?.set_modified(segment.modified)?;
     std::fs::rename(&temp, &target)?;
-    std::fs::remove_file(&segment.path)?;
+    match std::fs::remove_file(&segment.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     Ok(Some(Segment { path: target.into(), bytes, ..segment.clone() }))
 }
 

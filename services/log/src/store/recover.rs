@@ -1,11 +1,11 @@
 //! Opening the file after whatever happened to it.
 //!
-//! The content never keeps the service from starting: an unfinished entry at the end is cut off and reported, and
-//! lines that are not entries stay where they are. A second process on the same file does.
+//! The content never keeps the service from starting: an unfinished entry or batch at the end is cut off and
+//! reported, and lines that are not entries stay where they are. A second process on the same file does.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::entry::line::{head, parse};
 
 /// How much of the files is read again for the keys of their batches.
 const KEYS_BLOCKS: u64 = 8;
+/// A line longer than this is none of ours: an entry's text, escaped and in base64 beside it, with all its fields.
+const MAX_LINE: u64 = 64 << 20;
 const ENTRY_START: &[u8] = b"{\"ts\":\"";
 
 /// Why the file can't be used.
@@ -52,7 +54,7 @@ pub(super) struct Recovered {
     pub(super) instance: Option<String>,
     /// Keys of the last batches, oldest first.
     pub(super) keys: Vec<(String, Range)>,
-    /// Bytes of an unfinished entry that were cut off.
+    /// Bytes of an unfinished entry or batch that were cut off.
     pub(super) torn: u64,
 }
 
@@ -107,7 +109,7 @@ fn read_all(names: Names, lock: File, closed: Vec<Segment>) -> io::Result<Recove
         }
     }
     let (last_seq, instance) = last.map_or((0, None), |(seq, instance)| (seq, Some(instance)));
-    let keys = recent_keys(&closed, blocks)?;
+    let keys = recent_keys(&closed, blocks);
     Ok(Recovered { names, lock, current, closed, last_seq: last_seq.max(least), instance, keys, torn })
 }
 
@@ -134,6 +136,12 @@ pub(super) fn open_current(path: &Path) -> io::Result<(Current, u64)> {
         }
         file.sync_all()?;
     }
+    if let Some(start) = unfinished_batch(&file_ref, len)? {
+        torn += len - start;
+        file.set_len(start)?;
+        file.sync_all()?;
+        len = start;
+    }
     let first = first_entry(&Blocks::current(Arc::clone(&file_ref), len))?;
     Ok((Current { file: file_ref, len, first }, torn))
 }
@@ -151,7 +159,6 @@ fn private() -> OpenOptions {
 }
 
 fn read_range(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
-    use std::os::unix::fs::FileExt as _;
     let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
     file.read_exact_at(&mut bytes, from)?;
     Ok(bytes)
@@ -168,6 +175,62 @@ fn end_of_last_line(blocks: &Blocks) -> io::Result<u64> {
         }
     }
     Ok(0)
+}
+
+/// Where the last batch begins, if it has a key and a crash cut it short. Its sender was told nothing and sends it
+/// again; what is left of it would then stand there twice.
+fn unfinished_batch(file: &File, len: u64) -> io::Result<Option<u64>> {
+    let mut end = len;
+    // Number, part and length of the batch of the line behind.
+    let mut behind: Option<(u64, u64, u64, String)> = None;
+    loop {
+        let Some((start, line)) = line_before(file, end)? else { return Ok(None) };
+        let Some((head, entry)) = head(&line).zip(parse(&line)) else { return Ok(None) };
+        let Some(key) = entry.key else { return Ok(None) };
+        let fits = match &behind {
+            None => entry.part + 1 < entry.of,
+            Some((seq, part, of, same)) => {
+                (head.seq + 1, entry.part + 1, entry.of) == (*seq, *part, *of) && key == *same
+            }
+        };
+        // Otherwise whole, or not what was written here: nothing to cut.
+        if !fits || entry.part == 0 {
+            return Ok(fits.then_some(start));
+        }
+        behind = Some((head.seq, entry.part, entry.of, key.into_owned()));
+        end = start;
+    }
+}
+
+/// The line that ends at `end`, with its start; nothing at the start of the file, and for a line that is none of ours.
+fn line_before(file: &File, end: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let mut step = 4 << 10;
+    if end == 0 {
+        return Ok(None);
+    }
+    loop {
+        let from = end.saturating_sub(step);
+        let bytes = read_range(file, from, end)?;
+        let content = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        match memchr::memrchr(b'\n', content) {
+            Some(newline) => return Ok(Some((from + newline as u64 + 1, content[newline + 1..].to_vec()))),
+            None if from == 0 => return Ok(Some((0, content.to_vec()))),
+            None if step >= MAX_LINE => return Ok(None),
+            None => step *= 4,
+        }
+    }
+}
+
+/// Makes the names of the files in `dir`, and of `dir` itself, survive a power cut.
+pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()?;
+    let parent =
+        dir.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    match parent.map(File::open) {
+        Some(Ok(parent)) => parent.sync_all(),
+        // A folder that this user may not read was there before.
+        _ => Ok(()),
+    }
 }
 
 fn last_entry(blocks: &Blocks) -> io::Result<Option<(u64, String)>> {
@@ -202,29 +265,37 @@ fn first_entry(blocks: &Blocks) -> io::Result<Option<(u64, Timestamp)>> {
 }
 
 /// Batches of the last blocks, oldest first. Only those that are whole: one that a crash cut short must be stored
-/// when it is sent again.
-fn recent_keys(closed: &[Segment], current: Blocks) -> io::Result<Vec<(String, Range)>> {
-    let mut newest_first = vec![current];
-    let mut left = KEYS_BLOCKS.saturating_sub(newest_first[0].count());
+/// when it is sent again. What can't be read is left out: a retry of it is stored twice, under its key.
+fn recent_keys(closed: &[Segment], current: Blocks) -> Vec<(String, Range)> {
+    let unread = |path: &Path, error: io::Error| {
+        tracing::error!(file = %path.display(), %error, "keys can't be read; retries of their batches are stored again");
+    };
+    let mut left = KEYS_BLOCKS.saturating_sub(current.count());
+    let mut newest_first = vec![(Path::new("the file being written"), current)];
     for segment in closed.iter().rev() {
         if left == 0 {
             break;
         }
-        // What can't be read has been told already.
-        if let Ok(Some(blocks)) = Blocks::open(segment) {
-            left = left.saturating_sub(blocks.count());
-            newest_first.push(blocks);
+        match Blocks::open(segment) {
+            Ok(Some(blocks)) => {
+                left = left.saturating_sub(blocks.count());
+                newest_first.push((&segment.path, blocks));
+            }
+            Ok(None) => {}
+            Err(error) => unread(&segment.path, error),
         }
     }
     let mut buf = Vec::new();
     let mut keys = Vec::new();
-    for blocks in newest_first.iter().rev() {
+    for (path, blocks) in newest_first.iter().rev() {
         for index in blocks.count().saturating_sub(KEYS_BLOCKS)..blocks.count() {
-            blocks.read(index, &mut buf)?;
-            keys.extend(whole_batches(&buf));
+            match blocks.read(index, &mut buf) {
+                Ok(()) => keys.extend(whole_batches(&buf)),
+                Err(error) => unread(path, error),
+            }
         }
     }
-    Ok(keys)
+    keys
 }
 
 fn whole_batches(block: &[u8]) -> impl Iterator<Item = (String, Range)> {

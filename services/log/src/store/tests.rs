@@ -10,7 +10,9 @@ use crate::entry::Origin;
 use crate::entry::line::{head, parse};
 
 mod crash;
+mod faults;
 mod files;
+mod others;
 
 fn options(dir: &Path) -> Options {
     Options {
@@ -21,6 +23,27 @@ fn options(dir: &Path) -> Options {
         ring_bytes: 1 << 20,
         limits: Limits::default(),
     }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn keyed(key: &str, texts: &[&str]) -> Batch {
+    let mut batch = Batch::new(Some(key.to_owned()));
+    texts.iter().for_each(|text| batch.push(&Origin::default(), text.as_bytes(), None));
+    batch
 }
 
 fn text(msg: &str) -> Batch {
@@ -84,11 +107,6 @@ async fn a_second_process_on_one_file_refuses_to_start() {
 #[tokio::test]
 async fn a_batch_with_a_key_is_stored_once_even_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let keyed = |key: &str, texts: &[&str]| {
-        let mut batch = Batch::new(Some(key.to_owned()));
-        texts.iter().for_each(|text| batch.push(&Origin::default(), text.as_bytes(), None));
-        batch
-    };
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     // Both on their way at once: the second is still recognized.
     let pending: Vec<_> =
@@ -154,7 +172,7 @@ async fn readers_never_see_more_than_is_committed_and_followers_miss_nothing() {
     append(&store, text("one")).await.unwrap();
     append(&store, text("two")).await.unwrap();
     last_seq.wait_for(|seq| *seq == 2).await.unwrap();
-    let chunks = follower.since(1);
+    let chunks = follower.since(1, usize::MAX);
     let seqs: Vec<_> =
         chunks.iter().flat_map(|chunk| lines(&chunk.lines)).map(|line| head(line).unwrap().seq).collect();
     assert_eq!(seqs, [1, 2]);

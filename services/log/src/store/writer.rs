@@ -5,7 +5,6 @@
 //! that it concerns and no others, and the next group is tried as if nothing had been.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,13 +13,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::keeper::Keeper;
-use super::appender::{Appender, Failure};
+use super::appender::{Appender, Committed, Disk, Failure};
 use super::queue::{Submission, Taken};
-use super::recover::Current;
+use super::recover::{self, Current};
 use super::segment::Segment;
 use super::window::{Range, Window};
-use super::{Ack, AppendError, Receipt, Shared};
-use crate::entry::Stamp;
+use super::{Ack, AppendError, MakeDisk, Receipt, Shared};
+use crate::entry::{Clock, Stamp};
 
 pub(super) mod keeper;
 
@@ -34,7 +33,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) keeper: Keeper,
-    pub(super) appender: Appender<Arc<File>>,
+    pub(super) appender: Appender<Box<dyn Disk>>,
+    pub(super) disk: MakeDisk,
     /// When the file being written got its first entry.
     pub(super) first: Option<(u64, Timestamp)>,
     pub(super) last_seq: u64,
@@ -44,6 +44,8 @@ pub(super) struct Writer {
     pub(super) ack: Ack,
     /// When a failure was last told.
     pub(super) failure_told: Option<Instant>,
+    /// When others in the file were last told of.
+    pub(super) others_told: Option<Instant>,
 }
 
 /// One piece of a group, rendered.
@@ -53,6 +55,16 @@ struct Piece {
     /// Where each submission ends in `bytes`.
     cuts: Vec<usize>,
     receipts: Vec<(Range, bool)>,
+    clock: Clock,
+}
+
+impl Piece {
+    /// Gives back what one large batch took.
+    fn shrink(&mut self) {
+        if self.bytes.capacity() > 2 * PIECE {
+            self.bytes = Vec::with_capacity(PIECE);
+        }
+    }
 }
 
 impl Writer {
@@ -64,6 +76,7 @@ impl Writer {
             match self.shared.queue.take(&mut group, CHECK) {
                 Taken::Group { bytes } => {
                     self.commit(&mut group, &mut piece);
+                    piece.shrink();
                     self.shared.queue.release(bytes);
                 }
                 Taken::Idle => {}
@@ -88,14 +101,20 @@ impl Writer {
             let size = if self.shared.healthy.load(Ordering::Acquire) { PIECE } else { 0 };
             self.render(group, piece, size);
             let began = Instant::now();
-            let result = self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced);
+            let result = match self.mind_others() {
+                Ok(()) => self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced),
+                Err(error) => Committed { whole: 0, failure: Some(Failure::All(error)) },
+            };
             let whole = result.whole;
             if let Some(commits) = self.shared.stats.commits.get() {
                 commits.record(whole, began.elapsed());
             }
             self.stored(group, piece, whole);
             let Some(failure) = result.failure else {
-                self.recovered();
+                // Batches that were stored before say nothing about the disk.
+                if !piece.bytes.is_empty() {
+                    self.recovered();
+                }
                 continue;
             };
             let (error, failed) = match &failure {
@@ -127,7 +146,8 @@ impl Writer {
                 piece.receipts.push((range, true));
             } else {
                 let range = Range { first: last + 1, last: last + batch.len() as u64 };
-                batch.render(&mut piece.bytes, &Stamp::new(submission.at, &self.instance), range.first);
+                let stamp = Stamp { ts: piece.clock.timestamp(submission.at), instance: &self.instance };
+                batch.render(&mut piece.bytes, &stamp, range.first);
                 last = range.last;
                 piece.receipts.push((range, false));
                 fresh.extend(batch.key().map(|key| (key, range)));
@@ -191,10 +211,34 @@ impl Writer {
         }
     }
 
+    /// Takes the file up again, as at the start, where others have added to it or cut it: places in it would be
+    /// wrong by so much, for readers and for what is cut off after a failure.
+    fn mind_others(&mut self) -> io::Result<()> {
+        if self.appender.touched()? {
+            let (current, torn) = recover::open_current(self.keeper.file())?;
+            let (file, was, is) = (self.keeper.file().display(), self.appender.len(), current.len);
+            // Said once in a while: somebody may do so all the time.
+            if self.others_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                self.others_told = Some(Instant::now());
+                tracing::warn!(%file, was, is, torn, "the file was changed by others; it is taken up again");
+            }
+            self.replace(None, current);
+        }
+        Ok(())
+    }
+
     fn check(&mut self) {
         if let Some(current) = self.keeper.lost_file(&self.shared.current_file()) {
             tracing::warn!(file = %self.keeper.file().display(), "the file was moved or removed; a new one is made");
             self.replace(None, current);
+            if self.ack == Ack::Synced
+                && let Err(error) = self.keeper.sync_names()
+            {
+                tracing::error!(%error, "the name of the new file may not survive a power cut");
+            }
+        }
+        if let Err(error) = self.mind_others() {
+            tracing::error!(%error, "the log file can't be looked at");
         }
         let age_from = self.first.map(|(_, at)| at);
         if self.keeper.old(age_from, Timestamp::now()) {
@@ -219,7 +263,7 @@ impl Writer {
     }
 
     fn replace(&mut self, closed: Option<Segment>, current: Current) {
-        self.appender = Appender::new(Arc::clone(&current.file), current.len);
+        self.appender = Appender::new((self.disk)(Arc::clone(&current.file)), current.len);
         self.first = current.first;
         self.shared.replaced(closed, current.file, current.len);
     }
@@ -237,4 +281,20 @@ fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_large_batch_does_not_keep_its_memory() {
+        let mut piece = Piece { bytes: vec![0; 2 * PIECE + 1], ..Piece::default() };
+        piece.shrink();
+        assert_eq!(piece.bytes.capacity(), PIECE);
+        piece.bytes.resize(PIECE + 1, 0);
+        let kept = piece.bytes.capacity();
+        piece.shrink();
+        assert_eq!(piece.bytes.capacity(), kept);
+    }
 }

@@ -1,7 +1,11 @@
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::fixture::{Log, entries, problem, texts};
 
@@ -100,6 +104,93 @@ async fn batches_are_stored_together_and_bad_lines_are_told_one_by_one() {
     assert_eq!(broken.status(), 400);
     assert_eq!(broken.json::<Value>().await.unwrap()["failed"].as_array().unwrap().len(), 2);
     log.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_body_of_very_many_entries_is_refused_whatever_they_are() {
+    let log = Log::start().await;
+    let send =
+        |kind: &'static str, body: String| log.post("/log").header("content-type", kind).body(body).send();
+    for line in ["1\n", "{\n"] {
+        let reply = send("application/x-ndjson", line.repeat(4 << 20)).await.unwrap();
+        assert_eq!(problem(reply, 413).await, "the batch has more than 10000 entries");
+    }
+    let list = format!("[{}1]", "1,".repeat(4 << 20 >> 1));
+    problem(send("application/json", list).await.unwrap(), 413).await;
+    let records = [&[0x0a, 6, 0x12, 4, 0x12, 0, 0x12, 0][..]; 5_001].concat();
+    let reply = log.post("/v1/logs").header("content-type", "application/x-protobuf").body(records);
+    problem(reply.send().await.unwrap(), 413).await;
+    assert!(entries(&log.file()).is_empty());
+
+    let reply = send("application/x-ndjson", "{\n".repeat(10_000)).await.unwrap();
+    assert_eq!(reply.status(), 400);
+    let reply: Value = reply.json().await.unwrap();
+    assert_eq!((reply["failed"].as_array().unwrap().len(), &reply["failed_count"]), (100, &json!(10_000)));
+    let reply = send("application/x-ndjson", "1\n".repeat(9_000) + &"{\n".repeat(1_000)).await.unwrap();
+    assert_eq!(reply.status(), 200);
+    let reply: Value = reply.json().await.unwrap();
+    assert_eq!((&reply["accepted"], &reply["failed_count"]), (&json!(9_000), &json!(1_000)));
+    log.stop().await;
+}
+
+/// A connection that has sent a request's head and so many bytes of its body.
+async fn half_sent(log: &Log, told: &str, body: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(log.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let head =
+        format!("POST /log HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n{told}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'\n'; body]).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn large_bodies_under_way_have_a_bound_together() {
+    let log = Log::start_with(|config| {
+        config.own.max_batch = ByteSize::mib(1);
+        config.own.max_bodies = ByteSize::mib(2);
+    })
+    .await;
+    let post = || log.post("/log").header("content-type", "application/x-ndjson");
+    let large = || post().body("1".to_owned() + &"\n".repeat(200 << 10)).send();
+    // Small as it comes, large once it is unpacked.
+    let body = zstd::bulk::compress(("1".to_owned() + &"\n".repeat(500 << 10)).as_bytes(), 3).unwrap();
+    let packed = || post().header("content-encoding", "zstd").body(body.clone()).send();
+    assert_eq!(
+        (large().await.unwrap().status(), packed().await.unwrap().status()),
+        (StatusCode::OK, StatusCode::OK)
+    );
+
+    // These hold room for what they have told, although hardly any of it has come.
+    let first = half_sent(&log, "Content-Length: 1048576", 9).await;
+    let second = half_sent(&log, "Content-Length: 800000", 9).await;
+    refused_in_time(packed).await;
+    assert_eq!(large().await.unwrap().status(), 200, "there is room for this one");
+    let third = half_sent(&log, "Content-Length: 400000", 9).await;
+    refused_in_time(large).await;
+    log.say("small ones pass").await;
+    drop([first, second, third]);
+    let deadline = Instant::now() + Duration::from_secs(8); // sooner than they would be given up
+    while large().await.unwrap().status() != 200 {
+        assert!(Instant::now() < deadline, "the room is not given back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    log.stop().await;
+}
+
+/// Asks again until there is no room.
+async fn refused_in_time(ask: impl AsyncFn() -> reqwest::Result<Response>) {
+    let deadline = Instant::now() + Duration::from_secs(8);
+    loop {
+        let reply = ask().await.unwrap();
+        if reply.status() == 503 {
+            assert_eq!(reply.headers()["retry-after"], "1");
+            problem(reply, 503).await;
+            return;
+        }
+        assert_eq!(reply.status(), 200);
+        assert!(Instant::now() < deadline, "never refused");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

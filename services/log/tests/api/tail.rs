@@ -125,3 +125,27 @@ async fn a_slow_reader_learns_what_it_missed_and_the_writer_does_not_wait() {
     assert!(dropped > 0);
     log.stop().await;
 }
+
+#[tokio::test]
+async fn what_comes_while_the_past_is_read_is_not_lost_though_memory_does_not_keep_it() {
+    let log = Log::start().await;
+    let line = format!("\"{}\"\n", "x".repeat(4_000));
+    let more = async || {
+        // More than the ring and all the buffers between here and there.
+        for _ in 0..4 {
+            let post =
+                log.post("/log").header("content-type", "application/x-ndjson").body(line.repeat(1_000));
+            assert_eq!(post.send().await.unwrap().status(), 200);
+        }
+    };
+    more().await;
+    let mut events = Events::follow(&log, "/log/tail?since=1h", None).await;
+    more().await;
+    for seq in 1..=8_000 {
+        let (kind, id, _) = events.next().await.unwrap();
+        assert_eq!((kind.as_str(), id.rsplit_once(':').unwrap().1), ("", seq.to_string().as_str()));
+    }
+    log.say("new").await;
+    assert_eq!(events.texts(1).await, ["new"]);
+    log.stop().await;
+}

@@ -106,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::{Batch, Origin, Stamp, instance_field};
+    use crate::entry::{Batch, Origin, Stamp, instance_field, timestamp};
 
     struct Given(VecDeque<Vec<u8>>);
 
@@ -120,7 +120,14 @@ mod tests {
         let instance = instance_field("log-1");
         let batch = Batch::one(&Origin::default(), b"x", key.map(str::to_owned));
         let mut out = Vec::new();
-        batch.render(&mut out, &Stamp::new(jiff::Timestamp::from_second(second).unwrap(), &instance), seq);
+        batch.render(
+            &mut out,
+            &Stamp {
+                ts: timestamp(jiff::Timestamp::from_second(second).unwrap()).as_bytes(),
+                instance: &instance,
+            },
+            seq,
+        );
         out.pop();
         out
     }

@@ -59,22 +59,73 @@ async fn text_of_others_in_the_file_is_left_alone_and_stepped_over() {
 }
 
 #[tokio::test]
-async fn a_batch_that_a_crash_cut_short_is_stored_when_it_is_sent_again() {
+async fn a_batch_cut_short_at_any_byte_is_cut_off_as_a_whole_and_stored_once_when_it_is_sent_again() {
     let dir = tempfile::tempdir().unwrap();
-    let batch = || {
-        let mut batch = Batch::new(Some("k".to_owned()));
-        for text in ["a", "b", "c"] {
-            batch.push(&Origin::default(), text.as_bytes(), None);
-        }
-        batch
-    };
+    let batch = |key| keyed(key, &["a", "b, which is longer", "c"]);
     let store = Store::open(options(dir.path()), "log-a").unwrap();
-    append(&store, batch()).await.unwrap();
+    append(&store, text("before")).await.unwrap();
+    append(&store, batch("k1")).await.unwrap();
+    let good = content(dir.path()).len();
+    append(&store, batch("k2")).await.unwrap();
     drop(store);
     let whole = content(dir.path());
-    let two_lines = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(1).unwrap().0 + 1;
-    fs::write(dir.path().join("services.log"), &whole[..two_lines]).unwrap();
+    let all = ["before", "a", "b, which is longer", "c", "a", "b, which is longer", "c"];
+    for cut in good..whole.len() {
+        fs::write(dir.path().join("services.log"), &whole[..cut]).unwrap();
+        let store = Store::open(options(dir.path()), "log-b").unwrap();
+        assert_eq!(store.torn(), (cut - good) as u64);
+        assert!(append(&store, batch("k1")).await.unwrap().duplicate);
+        let receipt = append(&store, batch("k2")).await.unwrap();
+        assert_eq!(receipt, Receipt { first: 5, last: 7, duplicate: false }, "cut at {cut}");
+        assert_eq!(entries(&store), numbered(&all), "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_batch_cut_short_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
-    let receipt = append(&store, batch()).await.unwrap();
-    assert_eq!(receipt, Receipt { first: 3, last: 5, duplicate: false });
+    append(&store, keyed("k", &["a", "b", "c"])).await.unwrap();
+    drop(store);
+    let whole = String::from_utf8(content(dir.path())).unwrap();
+    let [a, b, _] = whole.lines().collect::<Vec<_>>()[..] else { panic!("{whole}") };
+    for file in [format!("{b}\n"), format!("{a}\na note\n{b}\n"), format!("{b}\n{b}\n")] {
+        fs::write(dir.path().join("services.log"), &file).unwrap();
+        let store = Store::open(options(dir.path()), "log-a").unwrap();
+        assert_eq!((store.torn(), content(dir.path())), (0, file.into_bytes()));
+        assert_eq!(append(&store, text("next")).await.unwrap().first, 3);
+    }
+}
+
+/// The keys in a file that can't be read are forgotten; nothing else is.
+#[tokio::test]
+async fn a_closed_file_that_is_damaged_keeps_nothing_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { rotate_bytes: Some(1_400), compress: true, ..Limits::default() };
+    let open = || Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let store = open();
+    for n in 0..40 {
+        append(&store, keyed(&format!("k{n}"), &[&n.to_string()])).await.unwrap();
+    }
+    until("all are compressed", || {
+        let closed = store.snapshot().closed;
+        closed.len() > 1 && closed.iter().all(Segment::compressed)
+    })
+    .await;
+    let closed = store.snapshot().closed;
+    let (path, elsewhere) = (&closed[0].path, closed[1].first_seq - 1);
+    drop(store);
+    let good = fs::read(path).unwrap();
+    for at in [0, 10, good.len() / 2, good.len() - 1] {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0xff;
+        fs::write(path, damaged).unwrap();
+        let store = open();
+        for known in [elsewhere, 39] {
+            assert!(append(&store, keyed(&format!("k{known}"), &["x"])).await.unwrap().duplicate, "{at}");
+        }
+        drop(store);
+    }
+    fs::write(path, "not zstd at all").unwrap();
+    assert_eq!(append(&open(), text("next")).await.unwrap().first, 41);
 }

@@ -2,21 +2,6 @@
 
 use super::*;
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(std::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
 #[tokio::test]
 async fn rotation_loses_nothing_and_numbers_go_on_across_files_and_restarts() {
     let dir = tempfile::tempdir().unwrap();
@@ -93,4 +78,31 @@ async fn a_file_that_was_moved_away_is_made_anew() {
     until("the file is back", || file.exists()).await;
     assert_eq!(append(&store, text("two")).await.unwrap().first, 2);
     assert!(fs::read_to_string(&file).unwrap().contains("two"));
+}
+
+/// Each file with a segment's name is one that readers know, whatever is rotated, compressed and dropped at a time.
+#[tokio::test]
+async fn no_file_is_left_that_nobody_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        rotate_bytes: Some(20_000),
+        retain_bytes: Some(30_000),
+        compress: true,
+        ..Limits::default()
+    };
+    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let started = std::time::Instant::now();
+    // Over two looks at the files, each of which drops some and compresses another.
+    while started.elapsed() < Duration::from_millis(2_500) {
+        append(&store, text(&"x".repeat(2_000))).await.unwrap();
+    }
+    until("only what is listed is there", || {
+        let listed = store.snapshot().closed;
+        let mut known: Vec<_> =
+            listed.iter().map(|one| one.path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        known.extend([".services.log.lock".to_owned(), "services.log".to_owned()]);
+        known.sort();
+        store.stored_bytes() <= 30_000 && listed.iter().all(Segment::compressed) && names(dir.path()) == known
+    })
+    .await;
 }

@@ -77,10 +77,13 @@ impl Keeper {
         // Made first: where there is no room for it, nothing has happened yet.
         let next = recover::create_next(&self.names)?;
         let path = self.names.closed(first_seq, now);
-        std::fs::rename(&self.file, &path)?;
-        std::fs::rename(self.names.next(), &self.file)?;
-        File::open(self.names.dir())?.sync_all()?;
+        swap(&self.file, &path, &self.names.next())?;
         Ok((Segment { first_seq, path, bytes: len, modified: SystemTime::now() }, next))
+    }
+
+    /// Makes the file's name survive a power cut.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        recover::sync_names(self.names.dir())
     }
 
     /// A new file, where the name no longer leads to `current`: an operator moved or removed it.
@@ -100,21 +103,45 @@ impl Keeper {
         let limits = &self.limits;
         let drop = expired(&closed, current, SystemTime::now(), limits.retain_age, limits.retain_bytes);
         for segment in &closed[..drop] {
+            // Off the list first: who compresses it meanwhile sees that, and removes the copy.
+            let Some(segment) = shared.drop_segment(segment.first_seq) else { continue };
+            let path = segment.path.display();
             match std::fs::remove_file(&segment.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::error!(segment = %segment.path.display(), %error, "an old segment can't be removed");
+                    tracing::error!(segment = %path, %error, "an old segment can't be removed");
+                    shared.keep_segment(segment);
                     break;
                 }
-                _ => {
-                    tracing::info!(segment = %segment.path.display(), bytes = segment.bytes, "old segment removed");
-                    shared.dropped(segment.first_seq);
-                }
+                _ => tracing::info!(segment = %path, bytes = segment.bytes, "old segment removed"),
             }
         }
         if self.limits.compress && !self.compressing.as_ref().is_some_and(Compressing::busy) {
-            let next = closed.into_iter().skip(drop).find(|segment| !segment.compressed());
+            // As they are now: what was compressed a moment ago is done.
+            let next = shared.closed_segments().into_iter().find(|segment| !segment.compressed());
             self.compressing = next.and_then(|segment| Compressing::start(segment, Arc::clone(shared)));
         }
+    }
+}
+
+/// Gives `file` the name `closed`, and `next` the name of `file`: both, or neither. Otherwise entries would go on into
+/// a file under a name that no reader knows.
+fn swap(file: &Path, closed: &Path, next: &Path) -> io::Result<()> {
+    std::fs::rename(file, closed)?;
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let named = std::fs::rename(next, file).and_then(|()| File::open(dir)?.sync_all());
+    named.inspect_err(|_| {
+        // Where this fails too, the file is found missing, and a new one is made.
+        let _ = std::fs::rename(closed, file);
+    })
+}
+
+/// Lists a copy in its segment's place, or removes it where the segment was dropped meanwhile.
+fn compressed(shared: &Shared, small: Segment) {
+    let path = small.path.clone();
+    if !shared.compressed(small)
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        tracing::error!(segment = %path.display(), %error, "an old segment can't be removed");
     }
 }
 
@@ -123,7 +150,7 @@ impl Compressing {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let work = move || match compress(&segment, &stopped) {
-            Ok(Some(small)) => shared.compressed(small),
+            Ok(Some(small)) => compressed(&shared, small),
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(segment = %segment.path.display(), %error, "a segment can't be compressed");
@@ -150,5 +177,57 @@ impl Drop for Compressing {
             // Its failures are told where they happen; a panic there has been printed.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Ack, Options, Store};
+
+    #[test]
+    fn a_copy_takes_its_segments_place_only_where_that_is_still_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            file: dir.path().join("services.log"),
+            ack: Ack::Written,
+            queue_bytes: 1,
+            keys: 0,
+            ring_bytes: 0,
+            limits: Limits::default(),
+        };
+        let store = Store::open(options, "log-a").unwrap();
+        let segment = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "entries").unwrap();
+            Segment { first_seq: 1, path, bytes: 7, modified: SystemTime::now() }
+        };
+        let plain = segment("s-0000000000000001-20261123T080711Z.log");
+        let never = AtomicBool::new(false);
+        store.shared.keep_segment(plain.clone());
+        let small = compress(&plain, &never).unwrap().unwrap();
+        compressed(&store.shared, small.clone());
+        // Again, by a listing from before: the copy stays, since it is all there is.
+        let again = compress(&plain, &never).unwrap().unwrap();
+        compressed(&store.shared, again);
+        assert_eq!(store.shared.closed_segments(), std::slice::from_ref(&small));
+        assert!(small.path.exists());
+        // Dropped while it is compressed.
+        assert_eq!(store.shared.drop_segment(1), Some(small.clone()));
+        compressed(&store.shared, small.clone());
+        assert!(!small.path.exists() && store.shared.closed_segments().is_empty());
+    }
+
+    #[test]
+    fn a_rotation_that_fails_halfway_leaves_the_file_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, closed, next] = ["services.log", "closed", "next"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "entries").unwrap();
+        assert_eq!(swap(&file, &closed, &next).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), closed.exists()), ("entries", false));
+        std::fs::write(&next, "").unwrap();
+        swap(&file, &closed, &next).unwrap();
+        assert_eq!(std::fs::read_to_string(&closed).unwrap(), "entries");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
     }
 }

@@ -1,0 +1,165 @@
+//! The handlers themselves: on disks that fail, and with more followers than a test has file descriptors.
+
+use std::sync::atomic::Ordering;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use prost::Message as _;
+
+use super::*;
+use crate::store::faulty::{Fault, Script};
+use crate::store::{Ack, Limits, Options};
+
+struct Fixture {
+    app: Arc<App>,
+    script: Arc<Script>,
+    _dir: tempfile::TempDir,
+    _open: watch::Sender<bool>,
+}
+
+fn fixture(queue_bytes: usize) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Arc::new(Script::default());
+    let options = Options {
+        file: dir.path().join("services.log"),
+        ack: Ack::Written,
+        queue_bytes,
+        keys: 100,
+        ring_bytes: 8 << 20,
+        limits: Limits::default(),
+    };
+    let (open, closing) = watch::channel(false);
+    let app = Arc::new(App {
+        store: Arc::new(Store::open_on(options, "log-1", script.disk()).unwrap()),
+        bounds: Bounds { max_entry: 100_000, max_entries: 100 },
+        bodies: Bodies::new(1 << 20),
+        max_batch: 200_000,
+        name: "log".into(),
+        id: "log-1".into(),
+        directory: Directory::default(),
+        http: reqwest::Client::new(),
+        readers: Arc::new(Semaphore::new(8)),
+        max_stall: Duration::from_secs(90),
+        closing,
+    });
+    Fixture { app, script, _dir: dir, _open: open }
+}
+
+async fn post(app: &Arc<App>, text: &str) -> Response {
+    let request = Request::post("/log").body(Body::from(text.to_owned())).unwrap();
+    append::append(State(Arc::clone(app)), request).await.into_response()
+}
+
+/// Status, seconds after which to try again, and detail.
+async fn told(reply: Response) -> (u16, Option<String>, String) {
+    let after = reply.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+    let status = reply.status().as_u16();
+    let body = to_bytes(reply.into_body(), 1 << 20).await.unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    (status, after, problem["detail"].as_str().unwrap_or_default().to_owned())
+}
+
+fn problem(status: u16, after: &str, detail: &str) -> (u16, Option<String>, String) {
+    (status, Some(after.to_owned()), detail.to_owned())
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_or_fails_is_told_by_status_and_when_to_come_back() {
+    let Fixture { app, script, .. } = &fixture(1 << 20);
+    script.next([Fault::Full]);
+    assert_eq!(told(post(app, "x").await).await, problem(507, "10", "the disk is full"));
+    script.next([Fault::Fail]);
+    assert_eq!(told(post(app, "x").await).await, problem(503, "10", "the disk can't be written"));
+    let log_records = vec![LogRecord { event_name: "x".to_owned(), ..LogRecord::default() }];
+    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+    let logs = ResourceLogs { scope_logs, ..ResourceLogs::default() };
+    let body = ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec();
+    let export = Request::post("/v1/logs").header(header::CONTENT_TYPE, "application/x-protobuf");
+    script.next([Fault::Full]);
+    let reply = otlp::export(State(Arc::clone(app)), export.body(Body::from(body)).unwrap()).await;
+    // OpenTelemetry's exporters give up at any other status.
+    assert_eq!(told(reply.into_response()).await, problem(503, "10", "the disk is full"));
+    assert_eq!(post(app, "x").await.status(), StatusCode::OK);
+    app.store.close();
+    assert_eq!(told(post(app, "x").await).await, problem(503, "1", "the log is closing"));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_what_it_holds_is_stored() {
+    let Fixture { app, script, .. } = &fixture(100_000);
+    script.hangs.store(true, Ordering::Relaxed);
+    let text = "x".repeat(40_000);
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            tokio::spawn({
+                let (app, text) = (app.clone(), text.clone());
+                async move { post(&app, &text).await.status() }
+            })
+        })
+        .collect();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while app.store.queued_bytes() < 80_000 {
+        assert!(std::time::Instant::now() < deadline, "nothing waits");
+        tokio::task::yield_now().await;
+    }
+    let full = problem(503, "1", "too many entries wait to be written");
+    assert_eq!(told(post(app, &text).await).await, full);
+    script.hangs.store(false, Ordering::Relaxed);
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(*app.store.last_seq().borrow(), 2, "and what was refused is not");
+}
+
+#[tokio::test]
+async fn a_thousand_followers_get_every_entry_in_order() {
+    const ENTRIES: u64 = 200;
+    let Fixture { app, .. } = &fixture(1 << 20);
+    let mut followers = tokio::task::JoinSet::new();
+    for n in 0..1_000 {
+        let query = RawQuery((n % 2 == 0).then(|| "contains=even".to_owned()));
+        let reply = tail::tail(State(Arc::clone(app)), HeaderMap::new(), query).await.unwrap();
+        followers.spawn(async move {
+            let step = if n % 2 == 0 { 2 } else { 1 };
+            let mut body = reply.into_body().into_data_stream();
+            let mut seen = 0;
+            while seen < ENTRIES {
+                let piece = String::from_utf8(body.next().await.unwrap().unwrap().to_vec()).unwrap();
+                for id in piece.lines().filter_map(|line| line.strip_prefix("id: log-1:")) {
+                    assert_eq!(id.parse::<u64>().unwrap(), seen + step);
+                    seen += step;
+                }
+                assert!(!piece.contains("dropped"), "{piece}");
+            }
+        });
+    }
+    assert_eq!(app.store.followers(), 1_000);
+    for seq in 1..=ENTRIES {
+        let text = if seq % 2 == 0 { "even" } else { "odd" };
+        assert_eq!(post(app, text).await.status(), StatusCode::OK);
+    }
+    tokio::time::timeout(Duration::from_secs(20), followers.join_all()).await.expect("not all came");
+    assert_eq!(app.store.followers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_holds_room_is_given_up_where_it_takes_too_long() {
+    let Fixture { app, .. } = &fixture(1 << 20);
+    // A byte a second: it never stands still.
+    let drip = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, std::io::Error>("x"), ()))
+    });
+    let request =
+        Request::post("/log").header(header::CONTENT_LENGTH, 90_000).body(Body::from_stream(drip)).unwrap();
+    let began = tokio::time::Instant::now();
+    let reply = append::append(State(Arc::clone(app)), request).await.into_response();
+    assert_eq!((reply.status(), began.elapsed().as_secs()), (StatusCode::BAD_REQUEST, 60));
+    let large = "x".repeat(90_000);
+    assert_eq!(post(app, &large).await.status(), StatusCode::OK);
+}

@@ -1,0 +1,47 @@
+//! Hands other than the writer's in the file while it is written.
+
+use std::io::Write as _;
+
+use super::*;
+
+fn file(dir: &Path) -> fs::File {
+    fs::File::options().append(true).open(dir.join("services.log")).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_others_cut_is_gone_on_with_and_has_no_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path()), "log-a").unwrap();
+    for n in 0..3 {
+        append(&store, text(&n.to_string())).await.unwrap();
+    }
+    file(dir.path()).set_len(0).unwrap();
+    append(&store, text("three")).await.unwrap();
+    assert_eq!(entries(&store), [(4, "three".to_owned())]);
+    assert!(!fs::read(dir.path().join("services.log")).unwrap().contains(&0));
+    // In the middle of an entry, and noticed without any new one.
+    append(&store, text("four")).await.unwrap();
+    let len = store.snapshot().len;
+    file(dir.path()).set_len(len - 5).unwrap();
+    until("it is taken up again", || store.snapshot().len < len - 5).await;
+    append(&store, text("five")).await.unwrap();
+    assert_eq!(entries(&store), [(4, "three".to_owned()), (6, "five".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_others_add_hides_no_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path()), "log-a").unwrap();
+    append(&store, text("one")).await.unwrap();
+    for (n, note) in ["a note\n", "one without an end", "{\"ts\":\"half an entry"].into_iter().enumerate() {
+        file(dir.path()).write_all(note.as_bytes()).unwrap();
+        append(&store, text("next")).await.unwrap();
+        let entries = entries(&store);
+        assert_eq!(entries.len(), n + 2, "{entries:?}");
+        assert_eq!(entries.last().unwrap(), &(n as u64 + 2, "next".to_owned()));
+    }
+    let content = fs::read_to_string(dir.path().join("services.log")).unwrap();
+    assert!(content.contains("\na note\n") && content.contains("\none without an end\n"));
+    assert!(!content.contains("half an entry"), "as after a crash");
+    assert_eq!(store.snapshot().len, content.len() as u64);
+}
