@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -32,6 +33,23 @@ pub struct Receiver {
     server: JoinHandle<()>,
 }
 
+/// How a receiver answers requests to a path.
+pub type Answers = fn(&str) -> Answer;
+
+/// What a request is answered with.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    /// How long it takes.
+    pub after: Duration,
+    /// Its status. What is not answered with success is not kept.
+    pub status: StatusCode,
+}
+
+impl Answer {
+    /// Everything is taken, at once.
+    pub const TAKEN: Self = Self { after: Duration::ZERO, status: StatusCode::OK };
+}
+
 /// What came so far.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
@@ -43,6 +61,8 @@ pub struct Received {
     pub points: Vec<Point>,
     /// The headers of each request.
     pub requests: Vec<HeaderMap>,
+    /// The path of each request.
+    pub paths: Vec<String>,
 }
 
 /// A span.
@@ -101,6 +121,11 @@ pub struct Point {
 impl Receiver {
     /// Starts one on a free port.
     pub async fn start() -> Self {
+        Self::answering(|_| Answer::TAKEN).await
+    }
+
+    /// Starts one that answers as it is told.
+    pub async fn answering(answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let received: Arc<Mutex<Received>> = Arc::default();
@@ -108,7 +133,7 @@ impl Receiver {
             .route("/v1/traces", post(take))
             .route("/v1/metrics", post(take))
             .route("/v1/logs", post(take))
-            .with_state(received.clone());
+            .with_state((received.clone(), answers));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { addr, received, server }
     }
@@ -122,6 +147,11 @@ impl Receiver {
     pub fn received(&self) -> Received {
         self.received.lock().unwrap().clone()
     }
+
+    /// How many requests to a path were answered.
+    pub fn answered(&self, path: &str) -> usize {
+        self.received.lock().unwrap().paths.iter().filter(|known| *known == path).count()
+    }
 }
 
 impl Drop for Receiver {
@@ -131,7 +161,7 @@ impl Drop for Receiver {
 }
 
 async fn take(
-    State(received): State<Arc<Mutex<Received>>>,
+    State((received, answers)): State<(Arc<Mutex<Received>>, Answers)>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -145,14 +175,21 @@ async fn take(
         }
         _ => body,
     };
+    let answer = answers(uri.path());
+    // Whoever gives up meanwhile ends this here.
+    tokio::time::sleep(answer.after).await;
     let mut received = received.lock().unwrap();
     received.requests.push(headers);
+    received.paths.push(uri.path().to_owned());
+    if !answer.status.is_success() {
+        return answer.status;
+    }
     match uri.path() {
         "/v1/traces" => received.spans.extend(spans(ExportTraceServiceRequest::decode(body).unwrap())),
         "/v1/logs" => received.logs.extend(logs(ExportLogsServiceRequest::decode(body).unwrap())),
         _ => received.points.extend(points(ExportMetricsServiceRequest::decode(body).unwrap())),
     }
-    StatusCode::OK
+    answer.status
 }
 
 fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {

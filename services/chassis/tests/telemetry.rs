@@ -8,9 +8,10 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use axum::http::StatusCode;
+use tokio::net::{TcpListener, TcpSocket};
 
-use self::otlp::Receiver;
+use self::otlp::{Answer, Receiver};
 use self::process::{Greeter, RegistryAndLog, run};
 
 #[path = "../../../tests/src/otlp.rs"]
@@ -23,6 +24,12 @@ mod process;
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
+/// Exports at once.
+const QUICK: [(&str, &str); 3] = [
+    ("OTEL_BSP_SCHEDULE_DELAY", "20"),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
+];
 
 async fn greet(greeter: &Greeter) -> Duration {
     let start = Instant::now();
@@ -148,16 +155,18 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
             held.push(connection);
         }
     });
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let quick = [
-        ("OTEL_BSP_SCHEDULE_DELAY", "20"),
-        ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "10"),
-    ];
-    for (url, times_out) in [(hung_url, true), (format!("http://{gone}"), false)] {
-        let mut vars = vec![(ENDPOINT, url.as_str())];
-        vars.extend(quick);
+    // Gone: bound, so that nobody else gets the port, and never listening.
+    let gone = TcpSocket::new_v4().unwrap();
+    gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone_url = format!("http://{}", gone.local_addr().unwrap());
+    let refusing = Receiver::answering(|_| Answer { status: StatusCode::BAD_REQUEST, ..Answer::TAKEN }).await;
+    let busy =
+        Receiver::answering(|_| Answer { status: StatusCode::SERVICE_UNAVAILABLE, ..Answer::TAKEN }).await;
+    for (url, times_out) in
+        [(hung_url, true), (gone_url, false), (refusing.url(), false), (busy.url(), false)]
+    {
+        let mut vars = vec![(ENDPOINT, url.as_str()), ("OTEL_BSP_MAX_QUEUE_SIZE", "10")];
+        vars.extend(QUICK);
         let greeter = Greeter::start(&world.url, &vars).await;
         let mut slowest = Duration::ZERO;
         for _ in 0..50 {
@@ -187,6 +196,56 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
         assert!(said(&stderr, "telemetry was lost") >= 1, "{stderr}");
     }
     answers.abort();
+}
+
+#[tokio::test]
+async fn a_collector_that_is_too_slow_is_mentioned_once() {
+    let world = RegistryAndLog::start().await;
+    let slow = Receiver::answering(|_| Answer { after: Duration::from_millis(20), ..Answer::TAKEN }).await;
+    let url = slow.url();
+    let mut vars = vec![(ENDPOINT, url.as_str()), ("OTEL_BSP_MAX_QUEUE_SIZE", "4")];
+    vars.extend(QUICK);
+    let greeter = Greeter::start(&world.url, &vars).await;
+    // Some ten spans come for each that is taken.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while slow.answered("/v1/traces") < 10 {
+        assert!(Instant::now() < deadline, "nothing is taken");
+        for _ in 0..10 {
+            greet(&greeter).await;
+        }
+    }
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(said(&stderr, "more telemetry than is taken"), 1, "{stderr}");
+    assert_eq!(said(&stderr, "telemetry is not taken"), 0, "{stderr}");
+}
+
+#[tokio::test]
+async fn a_signal_that_is_not_taken_cuts_the_others_short_by_nothing() {
+    let world = RegistryAndLog::start().await;
+    // As tracing backends do: traces, at their leisure, and nothing else.
+    let traces_only = Receiver::answering(|path| match path {
+        "/v1/traces" => Answer { after: Duration::from_millis(600), ..Answer::TAKEN },
+        _ => Answer { status: StatusCode::NOT_FOUND, ..Answer::TAKEN },
+    })
+    .await;
+    let url = traces_only.url();
+    // Traces at the end only.
+    let vars = [(ENDPOINT, url.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "60000"), QUICK[1], QUICK[2]];
+    let greeter = Greeter::start(&world.url, &vars).await;
+    // With the second request the first one's failure is known.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while traces_only.answered("/v1/metrics") < 2 {
+        assert!(Instant::now() < deadline, "no metrics are sent");
+        greet(&greeter).await;
+    }
+    greet(&greeter).await;
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(said(&stderr, r#""signal":"metrics""#), 1, "{stderr}");
+    let spans = traces_only.received().spans;
+    assert!(spans.iter().any(|span| span.trace == TRACE && span.kind == "server"), "{stderr}");
+    assert!(!stderr.lines().any(|line| line.contains("telemetry was lost") && line.contains("traces")));
 }
 
 #[tokio::test]

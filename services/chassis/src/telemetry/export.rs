@@ -148,16 +148,17 @@ impl opentelemetry_sdk::trace::SpanExporter for BySource<SpanExporter> {
             let source = Source::taken_from(&mut span);
             groups.entry(source).or_default().push(span);
         }
-        let mut all = Ok(());
+        let (mut lost, mut all) = (0, Ok(()));
         for (source, spans) in groups {
             let count = spans.len();
             let sent = match self.exporter(source) {
                 Ok(exporter) => exporter.export(spans).await,
                 Err(error) => Err(error),
             };
-            self.report.sent(count, &sent);
+            lost += if sent.is_err() { count } else { 0 };
             all = all.and(sent);
         }
+        self.report.sent(lost, &all);
         all
     }
 }
@@ -170,7 +171,7 @@ impl opentelemetry_sdk::logs::LogExporter for BySource<LogExporter> {
             Ok(exporter) => exporter.export(batch).await,
             Err(error) => Err(error),
         };
-        self.report.sent(count, &sent);
+        self.report.sent(if sent.is_err() { count } else { 0 }, &sent);
         sent
     }
 }
