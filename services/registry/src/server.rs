@@ -50,7 +50,7 @@ impl Server {
         if let Some(file) = &file {
             file.restore(&core);
         }
-        stats::show(&service.metrics().meter(), &core);
+        stats::show(&service.metrics(), &settings.limits, &core);
         let api = Api {
             core,
             access: Access::new(token, networks, settings.limits.clone()),
