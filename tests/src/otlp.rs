@@ -13,7 +13,9 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point;
@@ -43,11 +45,13 @@ pub struct Answer {
     pub after: Duration,
     /// Its status. What is not answered with success is not kept.
     pub status: StatusCode,
+    /// How many items of each request it says it has rejected, although it keeps them.
+    pub rejected: i64,
 }
 
 impl Answer {
     /// Everything is taken, at once.
-    pub const TAKEN: Self = Self { after: Duration::ZERO, status: StatusCode::OK };
+    pub const TAKEN: Self = Self { after: Duration::ZERO, status: StatusCode::OK, rejected: 0 };
 }
 
 /// What came so far.
@@ -165,7 +169,7 @@ async fn take(
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> (StatusCode, Vec<u8>) {
     assert_eq!(headers["content-type"], "application/x-protobuf");
     let body = match headers.get("content-encoding") {
         Some(encoding) if encoding == "gzip" => {
@@ -182,14 +186,17 @@ async fn take(
     received.requests.push(headers);
     received.paths.push(uri.path().to_owned());
     if !answer.status.is_success() {
-        return answer.status;
+        return (answer.status, Vec::new());
     }
     match uri.path() {
         "/v1/traces" => received.spans.extend(spans(ExportTraceServiceRequest::decode(body).unwrap())),
         "/v1/logs" => received.logs.extend(logs(ExportLogsServiceRequest::decode(body).unwrap())),
         _ => received.points.extend(points(ExportMetricsServiceRequest::decode(body).unwrap())),
     }
-    answer.status
+    let partial = ExportTracePartialSuccess { rejected_spans: answer.rejected, ..Default::default() };
+    // The answers to log records and metrics differ in names only.
+    let body = ExportTraceServiceResponse { partial_success: (answer.rejected > 0).then_some(partial) };
+    (answer.status, body.encode_to_vec())
 }
 
 fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {

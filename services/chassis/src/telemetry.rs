@@ -39,6 +39,7 @@ use self::source::Sources;
 pub use self::settings::Settings;
 pub use self::source::Source;
 
+mod client;
 mod export;
 mod lines;
 mod report;

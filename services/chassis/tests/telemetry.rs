@@ -257,6 +257,24 @@ async fn a_collector_that_is_too_slow_is_mentioned_once() {
 }
 
 #[tokio::test]
+async fn what_a_collector_rejects_of_what_it_takes_is_counted() {
+    let world = RegistryAndLog::start().await;
+    let choosy = Receiver::answering(|_| Answer { rejected: 1, ..Answer::TAKEN }).await;
+    let url = choosy.url();
+    let greeter = Greeter::start(&world.url, &[(ENDPOINT, url.as_str())]).await;
+    greet(&greeter).await;
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    for (path, signal) in [("/v1/traces", "traces"), ("/v1/logs", "logs")] {
+        let batches = choosy.answered(path);
+        assert!(batches > 0, "{signal}");
+        let says = format!(r#""signal":"{signal}","#);
+        let mut lines = stderr.lines().filter(|line| line.contains("some gets lost") && line.contains(&says));
+        assert!(lines.next().is_some_and(|line| line.contains(r#""lost":1"#)), "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn a_signal_that_is_not_taken_cuts_the_others_short_by_nothing() {
     let world = RegistryAndLog::start().await;
     // As tracing backends do: traces, at their leisure, and nothing else.
