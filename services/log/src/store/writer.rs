@@ -91,7 +91,7 @@ impl Writer {
             let result = self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced);
             let whole = result.whole;
             if let Some(commits) = self.shared.stats.commits.get() {
-                commits.record(whole, began.elapsed());
+                commits.record(whole, began.elapsed(), result.synced);
             }
             self.stored(group, piece, whole);
             let Some(failure) = result.failure else {
