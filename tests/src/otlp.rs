@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -12,7 +13,9 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point;
@@ -32,6 +35,25 @@ pub struct Receiver {
     server: JoinHandle<()>,
 }
 
+/// How a receiver answers requests to a path.
+pub type Answers = fn(&str) -> Answer;
+
+/// What a request is answered with.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    /// How long it takes.
+    pub after: Duration,
+    /// Its status. What is not answered with success is not kept.
+    pub status: StatusCode,
+    /// How many items of each request it says it has rejected, although it keeps them.
+    pub rejected: i64,
+}
+
+impl Answer {
+    /// Everything is taken, at once.
+    pub const TAKEN: Self = Self { after: Duration::ZERO, status: StatusCode::OK, rejected: 0 };
+}
+
 /// What came so far.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
@@ -43,6 +65,8 @@ pub struct Received {
     pub points: Vec<Point>,
     /// The headers of each request.
     pub requests: Vec<HeaderMap>,
+    /// The path of each request.
+    pub paths: Vec<String>,
 }
 
 /// A span.
@@ -101,6 +125,11 @@ pub struct Point {
 impl Receiver {
     /// Starts one on a free port.
     pub async fn start() -> Self {
+        Self::answering(|_| Answer::TAKEN).await
+    }
+
+    /// Starts one that answers as it is told.
+    pub async fn answering(answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let received: Arc<Mutex<Received>> = Arc::default();
@@ -108,7 +137,7 @@ impl Receiver {
             .route("/v1/traces", post(take))
             .route("/v1/metrics", post(take))
             .route("/v1/logs", post(take))
-            .with_state(received.clone());
+            .with_state((received.clone(), answers));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { addr, received, server }
     }
@@ -122,6 +151,11 @@ impl Receiver {
     pub fn received(&self) -> Received {
         self.received.lock().unwrap().clone()
     }
+
+    /// How many requests to a path were answered.
+    pub fn answered(&self, path: &str) -> usize {
+        self.received.lock().unwrap().paths.iter().filter(|known| *known == path).count()
+    }
 }
 
 impl Drop for Receiver {
@@ -131,11 +165,11 @@ impl Drop for Receiver {
 }
 
 async fn take(
-    State(received): State<Arc<Mutex<Received>>>,
+    State((received, answers)): State<(Arc<Mutex<Received>>, Answers)>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> (StatusCode, Vec<u8>) {
     assert_eq!(headers["content-type"], "application/x-protobuf");
     let body = match headers.get("content-encoding") {
         Some(encoding) if encoding == "gzip" => {
@@ -145,14 +179,24 @@ async fn take(
         }
         _ => body,
     };
+    let answer = answers(uri.path());
+    // Whoever gives up meanwhile ends this here.
+    tokio::time::sleep(answer.after).await;
     let mut received = received.lock().unwrap();
     received.requests.push(headers);
+    received.paths.push(uri.path().to_owned());
+    if !answer.status.is_success() {
+        return (answer.status, Vec::new());
+    }
     match uri.path() {
         "/v1/traces" => received.spans.extend(spans(ExportTraceServiceRequest::decode(body).unwrap())),
         "/v1/logs" => received.logs.extend(logs(ExportLogsServiceRequest::decode(body).unwrap())),
         _ => received.points.extend(points(ExportMetricsServiceRequest::decode(body).unwrap())),
     }
-    StatusCode::OK
+    let partial = ExportTracePartialSuccess { rejected_spans: answer.rejected, ..Default::default() };
+    // The answers to log records and metrics differ in names only.
+    let body = ExportTraceServiceResponse { partial_success: (answer.rejected > 0).then_some(partial) };
+    (answer.status, body.encode_to_vec())
 }
 
 fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {

@@ -7,13 +7,17 @@
     reason = "a test that fails should say where"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use hub_chassis::config::{Common, Process};
 use hub_chassis::telemetry::{self, Settings};
-use hub_tests::otlp::{Received, Receiver, Span};
+use hub_tests::otlp::{Log, Received, Receiver, Span};
 use hub_tests::{Platform, entries, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 const PROCESS: Process =
     Process { name: "hub", listen: "127.0.0.1:0", control_listen: None, version: "1.2.3" };
@@ -30,6 +34,7 @@ fn export_to(receiver: &Receiver) -> telemetry::Running {
     let vars = vars.map(|(name, value)| (name.to_owned(), value));
     let mut config = Common::of(&PROCESS).unwrap().telemetry;
     config.heartbeat_traces = 1.0;
+    config.log = "info,hub_gateway=debug".to_owned();
     telemetry::start(Settings::read(&PROCESS, &config, &vars).unwrap()).unwrap()
 }
 
@@ -45,12 +50,18 @@ fn child<'a>(spans: &[&'a Span], parent: &Span, kind: &str) -> Option<&'a Span> 
 async fn the_platform_tells_a_collector_what_it_does() {
     let receiver = Receiver::start().await;
     let running = export_to(&receiver);
-    let platform = Platform::start().await.log(2).await.visit(1).await;
+    let mut platform = Platform::start().await.log(2).await.visit(1).await;
 
     one_trace_leads_from_the_caller_to_the_entry(&platform, &receiver).await;
+    one_visit_is_counted_once(&platform, &receiver).await;
+    no_caller_invents_names_of_spans(&platform, &receiver).await;
     an_attempt_that_failed_is_a_span_of_its_own(&platform, &receiver).await;
     a_heartbeat_is_a_trace_from_the_registry_to_the_member(&receiver).await;
     metrics_have_their_names_and_units(&platform, &receiver).await;
+    what_becomes_of_hearts_is_said(&platform, &receiver).await;
+    let shown = shown(&platform).await;
+    a_visit_that_failed_is_said_within_its_trace(&mut platform, &receiver).await;
+    dashboard_and_alerts_ask_for_what_is_shown(shown, &mut platform).await;
 
     // Flushed off the async threads, whatever waits.
     tokio::task::spawn_blocking(|| running.shutdown()).await.unwrap();
@@ -95,29 +106,241 @@ async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, recei
     assert!(entries.iter().any(|entry| entry["trace_id"] == TRACE), "{entries:?}");
 }
 
-async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiver: &Receiver) {
-    // An instance that registers and then answers nothing but its heartbeats.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    let healthy = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                let mut head = [0; 1024];
-                while let Ok(n @ 1..) = stream.read(&mut head).await {
-                    if !head[..n].starts_with(b"GET /heart-beat") {
-                        return; // broken off
+/// What is counted of one visit: service, metric, and what the points of all its instances sum up to.
+const ONE_VISIT: [(&str, &str, &[(&str, &str)], f64); 9] = [
+    ("gateway", "hub.gateway.replies", &[("service", "visit"), ("status", "200")], 1.0),
+    ("gateway", "hub.gateway.picks", &[("service", "visit")], 1.0),
+    ("gateway", "hub.gateway.retries", &[("service", "visit")], 0.0),
+    ("gateway", "hub.gateway.connections.opened", &[("service", "visit")], 1.0),
+    ("gateway", "hub.gateway.request.duration", &[("service", "visit")], 1.0),
+    ("visit", "hub.visit.visits", &[], 1.0),
+    ("visit", "http.server.request.duration", &[("http.route", "/visit")], 1.0),
+    ("log", "hub.log.entries", &[], 1.0),
+    ("log", "http.server.request.duration", &[("http.route", "/log")], 1.0),
+];
+
+async fn one_visit_is_counted_once(platform: &Platform, receiver: &Receiver) {
+    for (service, name, attributes, expected) in ONE_VISIT {
+        counted(receiver, service, name, attributes, expected).await;
+    }
+    let written: u64 = platform.logs.iter().map(|log| log.file.metadata().unwrap().len()).sum();
+    counted(receiver, "log", "hub.log.written", &[], written as f64).await;
+    for (service, instances) in [("gateway", 1.0), ("log", 2.0), ("visit", 1.0)] {
+        let passing = [("service", service), ("state", "passing")];
+        counted(receiver, "registry", "hub.registry.instances", &passing, instances).await;
+    }
+}
+
+/// Waits until the newest points of all instances of a service sum up to a value.
+async fn counted(receiver: &Receiver, service: &str, name: &str, attributes: &[(&str, &str)], expected: f64) {
+    eventually(&format!("{service} {name} {attributes:?} is {expected}"), || async {
+        let received = receiver.received();
+        let of = |point: &&hub_tests::otlp::Point| {
+            point.name == name
+                && point.resource["service.name"] == service
+                && attributes.iter().all(|(key, value)| point.attributes[*key] == *value)
+        };
+        let newest: BTreeMap<_, f64> = received
+            .points
+            .iter()
+            .filter(of)
+            .map(|point| ((&point.resource["service.instance.id"], &point.attributes), point.value))
+            .collect();
+        !newest.is_empty() && newest.values().sum::<f64>() == expected
+    })
+    .await;
+}
+
+async fn no_caller_invents_names_of_spans(platform: &Platform, receiver: &Receiver) {
+    let trace = "0af7651916cd43dd8448eb211c80319d";
+    let url = format!("{}/visit", platform.gateway.url());
+    let request = platform.http.request("BREW".parse().unwrap(), url);
+    request.header("traceparent", format!("00-{trace}-{PARENT}-01")).send().await.unwrap();
+    eventually("three spans are there", || async { of_trace(&receiver.received(), trace).len() == 3 }).await;
+    let received = receiver.received();
+    let mut names: Vec<_> = of_trace(&received, trace).iter().map(|span| span.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["HTTP /visit", "HTTP /{service}/{*path}", "HTTP visit"]);
+    for span in of_trace(&received, trace) {
+        assert_eq!(span.attributes["http.request.method"], "_OTHER");
+        assert_eq!(span.attributes["http.request.method_original"], "BREW");
+        assert_eq!(span.attributes["server.address"], "127.0.0.1");
+    }
+}
+
+/// A member that answers its heartbeats, those that are to fail with an error, and nothing else.
+struct Member {
+    addr: String,
+    /// Heartbeats that are to fail yet.
+    failing: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Member {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let failing = Arc::<AtomicUsize>::default();
+        let fails = failing.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let fails = fails.clone();
+                tokio::spawn(async move {
+                    let mut head = [0; 1024];
+                    while let Ok(n @ 1..) = stream.read(&mut head).await {
+                        if !head[..n].starts_with(b"GET /heart-beat") {
+                            return; // broken off
+                        }
+                        let fails = fails.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                        let status = if fails { "500 Internal Server Error" } else { "200 OK" };
+                        let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                        let _ = stream.write_all(reply.as_bytes()).await;
                     }
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                }
-            });
+                });
+            }
+        });
+        Self { addr, failing, task }
+    }
+
+    /// Registers or deregisters it under a name.
+    async fn tell(&self, platform: &Platform, method: reqwest::Method, name: &str) {
+        let body = format!(r#"{{"Name":"{name}","Addr":"{}","RequiredServices":[]}}"#, self.addr);
+        let request = platform.http.request(method, format!("{}/services", platform.registry.url()));
+        assert!(request.body(body).send().await.unwrap().status().is_success());
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits for a line of the log.
+async fn is_said(receiver: &Receiver, body: &str, matches: impl Fn(&Log) -> bool) {
+    eventually(&format!("the log says {body:?}"), || async {
+        receiver.received().logs.iter().any(|log| log.body.starts_with(body) && matches(log))
+    })
+    .await;
+}
+
+async fn what_becomes_of_hearts_is_said(platform: &Platform, receiver: &Receiver) {
+    let of = |service: &'static str| {
+        move |log: &Log| log.attributes.get("service").is_some_and(|value| value == service)
+    };
+    let member = Member::start().await;
+    member.tell(platform, reqwest::Method::POST, "flaky").await;
+    // One that fails, and one that is well again.
+    member.failing.store(1, SeqCst);
+    is_said(receiver, "heartbeat failed", of("flaky")).await;
+    is_said(receiver, "heartbeat recovered", of("flaky")).await;
+    eventually("the failed heartbeat's span", || async {
+        receiver
+            .received()
+            .spans
+            .iter()
+            .any(|span| span.name == "heartbeat" && span.failed && span.attributes["hub.service"] == "flaky")
+    })
+    .await;
+    let failed = [("service", "flaky"), ("outcome", "failed")];
+    counted(receiver, "registry", "hub.registry.heartbeat.duration", &failed, 1.0).await;
+    let by_heartbeat = [("reason", "heartbeat")];
+    counted(receiver, "registry", "hub.registry.removals", &by_heartbeat, 0.0).await;
+    // All that fail.
+    member.failing.store(usize::MAX, SeqCst);
+    is_said(receiver, "removed", of("flaky")).await;
+    counted(receiver, "registry", "hub.registry.removals", &by_heartbeat, 1.0).await;
+
+    // More fail than are well.
+    member.failing.store(0, SeqCst);
+    let many: Vec<String> = (0..12).map(|n| format!("many-{n}")).collect();
+    for name in &many {
+        member.tell(platform, reqwest::Method::POST, name).await;
+    }
+    for name in &many {
+        eventually("its heart was heard", || async {
+            receiver.received().points.iter().any(|point| {
+                point.name == "hub.registry.heartbeat.duration" && point.attributes["service"] == *name
+            })
+        })
+        .await;
+    }
+    member.failing.store(usize::MAX, SeqCst);
+    is_said(receiver, "most instances fail at once", |log| log.severity == "WARN").await;
+    counted(receiver, "registry", "hub.registry.protecting", &[], 1.0).await;
+    member.failing.store(0, SeqCst);
+    is_said(receiver, "no longer holding back removals", |_| true).await;
+    for name in &many {
+        member.tell(platform, reqwest::Method::DELETE, name).await;
+    }
+}
+
+/// Log records name the trace of the request that they were written for.
+async fn a_visit_that_failed_is_said_within_its_trace(platform: &mut Platform, receiver: &Receiver) {
+    for log in platform.logs.drain(..) {
+        log.stop().await;
+    }
+    let trace = "0af7651916cd43dd8448eb211c80319e";
+    let request = platform.http.get(format!("{}/visit", platform.gateway.url()));
+    let reply = request.header("traceparent", format!("00-{trace}-{PARENT}-01")).send().await.unwrap();
+    assert_eq!(reply.status(), 503);
+    is_said(receiver, "a visit failed", |log| log.trace == trace).await;
+}
+
+/// The names in `/metrics` of one instance of each service.
+async fn shown(platform: &Platform) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for instance in
+        [&platform.registry, &platform.gateway].into_iter().chain(&platform.logs).chain(&platform.visits)
+    {
+        let reply = platform.http.get(format!("http://{}/metrics", instance.control)).send().await.unwrap();
+        let text = reply.text().await.unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        names.extend(lines.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()));
+    }
+    names
+}
+
+async fn dashboard_and_alerts_ask_for_what_is_shown(mut names: BTreeSet<String>, platform: &mut Platform) {
+    // Failures show once there has been one.
+    for visit in platform.visits.drain(..) {
+        visit.stop().await;
+    }
+    let visit = platform.http.get(format!("{}/visit", platform.gateway.url()));
+    assert_eq!(visit.send().await.unwrap().status(), 503);
+    names.extend(shown(platform).await);
+
+    let read =
+        |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let alerts = read("docker/observability/alerts.yaml");
+    let dashboard = read("docker/observability/grafana/dashboards/hubspoke.json");
+    let words = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        words.filter(|word| word.starts_with("hub_")).map(str::to_owned).collect()
+    };
+    for (file, text) in [("alerts", &alerts), ("dashboard", &dashboard)] {
+        let asked = words(text);
+        assert!(asked.len() > 5, "{file}: {asked:?}");
+        let missing: Vec<_> = asked.difference(&names).collect();
+        assert!(missing.is_empty(), "{file} asks for what nothing shows: {missing:?}");
+    }
+    // Nor do the alerts, or the tests of them, ask for causes that the gateway doesn't know.
+    let gateway = read("services/gateway/src/error.rs");
+    for text in [alerts, read("docker/observability/alerts.test.yaml")] {
+        let causes = text.split("cause=").skip(1).map(|rest| rest.split('"').nth(1).unwrap());
+        let causes: Vec<&str> = causes.flat_map(|list| list.split('|')).collect();
+        assert!(!causes.is_empty());
+        for cause in causes {
+            assert!(gateway.contains(&format!("\"{cause}\"")), "{cause}");
         }
-    });
-    let body = format!(r#"{{"Name":"visit","Addr":"{addr}","RequiredServices":[]}}"#);
-    let registry = format!("{}/services", platform.registry.url());
-    let reply = platform.http.post(&registry).body(body.clone()).send().await.unwrap();
-    assert!(reply.status().is_success());
+    }
+}
+
+async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiver: &Receiver) {
+    let member = Member::start().await;
+    let addr = &member.addr;
+    member.tell(platform, reqwest::Method::POST, "visit").await;
     let mut n = 0u64;
     eventually("a request that was retried", || {
         n += 1;
@@ -144,8 +367,9 @@ async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiv
     assert!(first.attributes.contains_key("error.type"), "{first:?}");
     assert_eq!(second.attributes["http.request.resend_count"], "1");
     assert!(!gateway.failed);
-    assert!(platform.http.delete(&registry).body(body).send().await.unwrap().status().is_success());
-    healthy.abort();
+    let trace = &gateway.trace;
+    is_said(receiver, "attempt failed, trying another instance", |log| log.trace == *trace).await;
+    member.tell(platform, reqwest::Method::DELETE, "visit").await;
 }
 
 async fn a_heartbeat_is_a_trace_from_the_registry_to_the_member(receiver: &Receiver) {

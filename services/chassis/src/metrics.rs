@@ -2,7 +2,8 @@
 //! the tests) stay apart. Names and units follow OpenTelemetry's semantic conventions. Where telemetry is exported,
 //! the same numbers go out by OTLP.
 
-use std::sync::{PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +14,7 @@ use axum::routing::get;
 use hub_client::LoadCounters;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter, MeterProvider};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
 
 use crate::telemetry::{self, SCOPE, Source};
@@ -23,6 +24,8 @@ pub const METRICS_PATH: &str = "/metrics";
 /// Bucket bounds of `http.server.request.duration`, in seconds (OpenTelemetry semantic conventions, HTTP metrics).
 const DURATION_BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Series that an instrument may be allowed.
+const MOST_SERIES: usize = 200_000;
 
 /// One service's metrics. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub struct Metrics {
     provider: SdkMeterProvider,
     requests: Histogram<f64>,
     source: Source,
+    /// How many series an instrument may have, by its name, where that is more than usual.
+    series: Arc<Mutex<HashMap<&'static str, usize>>>,
 }
 
 /// The metrics can't be set up.
@@ -50,8 +55,16 @@ impl Metrics {
             .build()
             .map_err(|error| MetricsError(error.into()))?;
         let source = Source::new(service, instance);
-        let mut provider =
-            SdkMeterProvider::builder().with_reader(exporter).with_resource(telemetry::resource(&source));
+        let series: Arc<Mutex<HashMap<&'static str, usize>>> = Arc::default();
+        let limits = series.clone();
+        let limit = move |instrument: &Instrument| {
+            let limits = limits.lock().unwrap_or_else(PoisonError::into_inner);
+            Stream::builder().with_cardinality_limit(*limits.get(instrument.name())?).build().ok()
+        };
+        let mut provider = SdkMeterProvider::builder()
+            .with_reader(exporter)
+            .with_resource(telemetry::resource(&source))
+            .with_view(limit);
         if let Some(reader) = telemetry::metrics_reader() {
             provider = provider.with_reader(reader);
         }
@@ -64,7 +77,16 @@ impl Metrics {
             .with_description("Duration of HTTP server requests")
             .with_boundaries(DURATION_BOUNDS.to_vec())
             .build();
-        Ok(Self { registry, provider, requests, source })
+        Ok(Self { registry, provider, requests, source, series })
+    }
+
+    /// Lets an instrument that is made after this have so many series. Others have at most 2,000, OpenTelemetry's
+    /// default; what comes on top is summed up under `otel.metric.overflow`. OpenTelemetry sets aside room for all of
+    /// them at once, so this is for instruments with a series per service or instance, and goes no further than
+    /// 200,000.
+    pub fn allow_series(&self, instrument: &'static str, most: usize) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.insert(instrument, most.clamp(1, MOST_SERIES));
     }
 
     /// Which service these are the metrics of; for spans that begin in it.
@@ -143,15 +165,23 @@ impl RouteDurations {
     }
 }
 
-/// Methods are the caller's to choose, so all but the known ones are one series (`_OTHER`, by the conventions).
-pub(crate) fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_series_than_usual_are_shown_where_they_are_allowed() {
+        let metrics = Metrics::new("registry", "registry-1").unwrap();
+        metrics.allow_series("wide", 3_000);
+        for name in ["wide", "usual"] {
+            let counter = metrics.meter().u64_counter(name).build();
+            (0..2_500).for_each(|n| counter.add(1, &[KeyValue::new("n", n)]));
+        }
+        let text = metrics.render();
+        let series = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!((series("wide_total{"), series("usual_total{")), (2_500, 2_001));
+        assert_eq!(text.matches("otel_metric_overflow=").count(), 1);
+    }
 
     #[test]
     fn requests_are_counted_by_method_route_and_status() {
@@ -160,7 +190,7 @@ mod tests {
         for _ in 0..2 {
             durations.record("POST", "/log", 200, Duration::from_millis(3));
         }
-        durations.record(known_method("BREW"), "/log", 405, Duration::from_millis(3));
+        durations.record(hub_client::trace::OTHER_METHOD, "/log", 405, Duration::from_millis(3));
         let text = metrics.render();
         for part in [
             r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log",otel_scope_name="hubspoke"} 2"#,

@@ -40,6 +40,7 @@ use self::stderr::Queue;
 pub use self::settings::Settings;
 pub use self::source::Source;
 
+mod client;
 mod export;
 mod lines;
 mod report;
@@ -71,6 +72,8 @@ pub enum StartError {
     #[error("can't make an HTTP client for telemetry")]
     Client(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
+
+type Shutdown = Box<dyn FnOnce() -> OTelSdkResult + Send>;
 
 /// What is exported, process-wide; set once.
 static EXPORTING: OnceLock<Exporting> = OnceLock::new();
@@ -207,17 +210,17 @@ impl Exporting {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that has to be flushed, each on its own: (signal, what to do).
-    fn shutdowns(&self) -> Vec<Box<dyn FnOnce() -> OTelSdkResult + Send>> {
-        let mut all: Vec<Box<dyn FnOnce() -> OTelSdkResult + Send>> = Vec::new();
+    /// Everything that has to be flushed, each on its own, with the signal it is of.
+    fn shutdowns(&self) -> Vec<(&'static str, Shutdown)> {
+        let mut all: Vec<(_, Shutdown)> = Vec::new();
         if let Some(tracer) = self.tracer.clone() {
-            all.push(Box::new(move || tracer.shutdown_with_timeout(FLUSH)));
+            all.push(("traces", Box::new(move || tracer.shutdown_with_timeout(FLUSH))));
         }
         if let Some(logger) = self.logger.clone() {
-            all.push(Box::new(move || logger.shutdown_with_timeout(FLUSH)));
+            all.push(("logs", Box::new(move || logger.shutdown_with_timeout(FLUSH))));
         }
         for meter in self.meters().drain(..) {
-            all.push(Box::new(move || meter.shutdown_with_timeout(FLUSH)));
+            all.push(("metrics", Box::new(move || meter.shutdown_with_timeout(FLUSH))));
         }
         all
     }
@@ -227,19 +230,23 @@ impl Running {
     /// Sends what waits, for at most two seconds, and says what got lost. Blocks: not for async threads.
     pub fn shutdown(self) {
         let Some(exporting) = EXPORTING.get() else { return };
-        let failing = exporting.reports.iter().any(|report| report.is_failing());
-        let deadline = Instant::now() + if failing { FLUSH_FAILING } else { FLUSH };
-        let (done, waiting) = mpsc::channel();
-        for shutdown in exporting.shutdowns() {
-            let done = done.clone();
+        let start = Instant::now();
+        let mut flushes = Vec::new();
+        for (signal, shutdown) in exporting.shutdowns() {
+            // A signal that is not taken says nothing of the others: some collectors take traces only.
+            let failing =
+                exporting.reports.iter().any(|report| report.signal == signal && report.is_failing());
+            let (done, waiting) = mpsc::channel::<()>();
             // What hangs ends with the process.
             let _ = std::thread::Builder::new().name("flush".to_owned()).spawn(move || {
                 let _ = shutdown();
-                let _ = done.send(());
+                drop(done);
             });
+            flushes.push((start + if failing { FLUSH_FAILING } else { FLUSH }, waiting));
         }
-        drop(done);
-        while waiting.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+        for (deadline, done) in flushes {
+            let _ = done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
         for report in &exporting.reports {
             report.end();
         }

@@ -2,16 +2,17 @@
 //! brings. Where traces go nowhere, what the request brings is only passed on to the requests made for it.
 
 use axum::extract::Request;
-use http::Method;
 use http::header::{HOST, HeaderMap, USER_AGENT};
-use hub_client::trace::extract;
+use http::uri::Authority;
+use http::{Method, Uri};
+use hub_client::trace::{OTHER_METHOD, extract, host_and_port, known_method};
 use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt, TraceContextExt};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::health::{LIVEZ_PATH, READYZ_PATH};
-use crate::metrics::{METRICS_PATH, known_method};
+use crate::metrics::METRICS_PATH;
 use crate::telemetry::{self, Source};
 
 /// Asked for by machines every few seconds; nobody looks for them in a trace.
@@ -37,7 +38,7 @@ impl Traced {
         if PROBES.contains(&route) {
             return Self::No;
         }
-        Self::Span(server_span(source, request.method(), request.uri().path(), route, request.headers()))
+        Self::Span(server_span(source, request.method(), request.uri(), route, request.headers()))
     }
 
     /// Runs what serves the request in it.
@@ -59,32 +60,30 @@ impl Traced {
 
 /// The span around a request served, in the trace that the request brings. `route` is a template: spans are named
 /// by it, and there must not be as many names as callers can think of paths.
-pub fn server_span(source: &Source, method: &Method, path: &str, route: &str, headers: &HeaderMap) -> Span {
+pub fn server_span(source: &Source, method: &Method, uri: &Uri, route: &str, headers: &HeaderMap) -> Span {
     if !telemetry::traces() {
         return Span::none();
     }
     let known = known_method(method.as_str());
+    let name = known.unwrap_or("HTTP");
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let (host, port) = match text(HOST) {
-        Some(host) => {
-            host.rsplit_once(':').map_or((Some(host), None), |(host, port)| (Some(host), Some(port)))
-        }
-        None => (None, None),
-    };
+    // HTTP/2 says it in the request's target (`:authority`).
+    let authority = uri.authority().map(Authority::as_str).or_else(|| text(HOST));
+    let (host, port) = authority.map(host_and_port).unzip();
     let _within = source.within(&extract(headers)).attach();
     tracing::info_span!(
         "serve",
-        otel.name = %format_args!("{known} {route}"),
+        otel.name = %format_args!("{name} {route}"),
         otel.kind = "server",
         otel.status_code = Empty,
-        http.request.method = known,
-        http.request.method_original = (known == "_OTHER").then(|| method.as_str()),
+        http.request.method = known.unwrap_or(OTHER_METHOD),
+        http.request.method_original = known.is_none().then(|| method.as_str()),
         http.route = route,
         http.response.status_code = Empty,
         url.scheme = "http",
-        url.path = path,
+        url.path = uri.path(),
         server.address = host,
-        server.port = port.and_then(|port| port.parse::<u16>().ok()),
+        server.port = port.flatten(),
         user_agent.original = text(USER_AGENT),
         error.type = Empty,
     )

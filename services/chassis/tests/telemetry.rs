@@ -8,9 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use self::otlp::Receiver;
+use self::otlp::{Answer, Receiver};
 use self::process::{Greeter, RegistryAndLog, run};
 
 #[path = "../../../tests/src/otlp.rs"]
@@ -23,6 +27,14 @@ mod process;
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
+const H2C_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const BREW_TRACE: &str = "5bf92f3577b34da6a3ce929d0e0e4736";
+/// Exports at once.
+const QUICK: [(&str, &str); 3] = [
+    ("OTEL_BSP_SCHEDULE_DELAY", "20"),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
+];
 
 async fn greet(greeter: &Greeter) -> Duration {
     let start = Instant::now();
@@ -31,6 +43,20 @@ async fn greet(greeter: &Greeter) -> Duration {
         .header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
     assert_eq!(request.send().await.unwrap().text().await.unwrap(), "hello, ada\n");
     start.elapsed()
+}
+
+/// The same over HTTP/2, in which the host is no header.
+async fn over_h2c(greeter: &Greeter) {
+    let stream = TcpStream::connect(greeter.url.trim_start_matches("http://")).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get(format!("{}/greeter/ada", greeter.url))
+        .header("traceparent", format!("00-{H2C_TRACE}-{PARENT}-01"))
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
+    connection.abort();
 }
 
 /// How many lines on stderr hold this text.
@@ -51,12 +77,19 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
     let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let greeter = Greeter::start(&world, &vars).await;
     greet(&greeter).await;
+    let port = greeter.url.rsplit_once(':').unwrap().1.to_owned();
+    over_h2c(&greeter).await;
+    let brew =
+        reqwest::Client::new().request("BREW".parse().unwrap(), format!("{}/greeter/ada", greeter.url));
+    let brew = brew.header("traceparent", format!("00-{BREW_TRACE}-{PARENT}-01"));
+    assert_eq!(brew.send().await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
     let (code, stderr) = greeter.terminate().await;
     assert_eq!(code, Some(0), "{stderr}");
 
     // Everything was flushed at the end: nothing here waits.
     let received = receiver.received();
-    let [server] = &received.spans.iter().filter(|span| span.kind == "server").collect::<Vec<_>>()[..] else {
+    let servers = received.spans.iter().filter(|span| span.kind == "server" && span.trace == TRACE);
+    let [server] = &servers.collect::<Vec<_>>()[..] else {
         panic!("one request, one server span: {:#?}", received.spans)
     };
     assert_eq!(server.name, "GET /greeter/{name}");
@@ -65,7 +98,8 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
     assert_eq!(server.attributes["http.route"], "/greeter/{name}");
     assert_eq!(server.attributes["url.path"], "/greeter/ada");
     assert_eq!(server.attributes["http.response.status_code"], "200");
-    let client = received.spans.iter().find(|span| span.kind == "client").expect("a client span");
+    let of_trace = |span: &&otlp::Span| span.kind == "client" && span.trace == TRACE;
+    let client = received.spans.iter().find(of_trace).expect("a client span");
     assert_eq!(
         (client.name.as_str(), &client.trace, &client.parent),
         ("POST log", &server.trace, &server.id)
@@ -73,7 +107,7 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
     assert_eq!(client.attributes["hub.instance"], "log-1");
     assert!(client.attributes.keys().all(|key| !key.starts_with("hub.source")), "{client:?}");
     // What the log service gets names the same trace, and the client's span as its parent.
-    assert_eq!(*world.traces.lock().unwrap(), [format!("00-{TRACE}-{}-01", client.id)]);
+    assert_eq!(world.traces.lock().unwrap()[0], format!("00-{TRACE}-{}-01", client.id));
 
     for resource in
         received.spans.iter().map(|span| &span.resource).chain(received.logs.iter().map(|log| &log.resource))
@@ -95,12 +129,23 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
             .all(|log| log.attributes.get("logger.name").is_none_or(|name| !name.starts_with("hyper")))
     );
 
+    for (trace, name, method) in
+        [(H2C_TRACE, "GET /greeter/{name}", "GET"), (BREW_TRACE, "HTTP /greeter/{name}", "_OTHER")]
+    {
+        let span = received.spans.iter().find(|span| span.trace == trace && span.kind == "server");
+        let span = span.expect(name);
+        assert_eq!((span.name.as_str(), span.attributes["http.request.method"].as_str()), (name, method));
+        assert_eq!(span.attributes["server.address"], "127.0.0.1");
+        assert_eq!(span.attributes["server.port"], port);
+    }
+
     let duration = received.points.iter().find(|point| {
         point.name == "http.server.request.duration"
             && point.attributes.get("http.route").is_some_and(|route| route == "/greeter/{name}")
+            && point.attributes["http.request.method"] == "GET"
     });
     let duration = duration.expect("the request was measured");
-    assert_eq!((duration.unit.as_str(), duration.value), ("s", 1.0));
+    assert_eq!((duration.unit.as_str(), duration.value), ("s", 2.0));
     assert_eq!(duration.resource["service.name"], "greeter");
     assert!(received.requests.iter().all(|headers| headers["x-tenant"] == "a b"));
     assert!(received.requests.iter().all(|headers| headers["content-encoding"] == "gzip"));
@@ -148,16 +193,18 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
             held.push(connection);
         }
     });
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let quick = [
-        ("OTEL_BSP_SCHEDULE_DELAY", "20"),
-        ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "10"),
-    ];
-    for (url, times_out) in [(hung_url, true), (format!("http://{gone}"), false)] {
-        let mut vars = vec![(ENDPOINT, url.as_str())];
-        vars.extend(quick);
+    // Gone: bound, so that nobody else gets the port, and never listening.
+    let gone = TcpSocket::new_v4().unwrap();
+    gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone_url = format!("http://{}", gone.local_addr().unwrap());
+    let refusing = Receiver::answering(|_| Answer { status: StatusCode::BAD_REQUEST, ..Answer::TAKEN }).await;
+    let busy =
+        Receiver::answering(|_| Answer { status: StatusCode::SERVICE_UNAVAILABLE, ..Answer::TAKEN }).await;
+    for (url, times_out) in
+        [(hung_url, true), (gone_url, false), (refusing.url(), false), (busy.url(), false)]
+    {
+        let mut vars = vec![(ENDPOINT, url.as_str()), ("OTEL_BSP_MAX_QUEUE_SIZE", "10")];
+        vars.extend(QUICK);
         let greeter = Greeter::start(&world, &vars).await;
         let mut slowest = Duration::ZERO;
         for _ in 0..50 {
@@ -211,6 +258,89 @@ async fn a_second_signal_ends_a_process_that_still_flushes() {
     assert!(greeter.goes_on_for(Duration::from_millis(200)).await, "the flush is over already");
     let (code, stderr) = greeter.terminate().await;
     assert_eq!(code, Some(130), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_too_slow_is_mentioned_once() {
+    let world = RegistryAndLog::start().await;
+    let slow = Receiver::answering(|_| Answer { after: Duration::from_millis(100), ..Answer::TAKEN }).await;
+    let url = slow.url();
+    let mut vars = vec![(ENDPOINT, url.as_str()), ("OTEL_BSP_MAX_QUEUE_SIZE", "4")];
+    vars.extend(QUICK);
+    let greeter = Greeter::start(&world, &vars).await;
+    // Far more spans come than are taken.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while slow.answered("/v1/traces") < 10 {
+        assert!(Instant::now() < deadline, "nothing is taken");
+        tokio::join!(greet(&greeter), greet(&greeter), greet(&greeter), greet(&greeter));
+    }
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(said(&stderr, "more telemetry than is taken"), 1, "{stderr}");
+    assert_eq!(said(&stderr, "telemetry is not taken"), 0, "{stderr}");
+}
+
+#[tokio::test]
+async fn what_a_collector_rejects_of_what_it_takes_is_counted() {
+    let world = RegistryAndLog::start().await;
+    let choosy = Receiver::answering(|_| Answer { rejected: 1, ..Answer::TAKEN }).await;
+    let url = choosy.url();
+    let greeter = Greeter::start(&world, &[(ENDPOINT, url.as_str())]).await;
+    greet(&greeter).await;
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    for (path, signal) in [("/v1/traces", "traces"), ("/v1/logs", "logs")] {
+        let batches = choosy.answered(path);
+        assert!(batches > 0, "{signal}");
+        let says = format!(r#""signal":"{signal}","#);
+        let mut lines = stderr.lines().filter(|line| line.contains("some gets lost") && line.contains(&says));
+        assert!(lines.next().is_some_and(|line| line.contains(r#""lost":1"#)), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_that_is_not_taken_cuts_the_others_short_by_nothing() {
+    let world = RegistryAndLog::start().await;
+    // As tracing backends do: traces, at their leisure, and nothing else.
+    let traces_only = Receiver::answering(|path| match path {
+        "/v1/traces" => Answer { after: Duration::from_millis(600), ..Answer::TAKEN },
+        _ => Answer { status: StatusCode::NOT_FOUND, ..Answer::TAKEN },
+    })
+    .await;
+    let url = traces_only.url();
+    // Traces at the end only.
+    let vars = [(ENDPOINT, url.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "60000"), QUICK[1], QUICK[2]];
+    let greeter = Greeter::start(&world, &vars).await;
+    // With the second request the first one's failure is known.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while traces_only.answered("/v1/metrics") < 2 {
+        assert!(Instant::now() < deadline, "no metrics are sent");
+        greet(&greeter).await;
+    }
+    greet(&greeter).await;
+    let (code, stderr) = greeter.terminate().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(said(&stderr, r#""signal":"metrics""#), 1, "{stderr}");
+    let spans = traces_only.received().spans;
+    assert!(spans.iter().any(|span| span.trace == TRACE && span.kind == "server"), "{stderr}");
+    assert!(!stderr.lines().any(|line| line.contains("telemetry was lost") && line.contains("traces")));
+}
+
+#[tokio::test]
+async fn only_those_traces_are_sent_that_the_sampler_takes() {
+    let world = RegistryAndLog::start().await;
+    // The request comes in a trace that is sampled.
+    for (sampler, spans) in [("always_off", 0), ("parentbased_always_off", 2)] {
+        let receiver = Receiver::start().await;
+        let url = receiver.url();
+        let greeter = Greeter::start(&world, &[(ENDPOINT, &url), ("OTEL_TRACES_SAMPLER", sampler)]).await;
+        greet(&greeter).await;
+        let (code, stderr) = greeter.terminate().await;
+        assert_eq!(code, Some(0), "{stderr}");
+        let received = receiver.received();
+        assert_eq!(received.spans.len(), spans, "{sampler}: {:#?}", received.spans);
+        assert!(!received.logs.is_empty() && !received.points.is_empty(), "{sampler}");
+    }
 }
 
 #[tokio::test]

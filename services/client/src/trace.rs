@@ -32,12 +32,32 @@ pub fn extract(headers: &HeaderMap) -> Context {
     })
 }
 
+/// The value of `http.request.method` where it is none of the known ones. In a span's name stands `HTTP` instead
+/// (OpenTelemetry's semantic conventions).
+pub const OTHER_METHOD: &str = "_OTHER";
+
+/// A method as it may stand in names of spans and in labels; nothing where it is not known. Methods are the caller's
+/// to choose, and there must not be as many names and series as callers can think of.
+pub fn known_method(method: &str) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| *known == method)
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port` as the attributes `server.address` (without brackets) and `server.port`.
+pub fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, after)) => (host, after.strip_prefix(':')),
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+    };
+    (host, port.and_then(|port| port.parse().ok()))
+}
+
 /// One attempt to have a request served by an instance, for its span.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
     /// What is attempted, for the span's name; unset: the method and the service.
     pub operation: Option<&'a str>,
-    /// Of the request.
+    /// Of the request, as it was sent.
     pub method: &'a str,
     /// Of the request, without its query, which may hold what is nobody's business.
     pub path: &'a str,
@@ -55,22 +75,24 @@ impl Attempt<'_> {
     /// The span around it, by OpenTelemetry's semantic conventions for HTTP clients. Where nobody listens it is
     /// none, and costs nothing.
     pub fn span(&self) -> Span {
-        let (host, port) = self.addr.rsplit_once(':').unwrap_or((self.addr, ""));
+        let (host, port) = host_and_port(self.addr);
+        let method = known_method(self.method);
         let name = fmt::from_fn(|f| match self.operation {
             Some(operation) => f.write_str(operation),
-            None => write!(f, "{} {}", self.method, self.service),
+            None => write!(f, "{} {}", method.unwrap_or("HTTP"), self.service),
         });
         tracing::info_span!(
             "attempt",
             otel.name = %name,
             otel.kind = "client",
             otel.status_code = Empty,
-            http.request.method = self.method,
+            http.request.method = method.unwrap_or(OTHER_METHOD),
+            http.request.method_original = method.is_none().then_some(self.method),
             http.request.resend_count = (self.resend > 0).then_some(self.resend as u64),
             http.response.status_code = Empty,
             url.full = %format_args!("http://{}{}", self.addr, self.path),
             server.address = host,
-            server.port = port.parse::<u16>().ok(),
+            server.port = port,
             error.type = Empty,
             hub.service = self.service,
             hub.instance = self.instance,
@@ -122,5 +144,25 @@ impl Extractor for Read<'_> {
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
         let values: Vec<_> = self.0.get_all(key).iter().filter_map(|value| value.to_str().ok()).collect();
         (!values.is_empty()).then_some(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_split_into_address_and_port() {
+        for (authority, address, port) in [
+            ("log", "log", None),
+            ("log:20002", "log", Some(20_002)),
+            ("127.0.0.1:80", "127.0.0.1", Some(80)),
+            ("[::1]", "::1", None),
+            ("[::1]:20002", "::1", Some(20_002)),
+            ("log:", "log", None),
+            ("log:http", "log", None),
+        ] {
+            assert_eq!(host_and_port(authority), (address, port), "{authority}");
+        }
     }
 }

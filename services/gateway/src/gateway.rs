@@ -73,6 +73,7 @@ impl Vias {
 
 impl Gateway {
     pub(crate) fn new(config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
+        crate::metrics::allow_series(metrics);
         let id = &*metrics.source().instance;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = if config.workers == 0 { cores } else { config.workers };

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use hub_chassis::Metrics;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter};
 
@@ -20,6 +21,10 @@ const BOUNDS: [f64; 18] = [
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
     7.5, 10.0,
 ];
+
+/// Series of one instrument: the registry's own limit of services, or some thousand instances with several statuses.
+/// Room for all is set aside, some 33 bytes each.
+const MOST_SERIES: usize = 20_000;
 
 /// Where the durations of requests are recorded: per service, with the service's name looked up once. Recording
 /// takes some 60 ns; with the name in hand each time it would be six times as much.
@@ -153,6 +158,29 @@ impl InstanceStats {
     }
 }
 
+/// Lets instruments that have series per service or instance have as many as a large catalogue needs; they are to be
+/// made after this. Beyond that, what is counted is counted together.
+pub(crate) fn allow_series(metrics: &Metrics) {
+    const OF_SERVICES: [&str; 8] = [
+        "hub.gateway.ejected",
+        "hub.gateway.ejections",
+        "hub.gateway.failures",
+        "hub.gateway.in_flight",
+        "hub.gateway.instances",
+        "hub.gateway.request.duration",
+        "hub.gateway.requests",
+        "hub.gateway.retries",
+    ];
+    const OF_INSTANCES: [&str; 5] = [
+        "hub.gateway.connections.opened",
+        "hub.gateway.instance_failures",
+        "hub.gateway.picks",
+        "hub.gateway.pooled",
+        "hub.gateway.replies",
+    ];
+    OF_SERVICES.into_iter().chain(OF_INSTANCES).for_each(|name| metrics.allow_series(name, MOST_SERIES));
+}
+
 /// Makes the instruments. They hold the gateway weakly: a stopped one shows nothing.
 pub(crate) fn instruments(meter: &Meter, gateway: &Arc<Gateway>) {
     let make = Make { meter, gateway: Arc::downgrade(gateway) };
@@ -282,5 +310,26 @@ fn per_instance(gateway: &Gateway, mut show: impl FnMut(&Instance, &[KeyValue]))
         let label = instance.label.to_str().unwrap_or_default().to_owned();
         let service = KeyValue::new("service", instance.service.to_string());
         show(instance, &[service, KeyValue::new("instance", label)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_services_are_told_apart() {
+        let metrics = Metrics::new("gateway", "gateway-1").unwrap();
+        allow_series(&metrics);
+        let durations = Durations::new(&metrics.meter());
+        let stats: Vec<_> = (0..2_500)
+            .map(|n| ServiceStats::new(&format!("service-{n}"), &RetryConfig::default(), &durations))
+            .collect();
+        stats.iter().for_each(|of| of.took(Duration::from_millis(1)));
+        let text = metrics.render();
+        let counts =
+            text.lines().filter(|line| line.starts_with("hub_gateway_request_duration_seconds_count{"));
+        assert_eq!(counts.count(), 2_500);
+        assert!(!text.contains("overflow"));
     }
 }

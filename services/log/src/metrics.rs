@@ -41,6 +41,7 @@ const DURATIONS: [f64; 12] =
 pub(crate) struct Commits {
     size: Histogram<u64>,
     duration: Histogram<f64>,
+    syncs: Histogram<f64>,
 }
 
 impl Commits {
@@ -58,12 +59,21 @@ impl Commits {
                 .with_description("Duration of commits: the write, and the sync where senders wait for it")
                 .with_boundaries(DURATIONS.to_vec())
                 .build(),
+            syncs: meter
+                .f64_histogram("hub.log.sync.duration")
+                .with_unit("s")
+                .with_description("Duration of syncs that senders wait for, as part of a commit")
+                .with_boundaries(DURATIONS.to_vec())
+                .build(),
         }
     }
 
-    pub(crate) fn record(&self, submissions: usize, took: Duration) {
+    pub(crate) fn record(&self, submissions: usize, took: Duration, synced: Option<Duration>) {
         self.size.record(submissions as u64, &[]);
         self.duration.record(took.as_secs_f64(), &[]);
+        if let Some(synced) = synced {
+            self.syncs.record(synced.as_secs_f64(), &[]);
+        }
     }
 }
 

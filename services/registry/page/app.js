@@ -35,8 +35,10 @@ const stream = new Stream({
   alive: () => {
     lastNews = Date.now();
     if (lostAt !== null) {
+      const before = model.events[0];
       model.note({ at: registryNow(), kind: "found", name: "registry", addr: "", detail: `after ${span(Date.now() - lostAt)}` });
       lostAt = null;
+      speak(before);
       soon();
     }
     show("live");
@@ -48,7 +50,9 @@ const stream = new Stream({
   lost: (why) => {
     if (lastNews !== null && lostAt === null) {
       lostAt = Date.now();
+      const before = model.events[0];
       model.note({ at: registryNow(), kind: "lost", name: "registry", addr: "", detail: why });
+      speak(before);
     }
     show(lastNews === null ? "unreached" : "stale", why);
     soon();
@@ -93,7 +97,9 @@ function soon() {
 function draw() {
   drawing = false;
   const now = registryNow();
-  const spreads = new Map([...model.services.keys()].map((name) => [name, model.spread(name, now)]));
+  // Without news, what is shown is how things stood.
+  const known = lostAt === null ? now : lastNews - skew;
+  const spreads = new Map([...model.services.keys()].map((name) => [name, model.spread(name, known)]));
   services.update(model, spreads, now);
   spokes.update(model, spreads);
   events.update(model.events, now);
@@ -127,6 +133,7 @@ function show(state, why = "") {
     setText($("status-text"), { live: "Live", stale: "Stale", unreached: "No answer", connecting: "Connecting" }[state]);
     document.body.classList.toggle("is-stale", state === "stale");
     $("stale").hidden = state === "live";
+    if (state === "unreached") setText($("spoken"), `The registry can't be watched (${why}).`);
   }
   if (state === "stale") setText($("stale-text"), `This is how things stood at ${timeOfDay(lastNews)}. No news from the registry since (${why}); trying again.`);
   if (state === "unreached") setText($("stale-text"), `The registry can't be watched (${why}); trying again.`);

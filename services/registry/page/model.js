@@ -9,6 +9,8 @@
 export const WINDOW = 300_000;
 // Rates look back this far.
 const RATE_WINDOW = 10_000;
+// What an instance last told holds for so long, or for three times as long as it was since the time before.
+const HOLDS = 20_000;
 // With heartbeats every 100 ms still a minute.
 const MAX_SAMPLES = 600;
 const MAX_EVENTS = 300;
@@ -22,6 +24,8 @@ export class Model {
   // Newest first: { at, kind, name, addr, detail }
   events = [];
   protection = null;
+  // How many instances require a service, by its name. A service is known as long as it has instances or is required.
+  #required = new Map();
   // When the set of instances that take requests last changed, by service name.
   #changed = new Map();
 
@@ -47,6 +51,9 @@ export class Model {
       }
       if (!sameTakers(before, after)) this.#changed.set(name, now);
     }
+    this.#required.clear();
+    for (const list of [...this.services.values()]) for (const one of list.values()) this.#require(one, 1);
+    for (const name of [...this.services.keys()]) this.#settle(name);
     for (const name of this.#changed.keys()) if (!this.services.has(name)) this.#changed.delete(name);
     this.#catchUp(found);
     if (view.Protection !== undefined) this.protection = view.Protection;
@@ -62,6 +69,9 @@ export class Model {
     else after.set(seen.Addr, instance(seen, before.get(seen.Addr)));
     this.services.set(name, after);
     if (!sameTakers(before, after)) this.#changed.set(name, now);
+    this.#require(after.get(seen.Addr), 1);
+    this.#require(before.get(seen.Addr), -1);
+    this.#settle(name);
     for (const reason of seen.Reasons ?? []) this.note(event(name, seen.Addr, reason));
   }
 
@@ -78,14 +88,16 @@ export class Model {
     this.#add([event]);
   }
 
-  // How a service's requests spread over the instances that take them:
-  // { since, total, expected, sigma, of: Map of address → { share, rate } }. Shares are null where nothing is known.
+  // How a service's requests spread over the instances that take them and tell their load (`silent` others don't):
+  // { since, total, expected, sigma, silent, of: Map of address → { share, rate } }. Shares are null where nothing is
+  // known.
   spread(name, now) {
     const all = [...(this.services.get(name)?.values() ?? [])];
-    const of = new Map(all.map((one) => [one.addr, { share: null, rate: rate(one) }]));
+    const of = new Map(all.map((one) => [one.addr, { share: null, rate: holds(one, now) ? rate(one) : null }]));
     const takers = takersOf(all);
-    const told = takers.filter((one) => one.samples.length > 0);
-    const spread = { since: null, total: 0, expected: takers.length ? 1 / takers.length : null, sigma: 0, of };
+    const told = takers.filter((one) => holds(one, now));
+    const even = told.length || takers.length;
+    const spread = { since: null, total: 0, expected: even ? 1 / even : null, sigma: 0, silent: takers.length - told.length, of };
     if (told.length === 0) return spread;
     const changed = this.#changed.get(name) ?? 0;
     const from = Math.max(now - WINDOW, changed, ...told.map((one) => one.samples[0].at));
@@ -117,6 +129,27 @@ export class Model {
     return totals;
   }
 
+  // Counts what an instance requires, or no longer does.
+  #require(one, by) {
+    for (const name of one?.requires ?? []) {
+      if (name === EVERY_SERVICE) continue;
+      const number = (this.#required.get(name) ?? 0) + by;
+      if (number > 0) this.#required.set(name, number);
+      else this.#required.delete(name);
+      this.#settle(name);
+    }
+  }
+
+  // Knows a service without instances if, and only if, somebody requires it.
+  #settle(name) {
+    const required = this.#required.has(name);
+    const list = this.services.get(name);
+    if (!list && required) this.services.set(name, new Map());
+    if (list?.size !== 0 || required) return;
+    this.services.delete(name);
+    this.#changed.delete(name);
+  }
+
   // Adds those events of a snapshot that are not known yet.
   #catchUp(found) {
     const newest = new Map();
@@ -133,6 +166,7 @@ export class Model {
   }
 }
 
+const EVERY_SERVICE = "*";
 const STATES = new Set(["passing", "suspect", "draining"]);
 
 function instance(seen, known) {
@@ -184,6 +218,13 @@ function at(samples, moment) {
   }
   const [a, b] = [samples[low], samples[high]];
   return a.requests + ((b.requests - a.requests) * (moment - a.at)) / (b.at - a.at);
+}
+
+// Whether what an instance last told says how things are now.
+function holds({ samples }, now) {
+  if (samples.length === 0) return false;
+  const last = samples.at(-1).at;
+  return now - last <= Math.max(HOLDS, 3 * (last - (samples.at(-2)?.at ?? last)));
 }
 
 function rate(one) {

@@ -204,10 +204,10 @@ class Row {
 }
 
 // What the bars show, in words.
-function said({ since, total, expected }, now) {
+function said({ since, total, expected, silent }, now) {
   if (expected === null) return "no instance takes requests";
   if (total === 0) return "no requests of late";
-  const even = expected < 1 ? `; even share ${percent(expected)}` : "";
+  const even = expected < 1 ? `; even share ${percent(expected)}${silent ? " among those that tell" : ""}` : "";
   return `${count(total, "request")} since ${timeOfDay(since, now)}${even}`;
 }
 

@@ -7,8 +7,8 @@
 const SILENCE = 20_000;
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 10_000;
-// A server that never ends an event must not fill the memory.
-const LONGEST_EVENT = 8 * 1024 * 1024;
+// A server that never ends an event must not fill the memory. A snapshot of 100,000 instances has some 50 MB.
+const LONGEST_EVENT = 128 * 1024 * 1024;
 
 export class Stream {
   #handlers;
@@ -137,7 +137,11 @@ async function refusal(response) {
 // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation, without `retry`.
 export class Parser {
   #emit;
-  #rest = "";
+  // The line that is coming in. A long one comes in thousands of pieces, so it is put together once, at its end.
+  #pieces = [];
+  #length = 0;
+  // A CR came last, and perhaps its LF comes next.
+  #cr = false;
   #type = "";
   #data = [];
   #size = 0;
@@ -148,10 +152,18 @@ export class Parser {
   }
 
   push(text) {
-    const lines = (this.#rest + text).split(/\r\n|\n|\r(?!$)/);
-    this.#rest = lines.pop();
-    if (this.#rest.length + this.#size > LONGEST_EVENT) throw new Error("an event is too long");
-    for (const line of lines) this.#line(line);
+    const whole = this.#cr ? `\r${text}` : text;
+    this.#cr = whole.endsWith("\r");
+    const lines = (this.#cr ? whole.slice(0, -1) : whole).split(/\r\n|\n|\r/);
+    const rest = lines.pop();
+    for (const line of lines) {
+      this.#line(this.#pieces.join("") + line);
+      this.#pieces = [];
+      this.#length = 0;
+    }
+    this.#pieces.push(rest);
+    this.#length += rest.length;
+    if (this.#length + this.#size > LONGEST_EVENT) throw new Error("an event is too long");
   }
 
   #line(line) {

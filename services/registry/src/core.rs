@@ -65,7 +65,7 @@ impl Core {
             beats,
             notifier: Notifier::new(settings.push.clone()),
             watch: Watch::new(settings.history.changes),
-            stats: Stats::new(&metrics.meter()),
+            stats: Stats::new(metrics, &settings.limits),
             source: metrics.source().clone(),
             unsaved: Notify::new(),
             views: Semaphore::new(MOST_VIEWS),

@@ -51,7 +51,7 @@ impl Server {
         if let Some(file) = &file {
             file.restore(&core, &access);
         }
-        stats::show(&service.metrics().meter(), &core);
+        stats::show(&service.metrics(), &settings.limits, &core);
         let api = Api {
             core,
             access,

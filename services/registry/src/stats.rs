@@ -3,15 +3,20 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use hub_chassis::Metrics;
 use hub_client::protocol::{InstanceState, ReasonKind};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
+use crate::config::Limits;
 use crate::core::Core;
 
 /// Bucket bounds of calls to members, in seconds: on one network they take a millisecond, and their timeouts are
 /// some seconds.
 const BOUNDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// Those of its instruments that have series per service.
+const HEARTBEAT_DURATION: &str = "hub.registry.heartbeat.duration";
+const INSTANCES: &str = "hub.registry.instances";
 /// Why an instance left the catalogue, in the metrics.
 const REMOVALS: [(ReasonKind, &str); 3] = [
     (ReasonKind::Removed, "heartbeat"),
@@ -33,13 +38,15 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(metrics: &Metrics, limits: &Limits) -> Self {
+        metrics.allow_series(HEARTBEAT_DURATION, limits.services.saturating_mul(2)); // by outcome
+        let meter = &metrics.meter();
         let duration = |name: &'static str, description: &'static str| {
             let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
             histogram.with_boundaries(BOUNDS.to_vec()).build()
         };
         let stats = Self {
-            heartbeats: duration("hub.registry.heartbeat.duration", "Duration of heartbeats"),
+            heartbeats: duration(HEARTBEAT_DURATION, "Duration of heartbeats"),
             pushes: duration("hub.registry.push.duration", "Duration of pushes to dependents"),
             removals: meter
                 .u64_counter("hub.registry.removals")
@@ -78,16 +85,22 @@ fn outcome(good: bool) -> KeyValue {
 }
 
 /// Shows the catalogue and what is under way as metrics.
-pub(crate) fn show(meter: &Meter, core: &Arc<Core>) {
+pub(crate) fn show(metrics: &Metrics, limits: &Limits, core: &Arc<Core>) {
+    metrics.allow_series(INSTANCES, limits.services.saturating_mul(STATES.len()));
+    let meter = &metrics.meter();
     let weak = Arc::downgrade(core);
     meter
-        .u64_observable_gauge("hub.registry.instances")
+        .u64_observable_gauge(INSTANCES)
         .with_unit("{instance}")
         .with_description("Instances in the catalogue")
         .with_callback(move |to| {
             with(&weak, |core| {
                 let states = STATES.map(|(state, _)| state);
-                for (service, counts) in core.read(|catalog, _| catalog.census(states)) {
+                let census = core.read(|catalog, _| catalog.census(states));
+                // Names that are only required are callers' to invent, and have nothing to count.
+                for (service, counts) in
+                    census.into_iter().filter(|(_, counts)| counts.iter().any(|n| *n > 0))
+                {
                     for ((_, name), count) in STATES.into_iter().zip(counts) {
                         let service = KeyValue::new("service", service.to_string());
                         to.observe(count, &[service, KeyValue::new("state", name)]);
@@ -159,5 +172,36 @@ fn gauge(
 fn with(core: &Weak<Core>, look: impl FnOnce(&Core)) {
     if let Some(core) = core.upgrade() {
         look(&core);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hub_client::protocol::ServiceInfo;
+
+    use super::*;
+    use crate::Settings;
+
+    #[tokio::test]
+    async fn as_many_services_as_the_catalogue_takes_are_told_apart_and_only_those_with_instances() {
+        let (settings, metrics) = (Settings::default(), Metrics::new("registry", "registry-1").unwrap());
+        let (core, _orders) = Core::new(&settings, 1, &metrics);
+        let core = Arc::new(core);
+        show(&metrics, &settings.limits, &core);
+        for n in 0..2_500 {
+            let info = ServiceInfo {
+                name: format!("service-{n}"),
+                addr: "127.0.0.1:1".to_owned(),
+                required_services: vec![format!("nobody-{n}")],
+                ..ServiceInfo::default()
+            };
+            core.register(info).unwrap();
+            core.stats.heartbeat(&format!("service-{n}"), true, Duration::from_millis(1));
+        }
+        let text = metrics.render();
+        let series = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(series("hub_registry_instances{"), 2_500 * STATES.len());
+        assert_eq!(series("hub_registry_heartbeat_duration_seconds_count{"), 2_500);
+        assert!(!text.contains("overflow") && !text.contains("nobody"));
     }
 }

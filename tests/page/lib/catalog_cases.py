@@ -98,6 +98,66 @@ def test_the_shares_are_taken_between_common_moments(bench):
     assert found["restarted"] is None, found
 
 
+def test_shares_are_even_among_those_that_tell(bench):
+    telling = bench.members.join("log", 2)
+    [quiet] = bench.members.join("log")
+    quiet.tells_load = False
+    page = bench.page()
+    expect(rows(page)).to_have_count(3)
+    beats = [one.heartbeats for one in telling]
+    wait_for(lambda: all(one.heartbeats > before + 2 for one, before in zip(telling, beats)), "heartbeats")
+    for one in telling:
+        one.requests = 5000
+    for one in telling:
+        expect(row(page, one.addr).locator(".percent")).to_have_text("50.0 %")
+        expect(row(page, one.addr).locator(".bar")).not_to_have_class(re.compile(r"\boff\b"))
+    expect(row(page, quiet.addr).locator(".percent")).to_have_text("–")
+    expect(page.locator("caption")).to_contain_text("even share 50.0 % among those that tell")
+
+
+def test_what_was_told_does_not_hold_for_ever(bench):
+    page = bench.page()
+    found = page.evaluate(
+        """async () => {
+            const { Model } = await import('/page/model.js');
+            const model = new Model();
+            const begin = 1_800_000_000_000;
+            const time = (millis) => new Date(begin + millis).toISOString();
+            const instance = (Addr) => ({ Name: 'x', Addr, State: 'passing', Registered: time(0), Reasons: [] });
+            model.snapshot({ Revision: '1.1', Services: { x: ['a:1', 'a:2'].map(instance) } }, begin);
+            for (let t = 0; t <= 60_000; t += 5000) {
+                model.load('x', 'a:1', { Requests: t / 10, InFlight: 1, LastHeartbeat: time(t) });
+                if (t <= 30_000) model.load('x', 'a:2', { Requests: t / 10, InFlight: 1, LastHeartbeat: time(t) });
+            }
+            return [50_000, 50_001].map((t) => {
+                const { of, silent } = model.spread('x', begin + t);
+                return [of.get('a:1').rate, of.get('a:2').rate, of.get('a:1').share, of.get('a:2').share, silent];
+            });
+        }"""
+    )
+    assert found == [[100, 100, 0.5, 0.5, 0], [100, None, 1, None, 1]], found
+
+
+def test_a_long_snapshot_is_read_in_pieces(bench):
+    page = bench.page()
+    found = page.evaluate(
+        """async () => {
+            const { Parser } = await import('/page/stream.js');
+            let got = 0;
+            const parser = new Parser((type, data) => { got = data.length; });
+            const piece = 'x'.repeat(64 * 1024);
+            const began = performance.now();
+            parser.push('data: ');
+            for (let i = 0; i < 1024; i += 1) parser.push(piece);
+            parser.push('\\n\\n');
+            return [got, performance.now() - began];
+        }"""
+    )
+    assert found[0] == 64 * 1024 * 1024, found
+    # As many searches of all that came so far would take half a minute.
+    assert found[1] < 10_000, found
+
+
 def test_members_without_load_and_with_strange_ids_are_shown(bench):
     [quiet] = bench.members.join("log")
     quiet.tells_load = False
@@ -112,16 +172,28 @@ def test_members_without_load_and_with_strange_ids_are_shown(bench):
 
 
 def test_a_wanted_service_without_instance_is_pointed_out(bench):
-    bench.members.join("visit", requires=["log"])
+    [visit] = bench.members.join("visit", requires=["log"])
     page = bench.page()
     card = page.locator('.card[data-key="log"]')
     expect(card).to_have_class(re.compile("vacant"))
     expect(card.locator(".facts")).to_have_text("no instance")
     expect(page.locator("#summary")).to_contain_text("1 service wanted but absent")
     assert page.title().startswith("⚠")
-    bench.members.join("log")
+    [log] = bench.members.join("log")
     expect(card).not_to_have_class(re.compile("vacant"))
     expect(page).to_have_title("2 in 2 · Hubspoke")
+    bench.members.leave(log)
+    expect(card).to_have_class(re.compile("vacant"))
+    # Nobody wants it any more.
+    bench.members.leave(visit)
+    expect(card).to_have_count(0)
+    expect(page.locator("#empty")).to_be_visible()
+    # One that comes later is pointed out too, and one that nobody wants goes with its last instance.
+    [visit] = bench.members.join("visit", requires=["log"])
+    expect(card).to_have_class(re.compile("vacant"))
+    bench.members.leave(visit)
+    expect(page.locator(".card")).to_have_count(0)
+    expect(page).to_have_title("0 in 0 · Hubspoke")
 
 
 def test_finding_narrows_the_tables(bench):
@@ -146,9 +218,11 @@ def test_a_silent_registry_makes_the_page_stale_and_it_recovers(bench):
     expect(page.locator("#status-text")).to_have_text("Stale", timeout=30_000)
     expect(page.locator("#stale-text")).to_contain_text(re.compile(r"how things stood at \d\d:\d\d:\d\d.*silent for"))
     expect(page.locator("#stale-age")).to_have_text(re.compile(r"^\d+ s ago$"))
+    expect(page.locator("#spoken")).to_have_text(re.compile("^registry out of sight .silent for"))
     assert page.title().startswith("⚠")
     expect(row(page, member.addr)).to_be_visible()
     bench.registry.send(signal.SIGCONT)
+    expect(page.locator("#spoken")).to_contain_text("registry in sight again")
     expect(page.locator("#status-text")).to_have_text("Live")
     expect(page.locator("#stale")).to_be_hidden()
     expect(page.locator("#events")).to_contain_text("registry out of sight")

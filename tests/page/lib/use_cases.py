@@ -109,35 +109,44 @@ def test_little_motion_where_that_is_wished(bench):
 
 
 def test_two_hundred_instances_stay_smooth(bench):
-    for name in ("orders", "users", "search", "stock"):
-        bench.members.join(name, 50)
+    names = ("orders", "users", "search", "stock")
     page = bench.page()
-    expect(rows(page)).to_have_count(200)
-    expect(nodes(page)).to_have_count(200)
-    # Every heartbeat, twice a second here instead of once in five seconds, brings new numbers.
-    for n, member in enumerate(bench.members.all):
-        member.requests += 100 + n
-    page.wait_for_timeout(2000)
     cdp = bench.browser.new_browser_cdp_session()
 
     def processor():
         """Seconds that the browser has computed so far; unlike durations, other programs don't lengthen it."""
         return sum(one["cpuTime"] for one in cdp.send("SystemInfo.getProcessInfo")["processInfo"])
 
-    before = processor()
-    frames = page.evaluate(
-        """() => new Promise((done) => {
-            let frames = 0;
-            const end = performance.now() + 5000;
-            const frame = () => { frames += 1; if (performance.now() < end) requestAnimationFrame(frame); else done(frames / 5); };
-            requestAnimationFrame(frame);
-        })"""
-    )
-    busy = (processor() - before) / 5
-    print(f"       200 instances: {frames:.0f} frames/s at {busy:.0%} of a core, drawing without a GPU")
-    # On an idle machine 60 and 25 %; frames go down with what else it does.
-    assert frames >= 15, frames
-    assert busy < 0.6, busy
+    def smoothness(instances):
+        """Frames per second, and processor seconds per second, while all of that many tell new numbers."""
+        more = (instances - len(bench.members.all)) // len(names)
+        for name in names:
+            bench.members.join(name, more)
+        expect(rows(page)).to_have_count(instances)
+        expect(nodes(page)).to_have_count(instances)
+        # Every heartbeat, twice a second here instead of once in five seconds, brings new numbers.
+        for n, member in enumerate(bench.members.all):
+            member.requests += 100 + n
+        page.wait_for_timeout(2000)
+        before = processor()
+        frames = page.evaluate(
+            """() => new Promise((done) => {
+                let frames = 0;
+                const end = performance.now() + 5000;
+                const frame = () => { frames += 1; if (performance.now() < end) requestAnimationFrame(frame); else done(frames / 5); };
+                requestAnimationFrame(frame);
+            })"""
+        )
+        busy = (processor() - before) / 5
+        print(f"       {instances} instances: {frames:.0f} frames/s at {busy:.0%} of a core, drawing without a GPU")
+        return frames, busy
+
+    # The first says how fast this machine is, and what else it does. (Few instances may cost more: their changes are
+    # animated.) On an idle machine both have 60 frames/s, at 30 % and 10 %.
+    few_frames, few_busy = smoothness(20)
+    frames, busy = smoothness(200)
+    assert frames > few_frames / 2, (frames, few_frames)
+    assert busy < 2 * few_busy, (busy, few_busy)
     # A quarter of them leaves at once.
     for member in bench.members.all[:50]:
         bench.members.leave(member)

@@ -22,10 +22,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hub_client::LoadCounters;
 use hub_client::load::InFlight;
 use hub_client::protocol::HUB_INSTANCE;
+use hub_client::trace::{OTHER_METHOD, known_method};
 use tower::{Layer, Service};
 use tower_http::timeout::TimeoutBody;
 
-use crate::metrics::{Metrics, RouteDurations, known_method};
+use crate::metrics::{Metrics, RouteDurations};
 use crate::server::linger::Lingering;
 use crate::{problem, trace};
 
@@ -84,7 +85,7 @@ impl Service<Request> for Wrapped {
         let start = Instant::now();
         let here = self.here.clone();
         let uri = request.uri().clone();
-        let method = known_method(request.method().as_str());
+        let method = known_method(request.method().as_str()).unwrap_or(OTHER_METHOD);
         // Without a template there is no name for a span or a series: what nobody serves is neither traced nor timed.
         let template = request.extensions().get::<MatchedPath>().cloned();
         let span = template

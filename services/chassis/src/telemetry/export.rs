@@ -21,6 +21,7 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use super::client::Client;
 use super::report::Report;
 use super::settings::{Endpoint, Settings};
 use super::source::{Source, Sources};
@@ -32,7 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct Otlp {
     endpoint: Endpoint,
-    client: reqwest::blocking::Client,
+    client: Client,
 }
 
 impl Otlp {
@@ -44,10 +45,7 @@ impl Otlp {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(endpoint.timeout);
-        // On a thread of its own: a blocking client can't be made on an async one, which may be where we are.
-        let made = std::thread::spawn(|| builder.build()).join();
-        let client = made.map_err(|_| "the thread that makes it has panicked")??;
-        Ok(Self { endpoint: endpoint.clone(), client })
+        Ok(Self { endpoint: endpoint.clone(), client: Client::new(builder)? })
     }
 
     fn configured<B: WithExportConfig + WithHttpConfig>(&self, builder: B) -> B {
@@ -148,16 +146,17 @@ impl opentelemetry_sdk::trace::SpanExporter for BySource<SpanExporter> {
             let source = Source::taken_from(&mut span);
             groups.entry(source).or_default().push(span);
         }
-        let mut all = Ok(());
+        let (mut lost, mut all) = (0, Ok(()));
         for (source, spans) in groups {
             let count = spans.len();
             let sent = match self.exporter(source) {
                 Ok(exporter) => exporter.export(spans).await,
                 Err(error) => Err(error),
             };
-            self.report.sent(count, &sent);
+            lost += if sent.is_err() { count } else { 0 };
             all = all.and(sent);
         }
+        self.report.sent(lost + self.otlp.client.rejected(), &all);
         all
     }
 }
@@ -170,7 +169,8 @@ impl opentelemetry_sdk::logs::LogExporter for BySource<LogExporter> {
             Ok(exporter) => exporter.export(batch).await,
             Err(error) => Err(error),
         };
-        self.report.sent(count, &sent);
+        let lost = if sent.is_err() { count } else { self.otlp.client.rejected() };
+        self.report.sent(lost, &sent);
         sent
     }
 }

@@ -1,6 +1,7 @@
 //! What the configuration and the standard `OTEL_…` variables ask for. Pure: the variables come in as values.
 //!
-//! Nothing is exported where no endpoint is set. Where one is, whatever could not be honoured (a protocol that is
+//! Nothing is exported where no endpoint is set, and variables that are there for other programs are let be then,
+//! whatever they say. Where one is, whatever could not be honoured (a protocol that is
 //! not spoken, TLS, an unknown sampler) is refused here, at the start: the alternative is telemetry that gets lost
 //! without a word. An empty variable is an unset one. The SDK reads some of these variables itself; the values that
 //! it is given here take precedence over that and are the same.
@@ -86,18 +87,25 @@ impl Settings {
             heartbeats: config.heartbeat_traces,
             trace_context: true,
             baggage: true,
-            spans: vars.queue("BSP", 5_000)?,
-            records: vars.queue("BLRP", 1_000)?,
-            metrics_interval: vars.millis("OTEL_METRIC_EXPORT_INTERVAL", 60_000)?,
+            spans: Vars(&[]).queue("BSP", 5_000)?,
+            records: Vars(&[]).queue("BLRP", 1_000)?,
+            metrics_interval: Duration::from_secs(60),
             temporality: Temporality::Cumulative,
             resource: HashMap::new(),
         };
-        if let Some(list) = vars.get("OTEL_PROPAGATORS") {
-            settings.propagate(list)?;
+        // What is passed on is independent of what is exported.
+        let propagators = settings.propagate(vars.get("OTEL_PROPAGATORS"));
+        let signals = ["TRACES", "METRICS", "LOGS"];
+        if signals.iter().all(|signal| vars.endpoint_given(signal, config).is_none()) {
+            return Ok(settings);
         }
+        propagators?;
         if vars.flag("OTEL_SDK_DISABLED")? {
             return Ok(settings);
         }
+        settings.spans = vars.queue("BSP", 5_000)?;
+        settings.records = vars.queue("BLRP", 1_000)?;
+        settings.metrics_interval = vars.millis("OTEL_METRIC_EXPORT_INTERVAL", 60_000)?;
         settings.traces = vars.endpoint("TRACES", "/v1/traces", config)?;
         settings.metrics = vars.endpoint("METRICS", "/v1/metrics", config)?;
         settings.logs = vars.endpoint("LOGS", "/v1/logs", config)?;
@@ -132,16 +140,19 @@ impl Settings {
             .build()
     }
 
-    fn propagate(&mut self, list: &str) -> Result<(), ConfigError> {
-        (self.trace_context, self.baggage) = (false, false);
+    /// Passes on what a list names, or, where that holds something unknown, what it would without a list.
+    fn propagate(&mut self, list: Option<&str>) -> Result<(), ConfigError> {
+        let Some(list) = list else { return Ok(()) };
+        let (mut trace_context, mut baggage) = (false, false);
         for name in list.split(',').map(str::trim) {
             match name {
-                "tracecontext" => self.trace_context = true,
-                "baggage" => self.baggage = true,
+                "tracecontext" => trace_context = true,
+                "baggage" => baggage = true,
                 "none" => {}
                 _ => return Err(wrong("OTEL_PROPAGATORS", name, "known here: tracecontext, baggage, none")),
             }
         }
+        (self.trace_context, self.baggage) = (trace_context, baggage);
         Ok(())
     }
 }
@@ -200,7 +211,13 @@ impl<'a> Vars<'a> {
         })
     }
 
-    fn endpoint(self, signal: &str, path: &str, config: &Telemetry) -> Result<Option<Endpoint>, ConfigError> {
+    fn endpoint(
+        self,
+        signal: &str,
+        path: &str,
+        config: &'a Telemetry,
+    ) -> Result<Option<Endpoint>, ConfigError> {
+        let Some(given) = self.endpoint_given(signal, config) else { return Ok(None) };
         let exporter = format!("OTEL_{signal}_EXPORTER");
         match self.get(&exporter) {
             None | Some("otlp") => {}
@@ -209,7 +226,7 @@ impl<'a> Vars<'a> {
             Some("none") => return Ok(None),
             Some(other) => return Err(wrong(&exporter, other, "known here: otlp, none")),
         }
-        let Some(url) = self.url(signal, path, config)? else { return Ok(None) };
+        let url = given.url(path)?;
         if let Some((name, protocol)) = self.of_signal(signal, "PROTOCOL")
             && protocol != "http/protobuf"
         {
@@ -231,29 +248,18 @@ impl<'a> Vars<'a> {
         Ok(Some(Endpoint { url, headers, timeout, gzip }))
     }
 
-    fn url(self, signal: &str, path: &str, config: &Telemetry) -> Result<Option<String>, ConfigError> {
-        let below = |base: &str| format!("{}{path}", base.trim_end_matches('/'));
+    /// The endpoint that is set for a signal, if any is.
+    fn endpoint_given(self, signal: &str, config: &'a Telemetry) -> Option<Given<'a>> {
         let own = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
+        if let Some(text) = self.get(&own) {
+            return Some(Given { from: own, text, is_base: false });
+        }
         let all = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let (from, given, url) = if let Some(url) = self.get(&own) {
-            (own.as_str(), url, url.to_owned())
-        } else if let Some(base) = self.get(all) {
-            (all, base, below(base))
-        } else if let Some(base) =
-            config.otlp_endpoint.as_deref().map(str::trim).filter(|base| !base.is_empty())
-        {
-            ("telemetry.otlp_endpoint", base, below(base))
-        } else {
-            return Ok(None);
-        };
-        let why = match reqwest::Url::parse(&url) {
-            Ok(parsed) if parsed.scheme() == "http" && parsed.has_host() => return Ok(Some(url)),
-            Ok(parsed) if parsed.scheme() == "https" => {
-                "TLS is not built in; use http to a collector close by, which may use it"
-            }
-            _ => "no URL: http://host:4318",
-        };
-        Err(wrong(from, given, why))
+        if let Some(text) = self.get(all) {
+            return Some(Given { from: all.to_owned(), text, is_base: true });
+        }
+        let text = config.otlp_endpoint.as_deref().map(str::trim).filter(|base| !base.is_empty())?;
+        Some(Given { from: "telemetry.otlp_endpoint".to_owned(), text, is_base: true })
     }
 
     fn sampler(self) -> Result<Sampler, ConfigError> {
@@ -315,6 +321,32 @@ impl<'a> Vars<'a> {
         let list = self.get(name).unwrap_or_default().split(',').filter(|entry| !entry.trim().is_empty());
         let pairs: Option<HashMap<_, _>> = list.map(pair).collect();
         pairs.ok_or_else(|| ConfigError::new(format!("{name}: not of the form key=value,key=value")))
+    }
+}
+
+/// An endpoint as it was set.
+struct Given<'a> {
+    /// The variable or key.
+    from: String,
+    text: &'a str,
+    /// Signals stand below it, each at its own path.
+    is_base: bool,
+}
+
+impl Given<'_> {
+    fn url(&self, path: &str) -> Result<String, ConfigError> {
+        let url = match self.is_base {
+            true => format!("{}{path}", self.text.trim_end_matches('/')),
+            false => self.text.to_owned(),
+        };
+        let why = match reqwest::Url::parse(&url) {
+            Ok(parsed) if parsed.scheme() == "http" && parsed.has_host() => return Ok(url),
+            Ok(parsed) if parsed.scheme() == "https" => {
+                "TLS is not built in; use http to a collector close by, which may use it"
+            }
+            _ => "no URL: http://host:4318",
+        };
+        Err(wrong(&self.from, self.text, why))
     }
 }
 

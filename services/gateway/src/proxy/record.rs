@@ -68,8 +68,8 @@ impl Record {
                 trace: trace.and_then(|trace| trace.to_str().ok()).unwrap_or_default().to_owned(),
             })
         });
-        let (source, path) = (&gateway.source, request.uri().path());
-        let span = trace::server_span(source, request.method(), path, ROUTE, request.headers());
+        let (source, uri) = (&gateway.source, request.uri());
+        let span = trace::server_span(source, request.method(), uri, ROUTE, request.headers());
         let began = Instant::now();
         Box::new(Self {
             peer: peer.clone(),

@@ -27,7 +27,7 @@ const MAX_HISTORY: usize = 120;
 pub(super) type Key = (String, String);
 
 /// What a watcher knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Model {
     pub(super) rows: BTreeMap<Key, Row>,
     /// The newest first.
@@ -70,16 +70,16 @@ pub(super) enum Link {
 }
 
 impl Row {
-    fn new(view: InstanceView) -> Self {
+    fn new(view: InstanceView, now: Timestamp) -> Self {
         let mut row = Self { view, samples: Samples::default() };
-        row.sample();
+        row.sample(now);
         row
     }
 
-    fn sample(&mut self) {
+    fn sample(&mut self, now: Timestamp) {
         let at = self.view.last_heartbeat.as_ref().and_then(|at| at.parse().ok());
         if let (Some(at), Some(load)) = (at, self.view.load) {
-            self.samples.add(at, load.requests);
+            self.samples.add(at, load.requests, now);
         }
     }
 
@@ -135,7 +135,7 @@ impl Model {
         match update {
             Update::Snapshot(catalog) => self.snapshot(catalog, now),
             Update::Change(change) => self.change(*change, now),
-            Update::Load(load) => self.load(load),
+            Update::Load(load) => self.load(load, now),
             Update::Protection(protection) => {
                 let said = crate::admin::said(&protection);
                 self.happened(now, "registry".to_owned(), said.trim_end().to_owned(), String::new(), true);
@@ -159,10 +159,10 @@ impl Model {
             let row = match before.remove(&key).filter(|row| row.view.info.id() == view.info.id()) {
                 Some(mut row) => {
                     row.view = view;
-                    row.sample();
+                    row.sample(now);
                     row
                 }
-                None => Row::new(view),
+                None => Row::new(view, now),
             };
             self.rows.insert(key, row);
         }
@@ -178,7 +178,7 @@ impl Model {
         let (what, grave) = said(change.kind);
         self.happened(now, format!("{}/{}", view.info.name, view.info.id()), what.to_owned(), detail, grave);
         let Some(row) = self.rows.get_mut(&key) else {
-            self.rows.insert(key, Row::new(view));
+            self.rows.insert(key, Row::new(view, now));
             return;
         };
         let mut reasons = std::mem::take(&mut row.view.reasons);
@@ -191,16 +191,16 @@ impl Model {
             row.samples = Samples::default();
         }
         row.view = view;
-        row.sample();
+        row.sample(now);
     }
 
-    fn load(&mut self, load: LoadView) {
+    fn load(&mut self, load: LoadView, now: Timestamp) {
         for (service, instances) in load.services {
             for (addr, heard) in instances {
                 let Some(row) = self.rows.get_mut(&(service.clone(), addr)) else { continue };
                 row.view.last_heartbeat = Some(heard.last_heartbeat);
                 row.view.load = heard.load.or(row.view.load);
-                row.sample();
+                row.sample(now);
             }
         }
     }
@@ -208,6 +208,10 @@ impl Model {
     /// A second has gone by.
     pub(super) fn second(&mut self, now: Timestamp) {
         self.forget_removed(now);
+        // While the registry is away, what is shown is how it was.
+        if self.link == Link::Live {
+            self.rows.values_mut().for_each(|row| row.samples.age(now));
+        }
         let mut rates: BTreeMap<String, f64> = BTreeMap::new();
         for ((service, _), row) in &self.rows {
             *rates.entry(service.clone()).or_default() += row.rate();

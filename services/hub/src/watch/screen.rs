@@ -178,10 +178,12 @@ fn instance(
         String::new()
     };
     let beat = row.view.last_heartbeat.as_ref().map_or("-".to_owned(), |at| status::age(at, now));
-    let rate = row.samples.rate().map_or("-".to_owned(), number);
+    // What one that is gone last told says nothing any more.
+    let rate = row.samples.rate().filter(|_| !row.is_removed()).map_or("-".to_owned(), number);
     let percent = share.map_or(String::new(), |share| format!("{:.1} %", 100.0 * share));
     let bar = bar::share(share.unwrap_or(0.0), expected, columns.bar);
-    let in_flight = row.view.load.map_or("-".to_owned(), |load| load.in_flight.to_string());
+    let load = row.view.load.filter(|_| !row.is_removed());
+    let in_flight = load.map_or("-".to_owned(), |load| load.in_flight.to_string());
     let flaps = row.flaps();
     let colour = colour(row.view.state);
     let line = Line::from(vec![

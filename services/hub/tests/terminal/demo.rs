@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::platform::{DEADLINE, Platform, Ran, eventually, ran, signal};
+use crate::platform::{DEADLINE, Nobody, Platform, Ran, eventually, ran, signal};
+use crate::pty::Pty;
 
 fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
@@ -63,8 +64,8 @@ async fn failed_visits_are_told_and_make_the_exit_code_1() {
     assert_eq!(ran.stderr, "hub: 10 of 10 visits failed\n");
     assert!(ran.stdout.contains("10 failed\n  10 × 503 Service Unavailable: "), "{ran:?}");
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gateway = format!("http://{free}");
+    let nobody = Nobody::new();
+    let gateway = nobody.url();
     let ran = platform.hub(&["demo", "--rate", "50", "--duration", "100ms", "--gateway", &gateway]).await;
     assert_eq!(ran.code, Some(1));
     assert!(ran.stdout.contains("5 × can't connect: Connection refused"), "{ran:?}");
@@ -73,10 +74,10 @@ async fn failed_visits_are_told_and_make_the_exit_code_1() {
 #[tokio::test]
 async fn the_gateway_is_enough() {
     let platform = Platform::start(&[]).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Nobody::new();
     let mut command =
         platform.command(&["demo", "--rate", "50", "--duration", "200ms", "--gateway", &platform.gateway()]);
-    command.env("HUB_REGISTRY__URL", format!("http://{free}"));
+    command.env("HUB_REGISTRY__URL", nobody.url());
     let ran = ran(command).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.stdout.starts_with("10 visits in"), "{ran:?}");
@@ -84,6 +85,16 @@ async fn the_gateway_is_enough() {
         ran.stdout.contains("no registry answers, so an instance that got nothing is not shown"),
         "{ran:?}"
     );
+}
+
+#[tokio::test]
+async fn a_bar_shows_how_far_it_is_and_makes_room_for_the_result() {
+    let platform = Platform::start(&[]).await;
+    let pty = Pty::start(platform.command(&["demo", "--rate", "50", "--duration", "1s"]), 100, 30);
+    pty.shows(&["█", "░ ", "/50, "]).await;
+    pty.shows(&["50 visits in", "LOG INSTANCE"]).await;
+    assert!(!pty.screen().contains("/50, "), "{}", pty.screen());
+    assert_eq!(pty.ended().await, Some(0));
 }
 
 #[tokio::test]

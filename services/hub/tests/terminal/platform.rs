@@ -8,6 +8,7 @@ use hub::up::{Addrs, Hub};
 use hub_chassis::config::Source;
 use hub_client::protocol::{CatalogView, InstanceView};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -87,6 +88,27 @@ pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hub"));
     command.args(args).env_clear().current_dir(std::env::temp_dir()).kill_on_drop(true).stdin(Stdio::null());
     command
+}
+
+/// An address at which nobody listens, and which nobody gets by chance while this lives.
+pub(crate) struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        // So that a server that asks for this very address gets it.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn addr(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr())
+    }
 }
 
 /// What a command left behind.

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::platform::{DEADLINE, Platform, command, eventually, ran, signal};
+use crate::platform::{DEADLINE, Nobody, Platform, command, eventually, ran, signal};
 use crate::pty::Pty;
 
 /// A command whose lines are read as they come.
@@ -42,10 +42,6 @@ impl Watch {
     }
 }
 
-fn free() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 #[tokio::test]
 async fn once_prints_the_catalogue_and_ends() {
     let platform = Platform::start(&[]).await;
@@ -56,7 +52,8 @@ async fn once_prints_the_catalogue_and_ends() {
     let view: CatalogView = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(view.services["log"].len(), 3);
     let mut away = command(&["watch", "--once"]);
-    away.env("HUB_REGISTRY__URL", format!("http://{}", free()));
+    let nobody = Nobody::new();
+    away.env("HUB_REGISTRY__URL", nobody.url());
     let away = ran(away).await;
     assert_eq!(away.code, Some(1));
     assert!(away.stderr.starts_with("hub: no registry answers at"), "{away:?}");
@@ -95,12 +92,12 @@ async fn json_lines_for_scripts() {
 
 #[tokio::test]
 async fn a_registry_that_comes_later_is_found() {
-    let listen = free();
+    let nobody = Nobody::new();
     let mut late = command(&["watch"]);
-    late.env("HUB_REGISTRY__URL", format!("http://{listen}"));
+    late.env("HUB_REGISTRY__URL", nobody.url());
     let mut watch = Watch::start(late);
-    watch.line(&format!("registry http://{listen} is away: Connection refused")).await;
-    let platform = Platform::start(&[("HUB_LISTEN", &listen)]).await;
+    watch.line(&format!("registry {} is away: Connection refused", nobody.url())).await;
+    let platform = Platform::start(&[("HUB_LISTEN", &nobody.addr())]).await;
     watch.line("visit/visit-").await;
     drop(platform);
     watch.line("is away").await;

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What the appender needs of a file. Tests have one that fails on purpose.
 pub(crate) trait Disk: Send {
@@ -70,6 +71,8 @@ pub(crate) struct Committed {
     pub(crate) whole: usize,
     /// What happened to the others.
     pub(crate) failure: Option<Failure>,
+    /// How long its sync took, where there was one.
+    pub(crate) synced: Option<Duration>,
 }
 
 /// Why submissions are not stored.
@@ -99,7 +102,7 @@ impl<D: Disk> Appender<D> {
     /// Writes submissions, each ending at its place in `cuts` (ascending, the last is `bytes.len()`).
     pub(crate) fn commit(&mut self, bytes: &[u8], cuts: &[usize], sync: bool) -> Committed {
         if let Err(error) = self.repair() {
-            return Committed { whole: 0, failure: Some(Failure::All(error)) };
+            return Committed { whole: 0, failure: Some(Failure::All(error)), synced: None };
         }
         let (written, error) = self.write_fully(bytes);
         let whole = cuts.partition_point(|cut| *cut <= written);
@@ -107,17 +110,17 @@ impl<D: Disk> Appender<D> {
         if written > keep {
             self.cut(keep as u64);
         }
-        if sync
-            && keep > 0
-            && let Err(error) = self.disk.sync()
-        {
+        let began = Instant::now();
+        let sync = (sync && keep > 0).then(|| self.disk.sync());
+        let synced = sync.is_some().then(|| began.elapsed());
+        if let Some(Err(error)) = sync {
             // After a failed sync nobody knows which pages reached the disk, and a second sync would say OK
             // without writing them. So all of it goes, and is written afresh if its senders try again.
             self.cut(0);
-            return Committed { whole: 0, failure: Some(Failure::All(error)) };
+            return Committed { whole: 0, failure: Some(Failure::All(error)), synced };
         }
         self.len += keep as u64;
-        Committed { whole, failure: error.map(Failure::Write) }
+        Committed { whole, failure: error.map(Failure::Write), synced }
     }
 
     /// Makes what is written survive a power cut.

@@ -177,3 +177,21 @@ async fn readers_never_see_more_than_is_committed_and_followers_miss_nothing() {
         chunks.iter().flat_map(|chunk| lines(&chunk.lines)).map(|line| head(line).unwrap().seq).collect();
     assert_eq!(seqs, [1, 2]);
 }
+
+#[tokio::test]
+async fn syncs_are_measured_apart_from_the_commits_that_they_are_part_of() {
+    for (ack, syncs) in [(Ack::Written, ""), (Ack::Synced, "1")] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(Options { ack, ..options(dir.path()) }, "log-a").unwrap());
+        let metrics = hub_chassis::Metrics::new("log", "log-a").unwrap();
+        crate::metrics::register(&metrics.meter(), &store);
+        append(&store, text("one")).await.unwrap();
+        let text = metrics.render();
+        let count = |name: &str| {
+            let name = format!("hub_log_{name}_duration_seconds_count");
+            let line = text.lines().find(|line| line.starts_with(&name));
+            line.map(|line| line.rsplit(' ').next().unwrap().to_owned()).unwrap_or_default()
+        };
+        assert_eq!((count("commit").as_str(), count("sync").as_str()), ("1", syncs), "{text}");
+    }
+}

@@ -103,11 +103,11 @@ impl Writer {
             let began = Instant::now();
             let result = match self.mind_others() {
                 Ok(()) => self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced),
-                Err(error) => Committed { whole: 0, failure: Some(Failure::All(error)) },
+                Err(error) => Committed { whole: 0, failure: Some(Failure::All(error)), synced: None },
             };
             let whole = result.whole;
             if let Some(commits) = self.shared.stats.commits.get() {
-                commits.record(whole, began.elapsed());
+                commits.record(whole, began.elapsed(), result.synced);
             }
             self.stored(group, piece, whole);
             let Some(failure) = result.failure else {

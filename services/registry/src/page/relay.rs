@@ -5,8 +5,10 @@
 //! caller's query, and what they answer is passed on event by event, unread but for its ids. Where the registry has
 //! a token, this takes it too: log entries can hold what the catalogue does not.
 //!
-//! Bounded: so many relays, each with so many log instances; one that reads slowly slows down its log instances'
-//! streams, which then say `dropped`, and one that takes nothing loses its connection (`hub_chassis::server`). Beside their events there is `sources`: `{"Open":2,"Known":3}`.
+//! Bounded: so many relays, each with so many log instances and bytes on their way; one that reads slowly slows down
+//! its log instances' streams, which then say `dropped`, and one that takes nothing loses its connection
+//! (`hub_chassis::server`). A log instance that says nothing, not even a comment, is asked anew. Beside their events
+//! there is `sources`: `{"Open":2,"Known":3}`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,10 +43,13 @@ const MOST_RELAYS: usize = 16;
 const MOST_SOURCES: usize = 32;
 /// Longest event; a log entry is far shorter.
 const LONGEST_EVENT: usize = 2 << 20;
-/// Events on their way to the page.
+/// Events on their way to the page, and the bytes of those of log instances together.
 const ON_THE_WAY: usize = 64;
+const BYTES_ON_THE_WAY: usize = 4 << 20;
 /// A log instance must answer within this time.
 const ANSWER: Duration = Duration::from_secs(3);
+/// A log instance's stream on which nothing comes for so long is dead: ours send a comment every 15 s.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Pause before a log instance is asked again.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often to look which log instances there are, and how many streams are open.
@@ -81,6 +86,7 @@ async fn tail(
         api: api.clone(),
         target: format!("/{LOG_SERVICE}/tail?{}", query.unwrap_or_default()).into(),
         to,
+        budget: Arc::new(Semaphore::new(BYTES_ON_THE_WAY)),
         open: Arc::default(),
         _slot: slot,
     };
@@ -92,6 +98,8 @@ struct Relay {
     api: Arc<Api>,
     target: Arc<str>,
     to: mpsc::Sender<Bytes>,
+    /// Bytes that may be on their way yet.
+    budget: Arc<Semaphore>,
     /// Streams that are open.
     open: Arc<AtomicUsize>,
     _slot: OwnedSemaphorePermit,
@@ -138,7 +146,9 @@ impl Relay {
             addr,
             target: self.target.clone(),
             to: self.to.clone(),
+            budget: self.budget.clone(),
             open: self.open.clone(),
+            silence: SILENCE,
             last: None,
         };
         let mut task = JoinSet::new();
@@ -160,7 +170,9 @@ struct Source {
     addr: Arc<str>,
     target: Arc<str>,
     to: mpsc::Sender<Bytes>,
+    budget: Arc<Semaphore>,
     open: Arc<AtomicUsize>,
+    silence: Duration,
     /// The last id that was passed on: where to go on.
     last: Option<HeaderValue>,
 }
@@ -174,6 +186,18 @@ impl Drop for Open {
     }
 }
 
+/// An event that counts as on its way until it is dropped, which is when it has been written.
+struct OnTheWay {
+    event: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for OnTheWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.event
+    }
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Source {
@@ -184,14 +208,16 @@ impl Source {
         self.open.fetch_add(1, Relaxed);
         let _open = Open(self.open.clone());
         let mut blocks = Blocks::new(LONGEST_EVENT);
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = timeout(self.silence, body.frame()).await? {
             let Ok(piece) = frame?.into_data() else { continue };
             blocks.push(&piece);
             while let Some(block) = blocks.next() {
                 if let Some(id) = id(&block) {
                     self.last = HeaderValue::from_bytes(id).ok();
                 }
-                self.to.send(block).await?;
+                let size = block.len().min(BYTES_ON_THE_WAY);
+                let room = self.budget.clone().acquire_many_owned(u32::try_from(size)?).await?;
+                self.to.send(Bytes::from_owner(OnTheWay { event: block, _room: room })).await?;
             }
             let left_out = std::mem::take(&mut blocks.left_out);
             if left_out > 0 {
@@ -219,5 +245,66 @@ impl Source {
             return Err(format!("it answered {}", reply.status()).into());
         }
         Ok(reply.into_body())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A log instance that sends so many events of 8 bytes and then nothing.
+    async fn instance(events: usize) -> (Arc<str>, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string().into();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_owned();
+            let text = head + &"data:a\n\n".repeat(events);
+            stream.write_all(text.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        (addr, task)
+    }
+
+    fn source(addr: Arc<str>, budget: usize) -> (Source, mpsc::Receiver<Bytes>) {
+        let (to, events) = mpsc::channel(ON_THE_WAY);
+        let budget = Arc::new(Semaphore::new(budget));
+        let (target, open, silence) = ("/log/tail".into(), Arc::default(), Duration::from_millis(50));
+        (Source { addr, target, to, budget, open, silence, last: None }, events)
+    }
+
+    #[tokio::test]
+    async fn a_silent_log_instance_is_given_up() {
+        let (addr, _instance) = instance(1).await;
+        let (mut source, mut events) = source(addr, 100);
+        let ended = timeout(Duration::from_secs(10), source.follow()).await.unwrap();
+        assert!(ended.unwrap_err().is::<tokio::time::error::Elapsed>());
+        assert_eq!(events.try_recv().unwrap(), "data:a\n\n");
+        assert_eq!(source.open.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_on_its_way_than_there_is_room_for() {
+        let (addr, _instance) = instance(10).await;
+        let (mut source, mut events) = source(addr, 30);
+        let budget = source.budget.clone();
+        let mut follows = JoinSet::new();
+        follows.spawn(async move { drop(source.follow().await) });
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(events.recv().await.unwrap());
+        }
+        // Six bytes are left, and the fourth event waits for eight.
+        while budget.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(events.try_recv().is_err());
+        held.pop();
+        assert_eq!(events.recv().await.unwrap(), "data:a\n\n");
     }
 }

@@ -35,10 +35,26 @@ fn nothing_is_exported_unless_asked_for() {
         ],
         // Variables for all programs of a machine are none of our business while we export nothing.
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_TRACES_SAMPLER", "xray")],
+        &[
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+            ("OTEL_SDK_DISABLED", "yes"),
+        ],
     ] {
         assert!(!read(&config(None), vars).unwrap().exports(), "{vars:?}");
     }
     assert!(!read(&config(Some("")), &[]).unwrap().exports());
+    // What comes is passed on as asked, where that can be done.
+    for (list, passed_on) in
+        [("b3,tracecontext", (true, true)), ("baggage", (false, true)), ("none", (false, false))]
+    {
+        let settings = read(&config(None), &[("OTEL_PROPAGATORS", list)]).unwrap();
+        assert_eq!((settings.trace_context, settings.baggage), passed_on, "{list}");
+    }
+    // A signal without an endpoint is not exported, whoever it was meant for.
+    let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://collector:4318/v1/logs");
+    let settings = read(&config(None), &[logs, ("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap();
+    assert!(settings.traces.is_none() && settings.logs.is_some());
 }
 
 #[test]

@@ -78,6 +78,16 @@ fn rates_come_from_heartbeats() {
     model.apply(heard(&b, 14, 140, 0), at(15));
     assert_eq!(row(&model, &a).rate(), 100.0);
     assert_eq!(row(&model, &b).rate(), 10.0);
+    // One that nobody hears of has no rate after a while, unless nobody could be heard.
+    let mut later = model.clone();
+    later.away("gone".to_owned(), at(16));
+    later.second(at(60));
+    assert_eq!(row(&later, &a).samples.rate(), Some(100.0));
+    later.open(at(61));
+    later.apply(heard(&a, 60, 600, 0), at(61));
+    later.second(at(61));
+    assert_eq!(row(&later, &b).samples.rate(), None);
+    assert_eq!(row(&later, &a).samples.rate(), Some(0.0));
     assert_eq!(row(&model, &a).view.load.unwrap().in_flight, 3);
     model.second(at(15));
     model.second(at(16));
@@ -160,7 +170,7 @@ fn flaps_are_returns_from_the_dead_only() {
         ReasonKind::HeldBack,
     ];
     a.reasons = kinds.map(|kind| Reason { at: at(0).to_string(), kind, detail: String::new() }).to_vec();
-    assert_eq!(Row::new(a).flaps(), 2);
+    assert_eq!(Row::new(a, at(0)).flaps(), 2);
 }
 
 #[test]

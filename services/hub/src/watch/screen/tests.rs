@@ -74,6 +74,14 @@ fn a_registry_that_is_away_shows_in_the_head_and_the_events() {
 }
 
 #[test]
+fn what_a_removed_instance_last_told_is_not_shown() {
+    let mut model = model();
+    model.apply(change(instance("log", 1, 150), 18, ReasonKind::Removed, ""), at(18));
+    let lines = screen(&model, &Control::default(), 64, 16, at(19));
+    assert_eq!(lines[6], "   log-1      removed   19s   9s       -               -     0");
+}
+
+#[test]
 fn wide_screens_show_addresses() {
     let lines = screen(&model(), &Control::default(), 120, 16, at(17));
     assert!(lines[3].contains("   log-1      127.0.0.1:4001 passing"), "{lines:#?}");
