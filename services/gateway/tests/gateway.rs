@@ -13,6 +13,8 @@ mod support;
 mod access;
 #[path = "gateway/bodies.rs"]
 mod bodies;
+#[path = "gateway/desync.rs"]
+mod desync;
 #[path = "gateway/edge.rs"]
 mod edge;
 #[path = "gateway/faults.rs"]
