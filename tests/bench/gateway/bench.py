@@ -147,6 +147,29 @@ def load(case, port, h2_port, seconds):
     return int(total.group(2)), int(total.group(3)), milliseconds(mean.group(1)), float("nan")
 
 
+def start_gateway(run, binaries, backend, core="0-1", workers=0):
+    """A gateway with a registry that knows one instance of `echo`."""
+    registry, control, port = free_port(), free_port(), free_port()
+    quiet = {"HUB_TELEMETRY__LOG": "warn"}
+    run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
+    wait_for(f"http://127.0.0.1:{registry}/livez")
+    info = json.dumps({"Name": "echo", "Addr": f"127.0.0.1:{backend}", "RequiredServices": None})
+    urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
+    child = run.start(
+        core,
+        [binaries / "gateway"],
+        HUB_LISTEN=f"127.0.0.1:{port}",
+        HUB_CONTROL_LISTEN=f"127.0.0.1:{control}",
+        HUB_REGISTRY__URL=f"http://127.0.0.1:{registry}",
+        HUB_GATEWAY__EXPOSE="echo",
+        HUB_GATEWAY__WORKERS=str(workers),
+        **quiet,
+    )
+    wait_for(f"http://127.0.0.1:{control}/readyz")
+    wait_for(f"http://127.0.0.1:{port}/echo")
+    return child, port, port
+
+
 def start_proxy(run, name, binaries, backend):
     port, h2_port = free_port(), free_port()
     ports = {"PORT": port, "H2PORT": h2_port, "BACKEND": backend}
@@ -158,24 +181,7 @@ def start_proxy(run, name, binaries, backend):
         command = ["caddy", "run", "--adapter", "caddyfile", "--config", run.config("Caddyfile", **ports)]
         child = run.start(PROXY_CORE, command, GOMAXPROCS="1", HOME=str(run.dir))
     else:
-        registry, control = free_port(), free_port()
-        quiet = {"HUB_TELEMETRY__LOG": "warn"}
-        run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
-        wait_for(f"http://127.0.0.1:{registry}/livez")
-        info = json.dumps({"Name": "echo", "Addr": f"127.0.0.1:{backend}", "RequiredServices": None})
-        urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
-        child = run.start(
-            PROXY_CORE,
-            [binaries / "gateway"],
-            HUB_LISTEN=f"127.0.0.1:{port}",
-            HUB_CONTROL_LISTEN=f"127.0.0.1:{control}",
-            HUB_REGISTRY__URL=f"http://127.0.0.1:{registry}",
-            HUB_GATEWAY__EXPOSE="echo",
-            HUB_GATEWAY__WORKERS="1",
-            **quiet,
-        )
-        wait_for(f"http://127.0.0.1:{control}/readyz")
-        h2_port = port
+        return start_gateway(run, binaries, backend, core=PROXY_CORE, workers=1)
     wait_for(f"http://127.0.0.1:{port}/echo")
     return child, port, h2_port
 

@@ -2,11 +2,17 @@
 """Instances killed, frozen and restarted at full load: counts the requests that a client saw fail. None may.
 
     cargo build --release -p hub-gateway -p hub-registry --bins
-    tests/bench/gateway/faults.py [--bin target/release] [--seconds 15] [--connections 64]
+    tests/bench/gateway/faults.py [--bin target/release] [--seconds 15] [--connections 64] [--only kill,deregister]
 
-Three instances (nginx) stand behind the gateway. While wrk sends GETs, one instance after the other is killed with
-SIGKILL and started again half a second later; in a second run each is frozen with SIGSTOP for a while instead, with a
-reply timeout of one second. Traffic goes to 127.0.0.1 alone, and everything started here is stopped here.
+Three instances (nginx) stand behind the gateway. While wrk sends requests, one instance after the other is
+
+- kill: killed with SIGKILL, and started again half a second later;
+- freeze: frozen with SIGSTOP for a while, with a reply timeout of one second;
+- deregister: restarted as members are: deregistered, told to finish (SIGQUIT), started and registered with a new id;
+- drain: restarted by an operator: drained, killed with SIGKILL once the gateway has stopped picking it, started, undrained.
+
+The first two with GETs, the other two with POSTs, which nobody may send twice. Traffic goes to 127.0.0.1 alone, and
+everything started here is stopped here.
 """
 
 import argparse
@@ -45,14 +51,56 @@ def instance(run, port):
     return child
 
 
+class Registry:
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+        self.starts = 0
+
+    def call(self, method, path, info=None):
+        body = json.dumps(info).encode() if info else None
+        request = urllib.request.Request(self.url + path, body, method=method)
+        urllib.request.urlopen(request, timeout=5).read()
+
+    def register(self, port):
+        """Registers one more start of the instance; says what was registered."""
+        self.starts += 1
+        info = {"Name": "echo", "Addr": f"127.0.0.1:{port}", "Id": f"echo-{self.starts}", "RequiredServices": None}
+        self.call("POST", "/services", info)
+        return info
+
+
+class Metrics:
+    """The gateway's, read from its control port."""
+
+    def __init__(self, port):
+        self.port = port
+
+    def sum(self, name, label=""):
+        text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5).read().decode()
+        lines = [line for line in text.splitlines() if re.match(rf"hub_gateway_{name}(_total)?{{", line) and label in line]
+        return sum(int(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def wait_until_unpicked(self, id):
+        """Until the gateway has not picked an instance for a tenth of a second, which is thousands of requests."""
+        end, before = time.monotonic() + 10, -1
+        while time.monotonic() < end:
+            now = self.sum("picks", f'instance="{id}"')
+            if now == before:
+                return
+            before = now
+            time.sleep(0.1)
+        sys.exit(f"{id} is still picked")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/release")
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--only", default="kill,freeze,deregister,drain")
     args = parser.parse_args()
     failed = 0
-    for fault in ("kill", "freeze"):
+    for fault in args.only.split(","):
         with tempfile.TemporaryDirectory(prefix="faults-") as directory:
             run = Run(Path(directory))
             try:
@@ -70,42 +118,61 @@ def round_of(run, fault, args):
     instances = [instance(run, port) for port in ports]
     run.start(LOAD_CORE, [args.bin / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", HUB_TELEMETRY__LOG="warn")
     wait_for(f"http://127.0.0.1:{registry}/livez")
-    for port in ports:
-        info = json.dumps({"Name": "echo", "Addr": f"127.0.0.1:{port}", "RequiredServices": None})
-        urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
+    registry = Registry(registry)
+    infos = [registry.register(port) for port in ports]
     run.start(
         "0",
         [args.bin / "gateway"],
         HUB_LISTEN=f"127.0.0.1:{gateway}",
         HUB_CONTROL_LISTEN=f"127.0.0.1:{control}",
-        HUB_REGISTRY__URL=f"http://127.0.0.1:{registry}",
+        HUB_REGISTRY__URL=registry.url,
         HUB_GATEWAY__EXPOSE="echo",
         HUB_GATEWAY__TIMEOUTS__FIRST_BYTE="1s",
         HUB_TELEMETRY__LOG="error",
     )
     wait_for(f"http://127.0.0.1:{control}/readyz")
-    done, count = threading.Event(), [0]
+    metrics, done, whole, count = Metrics(control), threading.Event(), threading.Event(), [0]
 
-    def harm():
-        turn = 0
+    def restart(turn, stop):
+        child = instances[turn]
+        child.send_signal(stop)
+        child.wait()
+        run.children.remove(child)
+        if fault == "kill":
+            time.sleep(0.5)
+        instances[turn] = instance(run, ports[turn])
+
+    def harm(turn):
+        if fault == "kill":
+            restart(turn, signal.SIGKILL)
+        elif fault == "freeze":
+            instances[turn].send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            instances[turn].send_signal(signal.SIGCONT)
+        elif fault == "deregister":
+            registry.call("DELETE", "/services", infos[turn])  # answered when the gateway knows
+            restart(turn, signal.SIGQUIT)
+            infos[turn] = registry.register(ports[turn])
+        else:
+            path = f"/services/echo/127.0.0.1:{ports[turn]}/drain"
+            registry.call("PUT", path)
+            metrics.wait_until_unpicked(infos[turn]["Id"])
+            restart(turn, signal.SIGKILL)
+            registry.call("DELETE", path)
+
+    def harm_all():
         while not done.wait(0.7):
-            victim = instances[turn % 3]
-            if fault == "kill":
-                victim.kill()
-                victim.wait()
-                run.children.remove(victim)
-                time.sleep(0.5)
-                instances[turn % 3] = instance(run, ports[turn % 3])
-            else:
-                victim.send_signal(signal.SIGSTOP)
-                time.sleep(1.5)
-                victim.send_signal(signal.SIGCONT)
+            harm(count[0] % 3)
             count[0] += 1
-            turn += 1
+        whole.set()
 
-    harmer = threading.Thread(target=harm)
+    harmer = threading.Thread(target=harm_all)
     harmer.start()
-    command = ["wrk", "-t1", f"-c{args.connections}", f"-d{args.seconds}s", "--timeout", "20s", f"http://127.0.0.1:{gateway}/echo"]
+    method = "POST" if fault in ("deregister", "drain") else "GET"
+    script = run.dir / "method.lua"
+    script.write_text(f'wrk.method = "{method}"\n')
+    command = ["wrk", "-t1", f"-c{args.connections}", f"-d{args.seconds}s", "--timeout", "20s", "-s", script]
+    command += [f"http://127.0.0.1:{gateway}/echo"]
     out = subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, text=True).stdout
     done.set()
     harmer.join()
@@ -113,9 +180,10 @@ def round_of(run, fault, args):
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     bad = (int(bad.group(1)) if bad else 0) + (sum(map(int, errors.groups())) if errors else 0)
-    metrics = urllib.request.urlopen(f"http://127.0.0.1:{control}/metrics", timeout=5).read().decode()
-    retries = re.search(r'hub_gateway_retries\S*\{[^}]*service="echo"[^}]*\} (\d+)', metrics)
-    print(f"{fault}: {count[0]} times, {requests} requests, {bad} failed, {retries.group(1) if retries else 0} retried", flush=True)
+    retried = metrics.sum("retries", 'service="echo"')
+    print(f"{fault}: {count[0]} times, {requests} requests ({method}), {bad} failed, {retried} retried", flush=True)
+    if not whole.is_set() or count[0] == 0:
+        sys.exit(f"the instances were not harmed as planned; they said:\n{(run.dir / 'log.txt').read_text()}")
     return bad
 
 
