@@ -9,6 +9,12 @@ as much about the load generator as about the proxy.
     cargo build --release -p hub-gateway -p hub-registry --bins
     (CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 saves the gateway a sixth and builds for minutes)
     tests/bench/gateway/bench.py [--bin target/release] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
+        [--workers 2]
+
+`--workers N` gives each proxy N workers on N cores, and runs each case with one worker too, for the scaling. The load and
+the instance have the cores that are left. On a machine of two cores nothing is left for them: they share the second core
+with the proxy's second worker, and requests per second say nothing then. What CPU per request says there is whether
+workers get in each other's way: N workers that share nothing cost as much per request as one.
 
 Traffic goes to 127.0.0.1 alone, and everything started here is stopped here.
 """
@@ -29,7 +35,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
-PROXY_CORE, LOAD_CORE = "0", "1"
+LOAD_CORE = "1"  # of the load and the instance, unless there are more
 PATHS = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
 # Name: tool, connections, path, more arguments of the tool.
@@ -124,14 +130,25 @@ def milliseconds(text):
     return float(number) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]
 
 
-def load(case, port, h2_port, seconds):
+def cores(workers):
+    """The proxy's cores, and those of load and instance: what is left, or where nothing is, the last."""
+    count = os.cpu_count()
+    if workers > count:
+        sys.exit(f"there are {count} cores")
+    return f"0-{workers - 1}", f"{min(workers, count - 1)}-{count - 1}" if workers > 1 else LOAD_CORE
+
+
+def load(case, port, h2_port, seconds, directory, core=LOAD_CORE):
     """Runs one load; says how many requests were answered well, how many not, and the latencies."""
     tool, connections, path, more = CASES[case]
     if tool == "wrk":
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *more, f"http://127.0.0.1:{port}{path}"]
     else:
-        command = ["h2load", "-t1", f"-c{connections}", f"-D{seconds}", *more, f"http://127.0.0.1:{h2_port}{path}"]
-    done = subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, text=True, timeout=seconds + 60)
+        log = directory / "h2load.tsv"
+        log.unlink(missing_ok=True)  # it appends
+        command = ["h2load", "-t1", f"-c{connections}", f"-D{seconds}", f"--log-file={log}", *more]
+        command.append(f"http://127.0.0.1:{h2_port}{path}")
+    done = subprocess.run(["taskset", "-c", core, *command], capture_output=True, text=True, timeout=seconds + 60)
     out = done.stdout
     if tool == "wrk":
         requests = int(re.search(r"(\d+) requests in", out).group(1))
@@ -141,10 +158,14 @@ def load(case, port, h2_port, seconds):
         p50, p99 = (milliseconds(re.search(rf"\s{p}%\s+(\S+)", out).group(1)) for p in (50, 99))
         return requests, bad, p50, p99
     total = re.search(r"requests: (\d+) total, \d+ started, \d+ done, (\d+) succeeded, (\d+) failed", out)
-    mean = re.search(r"time for request:\s+\S+\s+\S+\s+(\S+)", out)
-    if not total or not mean:
+    if not total:
         sys.exit(f"h2load said:\n{out}{done.stderr}")
-    return int(total.group(2)), int(total.group(3)), milliseconds(mean.group(1)), float("nan")
+    rows = (line.split("\t") for line in log.read_text().splitlines())
+    took = sorted(int(row[2]) / 1000 for row in rows if row[1].startswith("2"))
+    if len(took) < 100:
+        sys.exit(f"h2load said:\n{out}{done.stderr}")
+    p50, p99 = (took[len(took) * p // 100] for p in (50, 99))
+    return int(total.group(2)), int(total.group(3)), p50, p99
 
 
 def start_gateway(run, binaries, backend, core="0-1", workers=0):
@@ -170,18 +191,18 @@ def start_gateway(run, binaries, backend, core="0-1", workers=0):
     return child, port, port
 
 
-def start_proxy(run, name, binaries, backend):
-    port, h2_port = free_port(), free_port()
-    ports = {"PORT": port, "H2PORT": h2_port, "BACKEND": backend}
+def start_proxy(run, name, binaries, backend, workers):
+    core, port, h2_port = cores(workers)[0], free_port(), free_port()
+    ports = {"PORT": port, "H2PORT": h2_port, "BACKEND": backend, "WORKERS": workers}
     if name == "nginx":
-        child = run.start(PROXY_CORE, ["nginx", "-c", run.config("nginx.conf", **ports)])
+        child = run.start(core, ["nginx", "-c", run.config("nginx.conf", **ports)])
     elif name == "haproxy":
-        child = run.start(PROXY_CORE, ["haproxy", "-f", run.config("haproxy.cfg", **ports)])
+        child = run.start(core, ["haproxy", "-f", run.config("haproxy.cfg", **ports)])
     elif name == "caddy":
         command = ["caddy", "run", "--adapter", "caddyfile", "--config", run.config("Caddyfile", **ports)]
-        child = run.start(PROXY_CORE, command, GOMAXPROCS="1", HOME=str(run.dir))
+        child = run.start(core, command, GOMAXPROCS=str(workers), HOME=str(run.dir))
     else:
-        return start_gateway(run, binaries, backend, core=PROXY_CORE, workers=1)
+        return start_gateway(run, binaries, backend, core, workers)
     wait_for(f"http://127.0.0.1:{port}/echo")
     return child, port, h2_port
 
@@ -193,9 +214,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="nginx,gateway,haproxy,caddy")
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     proxies = [name for name in args.only.split(",") if name == "gateway" or shutil.which(name, path=PATHS["PATH"])]
     cases = args.cases.split(",")
+    sizes = sorted({1, args.workers})
+    _, load_core = cores(args.workers)
     results = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         directory = Path(directory)
@@ -204,34 +228,39 @@ def main():
         run = Run(directory)
         try:
             backend = free_port()
-            run.start(LOAD_CORE, ["nginx", "-c", run.config("backend.conf", BACKEND=backend)])
+            run.start(load_core, ["nginx", "-c", run.config("backend.conf", BACKEND=backend)])
             wait_for(f"http://127.0.0.1:{backend}/echo")
             for case in cases:
                 for _ in range(args.rounds):
-                    for name in proxies:
-                        child, port, h2_port = start_proxy(run, name, args.bin, backend)
-                        load(case, port, h2_port, 1)
+                    for name, workers in ((name, workers) for name in proxies for workers in sizes):
+                        child, port, h2_port = start_proxy(run, name, args.bin, backend, workers)
+                        load(case, port, h2_port, 1, directory, load_core)
                         before = cpu_seconds(child.pid)
-                        requests, bad, p50, p99 = load(case, port, h2_port, args.seconds)
+                        requests, bad, p50, p99 = load(case, port, h2_port, args.seconds, directory, load_core)
                         cpu = cpu_seconds(child.pid) - before
                         row = (cpu / requests * 1e6, requests / args.seconds, p50, p99, peak_mb(child.pid), bad)
-                        results.setdefault((case, name), []).append(row)
+                        results.setdefault((case, name, workers), []).append(row)
                         for started in run.children[1:][::-1]:
                             run.stop(started)
         finally:
             run.stop_all()
-    print(f"{'case':12}{'proxy':10}{'CPU µs/req':>12}{'ratio':>8}{'req/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'peak MB':>9}{'errors':>8}")
-    for case in cases:
-        for name in proxies:
-            rows = results[case, name]
-            middle = [statistics.median(row[i] for row in rows) for i in range(6)]
-            # The ratio is taken round by round, so that what disturbs a round disturbs both.
-            base = results.get((case, "nginx"), rows)
-            ratio = statistics.median(row[0] / other[0] for row, other in zip(rows, base))
-            print(
-                f"{case:12}{name:10}{middle[0]:12.1f}{ratio:8.2f}{middle[1]:10.0f}{middle[2]:9.2f}{middle[3]:9.2f}"
-                f"{middle[4]:9.1f}{int(middle[5]):8}"
-            )
+    columns = ("CPU µs/req", "to nginx", "to one", "req/s", "p50 ms", "p99 ms", "peak MB", "errors")
+    print(f"{'case':12}{'proxy':10}{'workers':>8}" + "".join(f"{column:>11}" for column in columns))
+    for case, name, workers in ((case, name, workers) for case in cases for name in proxies for workers in sizes):
+        rows = results[case, name, workers]
+        cpu, rate, p50, p99, peak, bad = (statistics.median(row[i] for row in rows) for i in range(6))
+
+        def ratio(other):
+            # Round by round, so that what disturbs a round disturbs both.
+            return statistics.median(row[0] / base[0] for row, base in zip(rows, results.get(other, rows)))
+
+        nginx, one = ratio((case, "nginx", workers)), ratio((case, name, 1))
+        print(
+            f"{case:12}{name:10}{workers:8}{cpu:11.1f}{nginx:11.2f}{one:11.2f}{rate:11.0f}{p50:11.2f}{p99:11.2f}"
+            f"{peak:11.1f}{int(bad):11}"
+        )
+    if args.workers > 1 and os.cpu_count() <= args.workers:
+        print("the load and the instance had no core of their own: read CPU per request, not requests per second")
 
 
 if __name__ == "__main__":
