@@ -32,7 +32,8 @@ pub(crate) struct ClientBody {
 impl ClientBody {
     pub(crate) fn new(body: Incoming, parts: &request::Parts) -> Self {
         let is_http1 = parts.version != Version::HTTP_2;
-        Self { body: Some(body), is_http1, holds_back: parts.headers.contains_key(EXPECT) }
+        let holds_back = !body.is_end_stream() && parts.headers.contains_key(EXPECT);
+        Self { body: Some(body), is_http1, holds_back }
     }
 
     pub(crate) fn poll_frame(

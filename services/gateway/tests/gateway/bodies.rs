@@ -224,6 +224,14 @@ async fn a_client_that_is_refused_early_learns_why_and_keeps_its_connection() {
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(raw.reply().await.ends_with("hello"), "{cause}");
     }
+    // One that wants its connection closed gets to read it too.
+    let mut raw = hub.connect().await;
+    raw.write(format!(
+        "POST /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n"
+    ))
+    .await;
+    raw.write(vec![b'x'; SIZE]).await;
+    assert_eq!(status(&raw.rest().await), 404);
     // A body whose length was not said is refused on its way.
     let mut raw = hub.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;

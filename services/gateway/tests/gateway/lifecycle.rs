@@ -95,7 +95,7 @@ async fn a_client_that_has_connected_before_the_stop_is_served() {
 #[tokio::test]
 async fn new_connections_are_taken_for_the_drain_delay() {
     let instance = slow().await;
-    let mut hub = Hub::start(|config| config.drain_delay = Duration::from_secs(1)).await;
+    let mut hub = Hub::start(|config| config.drain_delay = Duration::from_secs(2)).await;
     hub.set("svc", &[instance.info("svc")]).await;
     hub.begin_stop();
     until("the gateway is not ready", async || hub.get_control("/readyz").await.0 == 503).await;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::support::*;
 
 const CLIENTS: u64 = 50;
-const BOUND: Duration = Duration::from_millis(500);
+const BOUND: Duration = Duration::from_secs(1);
 /// Between two bytes of a slow client.
 const PACE: Duration = Duration::from_millis(50);
 
