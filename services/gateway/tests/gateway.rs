@@ -17,6 +17,8 @@ mod bodies;
 mod desync;
 #[path = "gateway/edge.rs"]
 mod edge;
+#[path = "gateway/eject.rs"]
+mod eject;
 #[path = "gateway/faults.rs"]
 mod faults;
 #[path = "gateway/h2c.rs"]
@@ -29,3 +31,5 @@ mod limits;
 mod routing;
 #[path = "gateway/slow.rs"]
 mod slow;
+#[path = "gateway/streams.rs"]
+mod streams;

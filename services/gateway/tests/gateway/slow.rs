@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinSet;
 
 use super::support::*;
@@ -30,7 +31,7 @@ async fn attack(hub: &Hub, first: &'static str, more: &'static str) -> Vec<Strin
             };
             tokio::select! {
                 () = drip => unreachable!(),
-                reply = rest_of(reading) => reply,
+                reply = reply_on(reading) => reply,
             }
         });
     }
@@ -43,11 +44,14 @@ async fn attack(hub: &Hub, first: &'static str, more: &'static str) -> Vec<Strin
     replies
 }
 
-async fn rest_of(mut reading: tokio::net::tcp::OwnedReadHalf) -> String {
+async fn reply_on(mut reading: OwnedReadHalf) -> String {
     let mut read = Vec::new();
-    let reading = tokio::io::AsyncReadExt::read_to_end(&mut reading, &mut read);
-    // The end may be a reset: the client still sends.
-    drop(tokio::time::timeout(PATIENCE, reading).await.expect("the gateway closes the connection"));
+    let whole = async {
+        while !is_whole(&String::from_utf8_lossy(&read))
+            && reading.read_buf(&mut read).await.is_ok_and(|n| n > 0)
+        {}
+    };
+    tokio::time::timeout(PATIENCE, whole).await.expect("the gateway says something");
     String::from_utf8_lossy(&read).into_owned()
 }
 
@@ -126,7 +130,7 @@ async fn slow_read() {
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
         clients.spawn(async move {
             // A byte at a time opens no window.
-            while tokio::io::AsyncReadExt::read(&mut raw.0, &mut [0]).await.is_ok_and(|n| n == 1) {
+            while raw.0.read(&mut [0]).await.is_ok_and(|n| n == 1) {
                 tokio::time::sleep(PACE).await;
             }
         });

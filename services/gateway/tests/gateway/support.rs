@@ -223,13 +223,15 @@ impl Raw {
 
     /// Reads one reply that has a length.
     pub(crate) async fn reply(&mut self) -> String {
-        self.read_until(|text| {
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-            let length = header(head, "content-length").map_or(0, |value| value.parse().unwrap());
-            body.len() >= length
-        })
-        .await
+        self.read_until(is_whole).await
     }
+}
+
+/// Whether this is a reply that has a length, with all of it.
+pub(crate) fn is_whole(text: &str) -> bool {
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = header(head, "content-length").map_or(0, |value| value.parse().unwrap());
+    body.len() >= length
 }
 
 /// The status of a raw reply.

@@ -1,0 +1,168 @@
+//! What has no end of its own: upgrades, WebSocket, server-sent events.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
+
+use super::support::*;
+
+#[tokio::test]
+async fn an_upgrade_becomes_a_tunnel() {
+    let instance = Instance::script(|mut raw, seen| async move {
+        let head = raw.request().await.unwrap();
+        seen.lock().unwrap().push(head);
+        // The first bytes of the new protocol come right behind the 101.
+        raw.write("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: chat\r\n\r\nwelcome")
+            .await;
+        let mut buffer = [0; 1024];
+        loop {
+            let n = raw.0.read(&mut buffer).await.unwrap();
+            if n == 0 {
+                break;
+            }
+            raw.write(buffer[..n].to_ascii_uppercase()).await;
+        }
+    })
+    .await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n").await;
+    let head = raw.read_until(|text| text.ends_with("welcome")).await;
+    assert_eq!(status(&head), 101);
+    assert_eq!(header(&head, "upgrade").as_deref(), Some("chat"));
+    // What looks like a smuggled request is nobody's business now.
+    raw.write("get / http/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n").await;
+    let echoed = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
+    assert!(echoed.starts_with("GET / HTTP/1.1\r\nCONTENT-LENGTH: 1"), "{echoed}");
+    assert_eq!(header(&instance.requests()[0], "upgrade").as_deref(), Some("chat"));
+    drop(raw);
+}
+
+#[tokio::test]
+async fn http2_is_not_switched_to() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    for _ in 0..3 {
+        raw.write(
+            "GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+             HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n",
+        )
+        .await;
+        assert!(raw.reply().await.ends_with("hello"));
+    }
+    assert!(instance.requests().iter().all(|seen| header(seen, "upgrade").is_none()));
+    // On one connection, as any other request: an upgrade has one of its own.
+    assert_eq!(hub.metric("connections_opened", &["svc"]).await, 1);
+}
+
+#[tokio::test]
+async fn an_instance_may_decline_an_upgrade() {
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    for _ in 0..2 {
+        raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n").await;
+        assert!(raw.reply().await.ends_with("hello"));
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_talks_through() {
+    use axum::extract::ws::{Message, WebSocketUpgrade};
+    let router = Router::new().route(
+        "/svc/ws",
+        get(async |upgrade: WebSocketUpgrade| {
+            upgrade.on_upgrade(async |mut socket| {
+                while let Some(Ok(message)) = socket.recv().await {
+                    if let Message::Text(text) = message {
+                        socket.send(Message::Text(format!("echo {text}").into())).await.unwrap();
+                    }
+                }
+            })
+        }),
+    );
+    let instance = Instance::serve(router).await;
+    let hub = Hub::with("svc", &instance).await;
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("ws://{}/svc/ws", hub.addr)).await.unwrap();
+    for n in 0..100 {
+        futures_util::SinkExt::send(&mut socket, format!("message {n}").into()).await.unwrap();
+        let reply = socket.next().await.unwrap().unwrap();
+        assert_eq!(reply.into_text().unwrap().as_str(), format!("echo message {n}"));
+    }
+    socket.close(None).await.unwrap();
+}
+
+/// Reads events as browsers do: fields by line, an event by an empty one, comments for nothing.
+struct Events<S> {
+    stream: S,
+    text: String,
+}
+
+impl<S: futures_util::Stream<Item = reqwest::Result<Bytes>> + Unpin> Events<S> {
+    /// The next event's id and data.
+    async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            while let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let values = event.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                    values.collect::<Vec<_>>().join("\n")
+                };
+                let found = (field("id"), field("data"));
+                self.text = rest.to_owned();
+                if !found.1.is_empty() {
+                    return Some(found);
+                }
+            }
+            let part = tokio::time::timeout(PATIENCE, self.stream.next()).await.unwrap()?.ok()?;
+            self.text += std::str::from_utf8(&part).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_server_sent_events_gets_each_at_once_and_can_come_back() {
+    use axum::response::sse::{Event, KeepAlive, Sse};
+    let (send, _) = tokio::sync::broadcast::channel::<u64>(16);
+    let sender = send.clone();
+    let router = Router::new().route(
+        "/svc/events",
+        get(async move |headers: axum::http::HeaderMap| {
+            let last = headers.get("last-event-id").map_or("0", |id| id.to_str().unwrap()).parse().unwrap();
+            let receiver = sender.subscribe();
+            let missed = futures_util::stream::iter((1..=last).last().map(|n: u64| n + 1));
+            let live = futures_util::stream::unfold(receiver, async |mut receiver| {
+                receiver.recv().await.ok().map(|n| (n, receiver))
+            });
+            let events = missed.chain(live).map(|n| {
+                Ok::<_, std::convert::Infallible>(
+                    Event::default().id(n.to_string()).data(format!("event {n}\nof many")),
+                )
+            });
+            Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_millis(20)))
+        }),
+    );
+    let instance = Instance::serve(router).await;
+    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_millis(100)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    let open = async |last: &str| {
+        let request = hub.request("GET", "/svc/events").header("accept", "text/event-stream");
+        let reply = request.header("last-event-id", last).send().await.unwrap();
+        assert_eq!(reply.headers()["content-type"], "text/event-stream");
+        Events { stream: reply.bytes_stream(), text: String::new() }
+    };
+    let mut events = open("0").await;
+    for n in 1..=20 {
+        send.send(n).unwrap();
+        // Each is sent only when the one before is here.
+        assert_eq!(events.next().await.unwrap(), (n.to_string(), format!("event {n}\nof many")));
+    }
+    drop(events);
+    let mut events = open("20").await;
+    assert_eq!(events.next().await.unwrap().0, "21");
+}
