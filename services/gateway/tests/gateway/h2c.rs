@@ -215,6 +215,42 @@ async fn a_stream_that_is_not_read_holds_nothing_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_its_socket_is_closed() {
+    let instance = Instance::script(|mut raw, _| async move {
+        raw.request().await;
+        raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
+        let part = vec![b'x'; 1 << 16];
+        while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &part).await.is_ok() {}
+    })
+    .await;
+    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_millis(300)).await;
+    hub.set("svc", &[instance.info("svc")]).await;
+    // The windows are wide open, but the client's event loop stands still once it has the head.
+    let addr = hub.addr;
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let stuck = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let status = runtime.block_on(async move {
+            let mut builder = Builder::new(TokioExecutor::new());
+            builder.initial_stream_window_size(1 << 30).initial_connection_window_size(1 << 30);
+            let stream = TcpStream::connect(addr).await.unwrap();
+            let (mut client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(async move { drop(connection.await) });
+            let request = Request::get("http://a/svc").body(Full::<Bytes>::default()).unwrap();
+            let reply = client.send_request(request).await.unwrap();
+            (reply.status(), reply, client)
+        });
+        drop(held.recv());
+        status.0
+    });
+    until("it is there", async || hub.metric("requests", &["svc"]).await == 1).await;
+    until("it is closed", async || hub.metric("connections", &[]).await == 0).await;
+    assert_eq!(hub.metric("in_flight", &["svc"]).await, 0);
+    drop(hold);
+    assert_eq!(stuck.join().unwrap(), 200);
+}
+
+#[tokio::test]
 async fn http2_heads_are_held_to_the_same_rules() {
     let mut tasks = JoinSet::new();
     let instance = Instance::reply(HELLO).await;
