@@ -163,6 +163,8 @@ async fn a_service_takes_only_so_many_requests_at_once() {
     assert_eq!((reply.status().as_u16(), reply.headers()["retry-after"].to_str().unwrap()), (503, "1"));
     assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "overloaded");
     assert_eq!(hub.get("/other").await.status(), 200);
+    assert_eq!(hub.metric("failures", &["svc", "overloaded"]).await, 1);
+    assert_eq!(hub.metric("refusals", &["overloaded"]).await, 0); // counted once
     drop(held); // a client that goes makes room
     until("there is room again", async || hub.metric("in_flight", &["svc"]).await == 0).await;
 }
