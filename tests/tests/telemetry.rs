@@ -106,8 +106,11 @@ async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, recei
     assert!(entries.iter().any(|entry| entry["trace_id"] == TRACE), "{entries:?}");
 }
 
-/// What is counted of one visit: service, metric, and what the points of all its instances sum up to.
-const ONE_VISIT: [(&str, &str, &[(&str, &str)], f64); 9] = [
+/// Service, metric, attributes, and what the points of all the service's instances sum up to.
+type Counted = (&'static str, &'static str, &'static [(&'static str, &'static str)], f64);
+
+/// What is counted of one visit.
+const ONE_VISIT: [Counted; 9] = [
     ("gateway", "hub.gateway.replies", &[("service", "visit"), ("status", "200")], 1.0),
     ("gateway", "hub.gateway.picks", &[("service", "visit")], 1.0),
     ("gateway", "hub.gateway.retries", &[("service", "visit")], 0.0),
