@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::{any, post};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -64,11 +64,16 @@ impl RegistryAndLog {
 pub(crate) struct Greeter {
     pub(crate) url: String,
     child: Child,
+    /// Bound as well, never listening: so nobody else is given the port before the greeter has it.
+    _port: TcpSocket,
 }
 
 impl Greeter {
     pub(crate) async fn start(registry: &str, vars: &[(&str, &str)]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let free = port.local_addr().unwrap().to_string();
         let mut all = vec![("HUB_REGISTRY__URL", registry), ("HUB_LISTEN", free.as_str())];
         all.extend(vars);
         let child = greeter().envs(all.iter().copied()).spawn().unwrap();
@@ -77,7 +82,7 @@ impl Greeter {
             assert!(Instant::now() < deadline, "never healthy");
             sleep(Duration::from_millis(20)).await;
         }
-        Self { url: format!("http://{free}"), child }
+        Self { url: format!("http://{free}"), child, _port: port }
     }
 
     /// Sends SIGTERM and waits: the exit code and what it wrote to stderr.
