@@ -1,5 +1,5 @@
 //! What the whole platform tells a collector. One process has one tracer, so everything here is one story, told to
-//! one receiver.
+//! one receiver, and one long file.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -106,11 +106,11 @@ async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, recei
     assert!(entries.iter().any(|entry| entry["trace_id"] == TRACE), "{entries:?}");
 }
 
-/// Service, metric, attributes, and what the points of all the service's instances sum up to.
-type Counted = (&'static str, &'static str, &'static [(&'static str, &'static str)], f64);
+/// Attributes with their values.
+type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// What is counted of one visit.
-const ONE_VISIT: [Counted; 9] = [
+/// What is counted of one visit: service, metric, and what the points of all its instances sum up to.
+const ONE_VISIT: [(&str, &str, Labels<'_>, f64); 9] = [
     ("gateway", "hub.gateway.replies", &[("service", "visit"), ("status", "200")], 1.0),
     ("gateway", "hub.gateway.picks", &[("service", "visit")], 1.0),
     ("gateway", "hub.gateway.retries", &[("service", "visit")], 0.0),
@@ -135,7 +135,7 @@ async fn one_visit_is_counted_once(platform: &Platform, receiver: &Receiver) {
 }
 
 /// Waits until the newest points of all instances of a service sum up to a value.
-async fn counted(receiver: &Receiver, service: &str, name: &str, attributes: &[(&str, &str)], expected: f64) {
+async fn counted(receiver: &Receiver, service: &str, name: &str, attributes: Labels<'_>, expected: f64) {
     eventually(&format!("{service} {name} {attributes:?} is {expected}"), || async {
         let received = receiver.received();
         let of = |point: &&hub_tests::otlp::Point| {
