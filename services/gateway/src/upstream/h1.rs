@@ -310,8 +310,11 @@ impl Conn {
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(written)) if written > 0 => up.written(written),
-                // Not yet the end: it may have said why before it closed.
-                Poll::Ready(_) => up.refused = true,
+                // Not yet the end: it may have said why before it closed. But it is not waited for any longer.
+                Poll::Ready(_) => {
+                    up.refused = true;
+                    up.blocked.get_or_insert_with(Instant::now);
+                }
             }
         }
         Poll::Ready(Ok(()))

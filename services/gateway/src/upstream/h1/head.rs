@@ -156,6 +156,9 @@ pub(super) fn parse(bytes: &mut Bytes, head_only: bool) -> Result<Option<Head>, 
         said.hear(&name, value.as_bytes())?;
         headers.append(name, value);
     }
+    if let (Some(length), true) = (said.length, said.is_repeated) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let is_http_10 = parsed.version == Some(0);
     let _ = bytes.split_to(size);
     let has_no_body = head_only
@@ -181,6 +184,8 @@ pub(super) fn parse(bytes: &mut Bytes, head_only: bool) -> Result<Option<Head>, 
 #[derive(Default)]
 struct Said {
     length: Option<u64>,
+    /// It says its length more than once.
+    is_repeated: bool,
     /// Whether the one transfer coding is `chunked`.
     chunked: Option<bool>,
     close: bool,
@@ -196,6 +201,7 @@ impl Said {
                 if one.is_none() || self.length.is_some_and(|other| Some(other) != one) {
                     return Err(Broken::Reply("its Content-Length is not one number"));
                 }
+                self.is_repeated |= self.length.is_some();
                 self.length = one;
             }
         } else if *name == TRANSFER_ENCODING {

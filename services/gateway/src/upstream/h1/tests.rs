@@ -88,6 +88,16 @@ fn a_head_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn a_length_that_is_said_again_is_said_once_to_the_client() {
+    for said in ["Content-Length: 5, 5", "Content-Length: 5\r\nContent-Length: 05"] {
+        let mut bytes = Bytes::from(format!("HTTP/1.1 200 OK\r\n{said}\r\n\r\n"));
+        let head = head::parse(&mut bytes, false).unwrap().unwrap();
+        let lengths: Vec<_> = head.response.headers().get_all(CONTENT_LENGTH).iter().collect();
+        assert_eq!(lengths, ["5"], "{said:?}");
+    }
+}
+
+#[test]
 fn a_reason_of_the_instances_own_is_kept() {
     let mut bytes = Bytes::from_static(b"HTTP/1.1 404 Gone Fishing\r\nContent-Length: 0\r\n\r\nrest");
     let head = head::parse(&mut bytes, false).unwrap().unwrap();
