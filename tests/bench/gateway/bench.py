@@ -7,9 +7,10 @@ as much about the load generator as about the proxy.
 
     apt-get install nginx haproxy caddy wrk nghttp2-client
     cargo build --release -p hub-gateway -p hub-registry --bins
-    (CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 saves the gateway a sixth and builds for minutes)
     tests/bench/gateway/bench.py [--bin target/release] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
         [--workers 2]
+
+`--only gateway,sampled,traced` shows what tracing costs: none, one request in a hundred, each (to a collector that takes all).
 
 `--workers N` gives each proxy N workers on N cores, and runs each case with one worker too, for the scaling. The load and
 the instance have the cores that are left. On a machine of two cores nothing is left for them: they share the second core
@@ -20,6 +21,7 @@ Traffic goes to 127.0.0.1 alone, and everything started here is stopped here.
 """
 
 import argparse
+import http.server
 import json
 import os
 import re
@@ -29,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -37,6 +40,9 @@ HERE = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 LOAD_CORE = "1"  # of the load and the instance, unless there are more
 PATHS = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+
+# Ours, by what it reports: nothing, a trace of one request in a hundred, a trace of each.
+GATEWAYS = ("gateway", "sampled", "traced")
 
 # Name: tool, connections, path, more arguments of the tool.
 CASES = {
@@ -168,7 +174,36 @@ def load(case, port, h2_port, seconds, directory, core=LOAD_CORE):
     return int(total.group(2)), int(total.group(3)), p50, p99
 
 
-def start_gateway(run, binaries, backend, core="0-1", workers=0):
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes telemetry and forgets it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def telemetry(name):
+    """What a gateway of that name is told about telemetry: `sampled` traces one request in a hundred, `traced` all."""
+    if name == "gateway":
+        return {}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    share = {"sampled": "0.01", "traced": "1"}[name]
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
+        "OTEL_TRACES_SAMPLER": "traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": share,
+    }
+
+
+def start_gateway(run, binaries, backend, core="0-1", workers=0, **more):
     """A gateway with a registry that knows one instance of `echo`."""
     registry, control, port = free_port(), free_port(), free_port()
     quiet = {"HUB_TELEMETRY__LOG": "warn"}
@@ -185,6 +220,7 @@ def start_gateway(run, binaries, backend, core="0-1", workers=0):
         HUB_GATEWAY__EXPOSE="echo",
         HUB_GATEWAY__WORKERS=str(workers),
         **quiet,
+        **more,
     )
     wait_for(f"http://127.0.0.1:{control}/readyz")
     wait_for(f"http://127.0.0.1:{port}/echo")
@@ -202,7 +238,7 @@ def start_proxy(run, name, binaries, backend, workers):
         command = ["caddy", "run", "--adapter", "caddyfile", "--config", run.config("Caddyfile", **ports)]
         child = run.start(core, command, GOMAXPROCS=str(workers), HOME=str(run.dir))
     else:
-        return start_gateway(run, binaries, backend, core, workers)
+        return start_gateway(run, binaries, backend, core, workers, **telemetry(name))
     wait_for(f"http://127.0.0.1:{port}/echo")
     return child, port, h2_port
 
@@ -216,7 +252,7 @@ def main():
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
-    proxies = [name for name in args.only.split(",") if name == "gateway" or shutil.which(name, path=PATHS["PATH"])]
+    proxies = [name for name in args.only.split(",") if name in GATEWAYS or shutil.which(name, path=PATHS["PATH"])]
     cases = args.cases.split(",")
     sizes = sorted({1, args.workers})
     _, load_core = cores(args.workers)
