@@ -1,4 +1,5 @@
-//! The registry's HTTP interface: one route table, handlers that translate. Every answer carries `Hub-Revision`.
+//! The registry's HTTP interface: one route table, handlers that translate. Every answer carries `Hub-Revision`, those of
+//! the page too; [`hub_chassis`] serves health and metrics beside them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +55,10 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/services/{name}/{instance}/drain", put(operate::drain).delete(operate::undrain))
         .route("/openapi.json", get(openapi))
         .route(PROTECTION_PATH, get(operate::protection).put(operate::protect))
-        .layer(DefaultBodyLimit::max(api.max_body))
-        .layer(from_fn_with_state(api.clone(), stamp))
         .with_state(api.clone())
         .merge(crate::page::routes(&api))
+        .layer(DefaultBodyLimit::max(api.max_body))
+        .layer(from_fn_with_state(api, stamp))
 }
 
 /// Stamps each answer that is not stamped yet.

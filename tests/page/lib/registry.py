@@ -68,7 +68,7 @@ class Process:
 
 
 class Registry(Process):
-    def __init__(self, folder, token=None, port=None):
+    def __init__(self, folder, token=None, port=None, **more):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         variables = {
@@ -79,7 +79,7 @@ class Registry(Process):
         }
         if token:
             variables["HUB_REGISTRY__TOKEN"] = token
-        super().__init__([TARGET / "registry"], folder, **variables)
+        super().__init__([TARGET / "registry"], folder, **variables | more)
         try:
             wait_for(self._answers, "the registry answers")
         except BaseException:  # nobody else knows of it yet

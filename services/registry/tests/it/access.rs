@@ -40,6 +40,10 @@ async fn where_a_token_is_set_changes_need_it_and_reading_does_not() {
         assert_eq!(reply.status(), 200, "{method} {path}");
     }
     assert_eq!(registry.view().await.services.len(), 1);
+    // Nor is the log for everybody.
+    let reply = registry.call(Method::GET, "/log/tail", "").await;
+    assert_eq!(reply.problem(), 401);
+    assert_eq!(reply.headers["www-authenticate"], "Bearer");
 }
 
 #[tokio::test]

@@ -1,0 +1,161 @@
+"""Runs the cases: the description is valid OpenAPI 3.1, and whatever is asked, a registry answers as it says there, without
+a token and with one.
+
+A registry calls those who register (heartbeats, pushes, the log's tail), so the one that is fuzzed lets in addresses of
+127.83.0.0/16 only: part of this machine's loopback, but not 127.0.0.1, where others may listen. The rest is refused by the
+403 that is described."""
+
+import collections
+import contextlib
+import http.server
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/page"))
+
+from lib.registry import Registry  # noqa: E402  (found by the path just set)
+
+TOKEN = "hush"
+# Cases per operation and phase; schemathesis adds some of its own.
+EXAMPLES = 100
+# These are streams that never end: no fuzzer waits for that. The registry's own tests read them.
+ENDLESS = ["/services/watch", "/log/tail"]
+# What every registry of any use must have answered: a run that only ever met refusals would prove nothing.
+MUST_OCCUR = [
+    "POST /services 200",
+    "POST /services 403",
+    "DELETE /services 200",
+    "GET /services 200",
+    "GET /services/{name} 200",
+    "GET /services/{name} 404",
+    "DELETE /services/{name}/{instance} 200",
+    "DELETE /services/{name}/{instance} 404",
+    "PUT /services/{name}/{instance}/drain 200",
+    "DELETE /services/{name}/{instance}/drain 200",
+    "PUT /protection 200",
+    "PUT /protection 422",
+    "GET /metrics 200",
+]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """A member as plain as can be: it answers heartbeats and takes pushes."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = b'{"Status":"serving","Requests":1,"InFlight":0}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PUT = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def member():
+    """Its address."""
+    with http.server.ThreadingHTTPServer(("127.83.0.1", 0), Answers) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield "%s:%s" % server.server_address
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def registry(token=None):
+    with tempfile.TemporaryDirectory() as folder:
+        process = Registry(folder, token, HUB_REGISTRY__ALLOW_ADDRS="127.83.0.0/16")
+        try:
+            yield process, pathlib.Path(folder)
+        finally:
+            process.stop()
+
+
+def described(process):
+    return json.load(urllib.request.urlopen(f"{process.url}/openapi.json", timeout=5))
+
+
+def test_the_description_is_openapi_3_1():
+    from openapi_spec_validator import OpenAPIV31SpecValidator
+
+    with registry() as (process, _):
+        wrong = [str(error) for error in OpenAPIV31SpecValidator(described(process)).iter_errors()]
+    assert not wrong, wrong
+
+
+def test_whatever_is_asked_is_answered_as_described():
+    fuzz()
+
+
+def test_with_a_token_as_well():
+    fuzz(TOKEN)
+
+
+def fuzz(token=None):
+    with registry(token) as (process, folder), member() as addr:
+        document = described(process)
+        env, shown = {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(pathlib.Path(__file__).parent)}, []
+        if token:
+            env["FUZZED_AUTHORIZATION"] = f"Bearer {token}"
+            shown = ["--header", f"Authorization: Bearer {token}"]
+            # Here is a token, so it is no longer optional, and whatever goes through without it is wrong.
+            for operation in (one for path in document["paths"].values() for one in path.values()):
+                operation["security"] = [need for need in operation.get("security", []) if need]
+        schema, answers = folder / "openapi.json", folder / "answers"
+        schema.write_text(json.dumps(document))
+        env |= {"FUZZED_REGISTRY": process.url, "FUZZED_MEMBER": addr, "FUZZED_ANSWERS": str(answers)}
+        command = [
+            pathlib.Path(sys.executable).with_name("schemathesis"),
+            *("run", schema, "--url", process.url, "--no-color", "--checks", "all", "--continue-on-failure"),
+            *("--generation-deterministic", "--max-examples", str(EXAMPLES), "--request-timeout", "10"),
+            *("--warnings", "off"),
+            *(part for path in ENDLESS for part in ("--exclude-path", path)),
+            *shown,
+        ]
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("SCHEMATHESIS_")}
+        ran = subprocess.run(command, cwd=folder, env=inherited | env, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == 0, ran.stdout[-20000:] + ran.stderr[-2000:]
+        assert process.child.poll() is None, process.said()[-2000:]
+        seen = collections.Counter(answers.read_text().splitlines())
+        print(f"    {sum(seen.values())} answers", flush=True)
+        missing = [one for one in MUST_OCCUR + (["POST /services 401"] if token else []) if not seen[one]]
+        assert not missing, f"never answered: {missing}; {seen}"
+
+
+def main():
+    # A terminated run ends its processes like any other.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    passed = failed = 0
+    for name, case in [(name, case) for name, case in globals().items() if name.startswith("test_")]:
+        began = time.monotonic()
+        try:
+            case()
+            passed += 1
+            print(f"ok     {name[5:]} ({time.monotonic() - began:.1f} s)", flush=True)
+        except Exception:  # a case may fail in any way, and the others go on
+            failed += 1
+            traceback.print_exc()
+            print(f"FAILED {name[5:]}", flush=True)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
