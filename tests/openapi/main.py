@@ -130,7 +130,7 @@ def fuzz(token=None):
             *shown,
         ]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SCHEMATHESIS_")}
-        ran = subprocess.run(command, cwd=folder, env=inherited | env, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(command, cwd=folder, env=inherited | env, capture_output=True, text=True, timeout=240)
         assert ran.returncode == 0, ran.stdout[-20000:] + ran.stderr[-2000:]
         assert process.child.poll() is None, process.said()[-2000:]
         seen = collections.Counter(answers.read_text().splitlines())
