@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fake::{Answer, Fake};
 use super::live::Live;
-use super::registry::{Registry, eventually, quick};
+use super::registry::{Registry, eventually, evident, quick};
 
 #[tokio::test]
 async fn a_thousand_hung_dependents_delay_nobody() {
@@ -58,7 +58,7 @@ async fn a_thousand_hung_dependents_delay_nobody() {
 
 #[tokio::test]
 async fn when_most_of_the_catalogue_fails_nobody_is_removed_for_a_bounded_time() {
-    let mut settings = quick();
+    let mut settings = evident();
     settings.protection.max = Duration::from_secs(10); // all of the looking below must be done by then
     let registry = Registry::with(settings).await;
     let visit = Live::start(&registry, "visit", &["log"]).await;
@@ -134,15 +134,17 @@ async fn half_of_the_catalogue_is_not_most_of_it() {
 
 #[tokio::test]
 async fn an_operator_ends_self_protection() {
-    let mut settings = quick();
+    let mut settings = evident();
     settings.protection.max = Duration::from_secs(3600);
     let registry = Registry::with(settings).await;
     let mut logs = Vec::new();
     for _ in 0..12 {
         let log = Fake::start().await;
         registry.register(&log.info("log", &[])).await;
-        log.on_heartbeat(Answer::Status(500));
         logs.push(log);
+    }
+    for log in &logs {
+        log.on_heartbeat(Answer::Status(500));
     }
     eventually("the registry suspects itself", || async {
         registry.view().await.protection.unwrap().held_back == 12
