@@ -16,13 +16,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import traceback
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/page"))
 
+from lib.cases import run_all  # noqa: E402
 from lib.registry import Registry  # noqa: E402  (found by the path just set)
 
 TOKEN = "hush"
@@ -142,19 +141,7 @@ def fuzz(token=None):
 def main():
     # A terminated run ends its processes like any other.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    passed = failed = 0
-    for name, case in [(name, case) for name, case in globals().items() if name.startswith("test_")]:
-        began = time.monotonic()
-        try:
-            case()
-            passed += 1
-            print(f"ok     {name[5:]} ({time.monotonic() - began:.1f} s)", flush=True)
-        except Exception:  # a case may fail in any way, and the others go on
-            failed += 1
-            traceback.print_exc()
-            print(f"FAILED {name[5:]}", flush=True)
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed or not passed else 0
+    return run_all((name[5:], case) for name, case in list(globals().items()) if name.startswith("test_"))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 now, not from the registry's binary, so that nothing need be built."""
 
 import argparse
+import functools
 import signal
 import sys
-import time
-import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lib import catalog_cases, log_cases, operator_cases, serving_cases, use_cases  # noqa: E402
 from lib.bench import Bench, launch  # noqa: E402
+from lib.cases import run_all  # noqa: E402
 
 
 def main():
@@ -28,22 +28,14 @@ def main():
         for name, case in vars(module).items()
         if name.startswith("test_") and options.k in name
     ]
-    passed = failed = 0
     with launch() as browser:
-        for name, case in cases:
-            began = time.monotonic()
-            try:
-                with Bench(browser, files) as bench:
-                    case(bench)
-                    bench.check_clean()
-                passed += 1
-                print(f"ok     {name[5:]} ({time.monotonic() - began:.1f} s)", flush=True)
-            except Exception:  # a case may fail in any way, and the others go on
-                failed += 1
-                traceback.print_exc()
-                print(f"FAILED {name[5:]}", flush=True)
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed or not passed else 0
+
+        def on_a_bench(case):
+            with Bench(browser, files) as bench:
+                case(bench)
+                bench.check_clean()
+
+        return run_all((name[5:], functools.partial(on_a_bench, case)) for name, case in cases)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 //! A request whose body nobody reads to its end (it was refused for its length, say) is read on for a while all the
-//! same: a server that closes while the caller still sends resets the connection, and the caller may never see why
+//! same, here and by the gateway: a server that closes while the caller still sends resets the connection, and the caller may never see why
 //! it was refused (RFC 9112, section 9.6). Bounded in bytes and time.
 
 use std::pin::Pin;
@@ -52,21 +52,27 @@ impl HttpBody for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        // Where the runtime is gone, so is the connection.
-        if let (Some(body), Ok(runtime)) =
-            (self.0.take().filter(|body| !body.is_end_stream()), Handle::try_current())
-        {
-            runtime.spawn(tokio::time::timeout(MAX_TIME, read_on(body)));
+        if let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) {
+            read_on(body);
         }
     }
 }
 
-async fn read_on(mut body: Body) {
-    let mut bytes = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > MAX_BYTES {
-            return;
+/// Reads a body on and throws it away: to its end, or for as long as the bounds say. Ends with the runtime, where there
+/// is one: where it is gone, so is the connection.
+pub fn read_on<B>(mut body: B)
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Send,
+{
+    let Ok(runtime) = Handle::try_current() else { return };
+    runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > MAX_BYTES {
+                return;
+            }
         }
-    }
+    }));
 }

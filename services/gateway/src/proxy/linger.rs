@@ -2,22 +2,15 @@
 //! it is read on for a while all the same: a server that closes while the client still sends resets the connection, and
 //! the client may never see why (RFC 9112, 9.6). Bounded in bytes and time.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
 use http::{Version, request};
 use http_body::{Body, Frame};
+use hub_chassis::server::read_on;
 use hyper::body::Incoming;
-use tokio::runtime::Handle;
-
-/// Most bytes that are read and thrown away.
-const MAX_BYTES: usize = 64 << 20;
-/// Longest time that is spent on them.
-const MAX_TIME: Duration = Duration::from_secs(5);
 
 /// A client's body.
 pub(crate) struct ClientBody {
@@ -59,19 +52,8 @@ impl Drop for ClientBody {
         if !self.is_http1 || self.holds_back || self.is_end_stream() {
             return;
         }
-        // Ends with the body, with the patience for it, or with the worker's event loop.
-        if let (Some(body), Ok(runtime)) = (self.body.take(), Handle::try_current()) {
-            runtime.spawn(tokio::time::timeout(MAX_TIME, read_on(body)));
-        }
-    }
-}
-
-async fn read_on(mut body: Incoming) {
-    let mut bytes = 0;
-    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > MAX_BYTES {
-            return;
+        if let Some(body) = self.body.take() {
+            read_on(body);
         }
     }
 }

@@ -13,6 +13,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::registry::Registry;
+
 /// How to answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
@@ -150,4 +152,18 @@ async fn answer(
         Answer::Redirect => (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response(),
         Answer::Hang => std::future::pending().await,
     }
+}
+
+/// So many members of the service `log` that have registered and then all fail.
+pub(crate) async fn failing(registry: &Registry, count: usize) -> Vec<Fake> {
+    let mut logs = Vec::new();
+    for _ in 0..count {
+        let log = Fake::start().await;
+        registry.register(&log.info("log", &[])).await;
+        logs.push(log);
+    }
+    for log in &logs {
+        log.on_heartbeat(Answer::Status(500));
+    }
+    logs
 }

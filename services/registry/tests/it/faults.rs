@@ -6,7 +6,7 @@ use hub_client::protocol::{InstanceState, PushMode, ReasonKind, ServiceInfo};
 use reqwest::Method;
 use tokio::time::Instant;
 
-use super::fake::{Answer, Fake};
+use super::fake::{Answer, Fake, failing};
 use super::live::Live;
 use super::registry::{Registry, eventually, evident, quick};
 
@@ -137,15 +137,7 @@ async fn an_operator_ends_self_protection() {
     let mut settings = evident();
     settings.protection.max = Duration::from_secs(3600);
     let registry = Registry::with(settings).await;
-    let mut logs = Vec::new();
-    for _ in 0..12 {
-        let log = Fake::start().await;
-        registry.register(&log.info("log", &[])).await;
-        logs.push(log);
-    }
-    for log in &logs {
-        log.on_heartbeat(Answer::Status(500));
-    }
+    let _logs = failing(&registry, 12).await;
     eventually("the registry suspects itself", || async {
         registry.view().await.protection.unwrap().held_back == 12
     })

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::fake::{Answer, Fake};
+use super::fake::{Answer, Fake, failing};
 use super::registry::{DEADLINE, Registry, eventually, evident, quick};
 
 /// One watcher that reads.
@@ -167,15 +167,7 @@ async fn self_protection_is_told_from_its_beginning_to_its_end() {
     settings.protection.max = Duration::from_secs(3);
     let registry = Registry::with(settings).await;
     let mut watcher = Watcher::start(&registry, "?service=other", None).await;
-    let mut logs = Vec::new();
-    for _ in 0..12 {
-        let log = Fake::start().await;
-        registry.register(&log.info("log", &[])).await;
-        logs.push(log);
-    }
-    for log in &logs {
-        log.on_heartbeat(Answer::Status(500));
-    }
+    let _logs = failing(&registry, 12).await;
     let mut told: Vec<ProtectionView> = Vec::new();
     while told.last().is_none_or(|last| last.until.is_some()) {
         let event = watcher.next().await.unwrap();

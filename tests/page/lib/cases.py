@@ -1,0 +1,21 @@
+"""Running cases, a line for each."""
+
+import time
+import traceback
+
+
+def run_all(cases):
+    """Runs (name, function) pairs; closes with 'N passed, N failed'. The exit code: 1 where any failed, or none ran."""
+    passed = failed = 0
+    for name, case in cases:
+        began = time.monotonic()
+        try:
+            case()
+            passed += 1
+            print(f"ok     {name} ({time.monotonic() - began:.1f} s)", flush=True)
+        except Exception:  # a case may fail in any way, and the others go on
+            failed += 1
+            traceback.print_exc()
+            print(f"FAILED {name}", flush=True)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
