@@ -9,8 +9,6 @@ use self::framing::{Fault, HeadLimits};
 
 pub(crate) mod framing;
 
-pub(crate) mod chunks;
-
 /// Methods that a client may use, as `Allow` says them.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 

@@ -221,7 +221,6 @@ impl From<Fault> for Failure {
             | Fault::LengthAndCoding
             | Fault::Disguise
             | Fault::CodingInOldVersion => Cause::BadFraming,
-            Fault::Chunk => Cause::BadBody,
             Fault::Target => Cause::BadTarget,
             Fault::TargetTooLong => Cause::TargetTooLong,
             Fault::HeadTooLarge | Fault::TooManyHeaders => Cause::HeadTooLarge,

@@ -15,6 +15,7 @@ mod eject;
 mod error;
 mod gateway;
 mod headers;
+mod http1;
 mod limits;
 mod metrics;
 mod proxy;

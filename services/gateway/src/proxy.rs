@@ -2,19 +2,17 @@
 //!
 //! All that is refused or fails becomes a [`Failure`] and, in one place, a problem document.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
-use hyper::body::Incoming;
 use rand::RngExt;
 use tracing::Instrument;
 
 use self::attempt::{Exchange, Outgoing};
-use self::linger::ClientBody;
+use self::client_body::ClientBody;
 use self::record::Record;
 use self::reply::Reply;
 use self::upload::{Pace, Rules, Shared};
@@ -27,17 +25,14 @@ use crate::server::peer::Peer;
 
 mod attempt;
 mod attempts;
-mod linger;
+pub(crate) mod client_body;
 pub(crate) mod record;
 pub(crate) mod reply;
-mod tunnel;
+pub(crate) mod tunnel;
 pub(crate) mod upload;
 
 /// Answers one request.
-pub(crate) async fn handle(
-    peer: Arc<Peer>,
-    request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
+pub(crate) async fn handle(peer: Arc<Peer>, request: Request<ClientBody>) -> Response<Reply> {
     let mut record = Record::begin(&peer, &request);
     let version = request.version();
     let span = record.span.clone();
@@ -56,7 +51,7 @@ pub(crate) async fn handle(
     if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
 }
 
 enum Served {
@@ -95,10 +90,13 @@ fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
     response
 }
 
-async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record) -> Result<Served, Failure> {
+async fn serve(
+    peer: &Arc<Peer>,
+    request: Request<ClientBody>,
+    record: &mut Record,
+) -> Result<Served, Failure> {
     let gateway = &peer.gateway;
     let (mut parts, body) = request.into_parts();
-    let body = ClientBody::new(body, &parts);
     edge::check_method(&parts.method)?;
     if parts.version == Version::HTTP_2 {
         edge::check_h2(&parts, gateway.config.limits.head())?;
@@ -166,8 +164,7 @@ async fn serve(peer: &Arc<Peer>, request: Request<Incoming>, record: &mut Record
     record.upload = upload.clone();
     let outgoing = Outgoing { method: parts.method, path, headers: parts.headers, upload, asked };
     let may_switch = outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11;
-    let client = if may_switch { parts.extensions.remove::<hyper::upgrade::OnUpgrade>() } else { None };
-    attempts::run(peer, service, outgoing, key, client, record).await.map(Served::Instance)
+    attempts::run(peer, service, outgoing, key, may_switch, record).await.map(Served::Instance)
 }
 
 /// `OPTIONS *` asks what the server itself can do.

@@ -24,6 +24,7 @@ use crate::metrics;
 
 mod connection;
 mod edge_io;
+pub(crate) mod h1;
 pub(crate) mod peer;
 mod stream;
 mod worker;

@@ -1,19 +1,21 @@
-//! Where each HTTP/1 request begins and ends, judged on the raw bytes before the server's parser sees them. Pure.
+//! A client's HTTP/1 head, judged on its raw bytes and read in the same pass. Pure.
 //!
-//! A parsed head no longer shows everything that a request smuggler needs: the parser drops a `Content-Length` beside
-//! `Transfer-Encoding`, takes bare line feeds, and answers other faults by itself with an empty body. So the bytes of
-//! every head pass through here first, and a head that two parsers could read in two ways never reaches the parser;
-//! what became of it is a [`Fault`], which the connection answers with a problem document before it closes.
+//! A parsed head no longer shows everything that a request smuggler needs, so what two parsers could read in two ways
+//! is refused before there is a parsed head: bare line feeds, more than one length, a length beside a transfer coding,
+//! framing fields in disguise. What is wrong is a [`Fault`], which the connection answers with a problem document before
+//! it closes.
 //!
-//! Invariants: bytes are passed on in order and unchanged; nothing behind a fault is ever passed on; the cost of a
-//! body with a length is one subtraction per read. Left out: anything that the parsed head shows as well.
+//! Invariants: nothing behind a fault is ever read; a head that comes byte by byte costs no more than its length.
+//! Left out: anything that the parsed head shows as well ([`super::host`] and the like).
 
 use std::mem::MaybeUninit;
 
-use http::Uri;
+use bytes::{Buf, Bytes};
+use http::header::{CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version, request};
 use memchr::{memchr, memchr_iter};
 
-use super::chunks::Chunks;
+use crate::http1::decoder::Decoder;
 
 /// What is wrong with the bytes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +44,6 @@ pub(crate) enum Fault {
     Disguise,
     #[error("the only transfer coding here is chunked")]
     TransferCoding,
-    #[error("the chunked body is malformed")]
-    Chunk,
 }
 
 /// How large a head may be.
@@ -57,124 +57,84 @@ pub(crate) struct HeadLimits {
     pub(crate) target: usize,
 }
 
+/// Room for the fields that the gateway adds to a request.
+const ADDED_FIELDS: usize = 6;
+
 /// The most header fields that can be configured.
 pub(crate) const MAX_FIELDS: usize = 256;
 
-/// The position in a stream of requests.
+/// A request's head.
 #[derive(Debug)]
-pub(crate) struct Framing {
+pub(crate) struct Head {
+    pub(crate) parts: request::Parts,
+    /// Where its body ends.
+    pub(crate) body: Decoder,
+    /// Whether the client wants the connection to go on.
+    pub(crate) keep_alive: bool,
+    /// Whether the client holds the body back until it is asked for it.
+    pub(crate) holds_back: bool,
+}
+
+/// Reads the heads of one connection, one after the other.
+#[derive(Debug)]
+pub(crate) struct Heads {
     limits: HeadLimits,
-    state: State,
-    /// The beginning of a head whose end has not come yet; already passed on.
+    /// The beginning of a head whose end has not come yet.
     partial: Vec<u8>,
 }
 
-#[derive(Debug)]
-enum State {
-    Head,
-    Length(u64),
-    Chunked(Chunks),
-    Fault(Fault),
-    /// No longer HTTP/1 requests: an upgraded connection, or HTTP/2.
-    Opaque,
-}
-
-impl Framing {
+impl Heads {
     pub(crate) fn new(limits: HeadLimits) -> Self {
-        Self { limits, state: State::Head, partial: Vec::new() }
-    }
-
-    /// From here on everything is passed on unseen.
-    pub(crate) fn set_opaque(&mut self) {
-        self.state = State::Opaque;
-    }
-
-    /// What stopped the stream.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        match self.state {
-            State::Fault(fault) => Some(fault),
-            _ => None,
-        }
+        Self { limits, partial: Vec::new() }
     }
 
     /// Whether a head has begun to arrive and is not complete.
-    pub(crate) fn in_head(&self) -> bool {
+    pub(crate) fn is_begun(&self) -> bool {
         !self.partial.is_empty()
     }
 
-    /// Takes the next bytes and says how many of them, from the first, may be passed on. Fewer than all of them
-    /// means that there is a fault.
-    pub(crate) fn advance(&mut self, bytes: &[u8]) -> usize {
-        let mut passed = 0;
-        while passed < bytes.len() {
-            let rest = &bytes[passed..];
-            let step = match &mut self.state {
-                State::Opaque => Ok(rest.len()),
-                State::Fault(_) => break,
-                State::Head => self.head(rest),
-                State::Length(left) => {
-                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    *left -= step as u64;
-                    if *left == 0 {
-                        self.state = State::Head;
-                    }
-                    Ok(step)
+    /// Takes a head off the front of `bytes`. `None` where its end has not come: all of them were taken then.
+    ///
+    /// # Errors
+    /// The first fault. Nothing may be read after it.
+    pub(crate) fn read(&mut self, bytes: &mut Bytes) -> Result<Option<Head>, Fault> {
+        while !bytes.is_empty() {
+            if self.partial.is_empty() {
+                if let Some((len, head)) = read_head(bytes, self.limits)? {
+                    bytes.advance(len);
+                    return Ok(Some(head));
                 }
-                State::Chunked(chunks) => {
-                    let step = chunks.advance(rest);
-                    if chunks.is_done() {
-                        self.state = State::Head;
-                    }
-                    step
-                }
-            };
-            match step {
-                Ok(step) => passed += step,
-                Err(fault) => self.state = State::Fault(fault),
+                self.keep(bytes)?;
+                continue;
             }
+            // Parse again only when the end has come, or a head sent byte by byte would cost its length squared.
+            let Some(end) = end_of_head(&self.partial, bytes) else {
+                self.keep(bytes)?;
+                continue;
+            };
+            let before = self.partial.len();
+            self.partial.extend_from_slice(&bytes[..end]);
+            let whole = Bytes::from(std::mem::take(&mut self.partial));
+            if let Some((len, head)) = read_head(&whole, self.limits)? {
+                bytes.advance(len - before);
+                return Ok(Some(head));
+            }
+            // Nothing but empty lines before the request line.
+            check_lines(&whole)?;
+            bytes.advance(end);
         }
-        passed
+        Ok(None)
     }
 
-    /// Takes bytes of a head; says how many belonged to it.
-    fn head(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        if self.partial.is_empty() {
-            return match read_head(bytes, self.limits)? {
-                Some((len, body)) => {
-                    self.state = body;
-                    Ok(len)
-                }
-                None => self.keep(bytes),
-            };
+    /// Takes all of `bytes` as the beginning of a head, or more of it.
+    fn keep(&mut self, bytes: &mut Bytes) -> Result<(), Fault> {
+        if self.partial.len() + bytes.len() > self.limits.size {
+            let line_ended = memchr(b'\n', &self.partial).is_some();
+            return Err(if line_ended { Fault::HeadTooLarge } else { Fault::TargetTooLong });
         }
-        // Parse again only when the end has come, or a head sent byte by byte would cost its length squared.
-        let before = self.partial.len();
-        let Some(end) = end_of_head(&self.partial, bytes) else { return self.keep(bytes) };
-        let head_part = &bytes[..end];
-        self.partial.extend_from_slice(head_part);
-        match read_head(&self.partial, self.limits)? {
-            Some((len, body)) => {
-                self.partial = Vec::new();
-                self.state = body;
-                Ok(len - before)
-            }
-            // Empty lines before the request line.
-            None => self.check_size(0).map(|()| end),
-        }
-    }
-
-    fn keep(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        self.check_size(bytes.len())?;
         self.partial.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn check_size(&self, more: usize) -> Result<(), Fault> {
-        if self.partial.len() + more <= self.limits.size {
-            return Ok(());
-        }
-        let line_ended = memchr(b'\n', &self.partial).is_some();
-        Err(if line_ended { Fault::HeadTooLarge } else { Fault::TargetTooLong })
+        bytes.clear();
+        Ok(())
     }
 }
 
@@ -191,8 +151,8 @@ fn end_of_head(old: &[u8], new: &[u8]) -> Option<usize> {
     })
 }
 
-/// Reads a head: its length and what follows it, or `None` where its end has not come.
-fn read_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<(usize, State)>, Fault> {
+/// Reads a head and says how long it is; `None` where its end has not come.
+fn read_head(bytes: &Bytes, limits: HeadLimits) -> Result<Option<(usize, Head)>, Fault> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let fields = fields.get_mut(..limits.fields).unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
@@ -206,28 +166,51 @@ fn read_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<(usize, State)>,
     if len > limits.size {
         return Err(Fault::HeadTooLarge);
     }
-    let head = &bytes[..len];
-    if memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r')) {
-        return Err(Fault::BareLineFeed);
+    check_lines(&bytes[..len])?;
+    let uri = target(request.path.unwrap_or_default(), bytes, limits)?;
+    let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes());
+    let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let body = body(&request)?;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    (parts.method, parts.uri, parts.version) = (method.map_err(|_| Fault::Syntax)?, uri, version);
+    parts.headers = HeaderMap::with_capacity(request.headers.len() + ADDED_FIELDS);
+    let (mut close, mut lasts, mut expects) = (false, version == Version::HTTP_11, false);
+    for field in request.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        // A view of the bytes that are here already, not a copy.
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+        let (Ok(name), Ok(value)) = (name, value) else { return Err(Fault::Syntax) };
+        if name == CONNECTION {
+            for option in value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                close |= option.eq_ignore_ascii_case(b"close");
+                lasts |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        expects |= name == EXPECT;
+        parts.headers.append(name, value);
     }
-    check_target(request.path.unwrap_or_default(), limits)?;
-    body(&request).map(|body| Some((len, body)))
+    let holds_back = expects && !body.is_over();
+    Ok(Some((len, Head { parts, body, keep_alive: lasts && !close, holds_back })))
 }
 
-fn check_target(target: &str, limits: HeadLimits) -> Result<(), Fault> {
+fn check_lines(head: &[u8]) -> Result<(), Fault> {
+    let is_bare = |at: usize| at == 0 || head.get(at - 1) != Some(&b'\r');
+    if memchr_iter(b'\n', head).any(is_bare) { Err(Fault::BareLineFeed) } else { Ok(()) }
+}
+
+fn target(target: &str, bytes: &Bytes, limits: HeadLimits) -> Result<Uri, Fault> {
     if target.len() > limits.target {
         return Err(Fault::TargetTooLong);
     }
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@?".contains(b);
-    if target.starts_with('/') && target.as_bytes().iter().all(plain) {
-        return Ok(());
-    }
     // A fragment would be dropped in silence.
-    if target.contains('#') || Uri::try_from(target).is_err() { Err(Fault::Target) } else { Ok(()) }
+    if memchr(b'#', target.as_bytes()).is_some() {
+        return Err(Fault::Target);
+    }
+    Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).map_err(|_| Fault::Target)
 }
 
 /// The rules of RFC 9112, 6.3, without its leniencies.
-fn body(request: &httparse::Request<'_, '_>) -> Result<State, Fault> {
+fn body(request: &httparse::Request<'_, '_>) -> Result<Decoder, Fault> {
     let mut length = None;
     let mut chunked = false;
     for field in request.headers.iter() {
@@ -253,9 +236,8 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<State, Fault> {
     }
     match (chunked, length) {
         (true, Some(_)) => Err(Fault::LengthAndCoding),
-        (true, None) => Ok(State::Chunked(Chunks::default())),
-        (false, None | Some(0)) => Ok(State::Head),
-        (false, Some(length)) => Ok(State::Length(length)),
+        (true, None) => Ok(Decoder::chunked()),
+        (false, length) => Ok(Decoder::of_length(length.unwrap_or(0))),
     }
 }
 
@@ -273,7 +255,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    // The two greatest values are the server's marks for "chunked" and "until close".
+    // The two greatest values are marks for "chunked" and "until close" to many a server behind.
     std::str::from_utf8(digits).ok()?.parse::<u64>().ok().filter(|&n| n < u64::MAX - 1)
 }
 

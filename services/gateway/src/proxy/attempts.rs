@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hub_client::trace;
-use hyper::upgrade::OnUpgrade;
 use tracing::{Instrument, Span};
 
 use super::attempt::{Exchange, Failed, Outgoing, Stage};
@@ -21,7 +20,7 @@ pub(super) async fn run(
     mut service: Arc<Service>,
     outgoing: Outgoing,
     key: Option<Vec<u8>>,
-    mut client: Option<OnUpgrade>,
+    may_switch: bool,
     record: &mut Record,
 ) -> Result<Box<Exchange>, Failure> {
     let gateway = &peer.gateway;
@@ -49,9 +48,9 @@ pub(super) async fn run(
         record.upstream = Some(instance.begin());
         record.attempted = now;
         let span = span(&mut stage, &instance, record);
-        let result = match client.is_some() {
+        let result = match may_switch {
             true => {
-                let tunnel = Box::pin(tunnel::open(&mut stage, &instance, now, &mut client, record));
+                let tunnel = Box::pin(tunnel::open(&mut stage, &instance, now, record));
                 tunnel.instrument(span.clone()).await
             }
             false => attempt::run(&mut stage, &instance, now, record).instrument(span.clone()).await,

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use self::kept::Kept;
-use super::linger::ClientBody;
+use super::client_body::ClientBody;
 use crate::error::Cause;
 
 mod kept;

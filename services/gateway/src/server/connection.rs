@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,16 +14,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::edge_io::EdgeIo;
+use super::h1::{self, End};
 use super::peer::{Order, Peer};
 use super::stream::Stream;
-use crate::edge::framing::Framing;
-use crate::error::{Cause, Failure};
+use crate::error::Failure;
 use crate::proxy;
+use crate::proxy::client_body::ClientBody;
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A connection's buffer holds the largest head and this much more.
-const BUFFER_BESIDE_HEAD: usize = 32 << 10;
 /// A client that is told why its connection ends has this long to read it.
 const LINGER: Duration = Duration::from_secs(1);
 /// At a stop, a client that has connected has this long to send its first bytes.
@@ -41,15 +40,11 @@ pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
         () = patience_over(&peer) => None,
     };
     let Some(first) = first else { return };
-    let mut framing = Framing::new(peer.gateway.config.limits.head());
     if first.starts_with(PREFACE) {
-        framing.set_opaque();
-        http2(EdgeIo::new(stream, peer.clone(), framing, first), &peer).await;
+        // Boxed, since most connections don't need the room that it takes.
+        Box::pin(http2(EdgeIo::new(stream, peer.clone(), first), &peer)).await;
     } else {
-        http1(EdgeIo::new(stream, peer.clone(), framing, first), &peer).await;
-        if let Some(tunnel) = peer.take_tunnel() {
-            tunnel.await;
-        }
+        http1(stream, first, &peer).await;
     }
 }
 
@@ -77,47 +72,23 @@ async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-async fn http1(io: EdgeIo, peer: &Arc<Peer>) {
-    let limits = &peer.gateway.config.limits;
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    if limits.header_count > 100 {
-        builder.max_headers(limits.header_count); // costs an allocation per request
+async fn http1(stream: TcpStream, first: Vec<u8>, peer: &Arc<Peer>) {
+    let mut connection = h1::Connection::new(stream, peer.clone(), first);
+    let end = connection.run().await;
+    let Some((stream, first)) = connection.into_stream() else { return };
+    match end {
+        End::Closed { linger: false } => {}
+        End::Closed { linger: true } => end_gently(stream, &[]).await,
+        End::Refused(failure) => {
+            peer.gateway.refused(failure.cause);
+            refuse(stream, peer, &failure).await;
+        }
+        End::Switched => {
+            if let Some(tunnel) = peer.take_tunnel() {
+                tunnel.join(stream, first).await;
+            }
+        }
     }
-    let head = usize::try_from(limits.header_size.as_u64()).unwrap_or(usize::MAX);
-    builder.max_buf_size(head.saturating_add(BUFFER_BESIDE_HEAD));
-    let service = service_fn(|request| proxy::handle(peer.clone(), request));
-    let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let mut draining = false;
-    let end = poll_fn(|cx| {
-        let order = peer.order(cx.waker());
-        match order {
-            Order::None | Order::Drain => {}
-            Order::Timeout => return Poll::Ready(Some(Failure::new(Cause::RequestTimeout))),
-            Order::Close | Order::Abort => return Poll::Ready(None),
-        }
-        let mut ended = Pin::new(&mut connection).poll(cx);
-        // After the poll: what has come already is no longer an idle connection's, and is answered.
-        if ended.is_pending() && order == Order::Drain && !draining {
-            draining = true;
-            Pin::new(&mut connection).graceful_shutdown();
-            ended = Pin::new(&mut connection).poll(cx);
-        }
-        if let Poll::Ready(ended) = ended {
-            ended_with(ended);
-            return Poll::Ready(None);
-        }
-        // All before the fault is answered; what is at fault gets its answer below.
-        let refused = peer.is_faulty() && peer.is_quiet();
-        if refused { Poll::Ready(Some(Failure::new(Cause::BadFraming))) } else { Poll::Pending }
-    })
-    .await;
-    let Some(failure) = end else { return };
-    // The parser ends here, so nothing else writes to the socket.
-    let Some(parts) = connection.into_parts() else { return };
-    let io = parts.io.into_inner();
-    let failure = io.fault().map_or(failure, Failure::from);
-    peer.gateway.refused(failure.cause);
-    refuse(io.into_stream(), peer, &failure).await;
 }
 
 async fn http2(io: EdgeIo, peer: &Arc<Peer>) {
@@ -132,7 +103,7 @@ async fn http2(io: EdgeIo, peer: &Arc<Peer>) {
     let service = service_fn(|request| {
         let peer = peer.clone();
         async move {
-            let reply = proxy::handle(peer.clone(), request).await?;
+            let reply = proxy::handle(peer.clone(), request.map(ClientBody::H2)).await;
             Ok::<_, Infallible>(reply.map(|reply| Stream::new(reply, &peer)))
         }
     });
@@ -166,7 +137,7 @@ fn ended_with(result: Result<(), hyper::Error>) {
 }
 
 /// Answers a request that was never parsed, and closes.
-pub(super) async fn refuse(mut stream: TcpStream, peer: &Peer, failure: &Failure) {
+pub(super) async fn refuse(stream: TcpStream, peer: &Peer, failure: &Failure) {
     let status = failure.cause.status();
     let body = failure.to_json();
     let retry = failure.retry_after().map(|s| format!("{RETRY_AFTER}: {s}\r\n")).unwrap_or_default();
@@ -184,9 +155,14 @@ pub(super) async fn refuse(mut stream: TcpStream, peer: &Peer, failure: &Failure
         hub_client::protocol::HUB_INSTANCE,
         peer.gateway.id.to_str().unwrap_or_default(),
     );
-    // A client that is still sending would lose the reply to a reset: read on for a moment after saying it.
+    end_gently(stream, reply.as_bytes()).await;
+}
+
+/// Says the last words, and closes. A client that is still sending would lose them to a reset: what it sends is read for
+/// a moment.
+async fn end_gently(mut stream: TcpStream, last: &[u8]) {
     let lingering = async {
-        stream.write_all(reply.as_bytes()).await?;
+        stream.write_all(last).await?;
         stream.shutdown().await?;
         let mut sink = [0; 1024];
         for _ in 0..1024 {

@@ -2,7 +2,6 @@
 //! gateway's start, 0 for "not now", so that the hot path only ever stores a number.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
@@ -13,6 +12,7 @@ use http::HeaderValue;
 
 use super::stream::Held;
 use crate::gateway::Gateway;
+use crate::proxy::tunnel::Tunnel;
 
 /// One client's connection.
 pub(crate) struct Peer {
@@ -33,7 +33,6 @@ pub(crate) struct Peer {
     blocked_since: AtomicU64,
     served: AtomicBool,
     upgraded: AtomicBool,
-    faulty: AtomicBool,
     order: AtomicU8,
     waker: AtomicWaker,
     /// What the connection's task goes on with after an upgrade.
@@ -41,9 +40,6 @@ pub(crate) struct Peer {
     /// Replies on HTTP/2 streams.
     streams: Mutex<Vec<Weak<Held>>>,
 }
-
-/// An upgraded connection, until either side ends it.
-pub(crate) type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the connection's task is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +81,6 @@ impl Peer {
             blocked_since: AtomicU64::new(0),
             served: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
-            faulty: AtomicBool::new(false),
             order: AtomicU8::new(Order::None as u8),
             waker: AtomicWaker::new(),
             tunnel: Mutex::new(None),
@@ -153,14 +148,6 @@ impl Peer {
         let mut streams = std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner));
         streams.retain(|stream| stream.upgrade().is_some_and(|stream| stream.look_over(now, patience)));
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).append(&mut streams);
-    }
-
-    pub(super) fn set_faulty(&self) {
-        self.faulty.store(true, Relaxed);
-    }
-
-    pub(super) fn is_faulty(&self) -> bool {
-        self.faulty.load(Relaxed)
     }
 
     /// Tells the connection's task to do something, and wakes it.

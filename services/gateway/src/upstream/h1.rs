@@ -1,50 +1,34 @@
 //! One HTTP/1 connection to an instance: a request up, a reply down, then perhaps another.
 //!
 //! It is no task. Whoever holds it drives it: the request while it waits for the reply's head, the reply's body until
-//! its end; so nothing is handed from task to task, and a failed request knows how far it came. Between requests it
-//! owns no buffer: what is read goes through one scratch buffer per worker thread.
+//! its end; so nothing is handed from task to task, and a failed request knows how far it came. What it
+//! reads goes through one buffer per worker thread.
 //!
 //! It trusts the instance with its own replies and with nothing else. What could be read in two ways is refused
-//! ([`head`], [`body`]), and a connection with a byte on it that nobody asked for is not used again.
+//! ([`head`], [`crate::http1::decoder`]), and a connection with a byte on it that nobody asked for is not used again.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::future::Future;
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use self::body::Decoder;
-use self::head::Framing;
+use crate::http1::decoder::{Decoder, Malformed};
+use crate::http1::encoder::Encoder;
+use crate::http1::outbox::Outbox;
+use crate::http1::{QUEUED, scratch};
 use crate::proxy::upload::Upload;
 
-mod body;
 mod head;
 
-/// What one read takes at most.
-const SCRATCH: usize = 64 << 10;
-/// A scratch buffer with less room than this is replaced.
-const MIN_ROOM: usize = 16 << 10;
-/// What is shorter is copied out of the scratch buffer, so that a small reply does not keep all of it.
-const COPIED: usize = 4 << 10;
-/// No more of a request's body is fetched from the client while this much waits to be written.
-const QUEUED: usize = 64 << 10;
 /// Interim replies before the final one; an instance that sends more never comes to an end.
 const MAX_INTERIM: u8 = 32;
-
-thread_local! {
-    /// Empty between two reads. A connection is read by the worker's thread alone, one at a time.
-    static READ: RefCell<BytesMut> = RefCell::new(BytesMut::new());
-}
 
 /// A connection.
 pub(crate) struct Conn {
@@ -82,17 +66,18 @@ pub(crate) enum Broken {
     Upload,
 }
 
+impl From<Malformed> for Broken {
+    fn from(_: Malformed) -> Self {
+        Self::Reply("its body is malformed")
+    }
+}
+
 #[derive(Default)]
 struct Up {
-    head: Vec<u8>,
-    /// How much of it is written.
-    head_at: usize,
-    frames: VecDeque<Bytes>,
-    /// Bytes in `frames`.
-    queued: usize,
+    out: Outbox,
     /// `None` once all of it was fetched.
     upload: Option<Upload>,
-    framing: Framing,
+    encoder: Encoder,
     go_on: Option<oneshot::Sender<()>>,
     /// A byte of this request was written.
     sent: bool,
@@ -134,9 +119,10 @@ impl Conn {
     pub(crate) fn begin(&mut self, request: Outbound<'_>) {
         let Outbound { method, path, headers, upload, go_on, upgrade } = request;
         let up = &mut self.up;
-        up.head.clear();
-        up.framing = head::encode(&mut up.head, method, path, headers, upload.is_some());
-        (up.head_at, up.sent, up.refused, up.blocked) = (0, false, false, None);
+        up.out.clear();
+        let has_body = upload.is_some();
+        up.encoder = up.out.write_head(|out| head::encode(out, method, path, headers, has_body));
+        (up.sent, up.refused, up.blocked) = (false, false, None);
         (up.upload, up.go_on) = (upload, go_on);
         let expected = Expected { head_only: *method == Method::HEAD, upgrade };
         let bytes = std::mem::take(&mut self.down.bytes);
@@ -168,7 +154,7 @@ impl Conn {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(None) if self.down.body.is_over() => return Poll::Ready(None),
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(error))),
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
             match ready!(self.poll_read(cx)) {
                 Ok(true) => {}
@@ -278,21 +264,11 @@ impl Conn {
 
     /// Reads once. False where the instance has ended its side.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
-        let (stream, down) = (&mut self.stream, &mut self.down);
-        READ.with_borrow_mut(|scratch| {
-            if scratch.capacity() < MIN_ROOM {
-                *scratch = BytesMut::with_capacity(SCRATCH);
-            }
-            let read = ready!(pin!(stream.read_buf(scratch)).poll(cx)).map_err(Broken::Io)?;
-            if read <= COPIED {
-                down.bytes = Bytes::copy_from_slice(scratch);
-                scratch.clear();
-            } else {
-                down.bytes = scratch.split().freeze();
-            }
-            down.replied |= read > 0;
-            Poll::Ready(Ok(read > 0))
-        })
+        let bytes = ready!(scratch::poll_read(&mut self.stream, cx)).map_err(Broken::Io)?;
+        let goes_on = !bytes.is_empty();
+        self.down.bytes = bytes;
+        self.down.replied |= goes_on;
+        Poll::Ready(Ok(goes_on))
     }
 
     /// Writes the request; ready when all of it is written, or the instance takes no more.
@@ -300,16 +276,16 @@ impl Conn {
         let up = &mut self.up;
         while !up.is_done() && !up.refused {
             let fetched = up.fetch(cx)?;
-            if up.is_written() {
+            if up.out.is_empty() {
                 ready!(fetched);
                 continue;
             }
-            match up.write(Pin::new(&mut self.stream), cx) {
+            match up.out.poll_write(Pin::new(&mut self.stream), cx) {
                 Poll::Pending => {
                     up.blocked.get_or_insert_with(Instant::now);
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(written)) if written > 0 => up.written(written),
+                Poll::Ready(Ok(1..)) => (up.sent, up.blocked) = (true, None),
                 // Not yet the end: it may have said why before it closed. But it is not waited for any longer.
                 Poll::Ready(_) => {
                     up.refused = true;
@@ -322,65 +298,28 @@ impl Conn {
 }
 
 impl Up {
-    fn is_written(&self) -> bool {
-        self.head_at == self.head.len() && self.frames.is_empty()
-    }
-
     fn is_done(&self) -> bool {
-        self.upload.is_none() && self.is_written()
+        self.upload.is_none() && self.out.is_empty()
     }
 
     /// Fetches more of the body while little of it waits. Pending where the client is waited for.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
         while let Some(upload) = &mut self.upload
-            && self.queued < QUEUED
+            && self.out.len() < QUEUED
         {
             let frame = match Pin::new(upload).poll_frame(cx) {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(frame) => frame.transpose().map_err(|_| Broken::Upload)?,
             };
             let over = frame.is_none();
-            let before = self.frames.len();
-            if !self.framing.frame(frame, &mut self.frames) {
+            if !self.encoder.frame(frame, &mut self.out) {
                 return Err(Broken::Upload);
             }
-            self.queued += self.frames.range(before..).map(Bytes::len).sum::<usize>();
             if over {
                 self.upload = None;
             }
         }
         Ok(Poll::Ready(()))
-    }
-
-    fn write(&self, stream: Pin<&mut TcpStream>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let head = self.head.get(self.head_at..).unwrap_or_default();
-        if self.frames.is_empty() {
-            return stream.poll_write(cx, head);
-        }
-        let mut slices = [IoSlice::new(&[]); 16];
-        let all = std::iter::once(head).chain(self.frames.iter().map(Bytes::as_ref));
-        let mut count = 0;
-        for (slice, bytes) in slices.iter_mut().zip(all.filter(|bytes| !bytes.is_empty())) {
-            *slice = IoSlice::new(bytes);
-            count += 1;
-        }
-        stream.poll_write_vectored(cx, slices.get(..count).unwrap_or_default())
-    }
-
-    fn written(&mut self, written: usize) {
-        (self.sent, self.blocked) = (true, None);
-        let of_head = written.min(self.head.len() - self.head_at);
-        self.head_at += of_head;
-        let mut rest = written - of_head;
-        self.queued = self.queued.saturating_sub(rest);
-        while let Some(frame) = self.frames.front_mut() {
-            if rest < frame.len() {
-                let _ = frame.split_to(rest);
-                return;
-            }
-            rest -= frame.len();
-            self.frames.pop_front();
-        }
     }
 }
 

@@ -4,29 +4,87 @@ use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { size: 1024, fields: 8, target: 100 };
 
-/// Feeds `bytes` in pieces of the given sizes, again and again; what is passed on, and the fault.
-fn feed(bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<Fault>, Framing) {
-    let mut framing = Framing::new(LIMITS);
-    let mut passed = Vec::new();
-    let mut rest = bytes;
-    for size in pieces.iter().cycle() {
-        let (piece, after) = rest.split_at((*size).clamp(1, rest.len().max(1)).min(rest.len()));
-        let n = framing.advance(piece);
-        passed.extend_from_slice(&piece[..n]);
-        if n < piece.len() || after.is_empty() {
-            break;
-        }
-        rest = after;
-    }
-    (passed, framing.fault(), framing)
+/// A connection's requests, read as the server reads them.
+struct Requests {
+    heads: Heads,
+    body: Decoder,
+    /// Bytes taken so far, and after each request's last one.
+    taken: usize,
+    ends: Vec<usize>,
+    began: usize,
+    stopped: Option<Stopped>,
 }
 
-fn fault(head: &str) -> Option<Fault> {
-    feed(head.as_bytes(), &[usize::MAX]).1
+/// Why nothing more is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    At(Fault),
+    InBody,
+}
+use Stopped::{At, InBody};
+
+impl Requests {
+    fn take(&mut self, piece: &[u8]) {
+        let mut bytes = Bytes::copy_from_slice(piece);
+        let before = self.taken;
+        while self.stopped.is_none() {
+            if self.began > self.ends.len() {
+                match self.body.decode(&mut bytes) {
+                    Ok(_) if self.body.is_over() => self.ends.push(before + piece.len() - bytes.len()),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => self.stopped = Some(InBody),
+                }
+                continue;
+            }
+            match self.heads.read(&mut bytes) {
+                Ok(Some(head)) => {
+                    (self.body, self.began) = (head.body, self.began + 1);
+                    if self.body.is_over() {
+                        self.ends.push(before + piece.len() - bytes.len());
+                    }
+                }
+                Ok(None) => break,
+                Err(fault) => self.stopped = Some(At(fault)),
+            }
+        }
+        self.taken += piece.len();
+    }
+
+    /// Whether it waits for a request, and has nothing of one.
+    fn is_between(&self) -> bool {
+        self.stopped.is_none() && self.began == self.ends.len() && !self.heads.is_begun()
+    }
+}
+
+/// Feeds `bytes` in pieces of the given sizes, again and again.
+fn feed(bytes: &[u8], pieces: &[usize]) -> Requests {
+    let mut requests = Requests {
+        heads: Heads::new(LIMITS),
+        body: Decoder::default(),
+        taken: 0,
+        ends: Vec::new(),
+        began: 0,
+        stopped: None,
+    };
+    let mut rest = bytes;
+    for size in pieces.iter().cycle() {
+        let (piece, after) = rest.split_at((*size).min(rest.len()));
+        requests.take(piece);
+        rest = after;
+        if requests.stopped.is_some() || rest.is_empty() {
+            break;
+        }
+    }
+    requests
+}
+
+fn fault(head: &str) -> Option<Stopped> {
+    feed(head.as_bytes(), &[usize::MAX]).stopped
 }
 
 #[test]
-fn a_head_that_two_parsers_could_read_in_two_ways_never_reaches_the_parser() {
+fn a_head_that_two_parsers_could_read_in_two_ways_is_no_request() {
     for (head, expected) in [
         (
             "GET /a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -77,11 +135,10 @@ fn a_head_that_two_parsers_could_read_in_two_ways_never_reaches_the_parser() {
         ("GET http://[::1/ HTTP/1.1\r\n\r\n", Fault::Target),
         ("G\u{e9}T /a HTTP/1.1\r\n\r\n", Fault::Syntax),
     ] {
-        assert_eq!(fault(head), Some(expected), "{head:?}");
-        // Nor when it comes byte by byte: its last byte is withheld at the latest.
-        let (passed, slow, _) = feed(head.as_bytes(), &[1]);
-        assert_eq!(slow, Some(expected), "{head:?}");
-        assert!(passed.len() < head.len(), "{head:?}");
+        for pieces in [usize::MAX, 1] {
+            let requests = feed(head.as_bytes(), &[pieces]);
+            assert_eq!((requests.stopped, requests.began), (Some(At(expected)), 0), "{head:?}");
+        }
     }
 }
 
@@ -97,10 +154,36 @@ fn good_heads_pass() {
         "POST /a HTTP/1.1\r\nTRANSFER-ENCODING:  Chunked\t\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     ] {
         for pieces in [&[usize::MAX][..], &[1], &[3, 7]] {
-            let (passed, fault, framing) = feed(head.as_bytes(), pieces);
-            assert_eq!((passed.len(), fault), (head.len(), None), "{head:?}");
-            assert!(!framing.in_head() && matches!(framing.state, State::Head), "{head:?}");
+            let requests = feed(head.as_bytes(), pieces);
+            assert!(requests.is_between(), "{head:?}");
+            assert_eq!(requests.ends, [head.len()], "{head:?}");
         }
+    }
+}
+
+#[test]
+fn empty_lines_before_a_request_are_skipped_however_many() {
+    let text = format!("{}GET /a HTTP/1.1\r\n\r\n", "\r\n".repeat(5000));
+    for pieces in [1, 3, 10, 500] {
+        let requests = feed(text.as_bytes(), &[pieces]);
+        assert_eq!((requests.stopped, &requests.ends[..]), (None, &[text.len()][..]), "{pieces}");
+    }
+    assert_eq!(feed(b"\r\n\n\r\nGET /a HTTP/1.1\r\n\r\n", &[1]).stopped, Some(At(Fault::BareLineFeed)));
+}
+
+#[test]
+fn a_head_says_whether_the_connection_lasts_and_the_body_waits() {
+    for (head, keep_alive, holds_back) in [
+        ("GET /a HTTP/1.1\r\n\r\n", true, false),
+        ("GET /a HTTP/1.1\r\nConnection: x, Close\r\n\r\n", false, false),
+        ("GET /a HTTP/1.1\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n", false, false),
+        ("GET /a HTTP/1.0\r\n\r\n", false, false),
+        ("GET /a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true, false),
+        ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", true, true),
+        ("PUT /a HTTP/1.1\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", true, false),
+    ] {
+        let head = Heads::new(LIMITS).read(&mut Bytes::from_static(head.as_bytes())).unwrap().unwrap();
+        assert_eq!((head.keep_alive, head.holds_back), (keep_alive, holds_back), "{head:?}");
     }
 }
 
@@ -108,23 +191,23 @@ fn good_heads_pass() {
 fn limits_hold() {
     let long = |n: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(n));
     assert_eq!(fault(&long(99)), None);
-    assert_eq!(fault(&long(100)), Some(Fault::TargetTooLong));
-    assert_eq!(feed(long(5000).as_bytes(), &[10]).1, Some(Fault::TargetTooLong));
+    assert_eq!(fault(&long(100)), Some(At(Fault::TargetTooLong)));
+    assert_eq!(feed(long(5000).as_bytes(), &[10]).stopped, Some(At(Fault::TargetTooLong)));
     let fields = |n: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(n));
     assert_eq!(fault(&fields(8)), None);
-    assert_eq!(fault(&fields(9)), Some(Fault::TooManyHeaders));
+    assert_eq!(fault(&fields(9)), Some(At(Fault::TooManyHeaders)));
     let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1020));
-    assert_eq!(fault(&large), Some(Fault::HeadTooLarge));
-    assert_eq!(feed(large.as_bytes(), &[10]).1, Some(Fault::HeadTooLarge));
+    assert_eq!(fault(&large), Some(At(Fault::HeadTooLarge)));
+    assert_eq!(feed(large.as_bytes(), &[10]).stopped, Some(At(Fault::HeadTooLarge)));
 }
 
 #[test]
 fn a_smuggled_second_request_is_withheld_but_the_first_is_not() {
     let first = "POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
     let second = "POST /a HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    let (passed, fault, _) = feed(format!("{first}{second}").as_bytes(), &[usize::MAX]);
-    assert_eq!(passed, first.as_bytes());
-    assert_eq!(fault, Some(Fault::LengthAndCoding));
+    let requests = feed(format!("{first}{second}").as_bytes(), &[usize::MAX]);
+    assert_eq!((requests.began, &requests.ends[..]), (1, &[first.len()][..]));
+    assert_eq!(requests.stopped, Some(At(Fault::LengthAndCoding)));
 }
 
 #[test]
@@ -133,12 +216,12 @@ fn a_malformed_chunk_stops_the_stream() {
         ["x\r\n", "\r\n", "3 \r\nabc", "3\nabc\r\n", "3\r\nabcd\r\n", "3\r\nabc0\r\n", "1;a\0\r\n", "-1\r\n"]
     {
         let request = format!("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n\r\n");
-        assert_eq!(fault(&request), Some(Fault::Chunk), "{body:?}");
+        assert_eq!(fault(&request), Some(InBody), "{body:?}");
     }
     for size in ["0000000000000001", "fffffffffffffffff"] {
         let request =
             format!("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\na\r\n0\r\n\r\n");
-        assert_eq!(fault(&request), Some(Fault::Chunk), "{size}");
+        assert_eq!(fault(&request), Some(InBody), "{size}");
     }
 }
 
@@ -214,24 +297,6 @@ fn request_by_httparse(bytes: &[u8]) -> Result<Option<usize>, ()> {
     }
 }
 
-/// Where requests end by [`Framing`]: those that end where a piece does, so with pieces of one byte all.
-fn ends_by_framing(bytes: &[u8], pieces: &[usize]) -> (Vec<usize>, Option<Fault>) {
-    let mut framing = Framing::new(LIMITS);
-    let (mut at, mut ends) = (0, Vec::new());
-    for size in pieces.iter().cycle() {
-        let piece = &bytes[at..bytes.len().min(at + size)];
-        let passed = framing.advance(piece);
-        at += passed;
-        if passed < piece.len() || piece.is_empty() {
-            break;
-        }
-        if matches!(framing.state, State::Head) && !framing.in_head() {
-            ends.push(at);
-        }
-    }
-    (ends, framing.fault())
-}
-
 /// Good requests with a few bytes changed, taken out or doubled.
 fn nearly_good() -> impl Strategy<Value = Vec<u8>> {
     let changes =
@@ -251,44 +316,44 @@ fn nearly_good() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Another parser that is handed the bytes which pass finds the same requests in them, whatever was done to the
-    /// bytes and however they were cut.
+    /// Another parser finds the same requests in the bytes, whatever was done to them, and so do we however they were
+    /// cut.
     #[test]
-    fn what_passes_is_read_by_another_parser_in_the_same_way(
+    fn another_parser_reads_the_same_requests(
         bytes in nearly_good(),
         pieces in proptest::collection::vec(1_usize..60, 1..8),
     ) {
-        let (ends, fault) = ends_by_framing(&bytes, &[1]);
+        let Requests { ends, stopped, .. } = feed(&bytes, &[1]);
         let (theirs, refused) = ends_by_httparse(&bytes);
         prop_assert!(ends.iter().zip(&theirs).all(|(a, b)| a == b), "{ends:?} but by httparse {theirs:?}");
         // Where one sees less, it is because it refuses what the other takes.
         prop_assert!(theirs.len() >= ends.len() || refused, "{ends:?} but by httparse {theirs:?}");
-        prop_assert!(theirs.len() <= ends.len() || fault.is_some(), "{ends:?} but by httparse {theirs:?}");
-        // However it is cut: the same requests pass whole, and a fault is found no later than byte by byte.
-        let (passed, sooner, _) = feed(&bytes, &pieces);
-        prop_assert!(fault.is_none() || sooner.is_some());
-        prop_assert!(passed.len() >= ends.last().copied().unwrap_or(0));
-        let (seen, _) = ends_by_framing(&bytes, &pieces);
-        prop_assert!(seen.iter().all(|end| ends.contains(end)), "{seen:?} of {ends:?}");
+        prop_assert!(theirs.len() <= ends.len() || stopped.is_some(), "{ends:?} but by httparse {theirs:?}");
+        // However it is cut: the same requests, and what is wrong is found no later than byte by byte.
+        let cut = feed(&bytes, &pieces);
+        prop_assert_eq!(cut.ends, ends);
+        prop_assert!(stopped.is_none() || cut.stopped.is_some());
     }
 
-    /// However a pipeline of requests is cut into reads: good ones pass whole, and nothing passes from the first bad
-    /// one's end on.
+    /// However a pipeline of requests is cut into reads: the good ones before the first bad one are requests, and
+    /// nothing else is.
     #[test]
     fn cuts_change_nothing(
         requests in proptest::collection::vec(request(), 1..6),
         pieces in proptest::collection::vec(1_usize..60, 1..8),
     ) {
         let text: String = requests.iter().map(|(text, _)| text.as_str()).collect();
-        let good: usize = requests.iter().take_while(|(_, good)| *good).map(|(text, _)| text.len()).sum();
-        let (passed, fault, framing) = feed(text.as_bytes(), &pieces);
-        prop_assert_eq!(fault.is_some(), requests.iter().any(|(_, good)| !good));
-        prop_assert_eq!(&passed[..], &text.as_bytes()[..passed.len()]);
-        prop_assert!(passed.len() >= good);
-        match requests.iter().find(|(_, good)| !good) {
-            Some((bad, _)) => prop_assert!(passed.len() < good + bad.len()),
-            None => prop_assert!(!framing.in_head()),
-        }
+        let good = requests.iter().take_while(|(_, good)| *good);
+        let ends: Vec<usize> = good
+            .scan(0, |end, (text, _)| {
+                *end += text.len();
+                Some(*end)
+            })
+            .collect();
+        let fed = feed(text.as_bytes(), &pieces);
+        prop_assert_eq!(fed.began, ends.len());
+        prop_assert_eq!(&fed.ends, &ends);
+        prop_assert_eq!(fed.is_between(), ends.len() == requests.len());
     }
 
     #[test]
@@ -296,7 +361,7 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
         pieces in proptest::collection::vec(1_usize..60, 1..8),
     ) {
-        let (passed, fault, _) = feed(&bytes, &pieces);
-        prop_assert!(passed.len() == bytes.len() || fault.is_some());
+        let requests = feed(&bytes, &pieces);
+        prop_assert!(requests.taken == bytes.len() || requests.stopped.is_some());
     }
 }

@@ -1,17 +1,16 @@
 //! Heads of messages between the gateway and an instance: a request's to bytes, a reply's from bytes. Pure.
 
-use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body::Frame;
 use httparse::Status;
 
 use super::Broken;
-use super::body::Decoder;
+use crate::http1::decoder::Decoder;
+use crate::http1::encoder::{Encoder, write_fields};
 
 /// Longest head of a reply, in bytes.
 pub(super) const MAX_SIZE: usize = 64 << 10;
@@ -19,60 +18,6 @@ pub(super) const MAX_SIZE: usize = 64 << 10;
 const MAX_FIELDS: usize = 128;
 /// Room for a head that no usual request exceeds.
 const USUAL_SIZE: usize = 512;
-
-/// How a request's body is framed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// There is none, or it is over.
-    #[default]
-    None,
-    /// So many bytes are still to come.
-    Length(u64),
-    Chunked,
-}
-
-impl Framing {
-    /// Frames a piece of the body, or its end. False where the body is not as long as its head has said.
-    pub(super) fn frame(&mut self, frame: Option<Frame<Bytes>>, out: &mut VecDeque<Bytes>) -> bool {
-        let Some(frame) = frame else {
-            if *self == Self::Chunked {
-                out.push_back(Bytes::from_static(b"0\r\n\r\n"));
-            }
-            return matches!(self, Self::None | Self::Chunked | Self::Length(0));
-        };
-        let trailers = match frame.into_data() {
-            Ok(data) if data.is_empty() => return true, // an empty chunk would be the last
-            Ok(data) => return self.data(data, out),
-            Err(frame) => frame.into_trailers().unwrap_or_default(),
-        };
-        // Behind a length there is no place for them: they are left out.
-        if *self == Self::Chunked {
-            let mut end = b"0\r\n".to_vec();
-            write_fields(&mut end, &trailers);
-            end.extend_from_slice(b"\r\n");
-            out.push_back(Bytes::from(end));
-            *self = Self::None;
-        }
-        true
-    }
-
-    fn data(&mut self, data: Bytes, out: &mut VecDeque<Bytes>) -> bool {
-        match self {
-            Self::None => return false,
-            Self::Length(left) => {
-                let Some(rest) = left.checked_sub(data.len() as u64) else { return false };
-                *left = rest;
-                out.push_back(data);
-            }
-            Self::Chunked => {
-                out.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
-                out.push_back(data);
-                out.push_back(Bytes::from_static(b"\r\n"));
-            }
-        }
-        true
-    }
-}
 
 /// Writes a request's head and says how its body is to be framed. The fields are written as they are; the body is as
 /// long as a `Content-Length` among them says, or in chunks.
@@ -82,33 +27,24 @@ pub(super) fn encode(
     path: &PathAndQuery,
     headers: &HeaderMap,
     has_body: bool,
-) -> Framing {
+) -> Encoder {
     out.reserve(USUAL_SIZE);
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(path.as_str().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(out, headers);
-    let framing = if has_body {
+    let encoder = if has_body {
         let length = headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
-        length.map_or(Framing::Chunked, Framing::Length)
+        length.map_or(Encoder::Chunked, Encoder::Length)
     } else {
-        Framing::None
+        Encoder::None
     };
-    if framing == Framing::Chunked {
+    if encoder == Encoder::Chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
-    framing
-}
-
-fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
+    encoder
 }
 
 /// A reply's head.

@@ -4,11 +4,14 @@
 
 use memchr::memchr2;
 
-use super::framing::Fault;
-
 /// Bytes that one chunk's extensions, and all trailers together, may take.
 const MAX_EXTENSION: usize = 4 << 10;
 const MAX_TRAILERS: usize = 32 << 10;
+
+/// A chunked body that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its chunks are broken")]
+pub(crate) struct Malformed;
 
 /// The position in a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,17 +65,6 @@ impl Chunks {
         self == Self::Done
     }
 
-    /// Takes bytes up to the end of the body; says how many.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let mut at = 0;
-        while let (false, Some(&byte)) = (self.is_done(), bytes.get(at)) {
-            let (next, step) = self.step(byte, &bytes[at..])?;
-            *self = next;
-            at += step;
-        }
-        Ok(at)
-    }
-
     /// Whether what comes next is content.
     pub(crate) fn is_in_content(self) -> bool {
         matches!(self, Self::Data { .. })
@@ -84,17 +76,17 @@ impl Chunks {
     }
 
     /// The position behind `byte`, the first of `rest`, and how many more bytes of the same kind it takes along.
-    pub(crate) fn step(self, byte: u8, rest: &[u8]) -> Result<(Self, usize), Fault> {
+    pub(crate) fn step(self, byte: u8, rest: &[u8]) -> Result<(Self, usize), Malformed> {
         let one = |next| Ok((next, 1));
         match (self, byte) {
             (Self::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
                 if digits >= 15 {
-                    return Err(Fault::Chunk);
+                    return Err(Malformed);
                 }
                 one(Self::Size { value: value * 16 + u64::from(digit), digits: digits + 1 })
             }
-            (Self::Size { digits: 0, .. }, _) => Err(Fault::Chunk),
+            (Self::Size { digits: 0, .. }, _) => Err(Malformed),
             (Self::Size { value, .. }, b'\r') => one(Self::SizeLf { size: value }),
             (Self::Size { value, .. }, b';') => one(Self::Extension { size: value, seen: 0 }),
             (Self::Extension { size, .. }, b'\r') => one(Self::SizeLf { size }),
@@ -113,16 +105,16 @@ impl Chunks {
             (Self::Line { .. }, b'\r') => one(Self::LastLf),
             (Self::Line { seen } | Self::Trailer { seen }, _) => match memchr2(b'\r', b'\n', rest) {
                 Some(0) if byte == b'\r' => one(Self::TrailerLf { seen: seen + 1 }),
-                Some(0) => Err(Fault::Chunk),
+                Some(0) => Err(Malformed),
                 end => {
                     let step = end.unwrap_or(rest.len());
                     let seen = seen + step;
-                    if seen > MAX_TRAILERS { Err(Fault::Chunk) } else { Ok((Self::Trailer { seen }, step)) }
+                    if seen > MAX_TRAILERS { Err(Malformed) } else { Ok((Self::Trailer { seen }, step)) }
                 }
             },
             (Self::TrailerLf { seen }, b'\n') => one(Self::Line { seen }),
             (Self::LastLf, b'\n') => one(Self::Done),
-            _ => Err(Fault::Chunk),
+            _ => Err(Malformed),
         }
     }
 }

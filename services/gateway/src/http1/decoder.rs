@@ -1,19 +1,19 @@
-//! A reply's body: where it ends, and what of the bytes is content. Pure.
+//! A body off the wire: where it ends, and what of the bytes is content. Pure.
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use http_body::Frame;
 
-use super::Broken;
-use crate::edge::chunks::Chunks;
+use super::chunks::Chunks;
+pub(crate) use super::chunks::Malformed;
 
 /// Most fields behind a body.
 const MAX_TRAILERS: usize = 64;
 
 /// The position in a body.
 #[derive(Debug, Default)]
-pub(super) enum Decoder {
+pub(crate) enum Decoder {
     /// Nothing more is to come.
     #[default]
     Over,
@@ -25,27 +25,27 @@ pub(super) enum Decoder {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub(crate) struct Chunked {
     at: Chunks,
     /// The lines behind the last chunk.
     trailers: Vec<u8>,
 }
 
 impl Decoder {
-    pub(super) fn of_length(length: u64) -> Self {
+    pub(crate) fn of_length(length: u64) -> Self {
         if length == 0 { Self::Over } else { Self::Length(length) }
     }
 
-    pub(super) fn chunked() -> Self {
+    pub(crate) fn chunked() -> Self {
         Self::Chunked(Box::default())
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self, Self::Over)
     }
 
     /// The connection has ended: whether the body has too.
-    pub(super) fn end(&mut self) -> bool {
+    pub(crate) fn end(&mut self) -> bool {
         if matches!(self, Self::UntilEnd) {
             *self = Self::Over;
         }
@@ -53,7 +53,7 @@ impl Decoder {
     }
 
     /// How many bytes of content are still to come, where that is known.
-    pub(super) fn left(&self) -> Option<u64> {
+    pub(crate) fn left(&self) -> Option<u64> {
         match self {
             Self::Over => Some(0),
             Self::Length(left) => Some(*left),
@@ -65,7 +65,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Where the chunks are not what they must be.
-    pub(super) fn decode(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Broken> {
+    pub(crate) fn decode(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Malformed> {
         match self {
             Self::Over => Ok(None),
             Self::UntilEnd => Ok((!bytes.is_empty()).then(|| Frame::data(std::mem::take(bytes)))),
@@ -89,7 +89,7 @@ impl Decoder {
 }
 
 impl Chunked {
-    fn decode(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Broken> {
+    fn decode(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Malformed> {
         let mut content = None;
         let mut at = 0;
         // Up to the next content, so that the end is known together with the last of it.
@@ -99,7 +99,7 @@ impl Chunked {
             }
             let before = self.at;
             let rest = bytes.get(at..).unwrap_or_default();
-            let (next, step) = before.step(byte, rest).map_err(|_| Broken::Reply("its chunks are broken"))?;
+            let (next, step) = before.step(byte, rest)?;
             if before.is_in_content() {
                 content = Some(at..at + step);
             } else if before.is_in_trailers() {
@@ -123,17 +123,16 @@ impl Chunked {
     }
 }
 
-fn parse_trailers(lines: &[u8]) -> Result<HeaderMap, Broken> {
-    let broken = || Broken::Reply("its trailers are broken");
+fn parse_trailers(lines: &[u8]) -> Result<HeaderMap, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
-        return Err(broken());
+        return Err(Malformed);
     };
     let mut map = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let (name, value) =
             (HeaderName::from_bytes(field.name.as_bytes()), HeaderValue::from_bytes(field.value));
-        let (Ok(name), Ok(value)) = (name, value) else { return Err(broken()) };
+        let (Ok(name), Ok(value)) = (name, value) else { return Err(Malformed) };
         map.append(name, value);
     }
     Ok(map)

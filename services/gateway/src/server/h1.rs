@@ -1,0 +1,310 @@
+//! An HTTP/1 client's connection: a request in, a reply out, then perhaps another.
+//!
+//! It is one task, and does one request at a time: what a client sends ahead waits in its socket. While a request is
+//! served, the connection reads on only to learn that its client has gone, and ends with it.
+//!
+//! Between the request's last byte and the reply's first nothing is owned but the socket: what is read goes through the
+//! worker's one buffer, and what was read is the request's.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use self::body::{Inlet, Lent};
+use self::reply::Asked;
+use super::peer::{Order, Peer};
+use crate::edge::framing::{Head, Heads};
+use crate::error::{Cause, Failure};
+use crate::http1::QUEUED;
+use crate::http1::encoder::Encoder;
+use crate::http1::outbox::Outbox;
+use crate::proxy;
+use crate::proxy::client_body::ClientBody;
+use crate::proxy::reply::Reply;
+
+pub(crate) mod body;
+mod reply;
+
+/// A connection.
+pub(super) struct Connection {
+    peer: Arc<Peer>,
+    /// `None` while a request's body has it.
+    inlet: Option<Inlet>,
+    outlet: OwnedWriteHalf,
+    out: Outbox,
+    heads: Heads,
+    /// The body that is being read.
+    lent: Option<Lent>,
+    /// A body did not come to its end: no request can follow.
+    cut: bool,
+    /// The gateway stops: this request is the last.
+    draining: bool,
+}
+
+/// How a connection ends.
+pub(super) enum End {
+    /// There is nothing more to say. `linger`: the client may still be sending.
+    Closed { linger: bool },
+    /// The client is told why, and that is the last of it.
+    Refused(Failure),
+    /// What follows is not HTTP.
+    Switched,
+}
+
+const CLOSED: End = End::Closed { linger: false };
+
+impl Connection {
+    /// `first` was read already.
+    pub(super) fn new(stream: TcpStream, peer: Arc<Peer>, first: Vec<u8>) -> Self {
+        let (half, outlet) = stream.into_split();
+        Self {
+            inlet: Some(Inlet { half, bytes: first.into() }),
+            outlet,
+            out: Outbox::default(),
+            heads: Heads::new(peer.gateway.config.limits.head()),
+            lent: None,
+            cut: false,
+            draining: false,
+            peer,
+        }
+    }
+
+    /// Serves one request after the other.
+    pub(super) async fn run(&mut self) -> End {
+        loop {
+            let head = match poll_fn(|cx| self.poll_head(cx)).await {
+                Ok(head) => head,
+                Err(end) => return end,
+            };
+            if let Err(end) = self.exchange(head).await {
+                return end;
+            }
+        }
+    }
+
+    /// The socket, and what was read from it; `None` where a body still has it.
+    pub(super) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
+        let Inlet { half, bytes } = self.inlet?;
+        half.reunite(self.outlet).ok().map(|stream| (stream, bytes))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, End>> {
+        if let Some(end) = self.ordered(cx) {
+            return Poll::Ready(Err(end));
+        }
+        loop {
+            let Some(inlet) = &mut self.inlet else { return Poll::Ready(Err(CLOSED)) };
+            let head = self.heads.read(&mut inlet.bytes);
+            self.peer.head(self.heads.is_begun());
+            match head {
+                Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(End::Refused(fault.into()))),
+            }
+            match inlet.poll_read(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => return Poll::Ready(Err(CLOSED)),
+                // After reading: what has come already is no longer an idle connection's, and is answered.
+                Poll::Pending if self.draining && !self.heads.is_begun() => return Poll::Ready(Err(CLOSED)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// One request and its reply. Fails where no other can follow.
+    async fn exchange(&mut self, head: Head) -> Result<(), End> {
+        let Head { parts, body, keep_alive, holds_back } = head;
+        let asked = Asked { version: parts.version, head_only: parts.method == Method::HEAD };
+        let body = match self.inlet.take_if(|_| !body.is_over()) {
+            Some(inlet) => {
+                let (lent, body) = body::lend(inlet, body, holds_back);
+                self.lent = Some(lent);
+                ClientBody::H1(body)
+            }
+            None => ClientBody::None,
+        };
+        let request = Request::from_parts(parts, body);
+        let reply = {
+            let mut handling = pin!(proxy::handle(self.peer.clone(), request));
+            poll_fn(|cx| self.poll_handling(cx, handling.as_mut())).await?
+        };
+        let is_switch = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let (parts, reply) = reply.into_parts();
+        let (length, keep_alive) = (reply.size_hint().exact(), keep_alive && !self.cut && !self.draining);
+        let (encoder, keep_alive) =
+            self.out.write_head(|out| reply::encode(out, &parts, length, asked, keep_alive));
+        drop(parts);
+        let mut sending = Sending { reply: Some(reply), encoder, broken: false };
+        sending.end_if_over(&mut self.out);
+        poll_fn(|cx| self.poll_sending(cx, &mut sending)).await?;
+        if is_switch {
+            return Err(End::Switched);
+        }
+        if sending.broken {
+            return Err(CLOSED);
+        }
+        poll_fn(|cx| self.poll_rest(cx)).await?;
+        if keep_alive && !self.cut && !self.draining {
+            return Ok(());
+        }
+        let more = self.inlet.as_ref().is_some_and(|inlet| !inlet.bytes.is_empty());
+        Err(End::Closed { linger: self.cut || more })
+    }
+
+    /// Waits for the reply's head.
+    fn poll_handling(
+        &mut self,
+        cx: &mut Context<'_>,
+        handling: Pin<&mut impl Future<Output = Response<Reply>>>,
+    ) -> Poll<Result<Response<Reply>, End>> {
+        if let Some(end) = self.ordered(cx) {
+            return Poll::Ready(Err(end));
+        }
+        self.attend();
+        let reply = handling.poll(cx);
+        let end = self.poll_inlet(cx);
+        if let Poll::Ready(reply) = reply {
+            return Poll::Ready(Ok(reply));
+        }
+        if self.lent.as_ref().is_some_and(Lent::asks) {
+            self.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        }
+        if end.is_ready() || matches!(self.poll_write(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(Err(CLOSED));
+        }
+        Poll::Pending
+    }
+
+    /// Sends the reply to its last byte.
+    fn poll_sending(&mut self, cx: &mut Context<'_>, sending: &mut Sending) -> Poll<Result<(), End>> {
+        if let Some(end) = self.ordered(cx) {
+            return Poll::Ready(Err(end));
+        }
+        self.attend();
+        loop {
+            let waits = sending.fetch(cx, &mut self.out).is_pending();
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) if sending.reply.is_none() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if !waits => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+                Poll::Ready(Ok(())) | Poll::Pending => return self.poll_inlet(cx).map(Err),
+            }
+        }
+    }
+
+    /// Waits for the end of the request, which an instance may have answered before.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.lent.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = self.ordered(cx) {
+            return Poll::Ready(Err(end));
+        }
+        match self.poll_inlet(cx) {
+            Poll::Pending if self.lent.is_some() => Poll::Pending,
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Takes the reading side back when the body is over, and reads on then. Ready where the client has gone.
+    fn poll_inlet(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(lent) = &mut self.lent {
+            let back = ready!(lent.poll_back(cx));
+            self.cut |= !back.whole;
+            (self.inlet, self.lent) = (Some(back.inlet), None);
+        }
+        match &mut self.inlet {
+            // What has been read is for the next request.
+            Some(inlet) if inlet.bytes.is_empty() && !self.cut => match ready!(inlet.poll_read(cx)) {
+                Ok(true) => Poll::Pending,
+                Ok(false) | Err(_) => Poll::Ready(CLOSED),
+            },
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while !self.out.is_empty() {
+            let written = self.out.poll_write(Pin::new(&mut self.outlet), cx);
+            self.peer.blocked(written.is_pending());
+            match ready!(written) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Err(CLOSED)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What follows will look after the body itself.
+    fn attend(&self) {
+        if let Some(lent) = &self.lent {
+            lent.attended();
+        }
+    }
+
+    fn ordered(&mut self, cx: &Context<'_>) -> Option<End> {
+        match self.peer.order(cx.waker()) {
+            Order::None => None,
+            Order::Drain => {
+                self.draining = true;
+                None
+            }
+            Order::Timeout => Some(End::Refused(Failure::new(Cause::RequestTimeout))),
+            Order::Close | Order::Abort => Some(CLOSED),
+        }
+    }
+}
+
+/// A reply on its way out.
+struct Sending {
+    /// `None` when its last byte is in the outbox.
+    reply: Option<Reply>,
+    encoder: Encoder,
+    /// It broke off, and the client must learn that from the end of the connection.
+    broken: bool,
+}
+
+impl Sending {
+    /// Fetches of the body what there is, while little of it waits. Pending where the instance is waited for.
+    fn fetch(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<()> {
+        while let Some(reply) = &mut self.reply
+            && out.len() < QUEUED
+        {
+            match ready!(Pin::new(reply).poll_frame(cx)).transpose() {
+                Ok(None) => self.end(out),
+                Ok(frame) => {
+                    if !self.encoder.frame(frame, out) {
+                        return self.break_off();
+                    }
+                    self.end_if_over(out);
+                }
+                Err(_) => return self.break_off(),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn break_off(&mut self) -> Poll<()> {
+        (self.reply, self.broken) = (None, true);
+        Poll::Ready(())
+    }
+
+    fn end_if_over(&mut self, out: &mut Outbox) {
+        let has_body = self.encoder != Encoder::None;
+        if !has_body || self.reply.as_ref().is_none_or(Body::is_end_stream) {
+            self.end(out);
+        }
+    }
+
+    fn end(&mut self, out: &mut Outbox) {
+        self.reply = None;
+        self.broken = !self.encoder.frame(None, out);
+    }
+}
