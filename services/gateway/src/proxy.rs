@@ -11,7 +11,8 @@ use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use rand::RngExt;
 use tracing::Instrument;
 
-use self::attempt::{Exchange, Outgoing};
+use self::attempt::{Outgoing, Stage};
+use self::attempts::Errand;
 use self::client_body::ClientBody;
 use self::record::Record;
 use self::reply::Reply;
@@ -31,32 +32,52 @@ pub(crate) mod reply;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
 
-/// Answers one request.
-pub(crate) async fn handle(peer: Arc<Peer>, request: Request<ClientBody>) -> Response<Reply> {
-    let mut record = Record::begin(&peer, &request);
+/// Answers one request. What needs no waiting is done at once, so that the future is only what waits.
+pub(crate) fn handle(
+    peer: Arc<Peer>,
+    request: Request<ClientBody>,
+) -> impl Future<Output = Response<Reply>> + Send {
     let version = request.version();
+    let mut record = Record::begin(&peer, &request);
     let span = record.span.clone();
-    let mut response = match serve(&peer, request, &mut record).instrument(span).await {
-        Ok(Served::Instance(exchange)) => exchange.into_reply(record),
-        Ok(Served::Own(response)) => {
+    let mut next = match span.in_scope(|| prepare(&peer, request, &mut record)) {
+        Ok(Prepared::Ask(errand)) => Next::Ask(errand, record),
+        Ok(Prepared::Own(response)) => {
             record.status = response.status().as_u16();
-            response.map(|()| Reply::text("", record))
+            Next::Reply(response.map(|()| Reply::text("", record)))
         }
-        Err(failure) => failed(&failure, record),
+        Err(failure) => Next::Reply(failed(&failure, record)),
     };
-    let headers = response.headers_mut();
-    if !headers.contains_key(&HUB_INSTANCE) {
-        headers.insert(HUB_INSTANCE, peer.gateway.id.clone());
+    async move {
+        let mut response = match next {
+            Next::Ask(ref mut errand, mut record) => {
+                match attempts::run(errand, &mut record).instrument(span).await {
+                    Ok(exchange) => exchange.into_reply(record),
+                    Err(failure) => failed(&failure, record),
+                }
+            }
+            Next::Reply(response) => response,
+        };
+        let headers = response.headers_mut();
+        if !headers.contains_key(&HUB_INSTANCE) {
+            headers.insert(HUB_INSTANCE, peer.gateway.id.clone());
+        }
+        if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
-    if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
-enum Served {
-    /// An instance replies.
-    Instance(Box<Exchange>),
+enum Next {
+    Ask(Errand, Box<Record>),
+    Reply(Response<Reply>),
+}
+
+/// What comes of a request's head.
+enum Prepared {
+    /// An instance is asked.
+    Ask(Errand),
     /// The gateway itself was asked.
     Own(Response<()>),
 }
@@ -90,11 +111,7 @@ fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
     response
 }
 
-async fn serve(
-    peer: &Arc<Peer>,
-    request: Request<ClientBody>,
-    record: &mut Record,
-) -> Result<Served, Failure> {
+fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) -> Result<Prepared, Failure> {
     let gateway = &peer.gateway;
     let (mut parts, body) = request.into_parts();
     edge::check_method(&parts.method)?;
@@ -164,11 +181,13 @@ async fn serve(
     record.upload = upload.clone();
     let outgoing = Outgoing { method: parts.method, path, headers: parts.headers, upload, asked };
     let may_switch = outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11;
-    attempts::run(peer, service, outgoing, key, may_switch, record).await.map(Served::Instance)
+    let deadline = record.began() + settings.total;
+    let stage = Stage { peer: peer.clone(), settings, outgoing, is_retry: false, fresh: false, deadline };
+    Ok(Prepared::Ask(Errand { service, key, may_switch, stage }))
 }
 
 /// `OPTIONS *` asks what the server itself can do.
-fn asterisk(parts: &request::Parts) -> Result<Served, Failure> {
+fn asterisk(parts: &request::Parts) -> Result<Prepared, Failure> {
     if parts.method != http::Method::OPTIONS {
         return Err(route::BadTarget::Form.into());
     }
@@ -176,7 +195,7 @@ fn asterisk(parts: &request::Parts) -> Result<Served, Failure> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(edge::ALLOW));
-    Ok(Served::Own(response))
+    Ok(Prepared::Own(response))
 }
 
 /// Whether silence is part of the request: gRPC's streams. Only HTTP/2 asks its clients whether they still live.

@@ -37,9 +37,9 @@ pub(super) struct Outgoing {
 }
 
 /// What the attempts of one request have in common.
-pub(super) struct Stage<'a> {
-    pub(super) peer: &'a Arc<Peer>,
-    pub(super) settings: &'a Settings,
+pub(super) struct Stage {
+    pub(super) peer: Arc<Peer>,
+    pub(super) settings: Arc<Settings>,
     pub(super) outgoing: Outgoing,
     /// Whether an attempt has failed before.
     pub(super) is_retry: bool,
@@ -69,7 +69,7 @@ pub(super) struct Exchange {
 
 /// Sends the request to the instance.
 pub(super) async fn run(
-    stage: &mut Stage<'_>,
+    stage: &mut Stage,
     instance: &Arc<Instance>,
     now: Instant,
     record: &mut Record,
@@ -78,14 +78,15 @@ pub(super) async fn run(
         // Boxed, since most requests don't need the room that it takes.
         return Box::pin(h2(stage, instance, now, record)).await;
     }
-    let peer = stage.peer;
+    let peer = &stage.peer;
     let surely = !retry::is_idempotent(&stage.outgoing.method);
     let pool_idle = peer.gateway.config.timeouts.pool_idle;
     let pool = instance.pool(peer.worker).filter(|_| !stage.fresh);
     let conn = match pool.and_then(|pool| pool.take(now, pool_idle, surely)) {
         Some(conn) => conn,
         None => {
-            let conn = connection(stage, instance).await.map_err(unreached)?;
+            // Boxed as well: mostly there is an idle one.
+            let conn = Box::pin(connection(stage, instance)).await.map_err(unreached)?;
             record.connect = now.elapsed();
             conn
         }
@@ -95,7 +96,7 @@ pub(super) async fn run(
 
 /// Sends the request on a connection, and waits for the head of the reply.
 pub(super) async fn exchange(
-    stage: &mut Stage<'_>,
+    stage: &mut Stage,
     instance: &Arc<Instance>,
     mut conn: Box<Conn>,
     now: Instant,
@@ -131,7 +132,7 @@ pub(super) async fn exchange(
 }
 
 /// A connection where none is idle: whichever is there first, a new one or one that another request gives back.
-async fn connection(stage: &Stage<'_>, instance: &Arc<Instance>) -> Result<Box<Conn>, Cause> {
+async fn connection(stage: &Stage, instance: &Arc<Instance>) -> Result<Box<Conn>, Cause> {
     let timeout = stage.settings.connect;
     let Some(pool) = instance.pool(stage.peer.worker) else {
         return connect::h1(instance, timeout).await;
@@ -149,7 +150,7 @@ async fn connection(stage: &Stage<'_>, instance: &Arc<Instance>) -> Result<Box<C
 }
 
 async fn h2(
-    stage: &mut Stage<'_>,
+    stage: &mut Stage,
     instance: &Arc<Instance>,
     now: Instant,
     record: &mut Record,
@@ -270,7 +271,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(stage: &Stage<'_>, began: Instant) -> Self {
+    fn new(stage: &Stage, began: Instant) -> Self {
         let first_byte = stage.settings.first_byte;
         // The first attempt may take its full time; those after it only what is left.
         let left = stage.deadline.saturating_duration_since(began);
@@ -301,7 +302,7 @@ impl Waiting {
 }
 
 impl Exchange {
-    fn new(stage: &Stage<'_>, instance: &Arc<Instance>, response: Response<()>, source: Source) -> Self {
+    fn new(stage: &Stage, instance: &Arc<Instance>, response: Response<()>, source: Source) -> Self {
         Self {
             response,
             source,

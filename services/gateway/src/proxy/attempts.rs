@@ -6,54 +6,47 @@ use std::time::Instant;
 use hub_client::trace;
 use tracing::{Instrument, Span};
 
-use super::attempt::{Exchange, Failed, Outgoing, Stage};
+use super::attempt::{Exchange, Failed, Stage};
 use super::record::Record;
 use super::{attempt, tunnel};
 use crate::error::{Cause, Failure};
 use crate::retry;
-use crate::server::peer::Peer;
 use crate::upstream::{Instance, Service};
 
+/// A request that is ready to go to an instance of its service.
+pub(super) struct Errand {
+    pub(super) service: Arc<Service>,
+    /// What keeps its client with one instance.
+    pub(super) key: Option<Vec<u8>>,
+    /// Whether the instance may switch to another protocol.
+    pub(super) may_switch: bool,
+    pub(super) stage: Stage,
+}
+
 /// Tries until an instance replies, or nothing more may be tried.
-pub(super) async fn run(
-    peer: &Arc<Peer>,
-    mut service: Arc<Service>,
-    outgoing: Outgoing,
-    key: Option<Vec<u8>>,
-    may_switch: bool,
-    record: &mut Record,
-) -> Result<Box<Exchange>, Failure> {
-    let gateway = &peer.gateway;
-    let settings = service.settings.clone();
-    let method = outgoing.method.clone();
+pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<Exchange>, Failure> {
+    let Errand { service, key, may_switch, stage } = errand;
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut again: Option<Arc<Instance>> = None;
-    let mut last: Option<Failure> = None;
-    let mut stage = Stage {
-        peer,
-        settings: &settings,
-        outgoing,
-        is_retry: false,
-        fresh: false,
-        deadline: record.began() + settings.total,
-    };
+    let mut last: Option<Box<Failure>> = None;
     loop {
         let now = Instant::now();
-        let picked = service.pick(&tried, key.as_deref(), now, &gateway.config.eject, &mut rand::rng());
+        let eject = &stage.peer.gateway.config.eject;
+        let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
         let Some(instance) = picked.or_else(|| again.take()) else {
             let none = || Failure::new(Cause::NoInstance).of(&service.name);
-            return Err(last.unwrap_or_else(none));
+            return Err(last.map_or_else(none, |last| *last));
         };
         record.attempts += 1;
         record.upstream = Some(instance.begin());
         record.attempted = now;
-        let span = span(&mut stage, &instance, record);
-        let result = match may_switch {
+        let span = span(stage, &instance, record);
+        let result = match *may_switch {
             true => {
-                let tunnel = Box::pin(tunnel::open(&mut stage, &instance, now, record));
+                let tunnel = Box::pin(tunnel::open(stage, &instance, now, record));
                 tunnel.instrument(span.clone()).await
             }
-            false => attempt::run(&mut stage, &instance, now, record).instrument(span.clone()).await,
+            false => attempt::run(stage, &instance, now, record).instrument(span.clone()).await,
         };
         let outcome = result.as_ref().map(|exchange| exchange.response.status().as_u16());
         trace::attempted(&span, outcome.map_err(|failed| failed.cause.name()));
@@ -76,10 +69,11 @@ pub(super) async fn run(
             failure.cause = fault; // the client's, not the instance's
             return Err(failure);
         }
+        let gateway = &stage.peer.gateway;
         if !failed.stale {
-            gateway.instance_failed(&service, &instance);
+            gateway.instance_failed(service, &instance);
         }
-        let may = may_go_on(&stage, &failed, &method, record)
+        let may = may_go_on(stage, &failed, record)
             && (failed.stale || service.stats.may_retry(Instant::now(), &gateway.config.retry));
         if !may {
             return Err(failure);
@@ -101,16 +95,16 @@ pub(super) async fn run(
         // Where one idle connection was stale, others may be.
         (stage.is_retry, stage.fresh) = (true, failed.stale);
         tried.push(instance);
-        last = Some(failure);
+        last = Some(Box::new(failure));
         // What has registered or left meanwhile counts.
         if let Some(now) = gateway.table.load().service(&service.name) {
-            service = now.clone();
+            *service = now.clone();
         }
     }
 }
 
 /// The span around an attempt, none where nobody listens; the instance then gets it as its parent.
-fn span(stage: &mut Stage<'_>, instance: &Instance, record: &Record) -> Span {
+fn span(stage: &mut Stage, instance: &Instance, record: &Record) -> Span {
     if record.span.is_disabled() {
         return Span::none();
     }
@@ -129,9 +123,9 @@ fn span(stage: &mut Stage<'_>, instance: &Instance, record: &Record) -> Span {
     span
 }
 
-fn may_go_on(stage: &Stage<'_>, failed: &Failed, method: &http::Method, record: &Record) -> bool {
+fn may_go_on(stage: &Stage, failed: &Failed, record: &Record) -> bool {
     let replayable = record.upload.as_ref().is_none_or(super::Shared::is_replayable);
     record.attempts <= stage.settings.attempts
         && Instant::now() < stage.deadline
-        && retry::may_retry(failed.reached, method, replayable)
+        && retry::may_retry(failed.reached, &stage.outgoing.method, replayable)
 }

@@ -26,7 +26,7 @@ pub(crate) struct Tunnel {
 /// Sends a request that asks for another protocol, on a connection of its own. Where the instance agrees, the client's
 /// connection goes on with a tunnel; where not, its reply is passed on like any other.
 pub(super) async fn open(
-    stage: &mut Stage<'_>,
+    stage: &mut Stage,
     instance: &Arc<Instance>,
     now: Instant,
     record: &mut Record,

@@ -81,11 +81,11 @@ async fn http1(stream: TcpStream, first: Vec<u8>, peer: &Arc<Peer>) {
         End::Closed { linger: true } => end_gently(stream, &[]).await,
         End::Refused(failure) => {
             peer.gateway.refused(failure.cause);
-            refuse(stream, peer, &failure).await;
+            Box::pin(refuse(stream, peer, &failure)).await;
         }
         End::Switched => {
             if let Some(tunnel) = peer.take_tunnel() {
-                tunnel.join(stream, first).await;
+                Box::pin(tunnel.join(stream, first)).await;
             }
         }
     }
@@ -172,5 +172,6 @@ async fn end_gently(mut stream: TcpStream, last: &[u8]) {
         }
         Ok::<_, std::io::Error>(())
     };
-    let _ = tokio::time::timeout(LINGER, lingering).await; // the client may be gone already
+    // Boxed, since most connections end otherwise.
+    let _ = tokio::time::timeout(LINGER, Box::pin(lingering)).await; // the client may be gone already
 }

@@ -79,14 +79,24 @@ impl Connection {
     /// Serves one request after the other.
     pub(super) async fn run(&mut self) -> End {
         loop {
-            let head = match poll_fn(|cx| self.poll_head(cx)).await {
-                Ok(head) => head,
-                Err(end) => return end,
-            };
-            if let Err(end) = self.exchange(head).await {
+            if let Err(end) = self.exchange().await {
                 return end;
             }
         }
+    }
+
+    /// One request and its reply. Fails where no other can follow. What needs no waiting is done elsewhere, so that no
+    /// more than what waits is kept meanwhile.
+    async fn exchange(&mut self) -> Result<(), End> {
+        let head = poll_fn(|cx| self.poll_head(cx)).await?;
+        let (asked, handling) = self.begin(head);
+        let reply = {
+            let mut handling = pin!(handling);
+            poll_fn(|cx| self.poll_handling(cx, handling.as_mut())).await?
+        };
+        let mut sending = self.begin_reply(reply, asked);
+        poll_fn(|cx| self.poll_sending(cx, &mut sending)).await?;
+        poll_fn(|cx| self.poll_rest(cx, sending.then)).await
     }
 
     /// The socket, and what was read from it; `None` where a body still has it.
@@ -118,10 +128,10 @@ impl Connection {
         }
     }
 
-    /// One request and its reply. Fails where no other can follow.
-    async fn exchange(&mut self, head: Head) -> Result<(), End> {
+    fn begin(&mut self, head: Head) -> (Asked, impl Future<Output = Response<Reply>> + use<>) {
         let Head { parts, body, keep_alive, holds_back } = head;
-        let asked = Asked { version: parts.version, head_only: parts.method == Method::HEAD };
+        let head_only = parts.method == Method::HEAD;
+        let asked = Asked { version: parts.version, head_only, keep_alive };
         let body = match self.inlet.take_if(|_| !body.is_over()) {
             Some(inlet) => {
                 let (lent, body) = body::lend(inlet, body, holds_back);
@@ -130,32 +140,22 @@ impl Connection {
             }
             None => ClientBody::None,
         };
-        let request = Request::from_parts(parts, body);
-        let reply = {
-            let mut handling = pin!(proxy::handle(self.peer.clone(), request));
-            poll_fn(|cx| self.poll_handling(cx, handling.as_mut())).await?
-        };
-        let is_switch = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
+        (asked, proxy::handle(self.peer.clone(), Request::from_parts(parts, body)))
+    }
+
+    fn begin_reply(&mut self, reply: Response<Reply>, mut asked: Asked) -> Sending {
+        asked.keep_alive &= !self.cut && !self.draining;
         let (parts, reply) = reply.into_parts();
-        let (length, keep_alive) = (reply.size_hint().exact(), keep_alive && !self.cut && !self.draining);
-        let (encoder, keep_alive) =
-            self.out.write_head(|out| reply::encode(out, &parts, length, asked, keep_alive));
-        drop(parts);
-        let mut sending = Sending { reply: Some(reply), encoder, broken: false };
+        let length = reply.size_hint().exact();
+        let (encoder, keep_alive) = self.out.write_head(|out| reply::encode(out, &parts, length, asked));
+        let then = match keep_alive {
+            _ if parts.status == StatusCode::SWITCHING_PROTOCOLS => Then::Switch,
+            true => Then::GoOn,
+            false => Then::Close,
+        };
+        let mut sending = Sending { reply: Some(reply), encoder, then };
         sending.end_if_over(&mut self.out);
-        poll_fn(|cx| self.poll_sending(cx, &mut sending)).await?;
-        if is_switch {
-            return Err(End::Switched);
-        }
-        if sending.broken {
-            return Err(CLOSED);
-        }
-        poll_fn(|cx| self.poll_rest(cx)).await?;
-        if keep_alive && !self.cut && !self.draining {
-            return Ok(());
-        }
-        let more = self.inlet.as_ref().is_some_and(|inlet| !inlet.bytes.is_empty());
-        Err(End::Closed { linger: self.cut || more })
+        sending
     }
 
     /// Waits for the reply's head.
@@ -199,18 +199,26 @@ impl Connection {
         }
     }
 
-    /// Waits for the end of the request, which an instance may have answered before.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if self.lent.is_none() {
+    /// After the reply: waits for the end of the request, which an instance may have answered before.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, then: Then) -> Poll<Result<(), End>> {
+        match then {
+            Then::Switch => return Poll::Ready(Err(End::Switched)),
+            Then::BreakOff => return Poll::Ready(Err(CLOSED)),
+            Then::GoOn | Then::Close => {}
+        }
+        if self.lent.is_some() {
+            if let Some(end) = self.ordered(cx) {
+                return Poll::Ready(Err(end));
+            }
+            if self.poll_inlet(cx).is_pending() && self.lent.is_some() {
+                return Poll::Pending;
+            }
+        }
+        if then == Then::GoOn && !self.cut && !self.draining {
             return Poll::Ready(Ok(()));
         }
-        if let Some(end) = self.ordered(cx) {
-            return Poll::Ready(Err(end));
-        }
-        match self.poll_inlet(cx) {
-            Poll::Pending if self.lent.is_some() => Poll::Pending,
-            _ => Poll::Ready(Ok(())),
-        }
+        let more = self.inlet.as_ref().is_some_and(|inlet| !inlet.bytes.is_empty());
+        Poll::Ready(Err(End::Closed { linger: self.cut || more }))
     }
 
     /// Takes the reading side back when the body is over, and reads on then. Ready where the client has gone.
@@ -267,8 +275,17 @@ struct Sending {
     /// `None` when its last byte is in the outbox.
     reply: Option<Reply>,
     encoder: Encoder,
+    then: Then,
+}
+
+/// What follows a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoOn,
+    Close,
     /// It broke off, and the client must learn that from the end of the connection.
-    broken: bool,
+    BreakOff,
+    Switch,
 }
 
 impl Sending {
@@ -292,7 +309,7 @@ impl Sending {
     }
 
     fn break_off(&mut self) -> Poll<()> {
-        (self.reply, self.broken) = (None, true);
+        (self.reply, self.then) = (None, Then::BreakOff);
         Poll::Ready(())
     }
 
@@ -305,6 +322,8 @@ impl Sending {
 
     fn end(&mut self, out: &mut Outbox) {
         self.reply = None;
-        self.broken = !self.encoder.frame(None, out);
+        if !self.encoder.frame(None, out) {
+            self.then = Then::BreakOff;
+        }
     }
 }

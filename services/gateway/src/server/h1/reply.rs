@@ -17,16 +17,17 @@ pub(super) struct Asked {
     pub(super) version: Version,
     /// The reply to HEAD has a head only.
     pub(super) head_only: bool,
+    /// The connection is to go on.
+    pub(super) keep_alive: bool,
 }
 
 /// Writes a reply's head. `length` is the body's where it is known without the head's word. Says how the body is to be
-/// framed, and whether the connection goes on behind it, for which `keep_alive` has to be true as well.
+/// framed, and whether the connection goes on behind it.
 pub(super) fn encode(
     out: &mut Vec<u8>,
     parts: &response::Parts,
     length: Option<u64>,
     asked: Asked,
-    keep_alive: bool,
 ) -> (Encoder, bool) {
     out.reserve(USUAL_SIZE);
     let is_old = asked.version == Version::HTTP_10;
@@ -36,7 +37,7 @@ pub(super) fn encode(
         out.extend_from_slice(b"\r\n");
         return (Encoder::None, false);
     }
-    let mut keep_alive = keep_alive;
+    let mut keep_alive = asked.keep_alive;
     let (mut said, mut dated) = (None, false);
     for (name, value) in &parts.headers {
         if name == CONTENT_LENGTH {
@@ -129,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    const GET: Asked = Asked { version: Version::HTTP_11, head_only: false };
+    const GET: Asked = Asked { version: Version::HTTP_11, head_only: false, keep_alive: true };
     const HEAD: Asked = Asked { head_only: true, ..GET };
     const OLD: Asked = Asked { version: Version::HTTP_10, ..GET };
 
@@ -137,7 +138,7 @@ mod tests {
     fn encoded(reply: http::response::Builder, length: Option<u64>, asked: Asked) -> (String, Encoder, bool) {
         let (parts, ()) = reply.header(DATE, "D").body(()).unwrap().into_parts();
         let mut out = Vec::new();
-        let (encoder, keep_alive) = encode(&mut out, &parts, length, asked, true);
+        let (encoder, keep_alive) = encode(&mut out, &parts, length, asked);
         (String::from_utf8(out).unwrap().replace("date: D\r\n", ""), encoder, keep_alive)
     }
 
@@ -193,7 +194,7 @@ mod tests {
     fn a_reply_without_a_date_gets_one() {
         let (parts, ()) = Response::new(()).into_parts();
         let mut out = Vec::new();
-        encode(&mut out, &parts, Some(0), GET, true);
+        encode(&mut out, &parts, Some(0), GET);
         let head = String::from_utf8(out).unwrap();
         let date = head.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
         let age = SystemTime::now().duration_since(httpdate::parse_http_date(date).unwrap()).unwrap();
