@@ -44,24 +44,21 @@ pub(crate) fn handle(
         Ok(Prepared::Ask(errand)) => Next::Ask(errand, record),
         Ok(Prepared::Own(response)) => {
             record.status = response.status().as_u16();
-            Next::Reply(response.map(|()| Reply::text("", record)))
+            Next::Reply(named(&peer, response.map(|()| Reply::text("", record))))
         }
-        Err(failure) => Next::Reply(failed(&failure, record)),
+        Err(failure) => Next::Reply(named(&peer, failed(&failure, record))),
     };
     async move {
         let mut response = match next {
             Next::Ask(ref mut errand, mut record) => {
                 match attempts::run(errand, &mut record).instrument(span).await {
                     Ok(exchange) => exchange.into_reply(record),
-                    Err(failure) => failed(&failure, record),
+                    Err(failure) => named(&peer, failed(&failure, record)),
                 }
             }
             Next::Reply(response) => response,
         };
         let headers = response.headers_mut();
-        if !headers.contains_key(&HUB_INSTANCE) {
-            headers.insert(HUB_INSTANCE, peer.gateway.id.clone());
-        }
         if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -80,6 +77,12 @@ enum Prepared {
     Ask(Errand),
     /// The gateway itself was asked.
     Own(Response<()>),
+}
+
+/// A reply of the gateway's own says so.
+fn named(peer: &Peer, mut response: Response<Reply>) -> Response<Reply> {
+    response.headers_mut().insert(HUB_INSTANCE, peer.gateway.id.clone());
+    response
 }
 
 fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {

@@ -11,11 +11,12 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version, request};
 use memchr::{memchr, memchr_iter};
 
 use crate::http1::decoder::Decoder;
+use crate::http1::fields::{self, ConnectionOptions};
 
 /// What is wrong with the bytes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -153,10 +154,10 @@ fn end_of_head(old: &[u8], new: &[u8]) -> Option<usize> {
 
 /// Reads a head and says how long it is; `None` where its end has not come.
 fn read_head(bytes: &Bytes, limits: HeadLimits) -> Result<Option<(usize, Head)>, Fault> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let fields = fields.get_mut(..limits.fields).unwrap_or_default();
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let room = room.get_mut(..limits.fields).unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
-    let len = match request.parse_with_uninit_headers(bytes, fields) {
+    let len = match request.parse_with_uninit_headers(bytes, room) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooManyHeaders),
@@ -173,7 +174,7 @@ fn read_head(bytes: &Bytes, limits: HeadLimits) -> Result<Option<(usize, Head)>,
     let body = body(&request)?;
     let (mut parts, ()) = Request::new(()).into_parts();
     (parts.method, parts.uri, parts.version) = (method.map_err(|_| Fault::Syntax)?, uri, version);
-    parts.headers = HeaderMap::with_capacity(request.headers.len() + ADDED_FIELDS);
+    parts.headers = fields::take(request.headers.len() + ADDED_FIELDS);
     let (mut close, mut lasts, mut expects) = (false, version == Version::HTTP_11, false);
     for field in request.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
@@ -181,9 +182,11 @@ fn read_head(bytes: &Bytes, limits: HeadLimits) -> Result<Option<(usize, Head)>,
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
         let (Ok(name), Ok(value)) = (name, value) else { return Err(Fault::Syntax) };
         if name == CONNECTION {
-            for option in value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
-                close |= option.eq_ignore_ascii_case(b"close");
-                lasts |= option.eq_ignore_ascii_case(b"keep-alive");
+            let options = ConnectionOptions::of(value.as_bytes());
+            close |= options.close;
+            lasts |= options.keep_alive;
+            if !options.other {
+                continue; // that was all it had to say
             }
         }
         expects |= name == EXPECT;

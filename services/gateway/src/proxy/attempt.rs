@@ -322,9 +322,7 @@ impl Exchange {
         record.replied();
         instance.stats.replied(status);
         headers::reply(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
-        if !parts.headers.contains_key(&HUB_INSTANCE) {
-            parts.headers.insert(HUB_INSTANCE, instance.label.clone());
-        }
+        parts.headers.entry(HUB_INSTANCE).or_insert_with(|| instance.label.clone());
         parts.version = Version::HTTP_11;
         let idle = (!is_live(&parts.headers)).then_some(idle);
         let relay = Relay { source, idle, timer: None, pool_size, worker };

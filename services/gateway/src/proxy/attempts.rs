@@ -10,6 +10,7 @@ use super::attempt::{Exchange, Failed, Stage};
 use super::record::Record;
 use super::{attempt, tunnel};
 use crate::error::{Cause, Failure};
+use crate::http1::fields;
 use crate::retry;
 use crate::upstream::{Instance, Service};
 
@@ -59,6 +60,7 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
                 if let Some(upload) = &record.upload {
                     upload.forget();
                 }
+                fields::put(std::mem::take(&mut stage.outgoing.headers));
                 return Ok(exchange);
             }
             Err(failed) => failed,

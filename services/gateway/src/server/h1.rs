@@ -22,9 +22,9 @@ use self::reply::Asked;
 use super::peer::{Order, Peer};
 use crate::edge::framing::{Head, Heads};
 use crate::error::{Cause, Failure};
-use crate::http1::QUEUED;
 use crate::http1::encoder::Encoder;
 use crate::http1::outbox::Outbox;
+use crate::http1::{QUEUED, fields};
 use crate::proxy;
 use crate::proxy::client_body::ClientBody;
 use crate::proxy::reply::Reply;
@@ -148,8 +148,10 @@ impl Connection {
         let (parts, reply) = reply.into_parts();
         let length = reply.size_hint().exact();
         let (encoder, keep_alive) = self.out.write_head(|out| reply::encode(out, &parts, length, asked));
+        let is_switch = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        fields::put(parts.headers);
         let then = match keep_alive {
-            _ if parts.status == StatusCode::SWITCHING_PROTOCOLS => Then::Switch,
+            _ if is_switch => Then::Switch,
             true => Then::GoOn,
             false => Then::Close,
         };

@@ -50,8 +50,13 @@ pub(super) fn encode(
         }
     }
     let (encoder, length) = framing(parts.status, said, length, asked);
-    if let Some(length) = length {
-        write_field(out, CONTENT_LENGTH.as_str().as_bytes(), HeaderValue::from(length).as_bytes());
+    match (length, said) {
+        // Mostly it can stay as it came.
+        (Length::Said, Some(said)) => write_field(out, CONTENT_LENGTH.as_str().as_bytes(), said.as_bytes()),
+        (Length::Known(length), _) => {
+            write_field(out, CONTENT_LENGTH.as_str().as_bytes(), HeaderValue::from(length).as_bytes());
+        }
+        _ => {}
     }
     match encoder {
         Encoder::Chunked => write_field(out, TRANSFER_ENCODING.as_str().as_bytes(), b"chunked"),
@@ -70,25 +75,37 @@ pub(super) fn encode(
     (encoder, keep_alive)
 }
 
-/// How the body is framed, and the `Content-Length` that the head has.
+/// The `Content-Length` that a head has.
+enum Length {
+    None,
+    /// As the instance has said it.
+    Said,
+    Known(u64),
+}
+
+/// How the body is framed, and what the head says of its length.
 fn framing(
     status: StatusCode,
     said: Option<&HeaderValue>,
     length: Option<u64>,
     asked: Asked,
-) -> (Encoder, Option<u64>) {
-    let said = said.and_then(|value| value.to_str().ok()?.parse().ok());
-    match status {
-        StatusCode::NO_CONTENT => return (Encoder::None, None),
-        StatusCode::NOT_MODIFIED => return (Encoder::None, said),
+) -> (Encoder, Length) {
+    let said: Option<u64> = said.and_then(|value| value.to_str().ok()?.parse().ok());
+    match (status, said) {
+        (StatusCode::NO_CONTENT, _) | (StatusCode::NOT_MODIFIED, None) => (Encoder::None, Length::None),
+        (StatusCode::NOT_MODIFIED, Some(_)) => (Encoder::None, Length::Said),
         // A length that is said here is the one that GET would get.
-        _ if asked.head_only => return (Encoder::None, said.or(length.filter(|length| *length > 0))),
-        _ => {}
-    }
-    match said.or(length) {
-        Some(length) => (Encoder::Length(length), Some(length)),
-        None if asked.version == Version::HTTP_10 => (Encoder::UntilEnd, None),
-        None => (Encoder::Chunked, None),
+        (_, Some(_)) if asked.head_only => (Encoder::None, Length::Said),
+        (_, None) if asked.head_only => match length {
+            Some(length @ 1..) => (Encoder::None, Length::Known(length)),
+            _ => (Encoder::None, Length::None),
+        },
+        (_, Some(said)) => (Encoder::Length(said), Length::Said),
+        (_, None) => match length {
+            Some(length) => (Encoder::Length(length), Length::Known(length)),
+            None if asked.version == Version::HTTP_10 => (Encoder::UntilEnd, Length::None),
+            None => (Encoder::Chunked, Length::None),
+        },
     }
 }
 

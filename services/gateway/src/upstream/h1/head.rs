@@ -11,6 +11,7 @@ use httparse::Status;
 use super::Broken;
 use crate::http1::decoder::Decoder;
 use crate::http1::encoder::{Encoder, write_fields};
+use crate::http1::fields::{self, ConnectionOptions};
 
 /// Longest head of a reply, in bytes.
 pub(super) const MAX_SIZE: usize = 64 << 10;
@@ -62,10 +63,10 @@ pub(super) struct Head {
 /// Where it is not HTTP/1, or says of its body's length what can be read in two ways (RFC 9112, 6.3).
 pub(super) fn parse(bytes: &mut Bytes, head_only: bool) -> Result<Option<Head>, Broken> {
     let source = bytes.clone();
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let size = match config.parse_response_with_uninit_headers(&mut parsed, &source, &mut fields) {
+    let size = match config.parse_response_with_uninit_headers(&mut parsed, &source, &mut room) {
         Ok(Status::Complete(size)) => size,
         Ok(Status::Partial) => return Ok(None),
         Err(_) => return Err(Broken::Reply("its head can't be parsed")),
@@ -80,8 +81,8 @@ pub(super) fn parse(bytes: &mut Bytes, head_only: bool) -> Result<Option<Head>, 
         response.extensions_mut().insert(reason);
     }
     let mut said = Said::default();
-    let headers = response.headers_mut();
-    headers.reserve(parsed.headers.len());
+    // One more is added on the way.
+    let mut headers = fields::take(parsed.headers.len() + 1);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         // A view of the bytes that are here already, not a copy.
@@ -89,12 +90,14 @@ pub(super) fn parse(bytes: &mut Bytes, head_only: bool) -> Result<Option<Head>, 
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Broken::Reply("a field of its head is not valid"));
         };
-        said.hear(&name, value.as_bytes())?;
-        headers.append(name, value);
+        if said.hear(&name, value.as_bytes())? {
+            headers.append(name, value);
+        }
     }
     if let (Some(length), true) = (said.length, said.is_repeated) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
+    *response.headers_mut() = headers;
     let is_http_10 = parsed.version == Some(0);
     let _ = bytes.split_to(size);
     let has_no_body = head_only
@@ -129,7 +132,8 @@ struct Said {
 }
 
 impl Said {
-    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Broken> {
+    /// Hears one field. False where it was for this connection alone.
+    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, Broken> {
         if *name == CONTENT_LENGTH {
             // The same length again and again is what a proxy has joined.
             for one in value.split(|&b| b == b',') {
@@ -144,12 +148,12 @@ impl Said {
             let is_first = self.chunked.is_none();
             self.chunked = Some(is_first && value.trim_ascii().eq_ignore_ascii_case(b"chunked"));
         } else if *name == CONNECTION {
-            for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
-                self.close |= option.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            }
+            let options = ConnectionOptions::of(value);
+            self.close |= options.close;
+            self.keep_alive |= options.keep_alive;
+            return Ok(options.other);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
