@@ -118,7 +118,13 @@ fn check_host(host: &[u8]) -> Result<(), BadHead> {
                 Some(colon) => (&host[..colon], host.get(colon + 1..)),
                 None => (host, None),
             };
-            let byte_ok = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(b);
+            let byte_ok = |b: &u8| {
+                matches!(
+                    b,
+                    b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
+                        | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+                )
+            };
             !name.is_empty() && name.len() <= 253 && name.iter().all(byte_ok) && port.is_none_or(is_port)
         }
     };
@@ -127,8 +133,9 @@ fn check_host(host: &[u8]) -> Result<(), BadHead> {
 
 /// Digits of a port, or none: `example.org:` is allowed by RFC 3986.
 fn is_port(digits: &[u8]) -> bool {
-    let number = || std::str::from_utf8(digits).ok()?.parse::<u16>().ok();
-    digits.is_empty() || (digits.iter().all(u8::is_ascii_digit) && number().is_some())
+    let number =
+        |n: u32, digit: &u8| Some(n * 10 + char::from(*digit).to_digit(10)?).filter(|n| *n <= 65_535);
+    digits.iter().try_fold(0, number).is_some()
 }
 
 #[cfg(test)]

@@ -237,3 +237,9 @@ proptest! {
         prop_assert!(!nominated || !headers.contains_key("x-a"));
     }
 }
+
+#[test]
+fn each_hop_by_hop_field_is_known_for_one() {
+    assert!(HOP_BY_HOP.iter().all(is_hop_by_hop));
+    assert!(![HOST, VIA, CONTENT_LENGTH, TRACEPARENT].iter().any(is_hop_by_hop));
+}

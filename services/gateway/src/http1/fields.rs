@@ -5,8 +5,8 @@ use std::cell::RefCell;
 
 use http::HeaderMap;
 
-/// Maps that one worker thread keeps at most, and the most room that one may have.
-const KEPT: usize = 32;
+/// Maps that one worker thread keeps at most, some hundred KB of them, and the most room that one may have.
+const KEPT: usize = 256;
 const MAX_ROOM: usize = 64;
 
 thread_local! {
