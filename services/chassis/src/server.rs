@@ -27,7 +27,6 @@ use tower::Service;
 
 pub use self::connection::Connection;
 use self::connection::Impatient;
-pub use self::linger::read_on;
 
 mod connection;
 pub(crate) mod linger;

@@ -105,6 +105,17 @@ pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
     }
 }
 
+/// Makes fields behind a body ready for whoever is next. Many a server adds them to those of the head: what frames or
+/// routes a message, or says who sent it, is no trailer (RFC 9110, 6.5.1).
+pub(crate) fn trailers(fields: &mut HeaderMap) {
+    let ours = |name: &HeaderName| [HOST, CONTENT_LENGTH, VIA, TRACEPARENT].contains(name);
+    let forbidden = |name: &&HeaderName| is_hop_by_hop(name) || is_hearsay(name) || ours(name);
+    let names: Vec<HeaderName> = fields.keys().filter(forbidden).cloned().collect();
+    for name in names {
+        fields.remove(name);
+    }
+}
+
 /// Whether this is gRPC, whose bodies are streams.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";

@@ -1,5 +1,5 @@
 //! A request whose body nobody reads to its end (it was refused for its length, say) is read on for a while all the
-//! same, here and by the gateway: a server that closes while the caller still sends resets the connection, and the caller may never see why
+//! same: a server that closes while the caller still sends resets the connection, and the caller may never see why
 //! it was refused (RFC 9112, section 9.6). Bounded in bytes and time.
 
 use std::pin::Pin;
@@ -60,7 +60,7 @@ impl Drop for Lingering {
 
 /// Reads a body on and throws it away: to its end, or for as long as the bounds say. Ends with the runtime, where there
 /// is one: where it is gone, so is the connection.
-pub fn read_on<B>(mut body: B)
+fn read_on<B>(mut body: B)
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Send,

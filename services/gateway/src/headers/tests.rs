@@ -243,3 +243,14 @@ fn each_hop_by_hop_field_is_known_for_one() {
     assert!(HOP_BY_HOP.iter().all(is_hop_by_hop));
     assert!(![HOST, VIA, CONTENT_LENGTH, TRACEPARENT].iter().any(is_hop_by_hop));
 }
+
+#[test]
+fn trailers_say_nothing_of_framing_routing_or_origin() {
+    let kept = ["grpc-status", "x-sum", "x-forwards"];
+    let dropped = ["content-length", "transfer-encoding", "host", "x-forwarded-for", "x_forwarded_host"];
+    let names = kept.into_iter().chain(dropped).chain(["hub-source", "via", "connection", "traceparent"]);
+    let mut fields: HeaderMap =
+        names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+    trailers(&mut fields);
+    assert!(fields.keys().eq(&kept), "{fields:?}");
+}

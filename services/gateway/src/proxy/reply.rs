@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::record::Record;
+use crate::headers;
 use crate::upstream::h1::Conn;
 
 /// The body of every reply.
@@ -148,15 +149,18 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
         let this = &mut *self;
-        let frame = match &mut this.content {
+        let mut frame = match &mut this.content {
             Content::Text(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
             Content::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
         };
-        match &frame {
+        match &mut frame {
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers(trailers);
+                }
                 if let (Some(data), Some(record)) = (frame.data_ref(), &mut this.record) {
                     record.sent(data.len());
                 }

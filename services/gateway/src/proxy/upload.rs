@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use self::kept::Kept;
 use super::client_body::ClientBody;
 use crate::error::Cause;
+use crate::headers;
 
 mod kept;
 
@@ -169,7 +170,10 @@ impl State {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(_))) => self.fail(Cause::BadBody),
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers(trailers);
+                }
                 if let Some(since) = self.waiting.take() {
                     self.waited += since.elapsed();
                 }

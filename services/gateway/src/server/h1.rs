@@ -144,7 +144,9 @@ impl Connection {
     }
 
     fn begin_reply(&mut self, reply: Response<Reply>, mut asked: Asked) -> Sending {
-        asked.keep_alive &= !self.cut && !self.draining;
+        // Who still waits to be asked for a body is not asked any more, and can't know where the next request begins.
+        let unasked = self.lent.as_ref().is_some_and(Lent::is_held_back);
+        asked.keep_alive &= !self.cut && !self.draining && !unasked;
         let (parts, reply) = reply.into_parts();
         let length = reply.size_hint().exact();
         let (encoder, keep_alive) = self.out.write_head(|out| reply::encode(out, &parts, length, asked));

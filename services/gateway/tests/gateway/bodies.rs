@@ -61,13 +61,53 @@ async fn trailers_pass_in_both_directions() {
     let mut raw = hub.connect().await;
     raw.write(
         "POST /svc HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nTrailer: x-mine\r\n\
-         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-mine: 7\r\n\r\n",
+         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-mine: 7\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n",
     )
     .await;
     let reply = raw.read_until(|text| text.ends_with("x-sum: 42\r\n\r\n")).await;
     assert!(reply.contains("\r\n0\r\nx-sum: 42\r\n"), "{reply}");
     let seen = instance.requests().remove(0);
     assert!(seen.ends_with("\r\n0\r\nx-mine: 7\r\n\r\n"), "{seen}");
+}
+
+#[tokio::test]
+async fn requests_with_bodies_follow_one_another_on_one_connection() {
+    let instance = Instance::serve(Router::new().route("/svc", post(async |body: String| body))).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    let post = "POST /svc HTTP/1.1\r\nHost: a\r\n";
+    // In one piece: each body is followed by the next head in what was read with it.
+    raw.write(format!(
+        "{post}Content-Length: 3\r\n\r\none{post}Transfer-Encoding: chunked\r\n\r\n2\r\ntw\r\n1\r\no\r\n0\r\n\r\n\
+         {post}Content-Length: 0\r\n\r\n{post}Content-Length: 4\r\nConnection: close\r\n\r\nlast"
+    ))
+    .await;
+    let replies = raw.rest().await;
+    let bodies: Vec<&str> = replies
+        .split("HTTP/1.1 200 OK\r\n")
+        .skip(1)
+        .map(|reply| reply.split_once("\r\n\r\n").unwrap().1)
+        .collect();
+    assert_eq!(bodies, ["one", "two", "", "last"], "{replies}");
+}
+
+#[tokio::test]
+async fn an_old_client_gets_what_it_understands() {
+    let instance =
+        Instance::reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let hub = Hub::with("svc", &instance).await;
+    let reply = hub.raw("GET /svc HTTP/1.0\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.0 200 OK\r\n") && reply.ends_with("\r\n\r\nhello"), "{reply}");
+    assert_eq!(header(&reply, "transfer-encoding"), None, "{reply}");
+    // It may keep its connection where the reply says its length.
+    let instance = Instance::reply(HELLO).await;
+    let hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    for _ in 0..2 {
+        raw.write("GET /svc HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        let reply = raw.reply().await;
+        assert_eq!(header(&reply, "connection").as_deref(), Some("keep-alive"), "{reply}");
+    }
 }
 
 #[tokio::test]
@@ -177,7 +217,8 @@ async fn the_instance_decides_whether_the_body_is_wanted() {
     assert!(raw.reply().await.ends_with("hello"));
     let mut raw = hub.connect().await;
     raw.write(head("/svc/no")).await;
-    assert_eq!(status(&raw.reply().await), 401);
+    let reply = raw.rest().await;
+    assert_eq!((status(&reply), header(&reply, "connection").as_deref()), (401, Some("close")), "{reply}");
 }
 
 #[tokio::test]

@@ -164,6 +164,11 @@ impl Lent {
         std::mem::take(&mut self.shared.state().ask)
     }
 
+    /// Whether the client still waits to be asked for its body.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.shared.state().holds_back
+    }
+
     /// Ready when nobody needs the reading side any more.
     pub(super) fn poll_back(&mut self, cx: &mut Context<'_>) -> Poll<Back> {
         self.shared.waker.register(cx.waker());
