@@ -189,10 +189,35 @@ async fn h2(
         }
         None => Err(Failed { cause: Cause::ReplyTimeout, reached: Reached::Instance, stale: false }),
         Some(Err(error)) => {
-            let reached = if error.message().is_some() { Reached::Nothing } else { Reached::Instance };
+            let declined = declined(error.error());
+            let unseen = error.message().is_some() || declined.is_some();
             let gone = error.error().is_canceled() || error.error().is_closed();
-            Err(Failed { cause: Cause::ConnectionBroken, reached, stale: reused && gone })
+            Err(Failed {
+                cause: Cause::ConnectionBroken,
+                reached: if unseen { Reached::Nothing } else { Reached::Instance },
+                stale: (reused && gone) || declined == Some(Declined::Connection),
+            })
         }
+    }
+}
+
+/// What an instance has refused to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Declined {
+    Request,
+    /// It goes away in good order, and takes no more requests on this connection.
+    Connection,
+}
+
+/// Whether the instance says that it has not looked at the request (RFC 9113, 8.7): then it may be sent again, whatever
+/// it is. A GOAWAY ends at once the requests alone that are behind the last that it will answer.
+fn declined(error: &hyper::Error) -> Option<Declined> {
+    let error =
+        std::error::Error::source(error)?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())?;
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => Some(Declined::Request),
+        _ if error.is_go_away() => Some(Declined::Connection),
+        _ => None,
     }
 }
 

@@ -10,6 +10,7 @@ use hub_client::protocol::ServiceInfo;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -324,4 +325,49 @@ async fn a_client_has_only_so_many_streams() {
         assert_eq!(status.unwrap(), 200);
     }
     assert_eq!(hub.metric("requests", &["svc"]).await, 5);
+}
+
+/// An HTTP/2 instance that answers each HEADERS frame with what `answer` makes of its stream's id.
+async fn declining(answer: fn([u8; 4]) -> Vec<u8>) -> Instance {
+    Instance::script(move |mut raw, seen| async move {
+        const PREFACE: usize = 24;
+        const HEADERS: u8 = 1;
+        raw.write([0, 0, 0, 4, 0, 0, 0, 0, 0]).await; // SETTINGS
+        raw.0.read_exact(&mut [0; PREFACE]).await.unwrap();
+        let mut frame = [0; 9];
+        while raw.0.read_exact(&mut frame).await.is_ok() {
+            let [_, high, low, kind, _, id @ ..] = frame;
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+            raw.0.read_exact(&mut payload).await.unwrap();
+            if kind == HEADERS {
+                seen.lock().unwrap().push(String::new());
+                raw.write(answer(id)).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_an_instance_has_not_looked_at_goes_to_another() {
+    let refused_stream: fn([u8; 4]) -> Vec<u8> = |id| [&[0, 0, 4, 3, 0][..], &id, &[0, 0, 0, 7]].concat();
+    let goaway: fn([u8; 4]) -> Vec<u8> = |_| [&[0, 0, 8, 7, 0][..], &[0; 12]].concat();
+    for answer in [refused_stream, goaway] {
+        let mut tasks = JoinSet::new();
+        let good = grpc_instance(&mut tasks).await;
+        let declining = declining(answer).await;
+        let mut info = declining.info("svc");
+        info.meta.insert("protocol".to_owned(), "h2c".to_owned());
+        let hub = Hub::start(|_| ()).await;
+        hub.set("svc", &[good, info]).await;
+        let head = "POST /svc/once HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nContent-Length: 3\r\n\r\nabc";
+        until("both were asked", async || {
+            let mut raw = hub.connect().await;
+            raw.write(head).await;
+            let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n") || text.contains("}")).await;
+            assert!(reply.contains("/svc/once 3"), "{reply}");
+            !declining.requests().is_empty()
+        })
+        .await;
+    }
 }
