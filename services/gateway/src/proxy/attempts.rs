@@ -31,7 +31,8 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
     let mut again: Option<Arc<Instance>> = None;
     let mut last: Option<Box<Failure>> = None;
     loop {
-        let now = Instant::now();
+        // The first follows its request at once, and clocks cost.
+        let now = if record.attempts == 0 { record.began() } else { Instant::now() };
         let eject = &stage.peer.gateway.config.eject;
         let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
         let Some(instance) = picked.or_else(|| again.take()) else {

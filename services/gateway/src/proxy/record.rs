@@ -45,6 +45,8 @@ pub(crate) struct Record {
     replied: Option<Instant>,
     bytes: u64,
     complete: bool,
+    /// When the connection to the instance was free again, where that is known.
+    ended: Option<Instant>,
     broke_off: Option<ReplyFailed>,
     /// For the access log; `None` where the request isn't in the sample.
     line: Option<Box<Line>>,
@@ -87,6 +89,7 @@ impl Record {
             replied: None,
             bytes: 0,
             complete: false,
+            ended: None,
             broke_off: None,
             line,
         })
@@ -107,16 +110,18 @@ impl Record {
 
     /// The reply's last byte came from the instance: its connection can carry the next request, as soon as the whole
     /// of this one is on it. An instance may answer before that; the client is then not cut off while it still sends.
-    pub(super) fn give_back(&self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
+    pub(super) fn give_back(&mut self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
         let Some(instance) = self.upstream.as_ref().map(InFlight::instance).cloned() else { return };
         if self.upload.is_none() || conn.is_reusable() {
-            return keep(&instance, conn, worker, pool_size);
+            let now = Instant::now();
+            self.ended = Some(now);
+            return keep(&instance, conn, now, worker, pool_size);
         }
         // Ends with the body, with the patience for it, or with the worker's event loop.
         tokio::spawn(async move {
             let idle = poll_fn(|cx| conn.poll_idle(cx));
             if tokio::time::timeout(EARLY_REPLY, idle).await == Ok(true) {
-                keep(&instance, conn, worker, pool_size);
+                keep(&instance, conn, Instant::now(), worker, pool_size);
             }
         });
     }
@@ -180,9 +185,9 @@ impl Record {
 }
 
 /// Keeps a connection for the next request, unless its instance has gone.
-fn keep(instance: &Instance, conn: Box<Conn>, worker: usize, pool_size: usize) {
+fn keep(instance: &Instance, conn: Box<Conn>, now: Instant, worker: usize, pool_size: usize) {
     if let (Some(pool), false) = (instance.pool(worker), instance.is_gone()) {
-        pool.put(conn, Instant::now(), pool_size);
+        pool.put(conn, now, pool_size);
         // It may have gone between the question and the answer.
         if instance.is_gone() {
             instance.close_idle();
@@ -192,7 +197,7 @@ fn keep(instance: &Instance, conn: Box<Conn>, worker: usize, pool_size: usize) {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let now = Instant::now();
+        let now = self.ended.unwrap_or_else(Instant::now);
         // An instance has done well when its reply is over and it did not break it off. Many a stream has no other end
         // than that the client goes.
         if let (Some(upstream), 1.., None) = (&self.upstream, self.status, self.broke_off) {
