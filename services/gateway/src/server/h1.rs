@@ -172,11 +172,13 @@ impl Connection {
             return Poll::Ready(Err(end));
         }
         self.attend();
-        let reply = handling.poll(cx);
-        let end = self.poll_inlet(cx);
-        if let Poll::Ready(reply) = reply {
+        if let Poll::Ready(reply) = handling.poll(cx) {
+            if self.lent.is_some() {
+                let _ = self.poll_inlet(cx); // the head says what has become of the body
+            }
             return Poll::Ready(Ok(reply));
         }
+        let end = self.poll_inlet(cx);
         if self.lent.as_ref().is_some_and(Lent::asks) {
             self.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
