@@ -102,7 +102,8 @@ impl Heads {
         while !bytes.is_empty() {
             if self.partial.is_empty() {
                 if let Some((len, head)) = read_head(bytes, self.limits)? {
-                    bytes.advance(len);
+                    // Split off, since what is merely advanced to its end still keeps the buffer that it is in.
+                    drop(bytes.split_to(len));
                     return Ok(Some(head));
                 }
                 self.keep(bytes)?;
@@ -130,7 +131,7 @@ impl Heads {
     /// Takes all of `bytes` as the beginning of a head, or more of it.
     fn keep(&mut self, bytes: &mut Bytes) -> Result<(), Fault> {
         if self.partial.len() + bytes.len() > self.limits.size {
-            let line_ended = memchr(b'\n', &self.partial).is_some();
+            let line_ended = self.partial.iter().chain(&*bytes).take(self.limits.size).any(|&b| b == b'\n');
             return Err(if line_ended { Fault::HeadTooLarge } else { Fault::TargetTooLong });
         }
         self.partial.extend_from_slice(bytes);
@@ -189,7 +190,10 @@ fn read_head(bytes: &Bytes, limits: HeadLimits) -> Result<Option<(usize, Head)>,
                 continue; // that was all it had to say
             }
         }
-        expects |= name == EXPECT;
+        // Only these clients wait. An older one would take the interim reply for the final one (RFC 9110, 10.1.1).
+        expects |= version == Version::HTTP_11
+            && name == EXPECT
+            && value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         parts.headers.append(name, value);
     }
     let holds_back = expects && !body.is_over();
