@@ -16,6 +16,7 @@ use http::{Method, Request, Uri, Version, request};
 use memchr::{memchr, memchr_iter};
 
 use crate::http1::decoder::Decoder;
+use crate::http1::end_of_head;
 use crate::http1::fields::{self, ConnectionOptions};
 
 /// What is wrong with the bytes of a request.
@@ -138,19 +139,6 @@ impl Heads {
         bytes.clear();
         Ok(())
     }
-}
-
-/// Where in `new`, which follows `old`, an empty line ends.
-fn end_of_head(old: &[u8], new: &[u8]) -> Option<usize> {
-    let before = |at: usize, back: usize| match at.checked_sub(back) {
-        Some(i) => new.get(i).copied(),
-        None => (old.len() + at).checked_sub(back).and_then(|i| old.get(i)).copied(),
-    };
-    memchr_iter(b'\n', new).find_map(|at| {
-        let empty =
-            before(at, 1) == Some(b'\n') || (before(at, 1) == Some(b'\r') && before(at, 2) == Some(b'\n'));
-        empty.then_some(at + 1)
-    })
 }
 
 /// Reads a head and says how long it is; `None` where its end has not come.
