@@ -2,8 +2,10 @@
 //! and onto it ([`encoder`]), what waits to be written ([`outbox`]), and what a worker's
 //! connections take turns to use: a buffer to read through ([`scratch`]) and header maps ([`fields`]).
 //!
-//! Heads are not here: a client's is judged ([`crate::edge::framing`]), an instance's is trusted with its own reply and
-//! nothing else ([`crate::upstream::h1`]).
+//! Heads are not here, but for where one ends: a client's is judged ([`crate::edge::framing`]), an instance's is trusted
+//! with its own reply and nothing else ([`crate::upstream::h1`]).
+
+use memchr::memchr_iter;
 
 mod chunks;
 pub(crate) mod decoder;
@@ -14,6 +16,19 @@ pub(crate) mod scratch;
 
 /// No more of a body is fetched while this much waits to be written.
 pub(crate) const QUEUED: usize = 64 << 10;
+
+/// Where in `new`, which follows `old`, an empty line ends.
+pub(crate) fn end_of_head(old: &[u8], new: &[u8]) -> Option<usize> {
+    let before = |at: usize, back: usize| match at.checked_sub(back) {
+        Some(i) => new.get(i).copied(),
+        None => (old.len() + at).checked_sub(back).and_then(|i| old.get(i)).copied(),
+    };
+    memchr_iter(b'\n', new).find_map(|at| {
+        let empty =
+            before(at, 1) == Some(b'\n') || (before(at, 1) == Some(b'\r') && before(at, 2) == Some(b'\n'));
+        empty.then_some(at + 1)
+    })
+}
 
 #[cfg(test)]
 mod tests;

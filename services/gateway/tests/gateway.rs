@@ -19,6 +19,8 @@ mod desync;
 mod edge;
 #[path = "gateway/eject.rs"]
 mod eject;
+#[path = "gateway/ends.rs"]
+mod ends;
 #[path = "gateway/faults.rs"]
 mod faults;
 #[path = "gateway/h2c.rs"]

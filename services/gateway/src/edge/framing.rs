@@ -16,6 +16,7 @@ use http::{Method, Request, Uri, Version, request};
 use memchr::{memchr, memchr_iter};
 
 use crate::http1::decoder::Decoder;
+use crate::http1::end_of_head;
 use crate::http1::fields::{self, ConnectionOptions};
 
 /// What is wrong with the bytes of a request.
@@ -102,7 +103,8 @@ impl Heads {
         while !bytes.is_empty() {
             if self.partial.is_empty() {
                 if let Some((len, head)) = read_head(bytes, self.limits)? {
-                    bytes.advance(len);
+                    // Split off, since what is merely advanced to its end still keeps the buffer that it is in.
+                    drop(bytes.split_to(len));
                     return Ok(Some(head));
                 }
                 self.keep(bytes)?;
@@ -130,26 +132,13 @@ impl Heads {
     /// Takes all of `bytes` as the beginning of a head, or more of it.
     fn keep(&mut self, bytes: &mut Bytes) -> Result<(), Fault> {
         if self.partial.len() + bytes.len() > self.limits.size {
-            let line_ended = memchr(b'\n', &self.partial).is_some();
+            let line_ended = self.partial.iter().chain(&*bytes).take(self.limits.size).any(|&b| b == b'\n');
             return Err(if line_ended { Fault::HeadTooLarge } else { Fault::TargetTooLong });
         }
         self.partial.extend_from_slice(bytes);
         bytes.clear();
         Ok(())
     }
-}
-
-/// Where in `new`, which follows `old`, an empty line ends.
-fn end_of_head(old: &[u8], new: &[u8]) -> Option<usize> {
-    let before = |at: usize, back: usize| match at.checked_sub(back) {
-        Some(i) => new.get(i).copied(),
-        None => (old.len() + at).checked_sub(back).and_then(|i| old.get(i)).copied(),
-    };
-    memchr_iter(b'\n', new).find_map(|at| {
-        let empty =
-            before(at, 1) == Some(b'\n') || (before(at, 1) == Some(b'\r') && before(at, 2) == Some(b'\n'));
-        empty.then_some(at + 1)
-    })
 }
 
 /// Reads a head and says how long it is; `None` where its end has not come.
@@ -189,7 +178,10 @@ fn read_head(bytes: &Bytes, limits: HeadLimits) -> Result<Option<(usize, Head)>,
                 continue; // that was all it had to say
             }
         }
-        expects |= name == EXPECT;
+        // Only these clients wait. An older one would take the interim reply for the final one (RFC 9110, 10.1.1).
+        expects |= version == Version::HTTP_11
+            && name == EXPECT
+            && value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         parts.headers.append(name, value);
     }
     let holds_back = expects && !body.is_over();

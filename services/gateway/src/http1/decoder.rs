@@ -1,6 +1,6 @@
 //! A body off the wire: where it ends, and what of the bytes is content. Pure.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use http_body::Frame;
@@ -109,7 +109,8 @@ impl Chunked {
             at += step;
         }
         let frame = content.map(|range| Frame::data(bytes.slice(range)));
-        bytes.advance(at);
+        // Split off, since what is merely advanced to its end still keeps the buffer that it is in.
+        drop(bytes.split_to(at));
         if !self.at.is_done() {
             return Ok(frame);
         }

@@ -22,7 +22,9 @@ pub(crate) struct Outbox {
     /// How much of it is written.
     at: usize,
     frames: VecDeque<Bytes>,
-    /// Bytes in `frames`.
+    /// Small pieces behind them, in one: a body in tiny chunks would cost a system call for a few of them each.
+    tail: Vec<u8>,
+    /// Bytes in `frames` and `tail`.
     framed: usize,
 }
 
@@ -32,17 +34,18 @@ impl Outbox {
         self.text.clear();
         self.at = 0;
         self.frames.clear();
+        self.tail.clear();
         self.framed = 0;
     }
 
     /// Has a head written behind what waits.
     pub(crate) fn write_head<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        if self.frames.is_empty() {
+        if self.framed == 0 {
             return write(&mut self.text);
         }
-        let mut text = Vec::new();
-        let written = write(&mut text);
-        self.push(text.into());
+        let before = self.tail.len();
+        let written = write(&mut self.tail);
+        self.framed += self.tail.len() - before;
         written
     }
 
@@ -50,11 +53,25 @@ impl Outbox {
         if bytes.is_empty() {
             return;
         }
-        if self.frames.is_empty() && bytes.len() <= COPIED && self.text.len() + bytes.len() <= MAX_TEXT {
-            self.text.extend_from_slice(&bytes);
+        let is_small = bytes.len() <= COPIED;
+        if is_small && self.framed == 0 && self.text.len() + bytes.len() <= MAX_TEXT {
+            return self.text.extend_from_slice(&bytes);
+        }
+        self.framed += bytes.len();
+        if !is_small || self.tail.len() + bytes.len() > MAX_TEXT {
+            self.end_tail();
+        }
+        if is_small {
+            self.tail.extend_from_slice(&bytes);
         } else {
-            self.framed += bytes.len();
             self.frames.push_back(bytes);
+        }
+    }
+
+    /// What comes next is a piece of its own.
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.frames.push_back(std::mem::take(&mut self.tail).into());
         }
     }
 
@@ -76,6 +93,7 @@ impl Outbox {
         stream: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.end_tail();
         let text = self.text.get(self.at..).unwrap_or_default();
         let written = if self.frames.is_empty() {
             ready!(stream.poll_write(cx, text))?

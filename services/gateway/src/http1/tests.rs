@@ -60,6 +60,25 @@ fn framed(mut encoder: Encoder, frames: Vec<Option<Frame<Bytes>>>) -> Option<Str
 }
 
 #[test]
+fn tiny_chunks_go_out_many_at_a_time() {
+    let mut out = Outbox::default();
+    out.push(Bytes::from(vec![b'x'; 5000]));
+    let mut encoder = Encoder::Chunked;
+    for _ in 0..10_000 {
+        assert!(encoder.frame(Some(Frame::data(Bytes::from_static(b"a"))), &mut out));
+    }
+    let mut socket = Socket { takes: usize::MAX, taken: Vec::new() };
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut writes = 0;
+    while !out.is_empty() {
+        assert!(out.poll_write(Pin::new(&mut socket), &mut cx).is_ready());
+        writes += 1;
+    }
+    assert_eq!(socket.taken.len(), 5000 + 10_000 * "1\r\na\r\n".len());
+    assert!(writes < 10, "{writes}");
+}
+
+#[test]
 fn a_body_is_exactly_as_long_as_its_head_has_said() {
     let data = |text: &'static str| Some(Frame::data(Bytes::from_static(text.as_bytes())));
     let trailers = || {

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     cut: bool,
     /// The gateway stops: this request is the last.
     draining: bool,
+    /// The reply ends with the connection: where that ends before, it must be reset, or the reply would look whole.
+    open_ended: bool,
 }
 
 /// How a connection ends.
@@ -72,6 +75,7 @@ impl Connection {
             lent: None,
             cut: false,
             draining: false,
+            open_ended: false,
             peer,
         }
     }
@@ -101,7 +105,12 @@ impl Connection {
 
     /// The socket, and what was read from it; `None` where a body still has it.
     pub(super) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
-        let Inlet { half, bytes } = self.inlet?;
+        let Some(Inlet { half, bytes }) = self.inlet else {
+            if self.open_ended {
+                self.outlet.forget(); // it would say that this is the end, and not that the reply broke off
+            }
+            return None;
+        };
         half.reunite(self.outlet).ok().map(|stream| (stream, bytes))
     }
 
@@ -111,10 +120,13 @@ impl Connection {
         }
         loop {
             let Some(inlet) = &mut self.inlet else { return Poll::Ready(Err(CLOSED)) };
-            let head = self.heads.read(&mut inlet.bytes);
-            self.peer.head(self.heads.is_begun());
-            match head {
-                Ok(Some(head)) => return Poll::Ready(Ok(head)),
+            match self.heads.read(&mut inlet.bytes) {
+                Ok(Some(head)) => {
+                    self.peer.head(false);
+                    return Poll::Ready(Ok(head));
+                }
+                // Only a head stops the clock, or empty lines would turn it back for ever.
+                Ok(None) if self.heads.is_begun() => self.peer.head(true),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(End::Refused(fault.into()))),
             }
@@ -150,6 +162,9 @@ impl Connection {
         let (parts, reply) = reply.into_parts();
         let length = reply.size_hint().exact();
         let (encoder, keep_alive) = self.out.write_head(|out| reply::encode(out, &parts, length, asked));
+        if encoder == Encoder::UntilEnd {
+            self.set_open_ended(true);
+        }
         let is_switch = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         fields::put(parts.headers);
         let then = match keep_alive {
@@ -212,7 +227,13 @@ impl Connection {
             Then::BreakOff => return Poll::Ready(Err(CLOSED)),
             Then::GoOn | Then::Close => {}
         }
-        if self.lent.is_some() {
+        if self.open_ended {
+            self.set_open_ended(false);
+        }
+        if let Some(lent) = &self.lent {
+            if lent.is_held_back() {
+                lent.give_up();
+            }
             if let Some(end) = self.ordered(cx) {
                 return Poll::Ready(Err(end));
             }
@@ -220,7 +241,8 @@ impl Connection {
                 return Poll::Pending;
             }
         }
-        if then == Then::GoOn && !self.cut && !self.draining {
+        // At a stop too: what has come already is answered, and that reply says that it is the last.
+        if then == Then::GoOn && !self.cut {
             return Poll::Ready(Ok(()));
         }
         let more = self.inlet.as_ref().is_some_and(|inlet| !inlet.bytes.is_empty());
@@ -254,6 +276,13 @@ impl Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn set_open_ended(&mut self, open_ended: bool) {
+        self.open_ended = open_ended;
+        let linger = open_ended.then_some(Duration::ZERO);
+        // Refused only on a dead socket.
+        let _ = socket2::SockRef::from(self.outlet.as_ref()).set_linger(linger);
     }
 
     /// What follows will look after the body itself.

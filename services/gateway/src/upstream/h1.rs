@@ -22,13 +22,15 @@ use tokio::sync::oneshot;
 use crate::http1::decoder::{Decoder, Malformed};
 use crate::http1::encoder::Encoder;
 use crate::http1::outbox::Outbox;
-use crate::http1::{QUEUED, scratch};
+use crate::http1::{QUEUED, end_of_head, scratch};
 use crate::proxy::upload::Upload;
 
 mod head;
 
 /// Interim replies before the final one; an instance that sends more never comes to an end.
 const MAX_INTERIM: u8 = 32;
+
+const TOO_LONG: Broken = Broken::Reply("its head is too long");
 
 /// A connection.
 pub(crate) struct Conn {
@@ -228,7 +230,14 @@ impl Conn {
         let down = &mut self.down;
         loop {
             if !down.partial.is_empty() {
-                down.partial.extend_from_slice(&down.bytes);
+                // Parsed again only when the end has come, or a head that comes byte by byte would cost its length
+                // squared.
+                let has_ended = end_of_head(&down.partial, &down.bytes).is_some();
+                down.partial.extend_from_slice(&std::mem::take(&mut down.bytes));
+                if !has_ended {
+                    let is_too_long = down.partial.len() > head::MAX_SIZE;
+                    return if is_too_long { Err(TOO_LONG) } else { Ok(None) };
+                }
                 down.bytes = Bytes::from(std::mem::take(&mut down.partial));
             }
             if down.bytes.is_empty() {
@@ -236,7 +245,7 @@ impl Conn {
             }
             let Some(head) = head::parse(&mut down.bytes, down.expected.head_only)? else {
                 if down.bytes.len() > head::MAX_SIZE {
-                    return Err(Broken::Reply("its head is too long"));
+                    return Err(TOO_LONG);
                 }
                 down.partial = std::mem::take(&mut down.bytes).into();
                 return Ok(None);

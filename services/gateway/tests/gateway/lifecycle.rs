@@ -62,6 +62,38 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_no_more() {
 }
 
 #[tokio::test]
+async fn a_stop_answers_what_was_read_behind_the_request_in_flight() {
+    let go_on = Arc::<Notify>::default();
+    let ended = go_on.clone();
+    let instance = Instance::script(move |mut raw, seen| {
+        let go_on = go_on.clone();
+        async move {
+            while let Some(request) = raw.request().await {
+                seen.lock().unwrap().push(request);
+                raw.write("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
+                go_on.notified().await;
+                raw.write("hello").await;
+            }
+        }
+    })
+    .await;
+    let mut hub = Hub::with("svc", &instance).await;
+    let mut raw = hub.connect().await;
+    raw.write(GET.repeat(2)).await;
+    let begun = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
+    assert_eq!((status(&begun), header(&begun, "connection")), (200, None), "{begun}");
+    hub.begin_stop();
+    let addr = hub.addr;
+    until("the workers drain", async || tokio::net::TcpStream::connect(addr).await.is_err()).await;
+    ended.notify_one();
+    raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
+    ended.notify_one();
+    assert_eq!(raw.rest().await, "hello");
+    assert_eq!(instance.requests().len(), 2);
+    hub.stopped().await;
+}
+
+#[tokio::test]
 async fn a_client_that_has_connected_before_the_stop_is_served() {
     let instance = slow().await;
     let mut hub = Hub::with("svc", &instance).await;

@@ -73,6 +73,16 @@ async fn slow_headers() {
 }
 
 #[tokio::test]
+async fn endless_empty_lines() {
+    let other = Instance::reply(HELLO).await;
+    let hub = Hub::start(|config| config.timeouts.request_header = BOUND).await;
+    hub.set("other", &[other.info("other")]).await;
+    for reply in attack(&hub, "\r\n", "\r\n").await {
+        assert_eq!((status(&reply), &problem(&reply)["cause"]), (408, &"request-timeout".into()), "{reply}");
+    }
+}
+
+#[tokio::test]
 async fn slow_body() {
     let (instance, other) = (Instance::reply(HELLO).await, Instance::reply(HELLO).await);
     let hub = Hub::start(|config| {

@@ -181,9 +181,30 @@ fn a_head_says_whether_the_connection_lasts_and_the_body_waits() {
         ("GET /a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true, false),
         ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", true, true),
         ("PUT /a HTTP/1.1\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", true, false),
+        ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-Continue\r\n\r\n", true, true),
+        ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: something\r\n\r\n", true, false),
+        // It would take an interim reply for the final one (RFC 9110, 10.1.1).
+        ("PUT /a HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", false, false),
     ] {
         let head = Heads::new(LIMITS).read(&mut Bytes::from_static(head.as_bytes())).unwrap().unwrap();
         assert_eq!((head.keep_alive, head.holds_back), (keep_alive, holds_back), "{head:?}");
+    }
+}
+
+#[test]
+fn what_was_read_is_not_kept_behind_its_last_request() {
+    for request in [
+        "GET /a HTTP/1.1\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nContent-Length: 1\r\n\r\na",
+        "PUT /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    ] {
+        let read = Bytes::copy_from_slice(request.as_bytes());
+        let mut bytes = read.clone();
+        let mut body = Heads::new(LIMITS).read(&mut bytes).unwrap().unwrap().body;
+        while !body.is_over() {
+            body.decode(&mut bytes).unwrap();
+        }
+        assert!(bytes.is_empty() && read.is_unique(), "{request:?}");
     }
 }
 
@@ -198,6 +219,10 @@ fn limits_hold() {
     assert_eq!(fault(&fields(9)), Some(At(Fault::TooManyHeaders)));
     let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1020));
     assert_eq!(fault(&large), Some(At(Fault::HeadTooLarge)));
+    let endless = large.trim_end();
+    for pieces in [usize::MAX, 100, 1] {
+        assert_eq!(feed(endless.as_bytes(), &[pieces]).stopped, Some(At(Fault::HeadTooLarge)), "{pieces}");
+    }
     assert_eq!(feed(large.as_bytes(), &[10]).stopped, Some(At(Fault::HeadTooLarge)));
 }
 

@@ -42,7 +42,8 @@ impl Inlet {
 
 /// Lends the reading side out for a body; `holds_back`: the client waits to be asked for it.
 pub(super) fn lend(inlet: Inlet, decoder: Decoder, holds_back: bool) -> (Lent, RequestBody) {
-    let state = State { inlet: Some(inlet), decoder, holds_back, ask: false, unwanted: false, failed: false };
+    let ask = if holds_back { Ask::Waits } else { Ask::Done };
+    let state = State { inlet: Some(inlet), decoder, ask, unwanted: false, failed: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), waker: AtomicWaker::new() });
     (Lent { shared: shared.clone(), discarded: 0, timer: None }, RequestBody(shared))
 }
@@ -85,13 +86,20 @@ struct State {
     /// `None` once it is back.
     inlet: Option<Inlet>,
     decoder: Decoder,
-    /// The client waits to be asked for the body.
-    holds_back: bool,
-    /// It is to be asked now.
-    ask: bool,
+    ask: Ask,
     /// Nobody reads it any more.
     unwanted: bool,
     failed: bool,
+}
+
+/// Whether the client waits to be asked for the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Waits,
+    /// It is to be asked now.
+    Due,
+    /// It was asked, or sends unasked.
+    Done,
 }
 
 impl Shared {
@@ -129,11 +137,12 @@ impl RequestBody {
         if state.failed {
             return Poll::Ready(Some(Err(BodyFailed::End)));
         }
-        if state.holds_back {
-            (state.holds_back, state.ask) = (false, true);
+        if state.ask == Ask::Waits {
+            state.ask = Ask::Due;
             self.0.waker.wake();
         }
         let frame = ready!(state.poll_frame(cx));
+        state.ask = Ask::Done;
         state.failed = matches!(frame, Some(Err(_)));
         if state.failed || state.decoder.is_over() {
             self.0.waker.wake();
@@ -161,12 +170,22 @@ impl Lent {
 
     /// Whether the client is to be asked for its body now. True once.
     pub(super) fn asks(&self) -> bool {
-        std::mem::take(&mut self.shared.state().ask)
+        let mut state = self.shared.state();
+        let is_due = state.ask == Ask::Due;
+        if is_due {
+            state.ask = Ask::Done;
+        }
+        is_due
     }
 
-    /// Whether the client still waits to be asked for its body.
+    /// Whether the client still waits to be asked for its body, even if that was about to be done.
     pub(super) fn is_held_back(&self) -> bool {
-        self.shared.state().holds_back
+        self.shared.state().ask != Ask::Done
+    }
+
+    /// The client will not be asked any more: whoever waits for the body waits in vain.
+    pub(super) fn give_up(&self) {
+        self.shared.state().failed = true;
     }
 
     /// Ready when nobody needs the reading side any more.
@@ -178,7 +197,7 @@ impl Lent {
                 break true;
             }
             // Who holds back sends nothing, and reading would not tell it to.
-            if state.failed || (state.unwanted && state.holds_back) {
+            if state.failed || (state.unwanted && state.ask != Ask::Done) {
                 break false;
             }
             if !state.unwanted {
@@ -202,5 +221,38 @@ impl Lent {
             Some(inlet) => Poll::Ready(Back { inlet, whole }),
             None => Poll::Pending, // it is back already
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A connection's reading side where `bytes` were read already, and its client.
+    async fn inlet(bytes: &'static [u8]) -> (Inlet, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (half, _) = listener.accept().await.unwrap().0.into_split();
+        (Inlet { half, bytes: Bytes::from_static(bytes) }, client)
+    }
+
+    #[tokio::test]
+    async fn a_client_waits_until_it_is_asked_or_has_sent_something() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (silent, _client) = inlet(b"").await;
+        let (lent, mut body) = lend(silent, Decoder::of_length(2), true);
+        assert!(lent.is_held_back() && !lent.asks());
+        assert!(body.poll_frame(&mut cx).is_pending());
+        assert!(lent.is_held_back(), "that it is to be asked does not mean that it was");
+        assert!(lent.asks() && !lent.asks() && !lent.is_held_back());
+
+        let (sending, _client) = inlet(b"a").await;
+        let (lent, mut body) = lend(sending, Decoder::of_length(2), true);
+        assert!(body.poll_frame(&mut cx).is_ready());
+        assert!(!lent.is_held_back() && !lent.asks());
     }
 }

@@ -228,6 +228,22 @@ async fn an_instance_that_never_comes_to_the_point_is_given_up() {
     assert!(why.ends_with("its head is too long"), "{why}");
 }
 
+/// Parsing it again with each byte would take minutes.
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_costs_no_more_than_its_length() {
+    let mut conn = instance(Vec::new(), false).await;
+    let began = Instant::now();
+    let head = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(60_000));
+    let (last, before) = head.as_bytes().split_last().unwrap();
+    for byte in before {
+        conn.down.bytes = Bytes::copy_from_slice(&[*byte]);
+        assert!(conn.next_head().unwrap().is_none());
+    }
+    conn.down.bytes = Bytes::copy_from_slice(&[*last]);
+    assert_eq!(conn.next_head().unwrap().unwrap().status(), StatusCode::OK);
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn only_who_was_asked_to_may_switch_protocols() {
     let reply = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nfirst";
