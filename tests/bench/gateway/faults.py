@@ -80,6 +80,12 @@ class Metrics:
         lines = [line for line in text.splitlines() if re.match(rf"hub_gateway_{name}(_total)?{{", line) and label in line]
         return sum(int(line.rsplit(" ", 1)[1]) for line in lines)
 
+    def causes(self):
+        """What the gateway answered by itself, and how often."""
+        text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5).read().decode()
+        lines = re.findall(r'hub_gateway_failures(?:_total)?{.*cause="([^"]+)".*} (\d+)', text)
+        return ", ".join(f"{count} {cause}" for cause, count in lines if count != "0")
+
     def wait_until_unpicked(self, id):
         """Until the gateway has not picked an instance for a tenth of a second, which is thousands of requests."""
         end, before = time.monotonic() + 10, -1
@@ -182,6 +188,8 @@ def round_of(run, fault, args):
     bad = (int(bad.group(1)) if bad else 0) + (sum(map(int, errors.groups())) if errors else 0)
     retried = metrics.sum("retries", 'service="echo"')
     print(f"{fault}: {count[0]} times, {requests} requests ({method}), {bad} failed, {retried} retried", flush=True)
+    if bad:
+        print(f"    the gateway's own replies: {metrics.causes() or 'none'}", flush=True)
     if not whole.is_set() or count[0] == 0:
         sys.exit(f"the instances were not harmed as planned; they said:\n{(run.dir / 'log.txt').read_text()}")
     return bad

@@ -101,25 +101,23 @@ impl Heads {
     /// The first fault. Nothing may be read after it.
     pub(crate) fn read(&mut self, bytes: &mut Bytes) -> Result<Option<Head>, Fault> {
         while !bytes.is_empty() {
-            if self.partial.is_empty() {
-                if let Some((len, head)) = read_head(bytes, self.limits)? {
-                    // Split off, since what is merely advanced to its end still keeps the buffer that it is in.
-                    drop(bytes.split_to(len));
-                    return Ok(Some(head));
-                }
-                self.keep(bytes)?;
-                continue;
+            let before = self.partial.len();
+            if before == 0
+                && let Some((len, head)) = read_head(bytes, self.limits)?
+            {
+                // Split off, since what is merely advanced to its end still keeps the buffer that it is in.
+                drop(bytes.split_to(len));
+                return Ok(Some(head));
             }
             // Parse again only when the end has come, or a head sent byte by byte would cost its length squared.
             let Some(end) = end_of_head(&self.partial, bytes) else {
                 self.keep(bytes)?;
                 continue;
             };
-            let before = self.partial.len();
             self.partial.extend_from_slice(&bytes[..end]);
             let whole = Bytes::from(std::mem::take(&mut self.partial));
             if let Some((len, head)) = read_head(&whole, self.limits)? {
-                bytes.advance(len - before);
+                drop(bytes.split_to(len - before));
                 return Ok(Some(head));
             }
             // Nothing but empty lines before the request line.

@@ -23,7 +23,8 @@ pub(crate) fn take(fields: usize) -> HeaderMap {
 
 /// Gives a map back that nobody needs any more.
 pub(crate) fn put(mut map: HeaderMap) {
-    if (1..=MAX_ROOM).contains(&map.capacity()) {
+    // Values of repeated fields have room of their own, which can't be seen but by their number.
+    if (1..=MAX_ROOM).contains(&map.capacity()) && map.len() <= MAX_ROOM {
         map.clear();
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < KEPT {

@@ -122,9 +122,14 @@ impl Shared {
         self.state().kept.is_whole()
     }
 
-    /// There will be no other attempt: nothing more is kept.
+    /// The instance replies, and there will be no other attempt: nothing more is kept, and a client that was not asked
+    /// for its body by now never is.
     pub(crate) fn forget(&self) {
-        self.state().kept.forget();
+        let mut state = self.state();
+        state.kept.forget();
+        if let Some(gate) = &mut state.gate {
+            *gate = Box::pin(std::future::pending());
+        }
     }
 
     /// When the last of it was read.

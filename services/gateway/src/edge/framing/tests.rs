@@ -168,7 +168,12 @@ fn empty_lines_before_a_request_are_skipped_however_many() {
         let requests = feed(text.as_bytes(), &[pieces]);
         assert_eq!((requests.stopped, &requests.ends[..]), (None, &[text.len()][..]), "{pieces}");
     }
-    assert_eq!(feed(b"\r\n\n\r\nGET /a HTTP/1.1\r\n\r\n", &[1]).stopped, Some(At(Fault::BareLineFeed)));
+    for pieces in [1, 2, 5, 500] {
+        for lines in ["\n\n", "\r\n\n\r\n"] {
+            let stopped = feed(format!("{lines}GET /a HTTP/1.1\r\n\r\n").as_bytes(), &[pieces]).stopped;
+            assert_eq!(stopped, Some(At(Fault::BareLineFeed)), "{lines:?} {pieces}");
+        }
+    }
 }
 
 #[test]
