@@ -8,11 +8,10 @@
 //! now, until it is told of again or its grace is over. Left out: health of our own making (the gateway ejects, we don't).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rand::Rng;
 use rand::seq::IteratorRandom;
-use tokio::sync::watch;
 
 use crate::protocol::{InstanceState, Revision, ServiceInfo, ServiceLists, Snapshot};
 
@@ -102,30 +101,48 @@ pub(crate) enum Applied {
 }
 
 /// The shared handle on the current [`View`]. Cloning it is cheap; all clones see the same view.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Directory {
-    view: Arc<watch::Sender<Arc<View>>>,
+    view: Arc<RwLock<Arc<View>>>,
     /// While a registration is under way: the events that arrived meanwhile. A core-only registry's reply may
     /// have been written before them, so they are applied again on top of it. Bounded by the request's timeout, and
-    /// by count, since before the first reply anybody may send some. Lock order: the view, then this.
+    /// by count, since before the first reply anybody may send some.
     meanwhile: Arc<Mutex<Option<Vec<Event>>>>,
+    followers: Arc<Followers>,
 }
 
-impl Default for Directory {
-    fn default() -> Self {
-        Self { view: Arc::new(watch::Sender::new(Arc::default())), meanwhile: Arc::default() }
+/// Who must have a view before it counts as taken. Locked throughout a change, so that changes follow one another while
+/// readers of the view wait for none. Lock order: this, the view, `meanwhile`.
+#[derive(Default)]
+struct Followers(Mutex<Vec<Follower>>);
+
+type Follower = Box<dyn Fn(&View) + Send>;
+
+impl std::fmt::Debug for Followers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Followers").finish_non_exhaustive()
+    }
+}
+
+impl Followers {
+    fn list(&self) -> MutexGuard<'_, Vec<Follower>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Directory {
     /// The view as it is now.
     pub fn view(&self) -> Arc<View> {
-        self.view.borrow().clone()
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Every later view; a slow receiver sees only the newest.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
+    /// Hands the present view and every later one to `follower`, in order and before a push that brought it is
+    /// acknowledged: who deregisters an instance and is answered can rely on it that `follower` knows. It must return
+    /// soon, and not call the directory.
+    pub fn follow(&self, follower: impl Fn(&View) + Send + 'static) {
+        let mut followers = self.followers.list();
+        follower(&self.view());
+        followers.push(Box::new(follower));
     }
 
     /// [`View::pick`] on the current view.
@@ -227,16 +244,17 @@ impl Directory {
         applied
     }
 
-    /// Replaces the view by a changed copy, under the channel's own lock, so that no change is lost; wakes
-    /// subscribers only where something differs.
+    /// Replaces the view by a changed copy; tells followers where an instance differs.
     fn change(&self, change: impl FnOnce(&mut View)) {
-        self.view.send_if_modified(|current| {
-            let mut next = View::clone(current);
-            change(&mut next);
-            let woken = next.services().ne(current.services());
-            *current = Arc::new(next);
-            woken
-        });
+        let followers = self.followers.list();
+        let before = self.view();
+        let mut next = View::clone(&before);
+        change(&mut next);
+        let next = Arc::new(next);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
+        if next.services().ne(before.services()) {
+            followers.iter().for_each(|follower| follower(&next));
+        }
     }
 
     fn meanwhile(&self) -> MutexGuard<'_, Option<Vec<Event>>> {

@@ -112,8 +112,8 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
         }
     };
     let mut ends: FuturesUnordered<_> = ends.into_iter().collect();
-    let mut views = directory.subscribe();
-    views.mark_changed();
+    let following = gateway.clone();
+    directory.follow(move |view| following.update(view));
     let mut stop = std::pin::pin!(async {
         drain.begun().await;
         gateway.draining.store(true, Relaxed);
@@ -125,10 +125,6 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
             Some(end) = ends.next() => {
                 tracing::error!(died = end.is_err(), "a worker has ended by itself");
                 return;
-            }
-            Ok(()) = views.changed() => {
-                let view = views.borrow_and_update().clone();
-                gateway.update(&view);
             }
             accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
                 Ok((stream, addr)) => hand_over(&gateway, &workers, stream, addr),

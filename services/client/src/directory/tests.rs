@@ -111,15 +111,20 @@ fn a_late_removal_of_an_older_start_leaves_the_newer_one() {
 }
 
 #[test]
-fn subscribers_wake_for_changed_instances_only() {
+fn a_follower_has_each_view_before_the_change_returns() {
     let directory = Directory::default();
     directory.registered(lists(&["a:1"]), at(1, 1));
-    let mut changes = directory.subscribe();
-    directory.registered(lists(&["a:1"]), at(1, 2));
-    assert!(!changes.has_changed().unwrap());
-    directory.registered(lists(&["a:1", "b:1"]), at(1, 3));
-    assert!(changes.has_changed().unwrap());
-    assert_eq!(changes.borrow_and_update().revision(), at(1, 3));
+    let seen = Arc::<Mutex<Vec<usize>>>::default();
+    let seen_by_follower = seen.clone();
+    directory.follow(move |view| {
+        seen_by_follower.lock().unwrap().push(view.instances("log").map_or(0, <[_]>::len));
+    });
+    assert_eq!(*seen.lock().unwrap(), [1], "what is known already");
+    directory.event(Event::Added(info("b:1")), at(1, 2));
+    assert_eq!(*seen.lock().unwrap(), [1, 2]);
+    directory.registered(lists(&["a:1", "b:1"]), at(1, 3)); // nothing new
+    directory.event(Event::Removed(info("a:1")), at(1, 4));
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 1]);
 }
 
 #[test]
