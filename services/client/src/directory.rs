@@ -8,6 +8,7 @@
 //! now, until it is told of again or its grace is over. Left out: health of our own making (the gateway ejects, we don't).
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rand::Rng;
@@ -111,12 +112,31 @@ pub struct Directory {
     followers: Arc<Followers>,
 }
 
-/// Who must have a view before it counts as taken. Locked throughout a change, so that changes follow one another while
-/// readers of the view wait for none. Lock order: this, the view, `meanwhile`.
-#[derive(Default)]
-struct Followers(Mutex<Vec<Follower>>);
+/// Who acts on views, and has to have each before it counts as taken. A function of a view is one.
+pub trait Follower: Send + Sync {
+    /// Takes the next view. Must return soon, and not call the directory.
+    fn take(&self, view: &View);
 
-type Follower = Box<dyn Fn(&View) + Send>;
+    /// Done when what the views so far have changed has come through: nothing more goes to an instance that they have
+    /// removed. Must be bounded, well below the second that a registry waits.
+    fn settled(&self) -> Settled {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// See [`Follower::settled`].
+pub type Settled = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl<F: Fn(&View) + Send + Sync> Follower for F {
+    fn take(&self, view: &View) {
+        self(view);
+    }
+}
+
+/// Locked throughout a change, so that changes follow one another while readers of the view wait for none. Lock order:
+/// this, the view, `meanwhile`.
+#[derive(Default)]
+struct Followers(Mutex<Vec<Arc<dyn Follower>>>);
 
 impl std::fmt::Debug for Followers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -125,7 +145,7 @@ impl std::fmt::Debug for Followers {
 }
 
 impl Followers {
-    fn list(&self) -> MutexGuard<'_, Vec<Follower>> {
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<dyn Follower>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,12 +157,20 @@ impl Directory {
     }
 
     /// Hands the present view and every later one to `follower`, in order and before a push that brought it is
-    /// acknowledged: who deregisters an instance and is answered can rely on it that `follower` knows. It must return
-    /// soon, and not call the directory.
-    pub fn follow(&self, follower: impl Fn(&View) + Send + 'static) {
+    /// acknowledged: who deregisters an instance and is answered can rely on it that `follower` knows.
+    pub fn follow(&self, follower: Arc<dyn Follower>) {
         let mut followers = self.followers.list();
-        follower(&self.view());
-        followers.push(Box::new(follower));
+        follower.take(&self.view());
+        followers.push(follower);
+    }
+
+    /// Done when all followers have settled.
+    pub(crate) async fn settled(&self) {
+        let followers: Vec<Settled> =
+            self.followers.list().iter().map(|follower| follower.settled()).collect();
+        for settled in followers {
+            settled.await;
+        }
     }
 
     /// [`View::pick`] on the current view.
@@ -253,7 +281,7 @@ impl Directory {
         let next = Arc::new(next);
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
         if next.services().ne(before.services()) {
-            followers.iter().for_each(|follower| follower(&next));
+            followers.iter().for_each(|follower| follower.take(&next));
         }
     }
 

@@ -1,8 +1,8 @@
 //! What all workers share: the table of services, the configuration, limits and counters.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use http::HeaderValue;
 use hub_chassis::Metrics;
 use hub_chassis::telemetry::Source;
 use hub_client::LoadCounters;
-use hub_client::directory::View;
+use hub_client::directory::{Follower, Settled, View};
 use rand::RngExt;
 
 use crate::config::GatewayConfig;
@@ -18,6 +18,9 @@ use crate::error::Cause;
 use crate::limits::{ClientConnections, ClientRates};
 use crate::metrics::Durations;
 use crate::upstream::{Instance, Make, Service, Table};
+
+/// How long a push waits for the requests in flight at the instances that it has removed.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// What all workers share.
 pub(crate) struct Gateway {
@@ -31,6 +34,8 @@ pub(crate) struct Gateway {
     pub(crate) durations: Durations,
     pub(crate) vias: Vias,
     pub(crate) table: ArcSwap<Table>,
+    /// Instances that have gone since the last push was acknowledged.
+    leaving: Mutex<Vec<Arc<Instance>>>,
     pub(crate) workers: usize,
     pub(crate) load: LoadCounters,
     pub(crate) rates: ClientRates,
@@ -71,6 +76,32 @@ impl Vias {
     }
 }
 
+impl Follower for Gateway {
+    fn take(&self, view: &View) {
+        let make = Make { workers: self.workers, durations: &self.durations };
+        let before = self.table.load_full();
+        let next = Arc::new(before.next(view, &self.config, &self.name, &make));
+        self.table.store(next.clone());
+        let left: Vec<_> = before.left(&next).cloned().collect();
+        left.iter().for_each(|instance| instance.close());
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+    }
+
+    /// An instance that stops as soon as its deregistration is answered may close a connection on which a request is
+    /// that it has not read yet. What is short ends before it is told; what is long it has read by then.
+    fn settled(&self) -> Settled {
+        let leaving = std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        Box::pin(async move {
+            let all = async {
+                for instance in leaving {
+                    instance.left().await;
+                }
+            };
+            let _ = tokio::time::timeout(SETTLING, all).await; // what lasts longer goes on
+        })
+    }
+}
+
 impl Gateway {
     pub(crate) fn new(config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
         crate::metrics::allow_series(metrics);
@@ -85,6 +116,7 @@ impl Gateway {
             durations: Durations::new(&metrics.meter()),
             vias: Vias::new(id),
             table: ArcSwap::default(),
+            leaving: Mutex::default(),
             workers,
             load,
             connections: AtomicUsize::new(0),
@@ -94,13 +126,6 @@ impl Gateway {
             epoch: Instant::now(),
             config,
         }
-    }
-
-    /// Takes a new view of the directory.
-    pub(crate) fn update(&self, view: &View) {
-        let make = Make { workers: self.workers, durations: &self.durations };
-        let next = self.table.load().next(view, &self.config, &self.name, &make);
-        self.table.store(Arc::new(next));
     }
 
     /// An attempt at an instance failed.

@@ -112,8 +112,7 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
         }
     };
     let mut ends: FuturesUnordered<_> = ends.into_iter().collect();
-    let following = gateway.clone();
-    directory.follow(move |view| following.update(view));
+    directory.follow(gateway.clone());
     let mut stop = std::pin::pin!(async {
         drain.begun().await;
         gateway.draining.store(true, Relaxed);

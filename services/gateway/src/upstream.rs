@@ -103,11 +103,12 @@ impl Table {
                 (Box::from(name), Arc::new(service))
             })
             .collect();
-        let next = Self { services, heard };
-        for instance in self.instances().filter(|instance| !next.has(instance)) {
-            instance.close();
-        }
-        next
+        Self { services, heard }
+    }
+
+    /// The instances that `next` no longer has.
+    pub(crate) fn left<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = &'a Arc<Instance>> {
+        self.instances().filter(|instance| !next.has(instance))
     }
 
     /// The public service of that name.

@@ -116,9 +116,9 @@ fn a_follower_has_each_view_before_the_change_returns() {
     directory.registered(lists(&["a:1"]), at(1, 1));
     let seen = Arc::<Mutex<Vec<usize>>>::default();
     let seen_by_follower = seen.clone();
-    directory.follow(move |view| {
+    directory.follow(Arc::new(move |view: &View| {
         seen_by_follower.lock().unwrap().push(view.instances("log").map_or(0, <[_]>::len));
-    });
+    }));
     assert_eq!(*seen.lock().unwrap(), [1], "what is known already");
     directory.event(Event::Added(info("b:1")), at(1, 2));
     assert_eq!(*seen.lock().unwrap(), [1, 2]);

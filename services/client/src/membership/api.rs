@@ -63,7 +63,8 @@ async fn snapshot(State(member): State<Member>, request: Request) -> Result<Resp
         return Err(no_key());
     }
     let snapshot: Snapshot = read(request).await?;
-    Ok(applied(&member, member.0.directory.snapshot(snapshot)))
+    let pushed = member.0.directory.snapshot(snapshot);
+    Ok(applied(&member, pushed).await)
 }
 
 async fn event(
@@ -86,15 +87,17 @@ async fn event(
         return Ok(StatusCode::OK.into_response());
     }
     if has_key || is_core_only() {
-        return Ok(applied(member, member.0.directory.event(event, stamp)));
+        let pushed = member.0.directory.event(event, stamp);
+        return Ok(applied(member, pushed).await);
     }
     Err(no_key())
 }
 
-fn applied(member: &Member, applied: Applied) -> Response {
+async fn applied(member: &Member, applied: Applied) -> Response {
     if applied == Applied::OtherEpoch {
         member.0.behind.notify_one();
     }
+    member.0.directory.settled().await;
     StatusCode::OK.into_response()
 }
 

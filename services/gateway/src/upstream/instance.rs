@@ -3,13 +3,14 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use hub_client::protocol::{InstanceState, ServiceInfo};
 use rand::Rng;
+use tokio::sync::Notify;
 
 use super::pool::Pool;
 use crate::balance::{DEFAULT_WEIGHT, Tier};
@@ -36,6 +37,8 @@ pub(crate) struct Instance {
     in_flight: AtomicUsize,
     /// No longer registered: connections end with the requests on them.
     gone: AtomicBool,
+    /// Told when the last request is over that was in flight when it went.
+    left: Notify,
     /// Whether `ejection` holds anything at all; spares the lock where all is well.
     failed: AtomicBool,
     ejection: Mutex<Ejection>,
@@ -58,6 +61,7 @@ impl Instance {
             state: AtomicU8::new(0),
             in_flight: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
+            left: Notify::new(),
             failed: AtomicBool::new(false),
             ejection: Mutex::default(),
             pools: (0..workers).map(|_| Pool::default()).collect(),
@@ -152,9 +156,20 @@ impl Instance {
     }
 
     /// The instance is no longer registered: idle connections end now, the others with their requests.
-    pub(super) fn close(&self) {
-        self.gone.store(true, Relaxed);
+    pub(crate) fn close(&self) {
+        self.gone.store(true, SeqCst);
         self.close_idle();
+    }
+
+    /// Done when nothing is in flight, once it is gone.
+    pub(crate) async fn left(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.in_flight.load(SeqCst) == 0 {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Ends all idle connections.
@@ -188,7 +203,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 && self.0.gone.load(SeqCst) {
+            self.0.left.notify_waiters();
+        }
     }
 }
 

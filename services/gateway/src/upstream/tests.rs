@@ -27,3 +27,17 @@ fn what_is_listed_is_known_even_before_it_is_there() {
     assert!(log.pick(&[], None, Instant::now(), &Default::default(), &mut rng).is_none());
     assert!(table.service("other").is_none());
 }
+
+#[tokio::test]
+async fn an_instance_that_went_has_left_when_its_last_request_is_over() {
+    let info = hub_client::protocol::ServiceInfo::new("log", "127.0.0.1:1");
+    let instance = Arc::new(Instance::new(&info, 1));
+    let (first, last) = (instance.begin(), instance.begin());
+    instance.close();
+    let mut left = std::pin::pin!(instance.left());
+    assert!(futures_util::poll!(left.as_mut()).is_pending());
+    drop(first);
+    assert!(futures_util::poll!(left.as_mut()).is_pending());
+    drop(last);
+    assert!(futures_util::poll!(left.as_mut()).is_ready());
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use hub_client::directory::View;
 use hub_client::membership::Timing;
 use hub_client::protocol::{InstanceState, ReasonKind, ServiceInfo};
 use hub_registry::Settings;
@@ -32,9 +33,9 @@ async fn without_a_file_members_come_back_by_renewal_and_lose_nothing_meanwhile(
     let epoch = registry.view().await.revision.epoch;
     let fewest = Arc::new(AtomicUsize::new(usize::MAX));
     let seen = fewest.clone();
-    visit.member.directory().follow(move |view| {
+    visit.member.directory().follow(Arc::new(move |view: &View| {
         seen.fetch_min(view.instances("log").unwrap_or_default().len(), Relaxed);
-    });
+    }));
     let registry = Registry::again(registry.kill().await).await;
     eventually("all are back", || async {
         registry.addrs("log").await.len() == 3 && registry.addrs("visit").await.len() == 1
