@@ -1,6 +1,6 @@
-//! What an HTTP/1 connection is made of on either side of the gateway: bodies off the wire ([`decoder`], [`chunks`])
-//! and onto it ([`encoder`]), what waits to be written ([`outbox`]), and what a worker's
-//! connections take turns to use: a buffer to read through ([`scratch`]) and header maps ([`fields`]).
+//! What an HTTP/1 connection is made of on either side of the gateway: bodies off the wire ([`decoder`], [`chunks`]) and
+//! onto it ([`encoder`]), what waits to be written ([`outbox`]), and what a worker's connections take turns to use: a
+//! buffer to read through ([`scratch`]) and header maps ([`fields`]).
 //!
 //! Heads are not here, but for where one ends: a client's is judged ([`crate::edge::framing`]), an instance's is trusted
 //! with its own reply and nothing else ([`crate::upstream::h1`]).

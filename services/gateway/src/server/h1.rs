@@ -3,8 +3,11 @@
 //! It is one task, and does one request at a time: what a client sends ahead waits in its socket. While a request is
 //! served, the connection reads on only to learn that its client has gone, and ends with it.
 //!
-//! Between the request's last byte and the reply's first nothing is owned but the socket: what is read goes through the
-//! worker's one buffer, and what was read is the request's.
+//! What is read goes through the worker's one buffer, and what was read is the request's: a connection that waits for one
+//! owns its socket and little else.
+//!
+//! Left out: clients that end their side behind a request and still wait for the reply. They count as gone, since most
+//! that do so are.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

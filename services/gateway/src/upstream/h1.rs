@@ -1,8 +1,8 @@
 //! One HTTP/1 connection to an instance: a request up, a reply down, then perhaps another.
 //!
 //! It is no task. Whoever holds it drives it: the request while it waits for the reply's head, the reply's body until
-//! its end; so nothing is handed from task to task, and a failed request knows how far it came. What it
-//! reads goes through one buffer per worker thread.
+//! its end; so nothing is handed from task to task, and a failed request knows how far it came. What it reads goes
+//! through one buffer per worker thread.
 //!
 //! It trusts the instance with its own replies and with nothing else. What could be read in two ways is refused
 //! ([`head`], [`crate::http1::decoder`]), and a connection with a byte on it that nobody asked for is not used again.
