@@ -52,27 +52,21 @@ impl HttpBody for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        if let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) {
-            read_on(body);
+        // Where the runtime is gone, so is the connection.
+        if let (Some(body), Ok(runtime)) =
+            (self.0.take().filter(|body| !body.is_end_stream()), Handle::try_current())
+        {
+            runtime.spawn(tokio::time::timeout(MAX_TIME, read_on(body)));
         }
     }
 }
 
-/// Reads a body on and throws it away: to its end, or for as long as the bounds say. Ends with the runtime, where there
-/// is one: where it is gone, so is the connection.
-fn read_on<B>(mut body: B)
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Send,
-{
-    let Ok(runtime) = Handle::try_current() else { return };
-    runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > MAX_BYTES {
-                return;
-            }
+async fn read_on(mut body: Body) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > MAX_BYTES {
+            return;
         }
-    }));
+    }
 }
