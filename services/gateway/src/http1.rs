@@ -30,5 +30,11 @@ pub(crate) fn end_of_head(old: &[u8], new: &[u8]) -> Option<usize> {
     })
 }
 
+/// A length as `Content-Length` says it: digits and nothing else.
+pub(crate) fn length(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests;

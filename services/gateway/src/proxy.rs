@@ -21,6 +21,7 @@ use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, Failure};
 use crate::headers::{self, HUB_INSTANCE, Hop};
+use crate::http1;
 use crate::route::{self, Target};
 use crate::server::peer::Peer;
 
@@ -207,7 +208,7 @@ fn is_stream(parts: &request::Parts) -> bool {
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    http1::length(headers.get(CONTENT_LENGTH)?.as_bytes())
 }
 
 /// The address that a request's rate is counted for: behind trusted proxies, the nearest that is none of them.

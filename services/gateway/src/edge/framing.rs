@@ -16,8 +16,8 @@ use http::{Method, Request, Uri, Version, request};
 use memchr::{memchr, memchr_iter};
 
 use crate::http1::decoder::Decoder;
-use crate::http1::end_of_head;
 use crate::http1::fields::{self, ConnectionOptions};
+use crate::http1::{self, end_of_head};
 
 /// What is wrong with the bytes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -212,7 +212,9 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<Decoder, Fault> {
                 if length.is_some() {
                     return Err(Fault::ContentLength);
                 }
-                length = Some(decimal(field.value).ok_or(Fault::ContentLength)?);
+                // The two greatest values are marks for "chunked" and "until close" to many a server behind.
+                let said = http1::length(field.value.trim_ascii()).filter(|&n| n < u64::MAX - 1);
+                length = Some(said.ok_or(Fault::ContentLength)?);
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                 if request.version == Some(0) {
@@ -241,15 +243,6 @@ pub(super) fn is_disguised(name: &str) -> bool {
     }
     let letters = || name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase());
     letters().eq(*b"contentlength") || letters().eq(*b"transferencoding")
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    let digits = digits.trim_ascii();
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    // The two greatest values are marks for "chunked" and "until close" to many a server behind.
-    std::str::from_utf8(digits).ok()?.parse::<u64>().ok().filter(|&n| n < u64::MAX - 1)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode, Version, response};
 
+use crate::http1;
 use crate::http1::encoder::{Encoder, write_field, write_fields};
 
 /// Room for a head that no usual reply exceeds.
@@ -90,7 +91,7 @@ fn framing(
     length: Option<u64>,
     asked: Asked,
 ) -> (Encoder, Length) {
-    let said: Option<u64> = said.and_then(|value| value.to_str().ok()?.parse().ok());
+    let said = said.and_then(|value| http1::length(value.as_bytes()));
     match (status, said) {
         (StatusCode::NO_CONTENT, _) | (StatusCode::NOT_MODIFIED, None) => (Encoder::None, Length::None),
         (StatusCode::NOT_MODIFIED, Some(_)) => (Encoder::None, Length::Said),

@@ -12,6 +12,7 @@ use super::Broken;
 use crate::http1::decoder::Decoder;
 use crate::http1::encoder::{Encoder, write_fields};
 use crate::http1::fields::{self, ConnectionOptions};
+use crate::http1::length;
 
 /// Longest head of a reply, in bytes.
 pub(super) const MAX_SIZE: usize = 64 << 10;
@@ -155,10 +156,4 @@ impl Said {
         }
         Ok(true)
     }
-}
-
-/// Digits and nothing else.
-fn length(text: &[u8]) -> Option<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
