@@ -68,7 +68,7 @@ pub(crate) fn request(headers: &mut HeaderMap, hop: &Hop<'_>, trace: impl FnOnce
         }
     }
     if found.to_forget {
-        forget(headers);
+        remove_where(headers, is_hearsay);
     }
     if found.cookies > 1 {
         join_cookies(headers);
@@ -109,11 +109,7 @@ pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
 /// routes a message, or says who sent it, is no trailer (RFC 9110, 6.5.1).
 pub(crate) fn trailers(fields: &mut HeaderMap) {
     let ours = |name: &HeaderName| [HOST, CONTENT_LENGTH, VIA, TRACEPARENT].contains(name);
-    let forbidden = |name: &&HeaderName| is_hop_by_hop(name) || is_hearsay(name) || ours(name);
-    let names: Vec<HeaderName> = fields.keys().filter(forbidden).cloned().collect();
-    for name in names {
-        fields.remove(name);
-    }
+    remove_where(fields, |name| is_hop_by_hop(name) || is_hearsay(name) || ours(name));
 }
 
 /// Whether this is gRPC, whose bodies are streams.
@@ -241,8 +237,8 @@ fn has_token(value: &HeaderValue, token: &str) -> bool {
     value.as_bytes().split(|&b| b == b',').any(|item| name(item).eq_ignore_ascii_case(token.as_bytes()))
 }
 
-fn forget(headers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| is_hearsay(name)).cloned().collect();
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
