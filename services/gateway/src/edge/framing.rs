@@ -10,7 +10,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version, request};
 use memchr::{memchr, memchr_iter};
@@ -105,7 +105,7 @@ impl Heads {
             if before == 0
                 && let Some((len, head)) = read_head(bytes, self.limits)?
             {
-                // Split off, since what is merely advanced to its end still keeps the buffer that it is in.
+                // Split off, since what is merely advanced to its end, or cleared, still keeps the buffer that it is in.
                 drop(bytes.split_to(len));
                 return Ok(Some(head));
             }
@@ -122,7 +122,7 @@ impl Heads {
             }
             // Nothing but empty lines before the request line.
             check_lines(&whole)?;
-            bytes.advance(end);
+            drop(bytes.split_to(end));
         }
         Ok(None)
     }
@@ -133,8 +133,7 @@ impl Heads {
             let line_ended = self.partial.iter().chain(&*bytes).take(self.limits.size).any(|&b| b == b'\n');
             return Err(if line_ended { Fault::HeadTooLarge } else { Fault::TargetTooLong });
         }
-        self.partial.extend_from_slice(bytes);
-        bytes.clear();
+        self.partial.extend_from_slice(&std::mem::take(bytes));
         Ok(())
     }
 }
