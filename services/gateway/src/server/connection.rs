@@ -81,11 +81,11 @@ async fn http1(stream: TcpStream, first: Vec<u8>, peer: &Arc<Peer>) {
         End::Closed { linger: true } => end_gently(stream, &[]).await,
         End::Refused(failure) => {
             peer.gateway.refused(failure.cause);
-            Box::pin(refuse(stream, peer, &failure)).await;
+            refuse(stream, peer, &failure).await;
         }
         End::Switched => {
             if let Some(tunnel) = peer.take_tunnel() {
-                Box::pin(tunnel.join(stream, first)).await;
+                tunnel.join(stream, first).await;
             }
         }
     }
