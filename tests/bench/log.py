@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmark of the log service, on one core; the load comes from the other.
 
-    cargo build --release -p hub-log -p hub-registry -p hub-gateway -p hub-visit
+    cargo build --release -p hubspoke-log -p hubspoke-registry -p hubspoke-gateway -p hubspoke-visit
     python3 tests/bench/log.py            # all, about two minutes
     python3 tests/bench/log.py single     # one of: single synced batch query tail visits
 

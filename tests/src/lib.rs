@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn story() {
-//! use hub_tests::Platform;
+//! use hubspoke_tests::Platform;
 //! let mut platform = Platform::start().await.log(3).await.visit(1).await;
 //! assert_eq!(platform.visit_count().await, 1);
 //! platform.logs.remove(0).kill().await;
@@ -27,9 +27,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hub_chassis::config::Common;
-use hub_chassis::{Config, Process};
-use hub_client::protocol::{CatalogView, DIRECTORY_PATH, SERVICES_PATH, ServiceLists};
+use hubspoke_chassis::config::Common;
+use hubspoke_chassis::{Config, Process};
+use hubspoke_protocol::{CatalogView, DIRECTORY_PATH, SERVICES_PATH, ServiceLists};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -50,7 +50,7 @@ pub struct Platform {
     pub visits: Vec<Instance>,
     /// For requests of the test's own.
     pub http: reqwest::Client,
-    settings: hub_registry::Settings,
+    settings: hubspoke_registry::Settings,
     dir: TempDir,
     log_files: usize,
 }
@@ -116,14 +116,14 @@ impl Instance {
 impl Platform {
     /// A registry and a gateway that shows every service. Heartbeats are quicker than usual.
     pub async fn start() -> Self {
-        let mut settings = hub_registry::Settings::default();
+        let mut settings = hubspoke_registry::Settings::default();
         settings.heartbeat.interval = Duration::from_millis(200);
         settings.heartbeat.gap = Duration::from_millis(50);
         Self::start_with(settings).await
     }
 
     /// The same with registry settings of the test's own.
-    pub async fn start_with(settings: hub_registry::Settings) -> Self {
+    pub async fn start_with(settings: hubspoke_registry::Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(&settings, "127.0.0.1:0".parse().unwrap()).await;
         let gateway = gateway(registry.addr).await;
@@ -148,8 +148,9 @@ impl Platform {
     /// Starts `n` more visit instances and waits until the gateway knows them.
     pub async fn visit(mut self, n: usize) -> Self {
         for _ in 0..n {
-            let common = common(&hub_visit::PROCESS, self.registry.addr);
-            let server = hub_visit::Server::bind(Config { common, own: Default::default() }).await.unwrap();
+            let common = common(&hubspoke_visit::PROCESS, self.registry.addr);
+            let server =
+                hubspoke_visit::Server::bind(Config { common, own: Default::default() }).await.unwrap();
             self.visits.push(Instance::run(server.local_addr(), |stop| server.run(stop)));
         }
         self.settled().await;
@@ -247,7 +248,7 @@ impl Platform {
 pub fn live(view: &CatalogView) -> Vec<(String, String)> {
     let instances = view.services.values().flatten();
     let mut live: Vec<_> = instances
-        .filter(|instance| instance.state != hub_client::protocol::InstanceState::Removed)
+        .filter(|instance| instance.state != hubspoke_protocol::InstanceState::Removed)
         .map(|instance| (instance.info.name.clone(), instance.info.addr.clone()))
         .collect();
     live.sort();
@@ -280,19 +281,22 @@ pub fn common(process: &Process, registry: SocketAddr) -> Common {
     common
 }
 
-async fn bind_registry(settings: &hub_registry::Settings, addr: SocketAddr) -> Option<hub_registry::Server> {
-    let mut common = common(&hub_registry::PROCESS, addr);
+async fn bind_registry(
+    settings: &hubspoke_registry::Settings,
+    addr: SocketAddr,
+) -> Option<hubspoke_registry::Server> {
+    let mut common = common(&hubspoke_registry::PROCESS, addr);
     common.listen = addr;
-    hub_registry::Server::bind(Config { common, own: settings.clone() }).await.ok()
+    hubspoke_registry::Server::bind(Config { common, own: settings.clone() }).await.ok()
 }
 
-async fn registry(settings: &hub_registry::Settings, addr: SocketAddr) -> Instance {
+async fn registry(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> Instance {
     let server = bind_registry(settings, addr).await.expect("a free port");
     Instance::run(server.local_addr(), |stop| server.run(stop))
 }
 
 /// A registry that takes the address as soon as its predecessor lets go of it.
-fn registry_later(settings: &hub_registry::Settings, addr: SocketAddr) -> Instance {
+fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> Instance {
     let settings = settings.clone();
     Instance::run(addr, move |stop| async move {
         loop {
@@ -305,9 +309,9 @@ fn registry_later(settings: &hub_registry::Settings, addr: SocketAddr) -> Instan
 }
 
 async fn gateway(registry: SocketAddr) -> Instance {
-    let common = common(&hub_gateway::PROCESS, registry);
-    let own = hub_gateway::GatewayConfig { expose: vec!["*".to_owned()], ..Default::default() };
-    let server = hub_gateway::Server::bind(Config { common, own }).await.unwrap();
+    let common = common(&hubspoke_gateway::PROCESS, registry);
+    let own = hubspoke_gateway::GatewayConfig { expose: vec!["*".to_owned()], ..Default::default() };
+    let server = hubspoke_gateway::Server::bind(Config { common, own }).await.unwrap();
     let (addr, control) = (server.local_addr(), server.control_addr());
     Instance { control, ..Instance::run(addr, |stop| server.run(stop)) }
 }
@@ -317,8 +321,8 @@ async fn log(registry: SocketAddr, file: &Path) -> Instance {
 }
 
 async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> Instance {
-    let common = Common { listen, ..common(&hub_log::PROCESS, registry) };
-    let own = hub_log::LogConfig { file: file.to_owned(), ..Default::default() };
-    let server = hub_log::Server::bind(Config { common, own }).await.unwrap();
+    let common = Common { listen, ..common(&hubspoke_log::PROCESS, registry) };
+    let own = hubspoke_log::LogConfig { file: file.to_owned(), ..Default::default() };
+    let server = hubspoke_log::Server::bind(Config { common, own }).await.unwrap();
     Instance { file: file.to_owned(), ..Instance::run(server.local_addr(), |stop| server.run(stop)) }
 }

@@ -6,17 +6,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::MetadataCommand;
 
 /// Package → the packages of the workspace that it may depend on, in any way.
-const ALLOWED: [(&str, &[&str]); 8] = [
-    ("hub-client", &[]),
-    ("hub-chassis", &["hub-client"]),
-    ("hub-registry", &["hub-client", "hub-chassis"]),
-    ("hub-gateway", &["hub-client", "hub-chassis"]),
-    ("hub-log", &["hub-client", "hub-chassis"]),
-    ("hub-visit", &["hub-client", "hub-chassis"]),
-    ("hub", &["hub-client", "hub-chassis", "hub-registry", "hub-gateway", "hub-log", "hub-visit"]),
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("hubspoke-protocol", &[]),
+    ("hubspoke-client", &["hubspoke-protocol"]),
+    ("hubspoke-chassis", &["hubspoke-protocol", "hubspoke-client"]),
+    ("hubspoke-registry", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
+    ("hubspoke-gateway", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
+    ("hubspoke-log", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
+    ("hubspoke-visit", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
     (
-        "hub-tests",
-        &["hub-client", "hub-chassis", "hub-registry", "hub-gateway", "hub-log", "hub-visit", "hub"],
+        "hubspoke",
+        &[
+            "hubspoke-protocol",
+            "hubspoke-client",
+            "hubspoke-chassis",
+            "hubspoke-registry",
+            "hubspoke-gateway",
+            "hubspoke-log",
+            "hubspoke-visit",
+        ],
+    ),
+    (
+        "hubspoke-tests",
+        &[
+            "hubspoke-protocol",
+            "hubspoke-client",
+            "hubspoke-chassis",
+            "hubspoke-registry",
+            "hubspoke-gateway",
+            "hubspoke-log",
+            "hubspoke-visit",
+            "hubspoke",
+        ],
     ),
 ];
 
@@ -41,7 +62,7 @@ fn folder_package_and_binary_are_called_the_same() {
     let metadata = MetadataCommand::new().no_deps().exec().unwrap();
     for package in metadata.workspace_packages() {
         let folder = package.manifest_path.parent().unwrap().file_name().unwrap();
-        let suffix = package.name.strip_prefix("hub-").unwrap_or("hub");
+        let suffix = package.name.strip_prefix("hubspoke-").unwrap_or("hub");
         assert_eq!(folder, suffix, "{}", package.name);
         for binary in package.targets.iter().filter(|target| target.is_bin()) {
             assert_eq!(binary.name, suffix, "{}", package.name);

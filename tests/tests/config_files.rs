@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use hub_chassis::config::{ConfigError, Layers, Source};
-use hub_chassis::{Process, Table};
+use hubspoke_chassis::config::{ConfigError, Layers, Source};
+use hubspoke_chassis::{Process, Table};
 use serde_json::Value;
 
 /// Settings of one service only are an example: they have no default.
@@ -112,20 +112,20 @@ fn complete<T: Table>(process: &Process, unused: &[&str]) {
 #[test]
 fn registry() {
     // The registry registers nowhere.
-    complete::<hub_registry::Settings>(&hub_registry::PROCESS, &["advertise", "registry.url"]);
+    complete::<hubspoke_registry::Settings>(&hubspoke_registry::PROCESS, &["advertise", "registry.url"]);
 }
 
 #[test]
 fn gateway() {
-    complete::<hub_gateway::GatewayConfig>(&hub_gateway::PROCESS, &[]);
+    complete::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &[]);
 }
 
 #[test]
 fn log() {
-    complete::<hub_log::LogConfig>(&hub_log::PROCESS, &[]);
+    complete::<hubspoke_log::LogConfig>(&hubspoke_log::PROCESS, &[]);
 }
 
 #[test]
 fn visit() {
-    complete::<hub_visit::VisitConfig>(&hub_visit::PROCESS, &[]);
+    complete::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS, &[]);
 }

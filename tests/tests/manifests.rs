@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hub_chassis::config::{Common, ConfigError, Layers, Source};
-use hub_chassis::{Process, Table, telemetry};
+use hubspoke_chassis::config::{Common, ConfigError, Layers, Source};
+use hubspoke_chassis::{Process, Table, telemetry};
 use serde_json::Value;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -176,10 +176,10 @@ fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, Config
     let vars = container.vars.clone().into_iter().collect();
     let source = Source { file: Some(file.to_owned()), vars, ..Source::default() };
     match name {
-        "registry" => read::<hub_registry::Settings>(&hub_registry::PROCESS, &source),
-        "gateway" => read::<hub_gateway::GatewayConfig>(&hub_gateway::PROCESS, &source),
-        "log" => read::<hub_log::LogConfig>(&hub_log::PROCESS, &source),
-        "visit" => read::<hub_visit::VisitConfig>(&hub_visit::PROCESS, &source),
+        "registry" => read::<hubspoke_registry::Settings>(&hubspoke_registry::PROCESS, &source),
+        "gateway" => read::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &source),
+        "log" => read::<hubspoke_log::LogConfig>(&hubspoke_log::PROCESS, &source),
+        "visit" => read::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS, &source),
         other => panic!("{other} is no service"),
     }
 }
@@ -228,7 +228,7 @@ fn compose_sets_what_hub_takes() {
     let container = in_compose("hub");
     assert_eq!(container.image, format!("hubspoke/hub:{VERSION}"));
     let source = Source { vars: container.vars.into_iter().collect(), ..Source::default() };
-    let (config, _) = hub::config::HubConfig::load(&source).unwrap_or_else(|error| panic!("{error}"));
+    let (config, _) = hubspoke::config::HubConfig::load(&source).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.common.registry.url, "http://registry:20000");
 }
 
@@ -281,7 +281,7 @@ fn probes_ask_the_control_port() {
         for (probe, path) in [
             ("startupProbe", "/livez"),
             ("livenessProbe", "/livez"),
-            ("readinessProbe", hub_chassis::health::READYZ_PATH),
+            ("readinessProbe", hubspoke_chassis::health::READYZ_PATH),
         ] {
             let get = &spec[probe]["httpGet"];
             assert_eq!(get["path"], path, "{name}: {probe}");

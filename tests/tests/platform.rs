@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use hub_tests::{Platform, entries, eventually, live};
+use hubspoke_tests::{Platform, entries, eventually, live};
 use reqwest::{Method, StatusCode};
 use tokio::task::JoinSet;
 
@@ -187,10 +187,10 @@ async fn a_stopping_service_loses_no_request_and_deregisters() {
 async fn services_start_in_any_order() {
     let probe = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let registry = probe.local_addr().unwrap();
-    let common = hub_tests::common(&hub_log::PROCESS, registry);
+    let common = hubspoke_tests::common(&hubspoke_log::PROCESS, registry);
     let dir = tempfile::tempdir().unwrap();
-    let own = hub_log::LogConfig { file: dir.path().join("services.log"), ..Default::default() };
-    let server = hub_log::Server::bind(hub_chassis::Config { common, own }).await.unwrap();
+    let own = hubspoke_log::LogConfig { file: dir.path().join("services.log"), ..Default::default() };
+    let server = hubspoke_log::Server::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
     let (log, (stop, stopped)) = (server.local_addr(), tokio::sync::oneshot::channel::<()>());
     let run = tokio::spawn(server.run(async { drop(stopped.await) }));
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -201,10 +201,10 @@ async fn services_start_in_any_order() {
     eventually("it is live", || async { status("/livez").await == 200 }).await;
     assert_eq!(status("/readyz").await, 503, "no registry yet");
     drop(probe);
-    let mut common = hub_tests::common(&hub_registry::PROCESS, registry);
+    let mut common = hubspoke_tests::common(&hubspoke_registry::PROCESS, registry);
     common.listen = registry;
-    let own = hub_registry::Settings::default();
-    let server = hub_registry::Server::bind(hub_chassis::Config { common, own }).await.unwrap();
+    let own = hubspoke_registry::Settings::default();
+    let server = hubspoke_registry::Server::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
     let serving = tokio::spawn(server.run(std::future::pending()));
     eventually("it has joined", || async { status("/readyz").await == 200 }).await;
     stop.send(()).unwrap();

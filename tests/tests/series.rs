@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hub_tests::{Platform, eventually};
+use hubspoke_tests::{Platform, eventually};
 
 /// The names of all series of an instance.
 async fn series(platform: &Platform, control: std::net::SocketAddr) -> BTreeSet<String> {
@@ -21,7 +21,7 @@ async fn series(platform: &Platform, control: std::net::SocketAddr) -> BTreeSet<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_callers_ask_for_makes_no_new_series() {
-    let mut settings = hub_registry::Settings::default();
+    let mut settings = hubspoke_registry::Settings::default();
     settings.heartbeat.interval = Duration::from_millis(200);
     // On a busy machine a heartbeat would fail, and its outcome is a series.
     settings.heartbeat.timeout = Duration::from_secs(20);

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use hub_chassis::config::{Common, Process};
-use hub_chassis::telemetry::{self, Settings};
-use hub_tests::otlp::{Log, Received, Receiver, Span};
-use hub_tests::{Platform, entries, eventually};
+use hubspoke_chassis::config::{Common, Process};
+use hubspoke_chassis::telemetry::{self, Settings};
+use hubspoke_tests::otlp::{Log, Received, Receiver, Span};
+use hubspoke_tests::{Platform, entries, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -34,7 +34,7 @@ fn export_to(receiver: &Receiver) -> telemetry::Running {
     let vars = vars.map(|(name, value)| (name.to_owned(), value));
     let mut config = Common::of(&PROCESS).unwrap().telemetry;
     config.heartbeat_traces = 1.0;
-    config.log = "info,hub_gateway=debug".to_owned();
+    config.log = "info,hubspoke_gateway=debug".to_owned();
     telemetry::start(Settings::read(&PROCESS, &config, &vars).unwrap()).unwrap()
 }
 
@@ -138,7 +138,7 @@ async fn one_visit_is_counted_once(platform: &Platform, receiver: &Receiver) {
 async fn counted(receiver: &Receiver, service: &str, name: &str, attributes: Labels<'_>, expected: f64) {
     eventually(&format!("{service} {name} {attributes:?} is {expected}"), || async {
         let received = receiver.received();
-        let of = |point: &&hub_tests::otlp::Point| {
+        let of = |point: &&hubspoke_tests::otlp::Point| {
             point.name == name
                 && point.resource["service.name"] == service
                 && attributes.iter().all(|(key, value)| point.attributes[*key] == *value)
@@ -429,7 +429,7 @@ async fn metrics_have_their_names_and_units(platform: &Platform, receiver: &Rece
     for (service, name, unit, attributes) in METRICS {
         eventually(name, || async {
             let received = receiver.received();
-            let of = |point: &&hub_tests::otlp::Point| {
+            let of = |point: &&hubspoke_tests::otlp::Point| {
                 point.name == name && point.resource["service.name"] == service
             };
             let Some(point) = received.points.iter().rev().find(of) else { return false };

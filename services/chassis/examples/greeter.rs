@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use axum::extract::{Path, State};
 use axum::{Router, http::StatusCode, routing::get};
-use hub_chassis::{Config, Problem, Process, Service, boot, config::NoTable};
-use hub_client::LogClient;
+use hubspoke_chassis::{Config, Problem, Process, Service, boot, config::NoTable};
+use hubspoke_client::LogClient;
 
 const PROCESS: Process =
     Process { name: "greeter", listen: "127.0.0.1:0", control_listen: None, version: "0.1.0" };

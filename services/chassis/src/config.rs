@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hub_client::membership::is_registry_url;
-use hub_client::protocol::{RESERVED_NAMES, check_addr, check_name};
+use hubspoke_client::membership::is_registry_url;
+use hubspoke_protocol::{RESERVED_NAMES, check_addr, check_name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -100,7 +100,7 @@ pub struct RegistryLink {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
-    /// An env-filter: `info`, or `hub_gateway=debug,warn`.
+    /// An env-filter: `info`, or `hubspoke_gateway=debug,warn`.
     pub log: String,
     /// Where traces, metrics and logs go by OTLP (http/protobuf): `http://collector:4318`. Unset: nowhere. The
     /// standard variables, `OTEL_EXPORTER_OTLP_ENDPOINT` and the others, take precedence.

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use hub_client::LoadCounters;
+use hubspoke_client::LoadCounters;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
@@ -190,7 +190,7 @@ mod tests {
         for _ in 0..2 {
             durations.record("POST", "/log", 200, Duration::from_millis(3));
         }
-        durations.record(hub_client::trace::OTHER_METHOD, "/log", 405, Duration::from_millis(3));
+        durations.record(hubspoke_client::trace::OTHER_METHOD, "/log", 405, Duration::from_millis(3));
         let text = metrics.render();
         for part in [
             r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log",otel_scope_name="hubspoke"} 2"#,

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use hub_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Reach, Timing};
-use hub_client::protocol::ServiceInfo;
-use hub_client::{Directory, LoadCounters, LogClient, Member};
+use hubspoke_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Reach, Timing};
+use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
+use hubspoke_protocol::ServiceInfo;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 

@@ -5,7 +5,7 @@ use axum::extract::Request;
 use http::header::{HOST, HeaderMap, USER_AGENT};
 use http::uri::Authority;
 use http::{Method, Uri};
-use hub_client::trace::{OTHER_METHOD, extract, host_and_port, known_method};
+use hubspoke_client::trace::{OTHER_METHOD, extract, host_and_port, known_method};
 use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt, TraceContextExt};
 use tracing::field::Empty;

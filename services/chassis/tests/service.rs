@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get};
-use hub_chassis::config::{Common, Process};
-use hub_chassis::{RunError, Service};
+use hubspoke_chassis::config::{Common, Process};
+use hubspoke_chassis::{RunError, Service};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

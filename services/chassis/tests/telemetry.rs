@@ -72,7 +72,7 @@ async fn traces_metrics_and_logs_arrive_and_belong_together() {
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".to_owned()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b".to_owned()),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".to_owned()),
-        ("HUB_TELEMETRY__LOG", "hub_client=debug,info".to_owned()),
+        ("HUB_TELEMETRY__LOG", "hubspoke_client=debug,info".to_owned()),
     ];
     let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let greeter = Greeter::start(&world, &vars).await;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use rand::Rng;
 use rand::seq::IteratorRandom;
 
-use crate::protocol::{InstanceState, Revision, ServiceInfo, ServiceLists, Snapshot};
+use hubspoke_protocol::{InstanceState, Revision, ServiceInfo, ServiceLists, Snapshot};
 
 /// Most events that are remembered while a registration is under way.
 const MAX_MEANWHILE: usize = 1024;

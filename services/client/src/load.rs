@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use crate::protocol::{Heartbeat, Status};
+use hubspoke_protocol::{Heartbeat, Status};
 
 /// Shared counters of requests served and in flight, and whether the process drains.
 #[derive(Debug, Clone, Default)]

@@ -19,8 +19,8 @@ use tracing::{Instrument, Span};
 use self::lanes::Lanes;
 use self::post::{Item, Poster};
 use crate::directory::Directory;
-use crate::protocol::{LOG_PATH, ServiceInfo};
 use crate::trace::{self, Attempt};
+use hubspoke_protocol::{LOG_PATH, ServiceInfo};
 
 pub use self::layer::LogLayer;
 pub use self::post::BATCH_META;

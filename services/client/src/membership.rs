@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::directory::Directory;
 use crate::load::LoadCounters;
-use crate::protocol::{InvalidInfo, PushMode, Revision, SERVICES_PATH, ServiceInfo};
+use hubspoke_protocol::{InvalidInfo, PushMode, Revision, SERVICES_PATH, ServiceInfo};
 
 mod advertise;
 mod api;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use hub_client::protocol::{EVERY_SERVICE, check_name};
+use hubspoke_protocol::{EVERY_SERVICE, check_name};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub use crate::retry::RetryConfig;
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayConfig {
     /// Names of the public services; `"*"` is every service, those that register later too.
-    #[serde(deserialize_with = "hub_chassis::config::list")]
+    #[serde(deserialize_with = "hubspoke_chassis::config::list")]
     pub expose: Vec<String>,
     /// Threads that serve requests; 0 is one per core.
     pub workers: usize,
@@ -253,7 +253,7 @@ impl GatewayConfig {
 const TIMEOUT: &str = "a timeout must be longer than nothing";
 const FIRST_BYTE: &str = "first_byte can't be longer than total, which ends all waiting for a reply";
 
-impl hub_chassis::Table for GatewayConfig {
+impl hubspoke_chassis::Table for GatewayConfig {
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: &str, why: &dyn std::fmt::Display| Err((key.to_owned(), why.to_string()));
         for name in self.expose.iter().filter(|name| *name != EVERY_SERVICE) {

@@ -4,7 +4,7 @@
 //! log. Refusals of a request are the client's to mend, and say what was wrong with it.
 
 use http::StatusCode;
-use hub_chassis::Problem;
+use hubspoke_chassis::Problem;
 
 use crate::edge::BadHead;
 use crate::edge::framing::Fault;

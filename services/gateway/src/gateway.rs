@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use hub_chassis::Metrics;
-use hub_chassis::telemetry::Source;
-use hub_client::LoadCounters;
-use hub_client::directory::{Follower, Settled, View};
+use hubspoke_chassis::Metrics;
+use hubspoke_chassis::telemetry::Source;
+use hubspoke_client::LoadCounters;
+use hubspoke_client::directory::{Follower, Settled, View};
 use rand::RngExt;
 
 use crate::config::GatewayConfig;

@@ -17,8 +17,8 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-pub(crate) const HUB_INSTANCE: HeaderName = HeaderName::from_static(hub_client::protocol::HUB_INSTANCE);
-const HUB_SOURCE: HeaderName = HeaderName::from_static(hub_client::protocol::HUB_SOURCE);
+pub(crate) const HUB_INSTANCE: HeaderName = HeaderName::from_static(hubspoke_protocol::HUB_INSTANCE);
+const HUB_SOURCE: HeaderName = HeaderName::from_static(hubspoke_protocol::HUB_SOURCE);
 
 static HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];

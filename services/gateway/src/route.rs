@@ -6,7 +6,7 @@
 //! Left out: percent-decoding of the service's name. No service has a name that needs it.
 
 use http::uri::{Authority, Uri};
-use hub_client::protocol::RESERVED_NAMES;
+use hubspoke_protocol::RESERVED_NAMES;
 
 /// Why a target names no service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

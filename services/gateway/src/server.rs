@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hub_chassis::{BindError, Config, Drain, Process, RunError, Service};
-use hub_client::Directory;
-use hub_client::protocol::EVERY_SERVICE;
+use hubspoke_chassis::{BindError, Config, Drain, Process, RunError, Service};
+use hubspoke_client::Directory;
+use hubspoke_protocol::EVERY_SERVICE;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hub_client::directory::View;
-use hub_client::protocol::EVERY_SERVICE;
+use hubspoke_client::directory::View;
+use hubspoke_protocol::EVERY_SERVICE;
 use rand::Rng;
 
 use crate::balance::{self, Balance, Tier, Weights};
@@ -138,7 +138,7 @@ impl Service {
     fn next(
         name: &str,
         before: Option<&Self>,
-        infos: &[Arc<hub_client::protocol::ServiceInfo>],
+        infos: &[Arc<hubspoke_protocol::ServiceInfo>],
         config: &GatewayConfig,
         make: &Make<'_>,
     ) -> Self {

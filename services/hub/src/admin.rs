@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use hub_chassis::config::{RegistryLink, Secret};
-use hub_client::protocol::{
+use hubspoke_chassis::config::{RegistryLink, Secret};
+use hubspoke_protocol::{
     CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, SERVICES_PATH, WATCH_PATH, check_name,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hub_chassis::boot;
-use hub_chassis::config::Source;
+use hubspoke_chassis::boot;
+use hubspoke_chassis::config::Source;
 
 use crate::admin::{self, Registry, Target};
 use crate::config::{HubConfig, PROCESS};

@@ -5,19 +5,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use hub_chassis::boot::reachable;
-use hub_chassis::config::{Common, ConfigError, Layers, RegistryLink, Source, defaults_of};
-use hub_chassis::{Config, Process, Table};
-use hub_gateway::GatewayConfig;
-use hub_log::LogConfig;
-use hub_registry::Settings;
-use hub_visit::VisitConfig;
+use hubspoke_chassis::boot::reachable;
+use hubspoke_chassis::config::{Common, ConfigError, Layers, RegistryLink, Source, defaults_of};
+use hubspoke_chassis::{Config, Process, Table};
+use hubspoke_gateway::GatewayConfig;
+use hubspoke_log::LogConfig;
+use hubspoke_registry::Settings;
+use hubspoke_visit::VisitConfig;
 use serde::{Deserialize, Serialize};
 
 /// What is fixed about the `hub` process.
 pub const PROCESS: Process = Process {
     name: "hub",
-    listen: hub_registry::PROCESS.listen,
+    listen: hubspoke_registry::PROCESS.listen,
     control_listen: None,
     version: env!("CARGO_PKG_VERSION"),
 };
@@ -106,10 +106,10 @@ impl HubConfig {
         let gateway = GatewayConfig { expose: vec!["*".to_owned()], ..GatewayConfig::default() };
         let tables = [
             (PROCESS.name, defaults_of(&HubTable::default())?),
-            (hub_registry::PROCESS.name, defaults_of(&Settings::default())?),
-            (hub_gateway::PROCESS.name, defaults_of(&gateway)?),
-            (hub_log::PROCESS.name, defaults_of(&LogConfig::default())?),
-            (hub_visit::PROCESS.name, defaults_of(&VisitConfig::default())?),
+            (hubspoke_registry::PROCESS.name, defaults_of(&Settings::default())?),
+            (hubspoke_gateway::PROCESS.name, defaults_of(&gateway)?),
+            (hubspoke_log::PROCESS.name, defaults_of(&LogConfig::default())?),
+            (hubspoke_visit::PROCESS.name, defaults_of(&VisitConfig::default())?),
         ];
         let mut layers = Layers::read(&PROCESS, &tables, source)?;
         let listen = layers.common()?.listen;
@@ -125,10 +125,10 @@ impl HubConfig {
         let config = Self {
             common: layers.common()?,
             hub: layers.table(PROCESS.name)?,
-            registry: layers.table(hub_registry::PROCESS.name)?,
-            gateway: layers.table(hub_gateway::PROCESS.name)?,
-            log: layers.table(hub_log::PROCESS.name)?,
-            visit: layers.table(hub_visit::PROCESS.name)?,
+            registry: layers.table(hubspoke_registry::PROCESS.name)?,
+            gateway: layers.table(hubspoke_gateway::PROCESS.name)?,
+            log: layers.table(hubspoke_log::PROCESS.name)?,
+            visit: layers.table(hubspoke_visit::PROCESS.name)?,
         };
         Ok((config, layers))
     }
@@ -144,27 +144,27 @@ impl HubConfig {
     /// The registry's configuration.
     pub fn registry(&self) -> Config<Settings> {
         let listen = self.common.listen;
-        Config { common: self.common_of(hub_registry::PROCESS.name, listen), own: self.registry.clone() }
+        Config { common: self.common_of(hubspoke_registry::PROCESS.name, listen), own: self.registry.clone() }
     }
 
     /// The gateway's, as a member of the registry at `registry`.
     pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayConfig> {
-        let mut common = self.member(hub_gateway::PROCESS.name, self.hub.gateway, registry);
+        let mut common = self.member(hubspoke_gateway::PROCESS.name, self.hub.gateway, registry);
         common.control_listen = Some(self.hub.gateway_control);
         Config { common, own: self.gateway.clone() }
     }
 
     /// That of log replica `n`, counted from 1: its file is `DATA_DIR/log-N/NAME`.
     pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogConfig> {
-        let common = self.member(hub_log::PROCESS.name, replica(self.hub.log, n), registry);
-        let file = self.own_file(&self.log.file, hub_log::PROCESS.name, n);
+        let common = self.member(hubspoke_log::PROCESS.name, replica(self.hub.log, n), registry);
+        let file = self.own_file(&self.log.file, hubspoke_log::PROCESS.name, n);
         Config { common, own: LogConfig { file, ..self.log.clone() } }
     }
 
     /// That of visit replica `n`, counted from 1.
     pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitConfig> {
-        let common = self.member(hub_visit::PROCESS.name, replica(self.hub.visit, n), registry);
-        let file = self.own_file(&self.visit.file, hub_visit::PROCESS.name, n);
+        let common = self.member(hubspoke_visit::PROCESS.name, replica(self.hub.visit, n), registry);
+        let file = self.own_file(&self.visit.file, hubspoke_visit::PROCESS.name, n);
         Config { common, own: VisitConfig { file, ..self.visit.clone() } }
     }
 

@@ -10,8 +10,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use hub_client::log::LOG_SERVICE;
-use hub_client::protocol::{CatalogView, InstanceState};
+use hubspoke_client::log::LOG_SERVICE;
+use hubspoke_protocol::{CatalogView, InstanceState};
 
 pub use self::load::{Plan, generate};
 pub use self::report::{Report, render};
@@ -26,7 +26,7 @@ mod report;
 mod tally;
 
 /// The registered name of the gateway, which is asked for where no URL is given.
-const GATEWAY_SERVICE: &str = hub_gateway::PROCESS.name;
+const GATEWAY_SERVICE: &str = hubspoke_gateway::PROCESS.name;
 /// Where visits go.
 const VISIT_PATH: &str = "/visit";
 /// Most visits of one run.

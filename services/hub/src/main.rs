@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    hub::cli::run(hub::cli::Cli::parse())
+    hubspoke::cli::run(hubspoke::cli::Cli::parse())
 }

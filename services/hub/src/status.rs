@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use hub_client::protocol::{CatalogView, InstanceState, InstanceView, Reason, SERVICES_PATH, check_name};
+use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, Reason, SERVICES_PATH, check_name};
 use jiff::Timestamp;
 
 use crate::problem::{self, one_line};
@@ -143,7 +143,7 @@ fn why(reason: &Reason) -> (&'static str, String) {
 
 fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
     let beat = instance.last_heartbeat.as_ref().map_or("-".to_owned(), |at| format!("{} ago", age(at, now)));
-    let load = |pick: fn(&hub_client::protocol::Load) -> u64| {
+    let load = |pick: fn(&hubspoke_protocol::Load) -> u64| {
         instance.load.as_ref().map_or("-".to_owned(), |load| pick(load).to_string())
     };
     vec![

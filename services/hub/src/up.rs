@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use hub_chassis::{BindError, boot};
-use hub_client::protocol::{DIRECTORY_PATH, Snapshot};
+use hubspoke_chassis::{BindError, boot};
+use hubspoke_protocol::{DIRECTORY_PATH, Snapshot};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -23,10 +23,10 @@ const READY_POLL: Duration = Duration::from_millis(10);
 
 /// The whole platform, bound and not yet running.
 pub struct Hub {
-    registry: hub_registry::Server,
-    gateway: hub_gateway::Server,
-    logs: Vec<hub_log::Server>,
-    visits: Vec<hub_visit::Server>,
+    registry: hubspoke_registry::Server,
+    gateway: hubspoke_gateway::Server,
+    logs: Vec<hubspoke_log::Server>,
+    visits: Vec<hubspoke_visit::Server>,
     addrs: Addrs,
 }
 
@@ -51,9 +51,9 @@ impl Hub {
     /// # Errors
     /// Where a port is in use, a file can't be opened, or the configuration can't be used.
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
-        let registry = hub_registry::Server::bind(config.registry()).await.context("registry")?;
+        let registry = hubspoke_registry::Server::bind(config.registry()).await.context("registry")?;
         let at = registry.local_addr();
-        let gateway = hub_gateway::Server::bind(config.gateway(at)).await;
+        let gateway = hubspoke_gateway::Server::bind(config.gateway(at)).await;
         let gateway = gateway
             .map_err(|error| set_by(error, "hub.gateway", "hub.gateway_control"))
             .context("gateway")?;
@@ -61,8 +61,8 @@ impl Hub {
         for n in 1..=config.hub.log_replicas {
             let log = config.log(n, at);
             let file = log.own.file.clone();
-            let server = hub_log::Server::bind(log).await.map_err(|error| match error {
-                hub_log::ServerError::Bind(error) => set_by(error, "hub.log", "").into(),
+            let server = hubspoke_log::Server::bind(log).await.map_err(|error| match error {
+                hubspoke_log::ServerError::Bind(error) => set_by(error, "hub.log", "").into(),
                 error => anyhow::Error::from(error),
             });
             let server = server.with_context(|| format!("log replica {n}"))?;
@@ -72,8 +72,8 @@ impl Hub {
         let mut visits = Vec::new();
         for n in 1..=config.hub.visit_replicas {
             let visit = config.visit(n, at);
-            let server = hub_visit::Server::bind(visit).await.map_err(|error| match error {
-                hub_visit::ServerError::Bind(error) => set_by(error, "hub.visit", "").into(),
+            let server = hubspoke_visit::Server::bind(visit).await.map_err(|error| match error {
+                hubspoke_visit::ServerError::Bind(error) => set_by(error, "hub.visit", "").into(),
                 error => anyhow::Error::from(error),
             });
             visits.push(server.with_context(|| format!("visit replica {n}"))?);
@@ -83,7 +83,7 @@ impl Hub {
             gateway: gateway.local_addr(),
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
-            visits: visits.iter().map(hub_visit::Server::local_addr).collect(),
+            visits: visits.iter().map(hubspoke_visit::Server::local_addr).collect(),
         };
         Ok(Self { registry, gateway, logs, visits, addrs })
     }
@@ -137,10 +137,10 @@ impl Addrs {
         let deadline = Instant::now() + within;
         let callers = || self.logs.iter().map(|(addr, _)| *addr).chain(self.visits.iter().copied());
         for addr in [self.registry, self.gateway_control].into_iter().chain(callers()) {
-            until(&client, deadline, addr, hub_chassis::health::READYZ_PATH, |_| true).await?;
+            until(&client, deadline, addr, hubspoke_chassis::health::READYZ_PATH, |_| true).await?;
         }
-        let logs = [(hub_log::PROCESS.name, self.logs.len())];
-        let all = [logs[0], (hub_visit::PROCESS.name, self.visits.len())];
+        let logs = [(hubspoke_log::PROCESS.name, self.logs.len())];
+        let all = [logs[0], (hubspoke_visit::PROCESS.name, self.visits.len())];
         for addr in callers() {
             until(&client, deadline, addr, DIRECTORY_PATH, |text| knows(text, &logs)).await?;
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use hub_client::Directory;
+use hubspoke_client::Directory;
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::body::Bodies;

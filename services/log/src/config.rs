@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use hub_chassis::Table;
+use hubspoke_chassis::Table;
 use serde::{Deserialize, Serialize};
 
 use crate::store::slot::SLOT;

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use hub_chassis::Problem;
+use hubspoke_chassis::Problem;
 
 use crate::ingest::IngestError;
 use crate::ingest::decode::DecodeError;

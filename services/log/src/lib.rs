@@ -16,7 +16,7 @@ mod query;
 mod server;
 pub mod store;
 
-use hub_chassis::Process;
+use hubspoke_chassis::Process;
 
 pub use self::config::{LogConfig, Retain, Rotate};
 pub use self::server::{Server, ServerError};

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_chassis::{BindError, Config, RunError, Service};
-use hub_client::log::BATCH_META;
-use hub_client::protocol::ServiceInfo;
+use hubspoke_chassis::{BindError, Config, RunError, Service};
+use hubspoke_client::log::BATCH_META;
+use hubspoke_protocol::ServiceInfo;
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::{self, App, Bodies};

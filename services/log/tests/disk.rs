@@ -14,8 +14,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hub_log::entry::{Batch, Origin};
-use hub_log::store::{Ack, AppendError, Limits, Options, Store};
+use hubspoke_log::entry::{Batch, Origin};
+use hubspoke_log::store::{Ack, AppendError, Limits, Options, Store};
 use jiff::Timestamp;
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
 //! The registry's HTTP interface: one route table, handlers that translate. Every answer carries `Hub-Revision`, those of
-//! the page too; [`hub_chassis`] serves health and metrics beside them.
+//! the page too; [`hubspoke_chassis`] serves health and metrics beside them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use hub_chassis::{Json, Problem};
-use hub_client::protocol::{
+use hubspoke_chassis::{Json, Problem};
+use hubspoke_protocol::{
     CatalogView, HUB_REVISION, PROTECTION_PATH, PushMode, Revision, SERVICES_PATH, ServiceInfo, WATCH_PATH,
 };
 use tokio::sync::mpsc;

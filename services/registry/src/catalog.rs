@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use hub_client::protocol::{EVERY_SERVICE, Heartbeat, InstanceState, Load, ReasonKind, ServiceInfo, Status};
+use hubspoke_protocol::{EVERY_SERVICE, Heartbeat, InstanceState, Load, ReasonKind, ServiceInfo, Status};
 
 pub use self::event::{
     Applied, By, Change, Effect, Event, FlapPolicy, Joined, Outcome, Policy, ProtectionPolicy, Refusal,

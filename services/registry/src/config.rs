@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use hub_chassis::config::{Table, list};
+use hubspoke_chassis::config::{Table, list};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -292,7 +292,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use hub_chassis::config::{Layers, Source};
+    use hubspoke_chassis::config::{Layers, Source};
 
     use super::*;
 

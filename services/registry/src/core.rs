@@ -6,9 +6,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hub_chassis::Metrics;
-use hub_chassis::telemetry::Source;
-use hub_client::protocol::{ReasonKind, Revision, ServiceInfo};
+use hubspoke_chassis::Metrics;
+use hubspoke_chassis::telemetry::Source;
+use hubspoke_protocol::{ReasonKind, Revision, ServiceInfo};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 

@@ -1,8 +1,8 @@
 //! What the registry refuses, as replies.
 
 use axum::http::StatusCode;
-use hub_chassis::Problem;
-use hub_client::protocol::InvalidInfo;
+use hubspoke_chassis::Problem;
+use hubspoke_protocol::InvalidInfo;
 
 use crate::api::access::Denied;
 use crate::catalog::Refusal;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
-use hub_chassis::telemetry::Source;
-use hub_client::protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
-use hub_client::trace;
+use hubspoke_chassis::telemetry::Source;
+use hubspoke_client::trace;
+use hubspoke_protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
 use rand::RngExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
@@ -87,7 +87,7 @@ impl Heartbeats {
         mut settings: config::Heartbeat,
     ) -> Self {
         // The rest is for those who call us, and for heartbeats and pushes under way.
-        settings.keep_open = settings.keep_open.min(hub_chassis::server::raise_file_limit() / 2);
+        settings.keep_open = settings.keep_open.min(hubspoke_chassis::server::raise_file_limit() / 2);
         Self {
             core,
             orders,
@@ -297,7 +297,7 @@ mod tests {
     async fn the_schedule_is_bounded_by_those_that_are_there() {
         let mut settings = Settings::default();
         settings.heartbeat.interval = Duration::from_secs(3600); // nothing is due in this test
-        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
         let (core, orders) = Core::new(&settings, 1, &metrics);
         let core = Arc::new(core);
         let mut heartbeats = Heartbeats::new(core.clone(), orders, settings.heartbeat);

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use hub_chassis::{BindError, Config, RunError};
-use hub_registry::{PROCESS, Server, Settings};
+use hubspoke_chassis::{BindError, Config, RunError};
+use hubspoke_registry::{PROCESS, Server, Settings};
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -14,7 +14,7 @@ enum Error {
 }
 
 fn main() -> ExitCode {
-    hub_chassis::boot(&PROCESS, |config: Config<Settings>, shutdown| async move {
+    hubspoke_chassis::boot(&PROCESS, |config: Config<Settings>, shutdown| async move {
         Ok::<_, Error>(Server::bind(config).await?.run(shutdown).await?)
     })
 }

@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
@@ -321,7 +321,7 @@ mod tests {
         const DEPENDENTS: usize = 50;
         let mut settings = Settings::default();
         settings.push.coalesce = Duration::ZERO;
-        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
         let (core, _orders) = Core::new(&settings, 1, &metrics);
         let core = Arc::new(core);
         for i in 0..DEPENDENTS {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
@@ -187,7 +187,7 @@ mod tests {
         const COUNT: u16 = 50;
         let folder = tempfile::tempdir().unwrap();
         let file = File::in_folder(folder.path());
-        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
         let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
         let core = Arc::new(core);
         let mut saves = JoinSet::new();

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hub_chassis::{BindError, Config, Process, RunError, Service};
+use hubspoke_chassis::{BindError, Config, Process, RunError, Service};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use hub_chassis::Metrics;
-use hub_client::protocol::{InstanceState, ReasonKind};
+use hubspoke_chassis::Metrics;
+use hubspoke_protocol::{InstanceState, ReasonKind};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
@@ -177,7 +177,7 @@ fn with(core: &Weak<Core>, look: impl FnOnce(&Core)) {
 
 #[cfg(test)]
 mod tests {
-    use hub_client::protocol::ServiceInfo;
+    use hubspoke_protocol::ServiceInfo;
 
     use super::*;
     use crate::Settings;

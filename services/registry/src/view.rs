@@ -1,6 +1,6 @@
 //! The catalogue as people and tools see it: times of day instead of the catalogue's own, no push keys.
 
-use hub_client::protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason};
+use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::{Instance, Protecting, Record, Time};

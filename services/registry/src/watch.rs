@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hub_chassis::server::Connection;
-use hub_client::protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
+use hubspoke_chassis::server::Connection;
+use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn load_is_rendered_once_for_all_who_want_everything() {
-        let metrics = hub_chassis::Metrics::new("registry", "test").unwrap();
+        let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
         let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
         let at = Timestamp::UNIX_EPOCH;
         let load = Some(Load { requests: 1, in_flight: 0 });

@@ -9,8 +9,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hub_client::LogClient;
-use hub_client::log::HUB_LOGGED_BY;
+use hubspoke_client::LogClient;
+use hubspoke_client::log::HUB_LOGGED_BY;
 use opentelemetry::metrics::Counter;
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hub_chassis::Table;
+use hubspoke_chassis::Table;
 use serde::{Deserialize, Serialize};
 
 /// The visit service's own settings.

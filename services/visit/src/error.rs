@@ -2,8 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use hub_chassis::Problem;
-use hub_client::log::LogError;
+use hubspoke_chassis::Problem;
+use hubspoke_client::log::LogError;
 
 /// Seconds after which another try makes sense.
 const AGAIN: u32 = 1;

@@ -14,7 +14,7 @@ mod error;
 pub mod rate;
 mod server;
 
-use hub_chassis::Process;
+use hubspoke_chassis::Process;
 
 pub use self::config::{State, VisitConfig};
 pub use self::server::{Server, ServerError};

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use hub_visit::{PROCESS, Server};
+use hubspoke_visit::{PROCESS, Server};
 
 fn main() -> ExitCode {
-    hub_chassis::boot(
-        &PROCESS,
-        |config, shutdown| async move { Server::bind(config).await?.run(shutdown).await },
-    )
+    hubspoke_chassis::boot(&PROCESS, |config, shutdown| async move {
+        Server::bind(config).await?.run(shutdown).await
+    })
 }

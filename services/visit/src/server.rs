@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hub_chassis::{BindError, Config, RunError, Service};
-use hub_client::log::LOG_SERVICE;
+use hubspoke_chassis::{BindError, Config, RunError, Service};
+use hubspoke_client::log::LOG_SERVICE;
 
 use crate::api::{self, App};
 use crate::config::{State, VisitConfig};

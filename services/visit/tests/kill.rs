@@ -117,7 +117,7 @@ async fn a_killed_process_gives_no_number_again() {
     // A crash leaves a gap, at most a block.
     let last = *once.last().unwrap();
     assert!(
-        last <= (numbers.len() + VISITORS * ROUNDS) as u64 + ROUNDS as u64 * hub_visit::counter::BLOCK,
+        last <= (numbers.len() + VISITORS * ROUNDS) as u64 + ROUNDS as u64 * hubspoke_visit::counter::BLOCK,
         "{last}"
     );
     // No entry is of a number that somebody else has.

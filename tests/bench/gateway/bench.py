@@ -6,7 +6,7 @@ CPU time per request, read from /proc, and its ratio to nginx's in the same roun
 as much about the load generator as about the proxy.
 
     apt-get install nginx haproxy caddy wrk nghttp2-client
-    cargo build --release -p hub-gateway -p hub-registry --bins
+    cargo build --release -p hubspoke-gateway -p hubspoke-registry --bins
     tests/bench/gateway/bench.py [--bin target/release] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
         [--workers 2]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Instances killed, frozen and restarted at full load: counts the requests that a client saw fail. None may.
 
-    cargo build --release -p hub-gateway -p hub-registry --bins
+    cargo build --release -p hubspoke-gateway -p hubspoke-registry --bins
     tests/bench/gateway/faults.py [--bin target/release] [--seconds 15] [--connections 64] [--only kill,deregister]
 
 Three instances (nginx) stand behind the gateway. While wrk sends requests, one instance after the other is

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the gateway's memory does while a very large body passes, in either direction.
 
-    cargo build --release -p hub-gateway -p hub-registry --bins
+    cargo build --release -p hubspoke-gateway -p hubspoke-registry --bins
     tests/bench/gateway/memory.py [--bin target/release] [--gib 10] [--most-mb 8]
 
 Prints its resident memory before, the most that was seen every 50 ms during, and after each body; fails where a body

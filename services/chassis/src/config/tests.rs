@@ -124,7 +124,7 @@ fn wrong_variables_are_named() {
 
 #[test]
 fn no_service_is_called_like_what_every_service_serves() {
-    use hub_client::protocol::{DIRECTORY_PATH, HEART_BEAT_PATH, SERVICES_PATH};
+    use hubspoke_protocol::{DIRECTORY_PATH, HEART_BEAT_PATH, SERVICES_PATH};
     for path in [
         crate::health::LIVEZ_PATH,
         crate::health::READYZ_PATH,

@@ -19,10 +19,10 @@ use axum::response::Response;
 use axum::routing::Route;
 use futures_util::FutureExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hub_client::LoadCounters;
-use hub_client::load::InFlight;
-use hub_client::protocol::HUB_INSTANCE;
-use hub_client::trace::{OTHER_METHOD, known_method};
+use hubspoke_client::LoadCounters;
+use hubspoke_client::load::InFlight;
+use hubspoke_client::trace::{OTHER_METHOD, known_method};
+use hubspoke_protocol::HUB_INSTANCE;
 use tower::{Layer, Service};
 use tower_http::timeout::TimeoutBody;
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::AttemptError;
 use super::lane::{Lane, Runner};
 use super::post::{Item, Poster, takes_batches};
-use crate::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 
 type Outcome = Result<StatusCode, AttemptError>;
 /// Lanes that are kept although nobody uses them; instances come and go.

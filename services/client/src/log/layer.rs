@@ -32,7 +32,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let target = event.metadata().target();
         let crate_name = target.split(':').next().unwrap_or(target);
-        if target.starts_with("hub_client::log") || OWN.iter().any(|name| crate_name.starts_with(name)) {
+        if target.starts_with("hubspoke_client::log") || OWN.iter().any(|name| crate_name.starts_with(name)) {
             return;
         }
         let mut fields = Fields::default();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::{ATTEMPT, AttemptError, at_fault};
-use crate::protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
+use hubspoke_protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
 
 /// In `Meta` of a log instance that takes `application/x-ndjson` with keys, traces and levels; others take texts.
 pub const BATCH_META: (&str, &str) = ("log.batch", "ndjson");

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
-use crate::protocol::ServiceLists;
+use hubspoke_protocol::ServiceLists;
 
 /// What an instance got: the type, the key and the body of each request.
 type Requests = Arc<Mutex<Vec<(String, Option<String>, String)>>>;
@@ -276,7 +276,7 @@ async fn a_services_own_events_become_entries_and_those_of_the_sending_do_not() 
     tracing::subscriber::with_default(subscriber, || {
         tracing::warn!(target: "shop", user = 7, name = "ada", "it is \"hot\"");
         tracing::info!(target: "hyper::client", "not this");
-        tracing::info!(target: "hub_client::log::lanes", "nor this");
+        tracing::info!(target: "hubspoke_client::log::lanes", "nor this");
     });
     assert_eq!(queue.flush(Duration::from_secs(20)).await, 0);
     let requests = fake.requests();

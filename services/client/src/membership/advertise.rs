@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::{UdpSocket, lookup_host};
 
 use super::NewMemberError;
-use crate::protocol::{InvalidInfo, ServiceInfo, check_addr};
+use hubspoke_protocol::{InvalidInfo, ServiceInfo, check_addr};
 
 /// Where others reach a member.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::Member;
 use crate::directory::{Applied, Event};
-use crate::protocol::{
+use hubspoke_protocol::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_REVISION, Heartbeat, Revision, SERVICES_PATH, ServiceInfo, Snapshot,
 };
 

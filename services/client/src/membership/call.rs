@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 
 use super::Inner;
-use crate::protocol::{HUB_REVISION, Revision, ServiceInfo, ServiceLists};
+use hubspoke_protocol::{HUB_REVISION, Revision, ServiceInfo, ServiceLists};
 
 /// Longest reply that is read, in bytes: 10,000 instances at some 400 bytes each, ten times over.
 const MAX_REPLY: usize = 40 << 20;

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::protocol::{HEART_BEAT_PATH, HUB_REVISION};
+use hubspoke_protocol::{HEART_BEAT_PATH, HUB_REVISION};
 
 /// A registry that answers what it is told to, and remembers what it was asked.
 #[derive(Clone, Default)]
@@ -267,7 +267,7 @@ fn log_lines() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
-        .with_env_filter("hub_client::membership=info")
+        .with_env_filter("hubspoke_client::membership=info")
         .with_writer(move || Lines(writer.clone()))
         .finish();
     (lines, tracing::subscriber::set_default(subscriber))

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use hub_chassis::Table;
-use hub_chassis::config::{Layers, Source};
+use hubspoke_chassis::Table;
+use hubspoke_chassis::config::{Layers, Source};
 
 use super::*;
 use crate::PROCESS;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hub_client::trace;
+use hubspoke_client::trace;
 use tracing::{Instrument, Span};
 
 use super::attempt::{Exchange, Failed, Stage};

@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hub_chassis::trace;
-use hub_client::load::InFlight as LoadInFlight;
+use hubspoke_chassis::trace;
+use hubspoke_client::load::InFlight as LoadInFlight;
 use tracing::Span;
 
 use super::reply::ReplyFailed;

@@ -150,9 +150,9 @@ pub(super) async fn refuse(stream: TcpStream, peer: &Peer, failure: &Failure) {
         "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {}\r\ncontent-length: {}\r\n{retry}{allow}{}: {}\r\nconnection: close\r\n\r\n{body}",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
-        hub_chassis::problem::PROBLEM_JSON,
+        hubspoke_chassis::problem::PROBLEM_JSON,
         body.len(),
-        hub_client::protocol::HUB_INSTANCE,
+        hubspoke_protocol::HUB_INSTANCE,
         peer.gateway.id.to_str().unwrap_or_default(),
     );
     end_gently(stream, reply.as_bytes()).await;

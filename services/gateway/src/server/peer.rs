@@ -196,8 +196,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
-    use hub_chassis::Metrics;
-    use hub_client::LoadCounters;
+    use hubspoke_chassis::Metrics;
+    use hubspoke_client::LoadCounters;
 
     use super::*;
     use crate::config::GatewayConfig;

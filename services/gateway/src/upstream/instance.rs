@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use hub_client::protocol::{InstanceState, ServiceInfo};
+use hubspoke_protocol::{InstanceState, ServiceInfo};
 use rand::Rng;
 use tokio::sync::Notify;
 

@@ -1,4 +1,4 @@
-use hub_client::Directory;
+use hubspoke_client::Directory;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -16,7 +16,7 @@ fn own_settings_go_over_the_general_ones() {
 
 #[test]
 fn what_is_listed_is_known_even_before_it_is_there() {
-    let metrics = hub_chassis::Metrics::new("gateway", "gateway-1").unwrap();
+    let metrics = hubspoke_chassis::Metrics::new("gateway", "gateway-1").unwrap();
     let durations = Durations::new(&metrics.meter());
     let make = Make { workers: 1, durations: &durations };
     let table =
@@ -30,7 +30,7 @@ fn what_is_listed_is_known_even_before_it_is_there() {
 
 #[tokio::test]
 async fn an_instance_that_went_has_left_when_its_last_request_is_over() {
-    let info = hub_client::protocol::ServiceInfo::new("log", "127.0.0.1:1");
+    let info = hubspoke_protocol::ServiceInfo::new("log", "127.0.0.1:1");
     let instance = Arc::new(Instance::new(&info, 1));
     let (first, last) = (instance.begin(), instance.begin());
     instance.close();

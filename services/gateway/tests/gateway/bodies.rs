@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use hub_gateway::config::ServiceConfig;
+use hubspoke_gateway::config::ServiceConfig;
 
 use super::support::*;
 

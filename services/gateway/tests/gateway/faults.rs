@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use hub_client::protocol::ServiceInfo;
-use hub_gateway::config::ServiceConfig;
+use hubspoke_gateway::config::ServiceConfig;
+use hubspoke_protocol::ServiceInfo;
 use rand::RngExt;
 use socket2::SockRef;
 

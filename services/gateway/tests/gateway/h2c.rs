@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};

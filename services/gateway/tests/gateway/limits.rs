@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_gateway::config::ServiceConfig;
+use hubspoke_gateway::config::ServiceConfig;
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
@@ -91,7 +91,7 @@ async fn an_instance_that_can_not_be_connected_to_in_time_is_a_504() {
         fill.push(filler);
     }
     let hub = Hub::start(|config| config.timeouts.connect = SOON).await;
-    hub.set("svc", &[hub_client::protocol::ServiceInfo::new("svc", addr.to_string())]).await;
+    hub.set("svc", &[hubspoke_protocol::ServiceInfo::new("svc", addr.to_string())]).await;
     let reply = hub.get("/svc").await;
     assert_eq!(reply.status(), 504);
     assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "connect-timeout");
@@ -269,7 +269,7 @@ async fn requests_with_one_key_go_to_one_instance() {
         instances.push(Instance::reply(HELLO).await);
     }
     let hub = Hub::start(|config| {
-        let sticky = Some(hub_gateway::config::Sticky::Cookie("sid".to_owned()));
+        let sticky = Some(hubspoke_gateway::config::Sticky::Cookie("sid".to_owned()));
         config.services.insert("svc".to_owned(), ServiceConfig { sticky, ..ServiceConfig::default() });
     })
     .await;
@@ -291,7 +291,7 @@ async fn requests_with_one_key_go_to_one_instance() {
 async fn an_encoded_slash_passes_where_the_service_takes_it() {
     let instance = Instance::reply(HELLO).await;
     let hub = Hub::start(|config| {
-        let encoded_slash = hub_gateway::config::EncodedSlash::Pass;
+        let encoded_slash = hubspoke_gateway::config::EncodedSlash::Pass;
         config
             .services
             .insert("store".to_owned(), ServiceConfig { encoded_slash, ..ServiceConfig::default() });

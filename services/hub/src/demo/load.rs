@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
-use hub_client::log::HUB_LOGGED_BY;
-use hub_client::protocol::HUB_INSTANCE;
+use hubspoke_client::log::HUB_LOGGED_BY;
+use hubspoke_protocol::HUB_INSTANCE;
 use reqwest::Client;
 use reqwest::header::HeaderMap;
 use tokio::task::JoinSet;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use hub_client::log::LOG_SERVICE;
-use hub_client::protocol::InstanceState;
+use hubspoke_client::log::LOG_SERVICE;
+use hubspoke_protocol::InstanceState;
 use jiff::Timestamp;
 use reqwest::Response;
 use tokio::time::timeout;

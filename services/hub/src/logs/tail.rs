@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hub_client::log::LOG_SERVICE;
-use hub_client::protocol::{InstanceState, InstanceView};
+use hubspoke_client::log::LOG_SERVICE;
+use hubspoke_protocol::{InstanceState, InstanceView};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use hub_client::protocol::InstanceState;
+use hubspoke_protocol::InstanceState;
 use jiff::{SignedDuration, Timestamp};
 
 use super::model::{Key, Model, Row, shares};

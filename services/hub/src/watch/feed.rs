@@ -1,7 +1,7 @@
 //! The registry's events as values. Pure.
 
 use anyhow::Context;
-use hub_client::protocol::{CatalogView, ChangeView, LoadView, ProtectionView};
+use hubspoke_protocol::{CatalogView, ChangeView, LoadView, ProtectionView};
 
 use crate::sse::Event;
 

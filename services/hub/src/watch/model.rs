@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hub_client::protocol::{
+use hubspoke_protocol::{
     CatalogView, ChangeView, InstanceState, InstanceView, LoadView, ProtectionView, Reason, ReasonKind,
     Revision,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hub_client::protocol::{CatalogView, InstanceState, InstanceView};
+use hubspoke_protocol::{CatalogView, InstanceState, InstanceView};
 use jiff::Timestamp;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -108,7 +108,7 @@ fn requests(instance: &InstanceView) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use hub_client::protocol::ReasonKind;
+    use hubspoke_protocol::ReasonKind;
 
     use super::super::model::tests::{at, catalog, change, heard, instance};
     use super::*;

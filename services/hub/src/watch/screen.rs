@@ -1,6 +1,6 @@
 //! The screen of `hub watch`: a head, the list, a pane of what has happened, a foot. Pure: a model in, cells out.
 
-use hub_client::protocol::InstanceState;
+use hubspoke_protocol::InstanceState;
 use jiff::Timestamp;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use hub_client::protocol::InstanceState;
+use hubspoke_protocol::InstanceState;
 
 use crate::platform::{Platform, command, eventually, ran};
 

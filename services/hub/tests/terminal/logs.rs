@@ -105,19 +105,19 @@ async fn following_goes_on_with_what_comes_on_every_instance_once() {
     assert_eq!(got, expected, "by time, over three instances");
 
     // One that joins is followed too.
-    let third = hub_chassis::Config {
+    let third = hubspoke_chassis::Config {
         common: {
-            let mut common = hub_chassis::config::Common::of(&hub_log::PROCESS).unwrap();
+            let mut common = hubspoke_chassis::config::Common::of(&hubspoke_log::PROCESS).unwrap();
             common.listen = "127.0.0.1:0".parse().unwrap();
             common.registry.url = platform.registry();
             common
         },
-        own: hub_log::LogConfig {
+        own: hubspoke_log::LogConfig {
             file: platform.addrs.logs[0].1.with_file_name("new.log"),
             ..Default::default()
         },
     };
-    let server = hub_log::Server::bind(third).await.unwrap();
+    let server = hubspoke_log::Server::bind(third).await.unwrap();
     let addr = server.local_addr();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));

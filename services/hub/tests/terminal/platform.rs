@@ -3,10 +3,10 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use hub::config::HubConfig;
-use hub::up::{Addrs, Hub};
-use hub_chassis::config::Source;
-use hub_client::protocol::{CatalogView, InstanceView};
+use hubspoke::config::HubConfig;
+use hubspoke::up::{Addrs, Hub};
+use hubspoke_chassis::config::Source;
+use hubspoke_protocol::{CatalogView, InstanceView};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
@@ -47,7 +47,7 @@ impl Platform {
         let addrs = hub.addrs().clone();
         let mut running = JoinSet::new();
         running.spawn(async move { hub.run(std::future::pending()).await.unwrap() });
-        addrs.ready(hub::up::READY_TIMEOUT).await.unwrap();
+        addrs.ready(hubspoke::up::READY_TIMEOUT).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { addrs, http, _running: running, _dir: dir }
     }

@@ -1,6 +1,6 @@
 use std::process::Stdio;
 
-use hub_client::protocol::CatalogView;
+use hubspoke_protocol::CatalogView;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};

@@ -14,7 +14,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use jiff::Timestamp;
 use tokio::time::timeout;
 

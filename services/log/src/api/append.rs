@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header, request::Parts};
 use axum::response::{IntoResponse, Response};
-use hub_client::protocol::HUB_SOURCE;
+use hubspoke_protocol::HUB_SOURCE;
 use jiff::Timestamp;
 use serde::Serialize;
 

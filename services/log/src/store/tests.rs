@@ -183,7 +183,7 @@ async fn syncs_are_measured_apart_from_the_commits_that_they_are_part_of() {
     for (ack, syncs) in [(Ack::Written, ""), (Ack::Synced, "1")] {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(Options { ack, ..options(dir.path()) }, "log-a").unwrap());
-        let metrics = hub_chassis::Metrics::new("log", "log-a").unwrap();
+        let metrics = hubspoke_chassis::Metrics::new("log", "log-a").unwrap();
         crate::metrics::register(&metrics.meter(), &store);
         append(&store, text("one")).await.unwrap();
         let text = metrics.render();

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hub_chassis::Config;
-use hub_chassis::config::Common;
-use hub_log::{LogConfig, PROCESS, Server, ServerError};
+use hubspoke_chassis::Config;
+use hubspoke_chassis::config::Common;
+use hubspoke_log::{LogConfig, PROCESS, Server, ServerError};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tempfile::TempDir;

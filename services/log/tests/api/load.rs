@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use hub_log::{Retain, Rotate};
+use hubspoke_log::{Retain, Rotate};
 use serde_json::Value;
 
 use super::fixture::{Log, ndjson};

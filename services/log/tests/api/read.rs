@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use hub_log::Rotate;
+use hubspoke_log::Rotate;
 
 use super::fixture::{Log, problem, texts};
 

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
-use hub_chassis::config::Secret;
-use hub_client::protocol::ServiceInfo;
+use hubspoke_chassis::config::Secret;
+use hubspoke_protocol::ServiceInfo;
 use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;

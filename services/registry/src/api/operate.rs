@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use hub_chassis::{Json, Problem};
-use hub_client::protocol::{ProtectionSwitch, ProtectionView};
+use hubspoke_chassis::{Json, Problem};
+use hubspoke_protocol::{ProtectionSwitch, ProtectionView};
 
 use super::Api;
 use crate::catalog::{By, Event, Key};

@@ -13,9 +13,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
-use hub_chassis::Problem;
-use hub_chassis::server::Connection;
-use hub_client::protocol::check_name;
+use hubspoke_chassis::Problem;
+use hubspoke_chassis::server::Connection;
+use hubspoke_protocol::check_name;
 use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_client::protocol::{Heartbeat, Load, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{Heartbeat, Load, ReasonKind, ServiceInfo};
 
 use super::instance::Instance;
 use super::{Key, Time};

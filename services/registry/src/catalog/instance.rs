@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_client::protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
 
 use super::list::Listed;
 use super::{FlapPolicy, Time};

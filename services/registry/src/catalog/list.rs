@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use hub_client::protocol::{InstanceState, ServiceInfo};
+use hubspoke_protocol::{InstanceState, ServiceInfo};
 
 /// One instance in a list.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hub_client::protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
+use hubspoke_protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
 use super::{Catalog, Instance, Key, List, Saved, Service, Time};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use hub_client::protocol::{PushMode, Revision, ServiceInfo};
+use hubspoke_protocol::{PushMode, Revision, ServiceInfo};
 
 use crate::catalog::{Catalog, List, Listed};
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use hub_chassis::telemetry::Source;
-use hub_client::protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
-use hub_client::trace;
+use hubspoke_chassis::telemetry::Source;
+use hubspoke_client::trace;
+use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
 use tracing::Span;
 
 use super::plan::Call;

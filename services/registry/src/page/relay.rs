@@ -7,7 +7,7 @@
 //!
 //! Bounded: so many relays, each with so many log instances and bytes on their way; one that reads slowly slows down
 //! its log instances' streams, which then say `dropped`, and one that takes nothing loses its connection
-//! (`hub_chassis::server`). A log instance that says nothing, not even a comment, is asked anew. Beside their events
+//! (`hubspoke_chassis::server`). A log instance that says nothing, not even a comment, is asked anew. Beside their events
 //! there is `sources`: `{"Open":2,"Known":3}`.
 
 use std::collections::HashMap;
@@ -22,9 +22,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hub_chassis::Problem;
-use hub_chassis::server::Connection;
-use hub_client::log::LOG_SERVICE;
+use hubspoke_chassis::Problem;
+use hubspoke_chassis::server::Connection;
+use hubspoke_client::log::LOG_SERVICE;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;

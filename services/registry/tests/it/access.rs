@@ -1,6 +1,6 @@
 //! The token, the allowed networks, the limits.
 
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use reqwest::Method;
 
 use super::fake::Fake;

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hub_client::protocol::{HUB_INSTANCE, HUB_REVISION, PushMode, Revision, ServiceInfo};
+use hubspoke_protocol::{HUB_INSTANCE, HUB_REVISION, PushMode, Revision, ServiceInfo};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

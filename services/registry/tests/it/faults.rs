@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::{InstanceState, PushMode, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{InstanceState, PushMode, ReasonKind, ServiceInfo};
 use reqwest::Method;
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
 
 use super::fake::{Answer, Fake};
 use super::live::Live;
@@ -97,7 +97,7 @@ async fn a_heartbeat_carries_the_newest_revision_that_concerns_its_member() {
 #[tokio::test]
 async fn a_member_that_was_stopped_beyond_its_deadline_comes_back_when_it_goes_on() {
     let registry = Registry::start().await;
-    let timing = hub_client::membership::Timing { renew: Duration::from_secs(4), ..Default::default() };
+    let timing = hubspoke_client::membership::Timing { renew: Duration::from_secs(4), ..Default::default() };
     let log = Live::with(&registry, "log", &[], timing).await;
     let visit = Live::start(&registry, "visit", &["log"]).await;
     visit.follows(&registry, "log").await;

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use hub_client::protocol::{CatalogView, InstanceState, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{CatalogView, InstanceState, ReasonKind, ServiceInfo};
 use tokio::process::Command;
 
 use super::fake::{Answer, Fake};

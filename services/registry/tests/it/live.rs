@@ -9,9 +9,9 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use hub_client::membership::{Advertise, MemberConfig, Timing};
-use hub_client::protocol::ServiceInfo;
-use hub_client::{LoadCounters, Member};
+use hubspoke_client::membership::{Advertise, MemberConfig, Timing};
+use hubspoke_client::{LoadCounters, Member};
+use hubspoke_protocol::ServiceInfo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 

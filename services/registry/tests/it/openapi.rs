@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hub_client::protocol::{
+use hubspoke_protocol::{
     CatalogView, ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, ProtectionSwitch,
     ProtectionView, PushMode, Reason, ReasonKind, Revision, ServiceInfo, Snapshot,
 };

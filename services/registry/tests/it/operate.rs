@@ -1,6 +1,6 @@
 //! What operators do: drain, deregister, switch self-protection.
 
-use hub_client::protocol::{InstanceState, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{InstanceState, ReasonKind, ServiceInfo};
 use reqwest::Method;
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! The core protocol as old members speak it, and what is refused.
 
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use reqwest::Method;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::ServiceInfo;
+use hubspoke_protocol::ServiceInfo;
 use reqwest::Method;
 use tokio::time::{Instant, sleep};
 

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hub_chassis::Config;
-use hub_chassis::config::{Common, Secret};
-use hub_client::protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
-use hub_registry::{PROCESS, Server, Settings};
+use hubspoke_chassis::Config;
+use hubspoke_chassis::config::{Common, Secret};
+use hubspoke_protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
+use hubspoke_registry::{PROCESS, Server, Settings};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use hub_client::directory::View;
-use hub_client::membership::Timing;
-use hub_client::protocol::{InstanceState, ReasonKind, ServiceInfo};
-use hub_registry::Settings;
+use hubspoke_client::directory::View;
+use hubspoke_client::membership::Timing;
+use hubspoke_protocol::{InstanceState, ReasonKind, ServiceInfo};
+use hubspoke_registry::Settings;
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_client::protocol::{
+use hubspoke_protocol::{
     CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, ServiceInfo,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-use hub_client::protocol::ReasonKind;
+use hubspoke_protocol::ReasonKind;
 
 use super::super::model::tests::{at, catalog, change, heard, instance};
 use super::*;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use hub_client::protocol::{HeardView, Load, ServiceInfo};
+use hubspoke_protocol::{HeardView, Load, ServiceInfo};
 
 use super::*;
 

@@ -1,4 +1,4 @@
-use hub_client::protocol::{ProtectionView, ReasonKind};
+use hubspoke_protocol::{ProtectionView, ReasonKind};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
