@@ -1,0 +1,22 @@
+//! The gateway end to end: a real one on port 0, a fake registry, and instances that behave well or badly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails should say where"
+)]
+
+mod access;
+mod bodies;
+mod desync;
+mod edge;
+mod eject;
+mod ends;
+mod faults;
+mod h2c;
+mod lifecycle;
+mod limits;
+mod routing;
+mod slow;
+mod streams;
+mod support;
