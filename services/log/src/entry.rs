@@ -21,9 +21,11 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 pub use self::level::{Level, UnknownLevel};
+pub(crate) use self::seq::SeqRange;
 
 mod level;
 pub(crate) mod line;
+mod seq;
 
 /// Facts that all entries of one request share.
 #[derive(Debug, Clone, Copy, Default)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub(crate) use self::filter::Filter;
-use crate::entry::{Level, timestamp};
+use crate::entry::{Level, SeqRange, timestamp};
 
 mod filter;
 pub(crate) mod scan;
@@ -120,6 +120,15 @@ impl Query {
             absolute.append_pair(&key, &time.map_or_else(|| value.into_owned(), timestamp));
         }
         absolute.finish()
+    }
+
+    /// The sequence numbers that the query asks of `instance`: those behind its cursor.
+    pub(crate) fn seq_range(&self, instance: &str) -> SeqRange {
+        match (self.cursor_of(instance), self.order) {
+            (None, _) => SeqRange::ALL,
+            (Some(seq), Order::Asc) => SeqRange { first: seq.saturating_add(1), ..SeqRange::ALL },
+            (Some(seq), Order::Desc) => SeqRange { last: seq.saturating_sub(1), ..SeqRange::ALL },
+        }
     }
 
     /// The last number read of `instance`.

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hubspoke_protocol::DedupWindow;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
@@ -25,7 +26,6 @@ use self::queue::{Queue, Submission};
 pub use self::recover::OpenError;
 use self::ring::{Follower, Ring};
 use self::segment::Segment;
-use self::window::Window;
 use self::writer::{Writer, keeper::Keeper};
 use crate::entry::{Batch, instance_field};
 use crate::metrics::Commits;
@@ -40,7 +40,6 @@ mod recover;
 pub(crate) mod ring;
 pub(crate) mod segment;
 pub(crate) mod slot;
-mod window;
 mod writer;
 
 /// When a sender is told that its entry is stored.
@@ -190,9 +189,9 @@ impl Store {
         let recovered = slot::open(&options.file)?;
         let failed = |error| OpenError::Io { path: options.file.clone(), error };
         let instance = recovered.instance.unwrap_or_else(|| instance.to_owned());
-        let mut window = Window::new(options.keys);
+        let mut window = DedupWindow::new(options.keys);
         for (key, range) in &recovered.keys {
-            window.insert(key, *range);
+            window.insert(key.as_str().into(), *range);
         }
         let current = recovered.current;
         let mut appender = Appender::new(disk(Arc::clone(&current.file)), current.len);

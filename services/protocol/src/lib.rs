@@ -10,10 +10,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::dedup::DedupWindow;
 pub use self::limits::{InvalidAddr, InvalidInfo, InvalidName, RESERVED_NAMES, check_addr, check_name};
 pub use self::view::{CatalogView, InstanceState, InstanceView, Load, Reason, ReasonKind};
 pub use self::watch::{ChangeView, HeardView, LoadView, ProtectionSwitch, ProtectionView};
 
+mod dedup;
 mod limits;
 mod view;
 mod watch;

@@ -3,8 +3,11 @@
 //! Instances tell of an entry some milliseconds apart, so each is held back a little for those that should stand
 //! before it. One that comes later still is shown when it comes: nothing is dropped for being late.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
+
+use hubspoke_protocol::DedupWindow;
 
 use super::entry::Entry;
 
@@ -19,13 +22,18 @@ const MAX_KEYS: usize = 50_000;
 type Place = (String, String, u64);
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Merge {
     held: BTreeMap<Place, (Duration, Entry, String)>,
     /// The last number of each instance that has come.
     last: HashMap<String, u64>,
-    keys: HashSet<(String, u64)>,
-    keys_in_order: VecDeque<(String, u64)>,
+    keys: DedupWindow<(Arc<str>, u64)>,
+}
+
+impl Default for Merge {
+    fn default() -> Self {
+        Self { held: BTreeMap::new(), last: HashMap::new(), keys: DedupWindow::new(MAX_KEYS) }
+    }
 }
 
 impl Merge {
@@ -71,17 +79,7 @@ impl Merge {
 
     /// Whether no other instance has told of the entry; a sender's retry may leave it on two.
     fn is_new(&mut self, entry: &Entry) -> bool {
-        let Some(key) = entry.key.clone().map(|key| (key, entry.part)) else { return true };
-        if !self.keys.insert(key.clone()) {
-            return false;
-        }
-        self.keys_in_order.push_back(key);
-        if self.keys_in_order.len() > MAX_KEYS
-            && let Some(oldest) = self.keys_in_order.pop_front()
-        {
-            self.keys.remove(&oldest);
-        }
-        true
+        entry.key.as_deref().is_none_or(|key| self.keys.insert((key.into(), entry.part), ()))
     }
 }
 

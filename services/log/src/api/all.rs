@@ -23,7 +23,6 @@ use super::App;
 use super::read::{NDJSON, Pieces, plain, start};
 use crate::error::ApiError;
 use crate::query::Query;
-use crate::query::scan::Range;
 
 mod merge;
 
@@ -43,7 +42,7 @@ pub(super) async fn read(
     let query = Query::parse(text.as_deref().unwrap_or(""), Timestamp::now())?;
     let (order, limit) = (query.order, query.limit);
     let path = format!("/{}?{}", app.name, query.absolute(text.as_deref().unwrap_or("")));
-    let range = Range::of(&query, app.store.instance());
+    let range = query.seq_range(app.store.instance());
     let own = Lines::new(Source::Own(start(&app, query, range, plain)?));
     let view = app.directory.view();
     let all = view.instances(&app.name).unwrap_or_default();

@@ -19,9 +19,10 @@ use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::App;
+use crate::entry::SeqRange;
 use crate::error::ApiError;
 use crate::query::Query;
-use crate::query::scan::{Range, Sink, scan};
+use crate::query::scan::{Sink, scan};
 use crate::store::Store;
 
 pub(super) const NDJSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/x-ndjson");
@@ -35,7 +36,7 @@ pub(super) async fn read(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref().unwrap_or(""), Timestamp::now())?;
-    let range = Range::of(&query, app.store.instance());
+    let range = query.seq_range(app.store.instance());
     let pieces = start(&app, query, range, plain)?;
     Ok(([NDJSON], stream(pieces)).into_response())
 }
@@ -65,7 +66,7 @@ impl Pieces {
 }
 
 /// Reads the files on a thread of its own; ends when the receiver is dropped. `render` writes one entry.
-pub(super) fn start(app: &App, query: Query, range: Range, render: Render) -> Result<Pieces, ApiError> {
+pub(super) fn start(app: &App, query: Query, range: SeqRange, render: Render) -> Result<Pieces, ApiError> {
     start_with(app, render, move |store, send| scan(store.snapshot(), &query, range, send))
 }
 

@@ -20,8 +20,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::App;
 use super::read::{Piece, Pieces, Send, start_with};
+use crate::entry::SeqRange;
 use crate::error::ApiError;
-use crate::query::scan::{Range, scan};
+use crate::query::scan::scan;
 use crate::query::{Filter, Order, Query, QueryError, cursor};
 use crate::store::Store;
 use crate::store::ring::{Chunk, Follower};
@@ -60,7 +61,7 @@ pub(super) async fn tail(
     let next = follower.first();
     let mut last_seq = app.store.last_seq();
     last_seq.wait_for(|last| *last + 1 >= next).await.map_err(|_| ApiError::Internal)?;
-    let mut range = Range { last: next - 1, ..Range::of(&query, app.store.instance()) };
+    let mut range = SeqRange { last: next - 1, ..query.seq_range(app.store.instance()) };
     let mut from_file = query.since.is_some() || query.cursor_of(app.store.instance()).is_some();
     if let Some(limit) = query.given.0
         && !from_file
@@ -96,7 +97,7 @@ pub(super) async fn tail(
 fn read_past(
     store: &Store,
     query: &Query,
-    mut range: Range,
+    mut range: SeqRange,
     send: &mut Send<'_>,
     read_up_to: &AtomicU64,
 ) -> io::Result<()> {
@@ -106,7 +107,7 @@ fn read_past(
         // Committed before anything that is in memory after it.
         match store.oldest_in_memory() {
             Some(oldest) if oldest > range.last + 1 && !send.over() => {
-                range = Range { first: range.last + 1, last: oldest - 1 };
+                range = SeqRange { first: range.last + 1, last: oldest - 1 };
             }
             _ => break,
         }

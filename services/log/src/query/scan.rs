@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::{Order, Query, SLACK};
 use crate::entry::line::head;
-use crate::entry::timestamp;
+use crate::entry::{SeqRange, timestamp};
 use crate::store::Snapshot;
 use crate::store::blocks::{Blocks, lines};
 use crate::store::segment::Segment;
@@ -20,26 +20,13 @@ pub(crate) trait Sink {
     fn block(&mut self) -> ControlFlow<()>;
 }
 
-/// Bounds on the numbers, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-}
-
-impl Range {
-    /// What a query asks of the store of `instance`.
-    pub(crate) fn of(query: &Query, instance: &str) -> Self {
-        match (query.cursor_of(instance), query.order) {
-            (None, _) => Self { first: 0, last: u64::MAX },
-            (Some(seq), Order::Asc) => Self { first: seq.saturating_add(1), last: u64::MAX },
-            (Some(seq), Order::Desc) => Self { first: 0, last: seq.saturating_sub(1) },
-        }
-    }
-}
-
 /// Gives the wanted entries to `sink`, in order.
-pub(crate) fn scan(snapshot: Snapshot, query: &Query, range: Range, sink: &mut impl Sink) -> io::Result<()> {
+pub(crate) fn scan(
+    snapshot: Snapshot,
+    query: &Query,
+    range: SeqRange,
+    sink: &mut impl Sink,
+) -> io::Result<()> {
     let mut scan = Scan {
         query,
         range,
@@ -81,7 +68,7 @@ pub(crate) fn scan(snapshot: Snapshot, query: &Query, range: Range, sink: &mut i
 
 struct Scan<'a, S> {
     query: &'a Query,
-    range: Range,
+    range: SeqRange,
     left: u64,
     early: Option<String>,
     late: Option<String>,
@@ -169,7 +156,7 @@ impl<S: Sink> Scan<'_, S> {
 
     fn give(&mut self, line: &[u8]) -> ControlFlow<()> {
         let Some(head) = self.query.filter.wanted(line) else { return ControlFlow::Continue(()) };
-        if head.seq < self.range.first || head.seq > self.range.last {
+        if !self.range.contains(head.seq) {
             return ControlFlow::Continue(());
         }
         self.sink.entry(head.seq, line)?;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::blocks::{BLOCK, Blocks, lines};
 use super::segment::{self, Names, Segment};
-use super::window::Range;
+use crate::entry::SeqRange;
 use crate::entry::line::{head, parse};
 
 /// How much of the files is read again for the keys of their batches.
@@ -53,7 +53,7 @@ pub(super) struct Recovered {
     /// The instance that the last entry names.
     pub(super) instance: Option<String>,
     /// Keys of the last batches, oldest first.
-    pub(super) keys: Vec<(String, Range)>,
+    pub(super) keys: Vec<(String, SeqRange)>,
     /// Bytes of an unfinished entry or batch that were cut off.
     pub(super) torn: u64,
 }
@@ -266,7 +266,7 @@ fn first_entry(blocks: &Blocks) -> io::Result<Option<(u64, Timestamp)>> {
 
 /// Batches of the last blocks, oldest first. Only those that are whole: one that a crash cut short must be stored
 /// when it is sent again. What can't be read is left out: a retry of it is stored twice, under its key.
-fn recent_keys(closed: &[Segment], current: Blocks) -> Vec<(String, Range)> {
+fn recent_keys(closed: &[Segment], current: Blocks) -> Vec<(String, SeqRange)> {
     let unread = |path: &Path, error: io::Error| {
         tracing::error!(file = %path.display(), %error, "keys can't be read; retries of their batches are stored again");
     };
@@ -298,13 +298,13 @@ fn recent_keys(closed: &[Segment], current: Blocks) -> Vec<(String, Range)> {
     keys
 }
 
-fn whole_batches(block: &[u8]) -> impl Iterator<Item = (String, Range)> {
+fn whole_batches(block: &[u8]) -> impl Iterator<Item = (String, SeqRange)> {
     let key = memchr::memmem::Finder::new(b",\"key\":\"").into_owned();
     lines(block).filter(move |line| key.find(line).is_some()).filter_map(|line| {
         let (head, entry) = (head(line)?, parse(line)?);
         let key = entry.key?;
         // A batch is written in order, so its last part stands for all of it.
         let first = head.seq.saturating_sub(entry.part);
-        (entry.part + 1 == entry.of).then(|| (key.into_owned(), Range { first, last: head.seq }))
+        (entry.part + 1 == entry.of).then(|| (key.into_owned(), SeqRange { first, last: head.seq }))
     })
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use hubspoke_protocol::DedupWindow;
 use jiff::Timestamp;
 
 use self::keeper::Keeper;
@@ -17,9 +18,8 @@ use super::appender::{Appender, Committed, Disk, Failure};
 use super::queue::{Submission, Taken};
 use super::recover::{self, Current};
 use super::segment::Segment;
-use super::window::{Range, Window};
 use super::{Ack, AppendError, MakeDisk, Receipt, Shared};
-use crate::entry::{Clock, Stamp};
+use crate::entry::{Clock, SeqRange, Stamp};
 
 pub(super) mod keeper;
 
@@ -40,7 +40,7 @@ pub(super) struct Writer {
     pub(super) last_seq: u64,
     /// `,"instance":"…"`
     pub(super) instance: Vec<u8>,
-    pub(super) window: Window,
+    pub(super) window: DedupWindow<Arc<str>, SeqRange>,
     pub(super) ack: Ack,
     /// When a failure was last told.
     pub(super) failure_told: Option<Instant>,
@@ -54,7 +54,7 @@ struct Piece {
     bytes: Vec<u8>,
     /// Where each submission ends in `bytes`.
     cuts: Vec<usize>,
-    receipts: Vec<(Range, bool)>,
+    receipts: Vec<(SeqRange, bool)>,
     clock: Clock,
 }
 
@@ -135,17 +135,17 @@ impl Writer {
         piece.cuts.clear();
         piece.receipts.clear();
         let mut last = self.last_seq;
-        let mut fresh: Vec<(&str, Range)> = Vec::new();
+        let mut fresh: Vec<(&str, SeqRange)> = Vec::new();
         for submission in group {
             let batch = &submission.batch;
             let known = batch.key().and_then(|key| {
                 let in_piece = || fresh.iter().find(|(other, _)| *other == key).map(|(_, range)| *range);
-                self.window.get(key).or_else(in_piece)
+                self.window.get(key).copied().or_else(in_piece)
             });
             if let Some(range) = known {
                 piece.receipts.push((range, true));
             } else {
-                let range = Range { first: last + 1, last: last + batch.len() as u64 };
+                let range = SeqRange { first: last + 1, last: last + batch.len() as u64 };
                 let stamp = Stamp { ts: piece.clock.timestamp(submission.at), instance: &self.instance };
                 batch.render(&mut piece.bytes, &stamp, range.first);
                 last = range.last;
@@ -170,7 +170,7 @@ impl Writer {
                 self.last_seq = range.last;
                 self.first.get_or_insert((range.first, submission.at));
                 if let Some(key) = submission.batch.key() {
-                    self.window.insert(key, *range);
+                    self.window.insert(key.into(), *range);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! Merges streams of entries by time. No IO of its own.
 
-use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::sync::Arc;
+
+use hubspoke_protocol::DedupWindow;
 
 use crate::entry::line::{head, parse};
 use crate::query::Order;
@@ -19,8 +21,7 @@ pub(super) struct Merge<L> {
     order: Order,
     left: u64,
     begun: bool,
-    seen: HashSet<(String, u64)>,
-    oldest: VecDeque<(String, u64)>,
+    seen: DedupWindow<(Arc<str>, u64)>,
 }
 
 struct Head<L> {
@@ -33,7 +34,7 @@ impl<L: Lines> Merge<L> {
     pub(super) fn new(streams: Vec<L>, order: Order, limit: Option<u64>) -> Self {
         let streams = streams.into_iter().map(|lines| Head { lines, line: None }).collect();
         let left = limit.unwrap_or(u64::MAX);
-        Self { streams, order, left, begun: false, seen: HashSet::new(), oldest: VecDeque::new() }
+        Self { streams, order, left, begun: false, seen: DedupWindow::new(KEYS) }
     }
 
     /// The next entry of all.
@@ -67,18 +68,7 @@ impl<L: Lines> Merge<L> {
             return true;
         }
         let Some(entry) = parse(line) else { return true };
-        let Some(key) = entry.key else { return true };
-        let key = (key.into_owned(), entry.part);
-        if !self.seen.insert(key.clone()) {
-            return false;
-        }
-        self.oldest.push_back(key);
-        if self.oldest.len() > KEYS
-            && let Some(oldest) = self.oldest.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
+        entry.key.is_none_or(|key| self.seen.insert((key.into(), entry.part), ()))
     }
 }
 
@@ -103,6 +93,8 @@ impl<L: Lines> Head<L> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -53,7 +53,7 @@ fn store(dir: &std::path::Path, count: u64, pad: usize, limits: Limits) -> Store
 fn run(store: &Store, query: &str) -> Vec<u64> {
     let query = Query::parse(query, at(0)).unwrap();
     let mut found = Collect::default();
-    let range = Range::of(&query, store.instance());
+    let range = query.seq_range(store.instance());
     scan(store.snapshot(), &query, range, &mut found).unwrap();
     found.0
 }
