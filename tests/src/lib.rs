@@ -19,8 +19,6 @@
     reason = "a test that fails should say where"
 )]
 
-pub mod otlp;
-
 use std::fmt::Debug;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,13 +28,11 @@ use std::time::Duration;
 use hubspoke_chassis::config::Common;
 use hubspoke_chassis::{Config, Process};
 use hubspoke_protocol::{CatalogView, DIRECTORY_PATH, SERVICES_PATH, ServiceLists};
+use hubspoke_testkit::{DEADLINE, eventually};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-
-/// How long a condition may take to hold. Generous: test machines are noisy, and a pass never waits for it.
-const DEADLINE: Duration = Duration::from_secs(20);
+use tokio::time::sleep;
 
 /// The platform, or as much of it as a test starts.
 pub struct Platform {
@@ -261,15 +257,6 @@ pub fn entries(file: &Path) -> Vec<serde_json::Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
         .collect()
-}
-
-/// Looks until `holds`, or fails after a deadline.
-pub async fn eventually<Fut: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> Fut) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not after {DEADLINE:?}: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// The keys of every process, for a test: any free port.

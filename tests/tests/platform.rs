@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use hubspoke_tests::{Platform, entries, eventually, live};
+use hubspoke_testkit::eventually;
+use hubspoke_tests::{Platform, entries, live};
 use reqwest::{Method, StatusCode};
 use tokio::task::JoinSet;
 

@@ -9,7 +9,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hubspoke_tests::{Platform, eventually};
+use hubspoke_testkit::eventually;
+use hubspoke_tests::Platform;
 
 /// The names of all series of an instance.
 async fn series(platform: &Platform, control: std::net::SocketAddr) -> BTreeSet<String> {

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use hubspoke_chassis::config::{Common, Process};
 use hubspoke_chassis::telemetry::{self, Settings};
-use hubspoke_tests::otlp::{Log, Received, Receiver, Span};
-use hubspoke_tests::{Platform, entries, eventually};
+use hubspoke_testkit::eventually;
+use hubspoke_testkit::otlp::{Collector, DataPoint, LogRecord, Received, Span};
+use hubspoke_tests::{Platform, entries};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,7 +25,7 @@ const PROCESS: Process =
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-fn export_to(receiver: &Receiver) -> telemetry::Running {
+fn export_to(receiver: &Collector) -> telemetry::Running {
     let vars = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url()),
         ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned()),
@@ -48,7 +49,7 @@ fn child<'a>(spans: &[&'a Span], parent: &Span, kind: &str) -> Option<&'a Span> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_platform_tells_a_collector_what_it_does() {
-    let receiver = Receiver::start().await;
+    let receiver = Collector::start().await;
     let running = export_to(&receiver);
     let mut platform = Platform::start().await.log(2).await.visit(1).await;
 
@@ -70,7 +71,7 @@ async fn the_platform_tells_a_collector_what_it_does() {
     assert!(registered >= 4, "each member says that it has registered");
 }
 
-async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, receiver: &Receiver) {
+async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, receiver: &Collector) {
     let reply = platform
         .http
         .get(format!("{}/visit", platform.gateway.url()))
@@ -122,7 +123,7 @@ const ONE_VISIT: [(&str, &str, Labels<'_>, f64); 9] = [
     ("log", "http.server.request.duration", &[("http.route", "/log")], 1.0),
 ];
 
-async fn one_visit_is_counted_once(platform: &Platform, receiver: &Receiver) {
+async fn one_visit_is_counted_once(platform: &Platform, receiver: &Collector) {
     for (service, name, attributes, expected) in ONE_VISIT {
         counted(receiver, service, name, attributes, expected).await;
     }
@@ -135,10 +136,10 @@ async fn one_visit_is_counted_once(platform: &Platform, receiver: &Receiver) {
 }
 
 /// Waits until the newest points of all instances of a service sum up to a value.
-async fn counted(receiver: &Receiver, service: &str, name: &str, attributes: Labels<'_>, expected: f64) {
+async fn counted(receiver: &Collector, service: &str, name: &str, attributes: Labels<'_>, expected: f64) {
     eventually(&format!("{service} {name} {attributes:?} is {expected}"), || async {
         let received = receiver.received();
-        let of = |point: &&hubspoke_tests::otlp::Point| {
+        let of = |point: &&DataPoint| {
             point.name == name
                 && point.resource["service.name"] == service
                 && attributes.iter().all(|(key, value)| point.attributes[*key] == *value)
@@ -154,7 +155,7 @@ async fn counted(receiver: &Receiver, service: &str, name: &str, attributes: Lab
     .await;
 }
 
-async fn no_caller_invents_names_of_spans(platform: &Platform, receiver: &Receiver) {
+async fn no_caller_invents_names_of_spans(platform: &Platform, receiver: &Collector) {
     let trace = "0af7651916cd43dd8448eb211c80319d";
     let url = format!("{}/visit", platform.gateway.url());
     let request = platform.http.request("BREW".parse().unwrap(), url);
@@ -221,16 +222,16 @@ impl Drop for Member {
 }
 
 /// Waits for a line of the log.
-async fn is_said(receiver: &Receiver, body: &str, matches: impl Fn(&Log) -> bool) {
+async fn is_said(receiver: &Collector, body: &str, matches: impl Fn(&LogRecord) -> bool) {
     eventually(&format!("the log says {body:?}"), || async {
         receiver.received().logs.iter().any(|log| log.body.starts_with(body) && matches(log))
     })
     .await;
 }
 
-async fn what_becomes_of_hearts_is_said(platform: &Platform, receiver: &Receiver) {
+async fn what_becomes_of_hearts_is_said(platform: &Platform, receiver: &Collector) {
     let of = |service: &'static str| {
-        move |log: &Log| log.attributes.get("service").is_some_and(|value| value == service)
+        move |log: &LogRecord| log.attributes.get("service").is_some_and(|value| value == service)
     };
     let member = Member::start().await;
     member.tell(platform, reqwest::Method::POST, "flaky").await;
@@ -280,7 +281,7 @@ async fn what_becomes_of_hearts_is_said(platform: &Platform, receiver: &Receiver
 }
 
 /// Log records name the trace of the request that they were written for.
-async fn a_visit_that_failed_is_said_within_its_trace(platform: &mut Platform, receiver: &Receiver) {
+async fn a_visit_that_failed_is_said_within_its_trace(platform: &mut Platform, receiver: &Collector) {
     for log in platform.logs.drain(..) {
         log.stop().await;
     }
@@ -340,7 +341,7 @@ async fn dashboard_and_alerts_ask_for_what_is_shown(mut names: BTreeSet<String>,
     }
 }
 
-async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiver: &Receiver) {
+async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiver: &Collector) {
     let member = Member::start().await;
     let addr = &member.addr;
     member.tell(platform, reqwest::Method::POST, "visit").await;
@@ -375,7 +376,7 @@ async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiv
     member.tell(platform, reqwest::Method::DELETE, "visit").await;
 }
 
-async fn a_heartbeat_is_a_trace_from_the_registry_to_the_member(receiver: &Receiver) {
+async fn a_heartbeat_is_a_trace_from_the_registry_to_the_member(receiver: &Collector) {
     eventually("a heartbeat's trace", || async {
         let received = receiver.received();
         received.spans.iter().filter(|span| span.name == "heartbeat").any(|beat| {
@@ -422,16 +423,14 @@ const METRICS: [(&str, &str, &str, &[&str]); 22] = [
     ("visit", "hub.visit.visits", "{visit}", &[]),
 ];
 
-async fn metrics_have_their_names_and_units(platform: &Platform, receiver: &Receiver) {
+async fn metrics_have_their_names_and_units(platform: &Platform, receiver: &Collector) {
     for _ in 0..5 {
         platform.visit_count().await;
     }
     for (service, name, unit, attributes) in METRICS {
         eventually(name, || async {
             let received = receiver.received();
-            let of = |point: &&hubspoke_tests::otlp::Point| {
-                point.name == name && point.resource["service.name"] == service
-            };
+            let of = |point: &&DataPoint| point.name == name && point.resource["service.name"] == service;
             let Some(point) = received.points.iter().rev().find(of) else { return false };
             assert_eq!(point.unit, unit, "{name}");
             let keys: BTreeSet<&str> = point.attributes.keys().map(String::as_str).collect();

@@ -11,15 +11,12 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use http_body_util::Empty;
+use hubspoke_testkit::otlp::{self, Collector, ExportReply};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use self::otlp::{Answer, Receiver};
 use self::process::{Greeter, RegistryAndLog, run};
 
-#[path = "../../../tests/src/otlp.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the receiver of the cross-service tests")]
-mod otlp;
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "shared with the other test of the process")]
 mod process;
@@ -66,7 +63,7 @@ fn said(stderr: &str, text: &str) -> usize {
 
 #[tokio::test]
 async fn traces_metrics_and_logs_arrive_and_belong_together() {
-    let (receiver, world) = (Receiver::start().await, RegistryAndLog::start().await);
+    let (receiver, world) = (Collector::start().await, RegistryAndLog::start().await);
     let vars = [
         (ENDPOINT, receiver.url()),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".to_owned()),
@@ -197,9 +194,14 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
     let gone = TcpSocket::new_v4().unwrap();
     gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let gone_url = format!("http://{}", gone.local_addr().unwrap());
-    let refusing = Receiver::answering(|_| Answer { status: StatusCode::BAD_REQUEST, ..Answer::TAKEN }).await;
-    let busy =
-        Receiver::answering(|_| Answer { status: StatusCode::SERVICE_UNAVAILABLE, ..Answer::TAKEN }).await;
+    let refusing =
+        Collector::replying(|_| ExportReply { status: StatusCode::BAD_REQUEST, ..ExportReply::ACCEPTED })
+            .await;
+    let busy = Collector::replying(|_| ExportReply {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        ..ExportReply::ACCEPTED
+    })
+    .await;
     for (url, times_out) in
         [(hung_url, true), (gone_url, false), (refusing.url(), false), (busy.url(), false)]
     {
@@ -263,7 +265,9 @@ async fn a_second_signal_ends_a_process_that_still_flushes() {
 #[tokio::test]
 async fn a_collector_that_is_too_slow_is_mentioned_once() {
     let world = RegistryAndLog::start().await;
-    let slow = Receiver::answering(|_| Answer { after: Duration::from_millis(100), ..Answer::TAKEN }).await;
+    let slow =
+        Collector::replying(|_| ExportReply { delay: Duration::from_millis(100), ..ExportReply::ACCEPTED })
+            .await;
     let url = slow.url();
     let mut vars = vec![(ENDPOINT, url.as_str()), ("OTEL_BSP_MAX_QUEUE_SIZE", "4")];
     vars.extend(QUICK);
@@ -283,7 +287,7 @@ async fn a_collector_that_is_too_slow_is_mentioned_once() {
 #[tokio::test]
 async fn what_a_collector_rejects_of_what_it_takes_is_counted() {
     let world = RegistryAndLog::start().await;
-    let choosy = Receiver::answering(|_| Answer { rejected: 1, ..Answer::TAKEN }).await;
+    let choosy = Collector::replying(|_| ExportReply { rejected: 1, ..ExportReply::ACCEPTED }).await;
     let url = choosy.url();
     let greeter = Greeter::start(&world, &[(ENDPOINT, url.as_str())]).await;
     greet(&greeter).await;
@@ -302,9 +306,9 @@ async fn what_a_collector_rejects_of_what_it_takes_is_counted() {
 async fn a_signal_that_is_not_taken_cuts_the_others_short_by_nothing() {
     let world = RegistryAndLog::start().await;
     // As tracing backends do: traces, at their leisure, and nothing else.
-    let traces_only = Receiver::answering(|path| match path {
-        "/v1/traces" => Answer { after: Duration::from_millis(600), ..Answer::TAKEN },
-        _ => Answer { status: StatusCode::NOT_FOUND, ..Answer::TAKEN },
+    let traces_only = Collector::replying(|path| match path {
+        "/v1/traces" => ExportReply { delay: Duration::from_millis(600), ..ExportReply::ACCEPTED },
+        _ => ExportReply { status: StatusCode::NOT_FOUND, ..ExportReply::ACCEPTED },
     })
     .await;
     let url = traces_only.url();
@@ -331,7 +335,7 @@ async fn only_those_traces_are_sent_that_the_sampler_takes() {
     let world = RegistryAndLog::start().await;
     // The request comes in a trace that is sampled.
     for (sampler, spans) in [("always_off", 0), ("parentbased_always_off", 2)] {
-        let receiver = Receiver::start().await;
+        let receiver = Collector::start().await;
         let url = receiver.url();
         let greeter = Greeter::start(&world, &[(ENDPOINT, &url), ("OTEL_TRACES_SAMPLER", sampler)]).await;
         greet(&greeter).await;

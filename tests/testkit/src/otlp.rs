@@ -1,9 +1,8 @@
-//! An OTLP receiver for tests (http/protobuf, on a free port): decodes what it is sent and keeps it, in a shape that
-//! tests can speak about.
+//! An OpenTelemetry collector (OTLP over HTTP, protobuf): decodes what it receives and records it in a shape that
+//! is easy to assert on.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,59 +19,70 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use parking_lot::Mutex;
 use prost::Message;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+
+use crate::Server;
 
 /// Attributes as text.
 pub type Attributes = BTreeMap<String, String>;
 
-/// A receiver that runs until it is dropped.
-pub struct Receiver {
-    /// Where it listens.
-    pub addr: SocketAddr,
+/// A collector on a free port, until it is dropped.
+///
+/// ```
+/// use hubspoke_testkit::otlp::Collector;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let collector = Collector::start().await;
+/// // … run a process with OTEL_EXPORTER_OTLP_ENDPOINT set to `collector.url()`, then:
+/// assert!(collector.received().spans.is_empty());
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Collector {
     received: Arc<Mutex<Received>>,
-    server: JoinHandle<()>,
+    server: Server,
 }
 
-/// How a receiver answers requests to a path.
-pub type Answers = fn(&str) -> Answer;
+/// How a collector answers a request, by its path.
+pub type ExportReplies = fn(&str) -> ExportReply;
 
-/// What a request is answered with.
+/// How a collector answers one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer {
-    /// How long it takes.
-    pub after: Duration,
-    /// Its status. What is not answered with success is not kept.
+pub struct ExportReply {
+    /// How long the answer takes.
+    pub delay: Duration,
+    /// Its status. Requests that are not answered with success are not decoded.
     pub status: StatusCode,
-    /// How many items of each request it says it has rejected, although it keeps them.
+    /// How many items of the request it reports as rejected; they are recorded nevertheless.
     pub rejected: i64,
 }
 
-impl Answer {
-    /// Everything is taken, at once.
-    pub const TAKEN: Self = Self { after: Duration::ZERO, status: StatusCode::OK, rejected: 0 };
+impl ExportReply {
+    /// 200, at once.
+    pub const ACCEPTED: Self = Self { delay: Duration::ZERO, status: StatusCode::OK, rejected: 0 };
 }
 
-/// What came so far.
+/// What a collector has received so far.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
-    /// Spans, in the order in which they came.
+    /// Spans, in order of arrival.
     pub spans: Vec<Span>,
-    /// Log records, in the order in which they came.
-    pub logs: Vec<Log>,
-    /// Points of all metrics, in the order in which they came.
-    pub points: Vec<Point>,
-    /// The headers of each request.
+    /// Log records, in order of arrival.
+    pub logs: Vec<LogRecord>,
+    /// Data points of all metrics, in order of arrival.
+    pub points: Vec<DataPoint>,
+    /// The headers of each request that was answered.
     pub requests: Vec<HeaderMap>,
-    /// The path of each request.
+    /// The path of each request that was answered.
     pub paths: Vec<String>,
 }
 
 /// A span.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Attributes of whoever sent it.
+    /// The sender's resource attributes.
     pub resource: Attributes,
     /// Its name.
     pub name: String,
@@ -94,8 +104,8 @@ pub struct Span {
 
 /// A log record.
 #[derive(Debug, Clone)]
-pub struct Log {
-    /// Attributes of whoever sent it.
+pub struct LogRecord {
+    /// The sender's resource attributes.
     pub resource: Attributes,
     /// The message.
     pub body: String,
@@ -109,8 +119,8 @@ pub struct Log {
 
 /// One point of a metric.
 #[derive(Debug, Clone)]
-pub struct Point {
-    /// Attributes of whoever sent it.
+pub struct DataPoint {
+    /// The sender's resource attributes.
     pub resource: Attributes,
     /// The metric's name.
     pub name: String,
@@ -122,50 +132,41 @@ pub struct Point {
     pub value: f64,
 }
 
-impl Receiver {
-    /// Starts one on a free port.
+impl Collector {
+    /// Starts one that accepts everything.
     pub async fn start() -> Self {
-        Self::answering(|_| Answer::TAKEN).await
+        Self::replying(|_| ExportReply::ACCEPTED).await
     }
 
-    /// Starts one that answers as it is told.
-    pub async fn answering(answers: Answers) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+    /// Starts one that answers as `replies` says.
+    pub async fn replying(replies: ExportReplies) -> Self {
         let received: Arc<Mutex<Received>> = Arc::default();
-        let app = Router::new()
-            .route("/v1/traces", post(take))
-            .route("/v1/metrics", post(take))
-            .route("/v1/logs", post(take))
-            .with_state((received.clone(), answers));
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { addr, received, server }
+        let routes = Router::new()
+            .route("/v1/traces", post(export))
+            .route("/v1/metrics", post(export))
+            .route("/v1/logs", post(export))
+            .with_state((received.clone(), replies));
+        Self { received, server: Server::start(routes).await }
     }
 
-    /// What a process's endpoint variable is to be.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        self.server.url()
     }
 
-    /// What came so far.
+    /// What it has received so far.
     pub fn received(&self) -> Received {
-        self.received.lock().unwrap().clone()
+        self.received.lock().clone()
     }
 
     /// How many requests to a path were answered.
     pub fn answered(&self, path: &str) -> usize {
-        self.received.lock().unwrap().paths.iter().filter(|known| *known == path).count()
+        self.received.lock().paths.iter().filter(|known| *known == path).count()
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-async fn take(
-    State((received, answers)): State<(Arc<Mutex<Received>>, Answers)>,
+async fn export(
+    State((received, replies)): State<(Arc<Mutex<Received>>, ExportReplies)>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -179,24 +180,24 @@ async fn take(
         }
         _ => body,
     };
-    let answer = answers(uri.path());
-    // Whoever gives up meanwhile ends this here.
-    tokio::time::sleep(answer.after).await;
-    let mut received = received.lock().unwrap();
+    let reply = replies(uri.path());
+    // A client that gives up meanwhile cancels this: its request counts as not answered.
+    tokio::time::sleep(reply.delay).await;
+    let mut received = received.lock();
     received.requests.push(headers);
     received.paths.push(uri.path().to_owned());
-    if !answer.status.is_success() {
-        return (answer.status, Vec::new());
+    if !reply.status.is_success() {
+        return (reply.status, Vec::new());
     }
     match uri.path() {
         "/v1/traces" => received.spans.extend(spans(ExportTraceServiceRequest::decode(body).unwrap())),
         "/v1/logs" => received.logs.extend(logs(ExportLogsServiceRequest::decode(body).unwrap())),
         _ => received.points.extend(points(ExportMetricsServiceRequest::decode(body).unwrap())),
     }
-    let partial = ExportTracePartialSuccess { rejected_spans: answer.rejected, ..Default::default() };
-    // The answers to log records and metrics differ in names only.
-    let body = ExportTraceServiceResponse { partial_success: (answer.rejected > 0).then_some(partial) };
-    (answer.status, body.encode_to_vec())
+    let partial = ExportTracePartialSuccess { rejected_spans: reply.rejected, ..Default::default() };
+    // The responses for log records and metrics differ in field names only.
+    let body = ExportTraceServiceResponse { partial_success: (reply.rejected > 0).then_some(partial) };
+    (reply.status, body.encode_to_vec())
 }
 
 fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
@@ -220,12 +221,12 @@ fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
     all
 }
 
-fn logs(request: ExportLogsServiceRequest) -> Vec<Log> {
+fn logs(request: ExportLogsServiceRequest) -> Vec<LogRecord> {
     let mut all = Vec::new();
     for group in request.resource_logs {
         let resource = of_resource(group.resource);
         for record in group.scope_logs.into_iter().flat_map(|scope| scope.log_records) {
-            all.push(Log {
+            all.push(LogRecord {
                 resource: resource.clone(),
                 body: text(record.body),
                 severity: record.severity_text,
@@ -237,7 +238,7 @@ fn logs(request: ExportLogsServiceRequest) -> Vec<Log> {
     all
 }
 
-fn points(request: ExportMetricsServiceRequest) -> Vec<Point> {
+fn points(request: ExportMetricsServiceRequest) -> Vec<DataPoint> {
     let mut all = Vec::new();
     for group in request.resource_metrics {
         let resource = of_resource(group.resource);
@@ -257,7 +258,7 @@ fn points(request: ExportMetricsServiceRequest) -> Vec<Point> {
                 }
                 other => panic!("{}: {other:?}", metric.name),
             };
-            all.extend(values.into_iter().map(|(of, value)| Point {
+            all.extend(values.into_iter().map(|(of, value)| DataPoint {
                 resource: resource.clone(),
                 name: metric.name.clone(),
                 unit: metric.unit.clone(),
