@@ -12,7 +12,7 @@ use hubspoke_protocol::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
-use crate::sse;
+use crate::event_source::EventSource;
 
 /// How long a registry may take to answer; a deregistration waits up to 1 s for the dependents.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,9 +95,9 @@ impl Registry {
     }
 
     /// Follows the catalogue's changes, those of `service` only where one is given.
-    pub fn watch(&self, service: Option<&str>) -> sse::Follow {
+    pub fn watch(&self, service: Option<&str>) -> EventSource {
         let query = service.map(|service| format!("?service={service}")).unwrap_or_default();
-        sse::Follow::start(self.http.clone(), format!("{}{WATCH_PATH}{query}", self.url))
+        EventSource::open(self.http.clone(), format!("{}{WATCH_PATH}{query}", self.url))
     }
 
     /// Asks for no more new requests to an instance, or takes that back.
@@ -149,7 +149,7 @@ impl Registry {
         if status.is_success() {
             return Ok(reply);
         }
-        let detail = crate::problem::detail(&reply.bytes().await.unwrap_or_default());
+        let detail = crate::text::problem_detail(&reply.bytes().await.unwrap_or_default());
         let hint = if status == StatusCode::UNAUTHORIZED { " (set HUB_REGISTRY__TOKEN)" } else { "" };
         Err(anyhow!(
             "the registry answers {status}{}{detail}{hint}",

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, Reason, SERVICES_PATH, check_name};
 use jiff::Timestamp;
 
-use crate::problem::{self, one_line};
+use crate::text::{self, one_line};
 use crate::watch::said;
 use crate::{admin, table};
 
@@ -75,7 +75,7 @@ async fn fetch(url: &str, service: Option<&str>) -> anyhow::Result<String> {
     let status = reply.status();
     let text = reply.text().await.with_context(|| format!("{url} broke off its answer"))?;
     if !status.is_success() {
-        bail!("{url} answers {status}: {}", problem::detail(text.as_bytes()));
+        bail!("{url} answers {status}: {}", text::problem_detail(text.as_bytes()));
     }
     Ok(text)
 }

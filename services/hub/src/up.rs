@@ -199,7 +199,7 @@ async fn until(
                 if status.is_success() && wanted(&text) {
                     return Ok(());
                 }
-                crate::problem::detail(text.as_bytes())
+                crate::text::problem_detail(text.as_bytes())
             }
             Err(error) => error.to_string(),
         };

@@ -11,8 +11,8 @@ use std::io::IsTerminal;
 use jiff::Timestamp;
 
 use crate::admin::Registry;
+use crate::event_source::StreamUpdate;
 use crate::print;
-use crate::sse::Said;
 
 mod bar;
 mod control;
@@ -66,16 +66,16 @@ async fn lines(registry: &Registry, json: bool, stop: impl Future<Output = ()>) 
         };
         let now = Timestamp::now();
         match said {
-            Said::Open => away = false,
-            Said::Event(event) if json => print(&plain::json(&event)?)?,
-            Said::Event(event) => {
+            StreamUpdate::Connected => away = false,
+            StreamUpdate::Event(event) if json => print(&plain::json(&event)?)?,
+            StreamUpdate::Event(event) => {
                 if let Some(update) = feed::read(&event)? {
                     print(&plain::lines(&update, now))?;
                 }
             }
             // Said once for each time that it goes away, not for each attempt.
-            Said::Away { .. } if away => {}
-            Said::Away { why } => {
+            StreamUpdate::Disconnected { .. } if away => {}
+            StreamUpdate::Disconnected { reason: why } => {
                 away = true;
                 let why = format!("{} is away: {why}", registry.url());
                 print(&if json { plain::json_away(&why)? } else { plain::line(now, "registry", &why) })?;

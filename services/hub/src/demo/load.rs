@@ -14,8 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::tally::{Served, Tally, Visit};
-use crate::problem;
-use crate::sse::why;
+use crate::text;
 
 /// Visits in flight at the most; further ones wait, and their latency goes on counting.
 const MAX_IN_FLIGHT: usize = 1000;
@@ -95,7 +94,7 @@ async fn ask(http: &Client, request: reqwest::Request) -> Result<Served, String>
     if status.is_success() {
         return Ok(served);
     }
-    let detail = problem::detail(&body);
+    let detail = text::problem_detail(&body);
     Err(if detail.is_empty() { status.to_string() } else { format!("{status}: {detail}") })
 }
 
@@ -108,5 +107,5 @@ fn failure(error: &reqwest::Error) -> String {
         return format!("no answer within {TIMEOUT:?}");
     }
     let what = if error.is_connect() { "can't connect" } else { "the connection broke" };
-    format!("{what}: {}", why(error))
+    format!("{what}: {}", text::root_cause(error))
 }

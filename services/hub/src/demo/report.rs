@@ -8,8 +8,8 @@ use super::Counts;
 use super::chi::{self, ChiSquared};
 use super::load::Plan;
 use super::tally::Tally;
-use crate::problem::one_line;
 use crate::table;
+use crate::text::one_line;
 
 /// Below this, chance alone is no good explanation.
 const DOUBTFUL: f64 = 0.001;

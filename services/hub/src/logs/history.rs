@@ -13,13 +13,14 @@ use super::entry::{self, Entry, Look};
 use super::merge::Merge;
 use super::{Args, encode, say};
 use crate::admin::Registry;
-use crate::sse::{MAX_EVENT, why};
-use crate::{print, problem};
+use crate::{print, text};
 
 /// How long an instance may take to begin its answer: it asks its peers first.
 const BEGIN: Duration = Duration::from_secs(5);
 /// How long it may take to go on; it may be searching a large file.
 const GO_ON: Duration = Duration::from_secs(90);
+/// Longest entry, in bytes: far longer than any that a log instance takes.
+const MAX_LINE: usize = 64 << 20;
 /// Header that names instances whose entries are not in the answer.
 const HUB_LOG_MISSING: &str = "hub-log-missing";
 
@@ -35,7 +36,7 @@ pub(super) async fn show_all(
     let mut merge = Merge::default();
     let Some(reply) = ask(args, registry, &encode(query)).await? else { return Ok(merge) };
     if let Some(missing) = reply.headers().get(HUB_LOG_MISSING).and_then(|value| value.to_str().ok()) {
-        say(&format!("without the entries of {}, which do not answer", problem::one_line(missing, 300)));
+        say(&format!("without the entries of {}, which do not answer", text::one_line(missing, 300)));
     }
     let mut lines = Lines { reply, buf: Vec::new(), at: 0 };
     let mut newest_first = Vec::new();
@@ -75,13 +76,13 @@ async fn ask(args: &Args, registry: &Registry, query: &str) -> anyhow::Result<Op
             Ok(Ok(reply)) if reply.status().is_success() => return Ok(Some(reply)),
             Ok(Ok(reply)) => {
                 let status = reply.status();
-                let detail = problem::detail(&reply.bytes().await.unwrap_or_default());
+                let detail = text::problem_detail(&reply.bytes().await.unwrap_or_default());
                 if status.is_client_error() && via == "log instance" {
                     bail!("{detail} ({status})"); // any other would say the same
                 }
                 last = anyhow!("{base} answers {status}: {detail}");
             }
-            Ok(Err(error)) => last = anyhow!("{base}: {}", why(&error)),
+            Ok(Err(error)) => last = anyhow!("{base}: {}", text::root_cause(&error)),
             Err(_) => last = anyhow!("{base}: no answer in time"),
         }
     }
@@ -110,8 +111,8 @@ impl Lines {
             self.buf.drain(..self.at);
             self.at = 0;
             searched = self.buf.len();
-            if searched > MAX_EVENT {
-                bail!("an entry is longer than {MAX_EVENT} bytes");
+            if searched > MAX_LINE {
+                bail!("an entry is longer than {MAX_LINE} bytes");
             }
             let chunk = timeout(GO_ON, self.reply.chunk()).await.context("the log service went silent")?;
             match chunk.context("the log service broke off its answer")? {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hubspoke_client::log::LOG_SERVICE;
+use hubspoke_protocol::sse::Event;
 use hubspoke_protocol::{InstanceState, InstanceView};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
@@ -13,9 +14,9 @@ use super::entry::{self, Look};
 use super::merge::Merge;
 use super::{Args, encode, say};
 use crate::admin::Registry;
+use crate::event_source::{EventSource, StreamUpdate};
 use crate::print;
-use crate::problem::one_line;
-use crate::sse::{Event, Follow, Said};
+use crate::text::one_line;
 use crate::watch::feed::{self, Update};
 
 /// Streams begin so long before the command did: clocks differ, and what was seen already is known by its number.
@@ -48,15 +49,15 @@ pub(super) async fn follow(
         let due = merge.next_at();
         tokio::select! {
             said = catalog.next() => match said? {
-                Said::Open => away = false,
-                Said::Event(event) => match feed::read(&event)? {
+                StreamUpdate::Connected => away = false,
+                StreamUpdate::Event(event) => match feed::read(&event)? {
                     Some(Update::Snapshot(view)) => tails.only(view.services.values().flatten()),
                     Some(Update::Change(change)) => tails.change(&change.instance),
                     _ => {}
                 },
                 // Those that are known are followed on; said once for each time that it goes away.
-                Said::Away { .. } if away => {}
-                Said::Away { why } => {
+                StreamUpdate::Disconnected { .. } if away => {}
+                StreamUpdate::Disconnected { reason: why } => {
                     away = true;
                     say(&format!("{} is away: {why}", registry.url()));
                 }
@@ -150,7 +151,7 @@ impl Tails<'_> {
             }
         } else if !self.by_addr.contains_key(addr) {
             let url = format!("http://{addr}/{LOG_SERVICE}/tail?{}", self.query);
-            let follow = Follow::start(self.registry.http().clone(), url);
+            let follow = EventSource::open(self.registry.http().clone(), url);
             let task = self.running.spawn(pass_on(addr.clone(), follow, self.out.clone()));
             self.by_addr.insert(addr.clone(), task);
         }
@@ -158,17 +159,17 @@ impl Tails<'_> {
 }
 
 /// Passes on what an instance's stream says until nobody listens.
-async fn pass_on(addr: String, mut follow: Follow, out: mpsc::Sender<(String, Tell)>) {
+async fn pass_on(addr: String, mut follow: EventSource, out: mpsc::Sender<(String, Tell)>) {
     let mut away = false;
     while let Ok(said) = follow.next().await {
         let tell = match said {
-            Said::Open => {
+            StreamUpdate::Connected => {
                 away = false;
                 continue;
             }
-            Said::Event(event) => Tell::Event(event),
-            Said::Away { .. } if away => continue,
-            Said::Away { why } => {
+            StreamUpdate::Event(event) => Tell::Event(event),
+            StreamUpdate::Disconnected { .. } if away => continue,
+            StreamUpdate::Disconnected { reason: why } => {
                 away = true;
                 Tell::Away(why)
             }

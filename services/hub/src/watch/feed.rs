@@ -1,9 +1,8 @@
 //! The registry's events as values. Pure.
 
 use anyhow::Context;
+use hubspoke_protocol::sse::Event;
 use hubspoke_protocol::{CatalogView, ChangeView, LoadView, ProtectionView};
-
-use crate::sse::Event;
 
 /// What a registry says of its catalogue.
 #[derive(Debug, Clone, PartialEq)]

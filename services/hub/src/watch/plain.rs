@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hubspoke_protocol::sse::Event;
 use hubspoke_protocol::{CatalogView, InstanceState, InstanceView};
 use jiff::Timestamp;
 use serde_json::json;
@@ -9,8 +10,7 @@ use serde_json::value::RawValue;
 
 use super::feed::Update;
 use super::model::said;
-use crate::problem::one_line;
-use crate::sse::Event;
+use crate::text::one_line;
 use crate::{admin, status, table};
 
 /// Longest text of others on one line.

@@ -11,8 +11,8 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph};
 use super::bar;
 use super::control::{Control, Line as Entry, Mode};
 use super::model::{Link, Model, Row, said};
-use crate::problem::one_line;
 use crate::status;
+use crate::text::one_line;
 
 /// From this width on, addresses are shown.
 const WIDE: u16 = 116;

@@ -18,7 +18,7 @@ use super::feed;
 use super::model::Model;
 use super::screen;
 use crate::admin::Registry;
-use crate::sse::Said;
+use crate::event_source::StreamUpdate;
 
 /// The screen is drawn at most this often, however much happens.
 const FRAME: Duration = Duration::from_millis(100);
@@ -100,12 +100,12 @@ pub(super) async fn run(registry: &Registry, stop: impl Future<Output = ()>) -> 
     }
 }
 
-fn take(model: &mut Model, said: Said) {
+fn take(model: &mut Model, said: StreamUpdate) {
     let now = Timestamp::now();
     match said {
-        Said::Open => model.open(now),
-        Said::Away { why } => model.away(why, now),
-        Said::Event(event) => match feed::read(&event) {
+        StreamUpdate::Connected => model.open(now),
+        StreamUpdate::Disconnected { reason: why } => model.away(why, now),
+        StreamUpdate::Event(event) => match feed::read(&event) {
             Ok(Some(update)) => model.apply(update, now),
             Ok(None) => {}
             // What the registry says can't be read: what is shown is how it was.
