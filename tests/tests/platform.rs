@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use hubspoke_chassis::ProblemType;
 use hubspoke_testkit::eventually;
 use hubspoke_tests::{Platform, entries, live};
 use reqwest::{Method, StatusCode};
@@ -280,6 +281,7 @@ async fn bad_input_gets_a_problem_document_that_says_what_was_wrong() {
         assert_eq!(headers.contains_key("allow"), status == 405, "{what}");
         let problem: BTreeMap<String, serde_json::Value> = reply.json().await.unwrap();
         assert_eq!(problem["status"], status, "{what}");
+        assert!(ProblemType::ALL.iter().any(|cause| problem["type"] == cause.urn()), "{what}");
         assert!(!problem["detail"].as_str().unwrap().is_empty(), "{what}");
     }
     assert_eq!(platform.visit_count().await, 1, "and all that has disturbed nothing");

@@ -13,7 +13,7 @@ const PROCESS: Process =
 async fn greet(Path(name): Path<String>, State(log): State<LogClient>) -> Result<String, Problem> {
     log.send(format!("greeted {name}"))
         .await
-        .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+        .map_err(|error| Problem::from_status(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     Ok(format!("hello, {name}\n"))
 }
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::get;
+
+use hubspoke_protocol::problem::ProblemType;
 
 use crate::problem::Problem;
 
@@ -50,9 +51,7 @@ impl Readiness {
 async fn ready(State(readiness): State<Readiness>) -> Result<&'static str, Problem> {
     match readiness.why_not() {
         None => Ok("ready\n"),
-        Some(why) => {
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}")).retry_after(1))
-        }
+        Some(why) => Err(Problem::new(ProblemType::NotReady, format!("not ready: {why}")).retry_after(1)),
     }
 }
 

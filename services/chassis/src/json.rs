@@ -3,8 +3,8 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use hubspoke_protocol::problem::ProblemType;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
@@ -24,8 +24,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        Problem::new(status, format!("the body is not what is expected here: {error}"))
+        let cause = if error.is_data() { ProblemType::InvalidBody } else { ProblemType::InvalidJson };
+        Problem::new(cause, format!("the body is not what is expected here: {error}"))
     })
 }
 

@@ -21,6 +21,7 @@ pub mod trace;
 pub use boot::{Shutdown, boot};
 pub use config::{Config, Process, Table};
 pub use health::Readiness;
+pub use hubspoke_protocol::problem::ProblemType;
 pub use json::Json;
 pub use metrics::Metrics;
 pub use problem::Problem;

@@ -1,19 +1,19 @@
-//! Error replies: problem documents (RFC 9457). What the caller can mend is said; causes on our side go to the log
-//! by whoever handles them, never into a reply.
+//! Error replies as problem documents (RFC 9457). `detail` tells the caller what to correct. Causes on our side are
+//! logged where they are handled and never sent.
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hubspoke_protocol::problem::{ABOUT_BLANK, PROBLEM_JSON, ProblemDocument, ProblemType};
 use serde_json::{Map, Value};
 
-/// The media type of a problem document.
-pub const PROBLEM_JSON: &str = "application/problem+json";
-/// Longest text of a framework's own rejection that is taken over as `detail`, in bytes.
+/// Longest text of a framework's own rejection that becomes the `detail`, in bytes.
 const MAX_REJECTION: usize = 4096;
 
-/// An error reply: `type`, `title`, `status`, `detail` and members of its own.
+/// An error reply: a [`ProblemDocument`] and the headers that go with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
+    urn: &'static str,
     status: StatusCode,
     detail: String,
     retry_after: Option<u32>,
@@ -21,19 +21,32 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with a status and, for people, what was wrong.
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), retry_after: None, members: Map::new() }
+    /// A problem of the platform's own types, with its status. `detail` is for people.
+    pub fn new(cause: ProblemType, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { urn: cause.urn(), ..Self::from_status(status, detail) }
     }
 
-    /// Says when to try again, in seconds (`Retry-After`).
+    /// A problem that is no more than its status (`about:blank`).
+    pub fn from_status(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { urn: ABOUT_BLANK, status, detail: detail.into(), retry_after: None, members: Map::new() }
+    }
+
+    /// Replaces the status of the problem's type.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Sets `Retry-After`, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Adds a member of its own for machines: `cause`, `attempts`.
+    /// Adds an extension member for programs: `cause`, `attempts`.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.members.insert(key.to_owned(), value.into());
@@ -45,20 +58,21 @@ impl Problem {
         self.status
     }
 
-    /// What was wrong, for people.
+    /// What went wrong, for people.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
     /// The document as JSON text, for servers that don't speak axum.
     pub fn to_json(&self) -> String {
-        let mut document = Map::new();
-        document.insert("type".into(), "about:blank".into());
-        document.insert("title".into(), self.status.canonical_reason().unwrap_or("Error").into());
-        document.insert("status".into(), self.status.as_u16().into());
-        document.insert("detail".into(), self.detail.as_str().into());
-        document.extend(self.members.clone());
-        Value::Object(document).to_string()
+        let document = ProblemDocument {
+            problem_type: self.urn.to_owned(),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            members: &self.members,
+        };
+        serde_json::to_string(&document).unwrap_or_default() // maps with text keys always serialize
     }
 }
 
@@ -93,7 +107,16 @@ pub(crate) async fn document(path: &str, response: Response) -> Response {
         (_, true) => status.canonical_reason().unwrap_or("error").to_owned(),
         (_, false) => String::from_utf8_lossy(&text).into_owned(),
     };
-    let (problem, body) = Problem::new(status, detail).into_response().into_parts();
+    let problem = match status {
+        StatusCode::BAD_REQUEST => Problem::new(ProblemType::BadRequest, detail),
+        StatusCode::NOT_FOUND => Problem::new(ProblemType::NotFound, detail),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(ProblemType::MethodNotAllowed, detail),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ProblemType::BodyTooLarge, detail),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(ProblemType::UnsupportedMediaType, detail),
+        StatusCode::INTERNAL_SERVER_ERROR => Problem::new(ProblemType::InternalError, detail),
+        _ => Problem::from_status(status, detail),
+    };
+    let (problem, body) = problem.into_response().into_parts();
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
@@ -106,7 +129,7 @@ pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> http::Response<B
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an internal error; it has been logged").into_response()
+    Problem::new(ProblemType::InternalError, "an internal error; it has been logged").into_response()
 }
 
 #[cfg(test)]
@@ -121,7 +144,7 @@ mod tests {
     async fn reply(method: &str, path: &str, body: &str) -> (StatusCode, http::HeaderMap, Value) {
         let app = Router::new()
             .route("/only-post", post(|body: String| async move { body }))
-            .route("/own", post(|| async { Problem::new(StatusCode::CONFLICT, "no").with("cause", "test") }))
+            .route("/own", post(|| async { Problem::new(ProblemType::Loop, "no").with("cause", "test") }))
             .layer(DefaultBodyLimit::max(8));
         let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
         let reply = app.oneshot(request).await.unwrap();
@@ -132,15 +155,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_frameworks_rejections_become_problem_documents() {
-        for (method, path, body, status) in [
-            ("POST", "/nowhere", "", 404),
-            ("GET", "/only-post", "", 405),
-            ("POST", "/only-post", "more than eight", 413),
+        for (method, path, body, cause) in [
+            ("POST", "/nowhere", "", ProblemType::NotFound),
+            ("GET", "/only-post", "", ProblemType::MethodNotAllowed),
+            ("POST", "/only-post", "more than eight", ProblemType::BodyTooLarge),
         ] {
+            let status = cause.status();
             let (got, headers, problem) = reply(method, path, body).await;
             assert_eq!(got.as_u16(), status, "{method} {path}");
             assert_eq!(headers[header::CONTENT_TYPE], PROBLEM_JSON, "{method} {path}");
-            assert_eq!(problem["status"], status);
+            assert_eq!((&problem["status"], &problem["type"]), (&status.into(), &cause.urn().into()));
             assert!(!problem["detail"].as_str().unwrap().is_empty());
             assert_eq!(headers.contains_key(header::ALLOW), status == 405);
         }
@@ -150,6 +174,7 @@ mod tests {
     async fn own_problems_and_good_replies_pass_as_they_are() {
         let (_, _, problem) = reply("POST", "/own", "").await;
         assert_eq!((&problem["detail"], &problem["cause"]), (&"no".into(), &"test".into()));
+        assert_eq!((&problem["type"], &problem["status"]), (&ProblemType::Loop.urn().into(), &508.into()));
         let (status, headers, _) = reply("POST", "/only-post", "short").await;
         assert_eq!(status, StatusCode::OK);
         assert_ne!(headers[header::CONTENT_TYPE], PROBLEM_JSON);

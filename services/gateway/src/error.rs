@@ -4,7 +4,7 @@
 //! log. Refusals of a request are the client's to mend, and say what was wrong with it.
 
 use http::StatusCode;
-use hubspoke_chassis::Problem;
+use hubspoke_chassis::{Problem, ProblemType};
 
 use crate::edge::BadHead;
 use crate::edge::framing::Fault;
@@ -69,16 +69,11 @@ impl Cause {
 
     /// The cause for machines.
     pub(crate) fn name(self) -> &'static str {
-        self.facts().0
+        self.problem_type().name()
     }
 
     pub(crate) fn status(self) -> StatusCode {
-        self.facts().1
-    }
-
-    /// What it means, for people.
-    fn detail(self) -> &'static str {
-        self.facts().2
+        StatusCode::from_u16(self.problem_type().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Whether an instance failed, and not the client or the gateway.
@@ -94,57 +89,63 @@ impl Cause {
         )
     }
 
-    fn facts(self) -> (&'static str, StatusCode, &'static str) {
-        use StatusCode as S;
+    /// The problem's type, which gives the cause's word and its status.
+    fn problem_type(self) -> ProblemType {
         match self {
-            Self::BadFraming => ("bad-framing", S::BAD_REQUEST, "the request is malformed"),
-            Self::BadTarget => ("bad-target", S::BAD_REQUEST, "the request target is not acceptable"),
-            Self::BadHost => ("bad-host", S::BAD_REQUEST, "a request needs one valid Host"),
-            Self::BadBody => ("bad-body", S::BAD_REQUEST, "the request body is malformed or was cut off"),
-            Self::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "see Allow"),
-            Self::BodyTooLarge => ("body-too-large", S::PAYLOAD_TOO_LARGE, "the request body is too large"),
-            Self::TargetTooLong => ("target-too-long", S::URI_TOO_LONG, "the request target is too long"),
-            Self::HeadTooLarge => {
-                ("head-too-large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
-            }
-            Self::TransferCoding => {
-                ("transfer-coding", S::NOT_IMPLEMENTED, "the only transfer coding here is chunked")
-            }
-            Self::HttpVersion => {
-                ("http-version", S::HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1 and HTTP/2 are spoken here")
-            }
-            Self::RequestTimeout => ("request-timeout", S::REQUEST_TIMEOUT, "the request came too slowly"),
-            Self::Loop => ("loop", S::LOOP_DETECTED, "the request has been here before; see Via"),
-            Self::RateLimited => {
-                ("rate-limited", S::TOO_MANY_REQUESTS, "too many requests from this address")
-            }
-            Self::NoSuchService => {
-                ("no-such-service", S::NOT_FOUND, "the first path segment names no public service")
-            }
-            Self::NotReady => {
-                ("not-ready", S::SERVICE_UNAVAILABLE, "the gateway does not know the services yet")
-            }
-            Self::NoInstance => {
-                ("no-instance", S::SERVICE_UNAVAILABLE, "no instance of the service is there")
-            }
-            Self::Overloaded => {
-                ("overloaded", S::SERVICE_UNAVAILABLE, "too many requests to the service are in flight")
-            }
-            Self::TooManyConnections => {
-                ("too-many-connections", S::SERVICE_UNAVAILABLE, "too many connections are open")
-            }
-            Self::ConnectRefused => {
-                ("connect-refused", S::BAD_GATEWAY, "the instance refused the connection")
-            }
-            Self::ConnectFailed => ("connect-failed", S::BAD_GATEWAY, "the instance could not be reached"),
-            Self::ConnectTimeout => {
-                ("connect-timeout", S::GATEWAY_TIMEOUT, "the instance could not be reached in time")
-            }
-            Self::ConnectionBroken => {
-                ("connection-broken", S::BAD_GATEWAY, "the instance closed the connection before it replied")
-            }
-            Self::BadReply => ("bad-reply", S::BAD_GATEWAY, "the instance's reply is not valid HTTP"),
-            Self::ReplyTimeout => ("reply-timeout", S::GATEWAY_TIMEOUT, "the instance did not reply in time"),
+            Self::BadFraming => ProblemType::BadFraming,
+            Self::BadTarget => ProblemType::BadTarget,
+            Self::BadHost => ProblemType::BadHost,
+            Self::BadBody => ProblemType::BadBody,
+            Self::MethodNotAllowed => ProblemType::MethodNotAllowed,
+            Self::BodyTooLarge => ProblemType::BodyTooLarge,
+            Self::TargetTooLong => ProblemType::TargetTooLong,
+            Self::HeadTooLarge => ProblemType::HeadTooLarge,
+            Self::TransferCoding => ProblemType::TransferCoding,
+            Self::HttpVersion => ProblemType::HttpVersion,
+            Self::RequestTimeout => ProblemType::RequestTimeout,
+            Self::Loop => ProblemType::Loop,
+            Self::RateLimited => ProblemType::RateLimited,
+            Self::NoSuchService => ProblemType::NoSuchService,
+            Self::NotReady => ProblemType::NotReady,
+            Self::NoInstance => ProblemType::NoInstance,
+            Self::Overloaded => ProblemType::Overloaded,
+            Self::TooManyConnections => ProblemType::TooManyConnections,
+            Self::ConnectRefused => ProblemType::ConnectRefused,
+            Self::ConnectFailed => ProblemType::ConnectFailed,
+            Self::ConnectTimeout => ProblemType::ConnectTimeout,
+            Self::ConnectionBroken => ProblemType::ConnectionBroken,
+            Self::BadReply => ProblemType::BadReply,
+            Self::ReplyTimeout => ProblemType::ReplyTimeout,
+        }
+    }
+
+    /// What it means, for people.
+    fn detail(self) -> &'static str {
+        match self {
+            Self::BadFraming => "the request is malformed",
+            Self::BadTarget => "the request target is not acceptable",
+            Self::BadHost => "a request needs one valid Host",
+            Self::BadBody => "the request body is malformed or was cut off",
+            Self::MethodNotAllowed => "see Allow",
+            Self::BodyTooLarge => "the request body is too large",
+            Self::TargetTooLong => "the request target is too long",
+            Self::HeadTooLarge => "the request head is too large",
+            Self::TransferCoding => "the only transfer coding here is chunked",
+            Self::HttpVersion => "only HTTP/1 and HTTP/2 are spoken here",
+            Self::RequestTimeout => "the request came too slowly",
+            Self::Loop => "the request has been here before; see Via",
+            Self::RateLimited => "too many requests from this address",
+            Self::NoSuchService => "the first path segment names no public service",
+            Self::NotReady => "the gateway does not know the services yet",
+            Self::NoInstance => "no instance of the service is there",
+            Self::Overloaded => "too many requests to the service are in flight",
+            Self::TooManyConnections => "too many connections are open",
+            Self::ConnectRefused => "the instance refused the connection",
+            Self::ConnectFailed => "the instance could not be reached",
+            Self::ConnectTimeout => "the instance could not be reached in time",
+            Self::ConnectionBroken => "the instance closed the connection before it replied",
+            Self::BadReply => "the instance's reply is not valid HTTP",
+            Self::ReplyTimeout => "the instance did not reply in time",
         }
     }
 }
@@ -185,7 +186,7 @@ impl Failure {
     /// The problem document.
     pub(crate) fn to_json(&self) -> String {
         let detail = self.detail.clone().unwrap_or_else(|| self.cause.detail().to_owned());
-        let mut problem = Problem::new(self.cause.status(), detail).with("cause", self.cause.name());
+        let mut problem = Problem::new(self.cause.problem_type(), detail).with("cause", self.cause.name());
         if let Some(service) = &self.service {
             problem = problem.with("service", service.as_str()).with("attempts", self.attempts);
         }
@@ -251,6 +252,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&failure.to_json()).unwrap();
         assert_eq!(json["status"], 502);
         assert_eq!(json["cause"], "connect-refused");
+        assert_eq!(json["type"], "urn:hubspoke:problem:connect-refused");
         assert_eq!(json["attempts"], 3);
         assert_eq!(json["service"], "log");
         assert_eq!(Failure::new(Cause::NoInstance).retry_after(), Some(1));

@@ -105,7 +105,7 @@ fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
     let mut response = Response::new(Reply::text(failure.to_json(), record));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(hubspoke_chassis::problem::PROBLEM_JSON));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(hubspoke_protocol::problem::PROBLEM_JSON));
     if let Some(seconds) = failure.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -2,14 +2,17 @@
 
 use std::error::Error;
 
+use hubspoke_protocol::problem::ProblemDocument;
+
 /// Longest detail of a problem document that is shown, in characters.
 const MAX_DETAIL: usize = 300;
 
 /// The `detail` of a problem document, or the text of any other error response, on one line.
 pub(crate) fn problem_detail(body: &[u8]) -> String {
-    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-    one_line(detail.unwrap_or(&String::from_utf8_lossy(body)), MAX_DETAIL)
+    match serde_json::from_slice::<ProblemDocument>(body) {
+        Ok(problem) if !problem.detail.is_empty() => one_line(&problem.detail, MAX_DETAIL),
+        _ => one_line(&String::from_utf8_lossy(body), MAX_DETAIL),
+    }
 }
 
 /// `text` on one line of at most `max` characters: white space and control characters become single spaces.

@@ -1,8 +1,7 @@
 //! What went wrong, as replies. Errors elsewhere in this package know no HTTP; their statuses are given here.
 
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use hubspoke_chassis::Problem;
+use hubspoke_chassis::{Problem, ProblemType};
 
 use crate::ingest::IngestError;
 use crate::ingest::decode::DecodeError;
@@ -41,24 +40,36 @@ pub(crate) enum ApiError {
 
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
-        let status = match &error {
-            ApiError::Header(..) | ApiError::Query(_) | ApiError::BodyBroken => StatusCode::BAD_REQUEST,
-            ApiError::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::Decode(DecodeError::Unknown(_)) | ApiError::NotProtobuf => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
-            ApiError::Decode(DecodeError::Broken(_)) => StatusCode::BAD_REQUEST,
-            ApiError::Decode(DecodeError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::Decode(DecodeError::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::Ingest(IngestError::TooLong { .. } | IngestError::TooMany { .. }) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
-            ApiError::Ingest(_) => StatusCode::BAD_REQUEST,
-            ApiError::Append(AppendError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
-            ApiError::Append(_) | ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        let cause = match &error {
+            ApiError::Header(..) => ProblemType::InvalidHeader,
+            ApiError::Query(_) => ProblemType::InvalidQuery,
+            ApiError::NotProtobuf => ProblemType::UnsupportedMediaType,
+            ApiError::BodyTooLong { .. } => ProblemType::BodyTooLarge,
+            ApiError::BodyBroken => ProblemType::BadBody,
+            ApiError::Decode(error) => match error {
+                DecodeError::Unknown(_) => ProblemType::UnsupportedEncoding,
+                DecodeError::Broken(_) => ProblemType::BadBody,
+                DecodeError::TooLarge { .. } => ProblemType::BodyTooLarge,
+                DecodeError::NoRoom => ProblemType::Overloaded,
+            },
+            ApiError::Ingest(error) => match error {
+                IngestError::Empty => ProblemType::EmptyEntry,
+                IngestError::TooLong { .. } => ProblemType::EntryTooLong,
+                IngestError::TooMany { .. } => ProblemType::TooManyEntries,
+                IngestError::Json(_) => ProblemType::InvalidJson,
+                IngestError::Otlp(_) => ProblemType::InvalidOtlp,
+                IngestError::Nothing(_) => ProblemType::NoValidEntry,
+            },
+            ApiError::Append(error) => match error {
+                AppendError::QueueFull => ProblemType::Overloaded,
+                AppendError::DiskFull => ProblemType::DiskFull,
+                AppendError::Disk => ProblemType::DiskFailed,
+                AppendError::Closed => ProblemType::Stopping,
+            },
+            ApiError::Busy => ProblemType::Overloaded,
+            ApiError::Internal => ProblemType::InternalError,
         };
-        let problem = Self::new(status, error.to_string());
+        let problem = Self::new(cause, error.to_string());
         match error {
             ApiError::Append(AppendError::DiskFull | AppendError::Disk) => problem.retry_after(DISK_AGAIN),
             ApiError::Append(_) | ApiError::Busy | ApiError::Decode(DecodeError::NoRoom) => {

@@ -17,6 +17,7 @@ pub use self::watch::{ChangeView, HeardView, LoadView, ProtectionSwitch, Protect
 
 mod dedup;
 mod limits;
+pub mod problem;
 pub mod sse;
 mod view;
 mod watch;

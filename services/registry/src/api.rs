@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use hubspoke_chassis::{Json, Problem};
+use hubspoke_chassis::{Json, Problem, ProblemType};
 use hubspoke_protocol::{
     CatalogView, HUB_REVISION, PROTECTION_PATH, PushMode, Revision, SERVICES_PATH, ServiceInfo, WATCH_PATH,
 };
@@ -170,7 +170,7 @@ async fn one(
 ) -> Result<axum::Json<CatalogView>, Problem> {
     let view = view::catalog(&api.core, Some(std::slice::from_ref(&name)));
     if view.services.is_empty() {
-        return Err(Problem::new(StatusCode::NOT_FOUND, format!("no service is called {name:?}")));
+        return Err(Problem::new(ProblemType::NoSuchService, format!("no service is called {name:?}")));
     }
     Ok(axum::Json(view))
 }

@@ -1,22 +1,24 @@
 //! What the registry refuses, as replies.
 
-use axum::http::StatusCode;
-use hubspoke_chassis::Problem;
+use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_protocol::InvalidInfo;
 
 use crate::api::access::Denied;
 use crate::catalog::Refusal;
 
 pub(crate) fn invalid(error: &InvalidInfo) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+    Problem::new(ProblemType::InvalidRegistration, error.to_string())
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::OlderStart { .. } => Self::new(StatusCode::CONFLICT, refusal.to_string()),
-            Refusal::TooManyInstances(_) | Refusal::TooManyServices(_) => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, refusal.to_string()).retry_after(60)
+            Refusal::OlderStart { .. } => Self::new(ProblemType::OlderStart, refusal.to_string()),
+            Refusal::TooManyInstances(_) => {
+                Self::new(ProblemType::TooManyInstances, refusal.to_string()).retry_after(60)
+            }
+            Refusal::TooManyServices(_) => {
+                Self::new(ProblemType::TooManyServices, refusal.to_string()).retry_after(60)
             }
         }
     }
@@ -24,18 +26,19 @@ impl From<Refusal> for Problem {
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
-        let status = match denied {
-            Denied::Token => StatusCode::UNAUTHORIZED,
-            Denied::OtherSite | Denied::Address(_) | Denied::NotAnAddress(_) => StatusCode::FORBIDDEN,
+        let cause = match denied {
+            Denied::Token => ProblemType::InvalidToken,
+            Denied::OtherSite => ProblemType::CrossSite,
+            Denied::Address(_) | Denied::NotAnAddress(_) => ProblemType::AddressNotAllowed,
             Denied::TooManyRequired { .. }
             | Denied::MetaTooLong { .. }
             | Denied::MetaTooMany(_)
             | Denied::IdTooLong(_)
             | Denied::Id
-            | Denied::PushKey => StatusCode::UNPROCESSABLE_ENTITY,
-            Denied::TooFast => StatusCode::TOO_MANY_REQUESTS,
+            | Denied::PushKey => ProblemType::InvalidRegistration,
+            Denied::TooFast => ProblemType::RateLimited,
         };
-        let problem = Self::new(status, denied.to_string());
+        let problem = Self::new(cause, denied.to_string());
         if denied == Denied::TooFast { problem.retry_after(1) } else { problem }
     }
 }

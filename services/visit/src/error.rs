@@ -1,8 +1,7 @@
 //! What went wrong with a visit, as replies.
 
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use hubspoke_chassis::Problem;
+use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LogError;
 
 /// Seconds after which another try makes sense.
@@ -22,6 +21,10 @@ pub(crate) enum VisitError {
 impl IntoResponse for VisitError {
     fn into_response(self) -> Response {
         tracing::warn!(error = &self as &dyn std::error::Error, "a visit failed");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, self.to_string()).retry_after(AGAIN).into_response()
+        let cause = match self {
+            Self::Log(_) => ProblemType::NotLogged,
+            Self::Count(_) => ProblemType::NotCounted,
+        };
+        Problem::new(cause, self.to_string()).retry_after(AGAIN).into_response()
     }
 }

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::Member;
 use crate::directory::{Applied, Event};
+use hubspoke_protocol::problem::{PROBLEM_JSON, ProblemDocument, ProblemType};
 use hubspoke_protocol::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_REVISION, Heartbeat, Revision, SERVICES_PATH, ServiceInfo, Snapshot,
 };
@@ -119,19 +120,23 @@ fn stamp(headers: &HeaderMap) -> Option<Revision> {
 async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
     let body = Bytes::from_request(request, &()).await.map_err(IntoResponse::into_response)?;
     serde_json::from_slice(&body).map_err(|error| {
-        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        refused(status, &error.to_string())
+        let cause = if error.is_data() { ProblemType::InvalidBody } else { ProblemType::InvalidJson };
+        refused(cause, error.to_string())
     })
 }
 
 fn no_key() -> Response {
-    refused(StatusCode::UNAUTHORIZED, "the push key is missing or wrong")
+    refused(ProblemType::InvalidPushKey, "the push key is missing or wrong".to_owned())
 }
 
-fn refused(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let problem = serde_json::json!({
-        "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail,
-    });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
+fn refused(cause: ProblemType, detail: String) -> Response {
+    let status = StatusCode::from_u16(cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let problem = ProblemDocument {
+        problem_type: cause.urn().to_owned(),
+        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        status: status.as_u16(),
+        detail,
+        members: (),
+    };
+    (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], Json(problem)).into_response()
 }

@@ -3,6 +3,7 @@
 use reqwest::{Method, StatusCode};
 
 use super::Inner;
+use hubspoke_protocol::problem::ProblemDocument;
 use hubspoke_protocol::{HUB_REVISION, Revision, ServiceInfo, ServiceLists};
 
 /// Longest reply that is read, in bytes: 10,000 instances at some 400 bytes each, ten times over.
@@ -79,9 +80,9 @@ async fn send(member: &Inner, method: Method, info: &ServiceInfo) -> Result<reqw
 
 /// The `detail` of a problem document, or whatever else was answered; shortened, since it goes into log lines.
 fn said(body: &[u8]) -> String {
-    let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let detail = document.as_ref().and_then(|document| document.get("detail")?.as_str());
-    detail.unwrap_or(&String::from_utf8_lossy(body)).chars().take(300).collect()
+    let detail = serde_json::from_slice::<ProblemDocument>(body).map(|document| document.detail);
+    let detail = detail.ok().filter(|detail| !detail.is_empty());
+    detail.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).chars().take(300).collect()
 }
 
 async fn read(reply: &mut reqwest::Response) -> Result<Vec<u8>, CallError> {

@@ -150,7 +150,7 @@ pub(super) async fn refuse(stream: TcpStream, peer: &Peer, failure: &Failure) {
         "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {}\r\ncontent-length: {}\r\n{retry}{allow}{}: {}\r\nconnection: close\r\n\r\n{body}",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
-        hubspoke_chassis::problem::PROBLEM_JSON,
+        hubspoke_protocol::problem::PROBLEM_JSON,
         body.len(),
         hubspoke_protocol::HUB_INSTANCE,
         peer.gateway.id.to_str().unwrap_or_default(),

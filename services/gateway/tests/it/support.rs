@@ -249,7 +249,9 @@ pub(crate) fn header(head: &str, name: &str) -> Option<String> {
 pub(crate) fn problem(reply: &str) -> Value {
     assert_eq!(header(reply, "content-type").as_deref(), Some("application/problem+json"), "{reply}");
     let body = reply.split_once("\r\n\r\n").unwrap().1;
-    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {reply}"))
+    let problem: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {reply}"));
+    assert_eq!(problem["type"], format!("urn:hubspoke:problem:{}", problem["cause"].as_str().unwrap()));
+    problem
 }
 
 /// An instance of a service; ends when dropped.

@@ -23,7 +23,7 @@ pub(super) async fn export(State(app): State<Arc<App>>, request: Request) -> Res
     export_records(&app, request).await.map_err(|error| match error {
         // Exporters try again after 503, but not after 507.
         ApiError::Append(AppendError::DiskFull) => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(10)
+            Problem::from(error).with_status(StatusCode::SERVICE_UNAVAILABLE)
         }
         other => other.into(),
     })

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hubspoke_chassis::Config;
 use hubspoke_chassis::config::Common;
+use hubspoke_chassis::{Config, ProblemType};
 use hubspoke_log::{LogConfig, PROCESS, Server, ServerError};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -97,5 +97,6 @@ pub(crate) async fn problem(reply: Response, status: u16) -> String {
     assert_eq!(reply.headers()["content-type"], "application/problem+json");
     let problem: Value = reply.json().await.unwrap();
     assert_eq!(problem["status"], status);
+    assert!(ProblemType::ALL.iter().any(|cause| problem["type"] == cause.urn()), "{problem}");
     problem["detail"].as_str().unwrap().to_owned()
 }

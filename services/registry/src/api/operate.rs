@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use hubspoke_chassis::{Json, Problem};
+use axum::http::HeaderMap;
+use hubspoke_chassis::{Json, Problem, ProblemType};
 use hubspoke_protocol::{ProtectionSwitch, ProtectionView};
 
 use super::Api;
@@ -16,7 +16,7 @@ impl Api {
     fn find(&self, name: &str, instance: &str) -> Result<Key, Problem> {
         self.core.read(|catalog, _| catalog.find(name, instance)).ok_or_else(|| {
             let detail = format!("no instance of {name:?} has the address or Id {instance:?}");
-            Problem::new(StatusCode::NOT_FOUND, detail)
+            Problem::new(ProblemType::NoSuchInstance, detail)
         })
     }
 

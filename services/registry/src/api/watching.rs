@@ -9,12 +9,12 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
-use hubspoke_chassis::Problem;
 use hubspoke_chassis::server::Connection;
+use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_protocol::check_name;
 use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
@@ -38,7 +38,7 @@ pub(super) async fn watch(
     let started = watch::start(&api.core, wanted, api.max_watchers, connection.clone());
     let Some((events, task)) = started else {
         let detail = format!("{} watch already", api.max_watchers);
-        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(10));
+        return Err(Problem::new(ProblemType::TooManyStreams, detail).retry_after(10));
     };
     Ok(stream(&api, connection, events, task))
 }
@@ -71,7 +71,7 @@ pub(crate) fn stream(
 
 /// Every `service=NAME` of a query. Other keys are not ours to judge.
 fn services(query: &str) -> Result<Vec<String>, Problem> {
-    let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let unprocessable = |detail: String| Problem::new(ProblemType::InvalidFilter, detail);
     let names = query.split('&').filter_map(|pair| pair.strip_prefix("service="));
     let names = names.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
     let names: Vec<_> = names.collect();
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(services("service=a&x=y&service=b-2").unwrap(), ["a", "b-2"]);
         assert_eq!(services("service=a%2Db").unwrap(), ["a-b"]);
         for wrong in ["service=", "service=A", "service=a%20b"] {
-            assert_eq!(services(wrong).unwrap_err().status(), StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+            assert_eq!(services(wrong).unwrap_err().status().as_u16(), 422, "{wrong}");
         }
         assert!(services(&"service=a&".repeat(MAX_FILTERS + 1)).is_err());
     }

@@ -22,8 +22,8 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hubspoke_chassis::Problem;
 use hubspoke_chassis::server::Connection;
+use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LOG_SERVICE;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -78,7 +78,7 @@ async fn tail(
     let Relays { api, slots } = relays;
     api.access.check_token(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))?;
     let slot = slots.try_acquire_owned().map_err(|_| {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("{MOST_RELAYS} follow the log already"))
+        Problem::new(ProblemType::TooManyStreams, format!("{MOST_RELAYS} follow the log already"))
             .retry_after(10)
     })?;
     let (to, events) = mpsc::channel(ON_THE_WAY);

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hubspoke_chassis::Config;
 use hubspoke_chassis::config::{Common, Secret};
+use hubspoke_chassis::{Config, ProblemType};
 use hubspoke_protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
 use hubspoke_registry::{PROCESS, Server, Settings};
 use reqwest::{Method, StatusCode};
@@ -162,6 +162,7 @@ impl Reply {
     pub(crate) fn problem(&self) -> u16 {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
         assert_eq!(self.body["status"], self.status.as_u16());
+        assert!(ProblemType::ALL.iter().any(|cause| self.body["type"] == cause.urn()), "{}", self.body);
         assert!(!self.body["detail"].as_str().unwrap().is_empty());
         self.status.as_u16()
     }
