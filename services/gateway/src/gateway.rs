@@ -1,8 +1,8 @@
-//! What all workers share: the table of services, the configuration, limits and counters.
+//! The state that all workers share: the table of services, the configuration, limits and counters.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -11,100 +11,79 @@ use hubspoke_chassis::Metrics;
 use hubspoke_chassis::telemetry::Source;
 use hubspoke_client::LoadCounters;
 use hubspoke_client::directory::{Follower, Settled, View};
+use parking_lot::Mutex;
 use rand::RngExt;
 
 use crate::config::GatewayConfig;
 use crate::error::Cause;
+use crate::headers::ViaValues;
 use crate::limits::{ClientConnections, ClientRates};
-use crate::metrics::Durations;
-use crate::upstream::{Instance, Make, Service, Table};
+use crate::stats::{CauseCounters, DurationHistogram};
+use crate::upstream::{Instance, Service, Table, TableBuilder};
 
-/// How long a push waits for the requests in flight at the instances that it has removed.
-const SETTLING: Duration = Duration::from_millis(100);
+/// How long the acknowledgement of a push waits for requests in flight at the instances that it removes.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What all workers share.
+/// The state that all workers share.
 pub(crate) struct Gateway {
     pub(crate) config: GatewayConfig,
     /// The gateway's own registered name, which is never routed to.
-    pub(crate) name: String,
-    /// The gateway's own id: in `Hub-Instance` where it answers itself, and in `Via`.
+    name: String,
+    /// The gateway's own id: the `Hub-Instance` of replies that it makes itself.
     pub(crate) id: HeaderValue,
-    /// For spans.
+    /// The service that spans belong to.
     pub(crate) source: Source,
-    pub(crate) durations: Durations,
-    pub(crate) vias: Vias,
+    durations: DurationHistogram,
+    pub(crate) vias: ViaValues,
     pub(crate) table: ArcSwap<Table>,
-    /// Instances that have gone since the last push was acknowledged.
-    leaving: Mutex<Vec<Arc<Instance>>>,
+    /// Instances removed since the last push was acknowledged.
+    removed: Mutex<Vec<Arc<Instance>>>,
     pub(crate) workers: usize,
     pub(crate) load: LoadCounters,
     pub(crate) rates: ClientRates,
     pub(crate) connections: AtomicUsize,
     pub(crate) client_connections: ClientConnections,
-    /// Requests refused before a service was known, by cause.
-    pub(crate) refusals: [AtomicU64; Cause::ALL.len()],
-    /// Replies ask clients to open no further request on their connection.
+    /// Requests refused before a service was matched.
+    pub(crate) refusals: CauseCounters,
+    /// HTTP/1 replies carry `Connection: close`.
     pub(crate) draining: AtomicBool,
-    /// Times of connections are counted from here.
-    pub(crate) epoch: Instant,
-}
-
-/// This gateway's entry in `Via`, by the version of the request that came.
-#[derive(Debug)]
-pub(crate) struct Vias {
-    pub(crate) pseudonym: String,
-    v10: HeaderValue,
-    v11: HeaderValue,
-    v2: HeaderValue,
-}
-
-impl Vias {
-    fn new(pseudonym: &str) -> Self {
-        let via = |version: &str| {
-            HeaderValue::from_str(&format!("{version} {pseudonym}"))
-                .unwrap_or_else(|_| HeaderValue::from_static("1.1 gateway"))
-        };
-        Self { pseudonym: pseudonym.to_owned(), v10: via("1.0"), v11: via("1.1"), v2: via("2.0") }
-    }
-
-    pub(crate) fn of(&self, version: http::Version) -> &HeaderValue {
-        match version {
-            http::Version::HTTP_2 => &self.v2,
-            http::Version::HTTP_10 => &self.v10,
-            _ => &self.v11,
-        }
-    }
+    /// The zero of [`Gateway::millis`].
+    epoch: Instant,
 }
 
 impl Follower for Gateway {
     fn take(&self, view: &View) {
-        let make = Make { workers: self.workers, durations: &self.durations };
-        let before = self.table.load_full();
-        let next = Arc::new(before.next(view, &self.config, &self.name, &make));
+        let builder = TableBuilder {
+            config: &self.config,
+            own_name: &self.name,
+            workers: self.workers,
+            durations: &self.durations,
+        };
+        let current = self.table.load_full();
+        let next = Arc::new(builder.next(&current, view));
         self.table.store(next.clone());
-        let left: Vec<_> = before.left(&next).cloned().collect();
-        left.iter().for_each(|instance| instance.close());
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+        let removed = current.removed(&next);
+        removed.iter().for_each(|instance| instance.remove());
+        self.removed.lock().extend(removed);
     }
 
-    /// An instance that stops as soon as its deregistration is answered may close a connection on which a request is
-    /// that it has not read yet. What is short ends before it is told; what is long it has read by then.
+    /// An instance that stops as soon as its deregistration is answered may close a connection with a request on it that
+    /// it has not read. Within the timeout, short requests end and long ones have been read.
     fn settled(&self) -> Settled {
-        let leaving = std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        let removed = std::mem::take(&mut *self.removed.lock());
         Box::pin(async move {
             let all = async {
-                for instance in leaving {
-                    instance.left().await;
+                for instance in removed {
+                    instance.drained().await;
                 }
             };
-            let _ = tokio::time::timeout(SETTLING, all).await; // what lasts longer goes on
+            let _ = tokio::time::timeout(SETTLE_TIMEOUT, all).await; // longer requests go on
         })
     }
 }
 
 impl Gateway {
     pub(crate) fn new(config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
-        crate::metrics::allow_series(metrics);
         let id = &*metrics.source().instance;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = if config.workers == 0 { cores } else { config.workers };
@@ -113,53 +92,50 @@ impl Gateway {
             name: name.to_owned(),
             id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
             source: metrics.source().clone(),
-            durations: Durations::new(&metrics.meter()),
-            vias: Vias::new(id),
+            durations: DurationHistogram::new(&metrics.meter()),
+            vias: ViaValues::new(id),
             table: ArcSwap::default(),
-            leaving: Mutex::default(),
+            removed: Mutex::default(),
             workers,
             load,
             connections: AtomicUsize::new(0),
             client_connections: ClientConnections::new(config.limits.client_connections),
-            refusals: [const { AtomicU64::new(0) }; Cause::ALL.len()],
+            refusals: CauseCounters::new(),
             draining: AtomicBool::new(false),
             epoch: Instant::now(),
             config,
         }
     }
 
-    /// An attempt at an instance failed.
+    /// An attempt at an instance failed: counts it, and ejects the instance if it has failed too often.
     pub(crate) fn instance_failed(&self, service: &Service, instance: &Instance) {
         let config = &self.config.eject;
-        instance.stats.failed();
-        let others = service.ejected();
-        let may = crate::eject::may_eject(others, service.instances.len(), config);
-        if let Some(lasts) = instance.failed(Instant::now(), config, may, &mut rand::rng()) {
-            service.stats.ejected();
+        instance.stats.count_failure();
+        let may_eject = crate::eject::may_eject(service.ejected(), service.instances.len(), config);
+        if let Some(duration) = instance.failed(Instant::now(), config, may_eject, &mut rand::rng()) {
+            service.stats().count_ejection();
             instance.close_idle();
             tracing::warn!(
                 service = %service.name,
                 instance = %instance.id,
-                lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
-                "instance ejected: too many failures in a row"
+                duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+                "instance ejected after consecutive failures"
             );
         }
     }
 
-    /// A request was refused before a service was known.
+    /// A request was refused before a service was matched.
     pub(crate) fn refused(&self, cause: Cause) {
-        if let Some(count) = self.refusals.get(cause as usize) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.refusals.count(cause);
     }
 
-    /// Whether the next request is in the access log's sample.
+    /// Whether to write the next request to the access log.
     pub(crate) fn is_sampled(&self) -> bool {
         let share = self.config.access_log;
         share > 0.0 && (share >= 1.0 || rand::rng().random_bool(share))
     }
 
-    /// Whether this is the address of a proxy of ours.
+    /// Whether this is the address of a trusted proxy.
     pub(crate) fn is_trusted(&self, ip: IpAddr) -> bool {
         self.config.trusted_proxies.iter().any(|net| net.contains(&ip))
     }
@@ -173,12 +149,11 @@ impl Gateway {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Closes connections of one worker that nobody needs any more.
+    /// Closes this worker's connections to instances that have been idle for too long.
     pub(crate) fn sweep_pools(&self, worker: usize, now: Instant) {
-        let max_idle: Duration = self.config.timeouts.pool_idle;
         for instance in self.table.load().instances() {
             if let Some(pool) = instance.pool(worker) {
-                pool.sweep(now, max_idle);
+                pool.sweep(now, self.config.timeouts.pool_idle);
             }
         }
     }

@@ -1,10 +1,10 @@
-//! What becomes of header fields on their way through. Pure.
+//! Rewrites the header fields of requests, replies and trailers. Pure.
 //!
-//! Hop-by-hop fields, and those that `Connection` nominates, end here in both directions (RFC 9110, 7.6.1);
-//! `X-Forwarded-*`, `Via` and `traceparent` are added towards the instance. A client may nominate whatever it likes:
-//! what the gateway itself says is added afterwards. Left out: `Forwarded` (RFC 7239), which is removed where the
-//! peer isn't trusted, and not written.
+//! Hop-by-hop fields, and those that `Connection` nominates, are removed in both directions (RFC 9110, 7.6.1).
+//! `X-Forwarded-*`, `Via` and `traceparent` are added towards the instance, after the removal, so that a client can't
+//! nominate them away. `Forwarded` (RFC 7239) is not written; it is removed unless the client is a trusted proxy.
 
+use http::Version;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
     HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
@@ -25,12 +25,12 @@ static HOP_BY_HOP: [HeaderName; 7] =
 
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// What the gateway knows of the way that a request came.
+/// Where a request came from, as its fields will report it.
 #[derive(Debug, Clone)]
 pub(crate) struct Hop<'a> {
-    /// The peer's address, as text.
-    pub(crate) peer: &'a HeaderValue,
-    /// Whether the peer is another proxy of ours, whose `X-Forwarded-*` are to be believed.
+    /// The client's IP address.
+    pub(crate) client: &'a HeaderValue,
+    /// Whether the client is a trusted proxy, whose `X-Forwarded-*` are kept.
     pub(crate) trusted: bool,
     /// The host that the request is for.
     pub(crate) host: Option<&'a HeaderValue>,
@@ -38,22 +38,53 @@ pub(crate) struct Hop<'a> {
     pub(crate) via: &'a HeaderValue,
 }
 
-/// What a request's hop-by-hop fields asked for.
+/// The gateway's entry in `Via`, by the version of the request.
+#[derive(Debug)]
+pub(crate) struct ViaValues {
+    pub(crate) pseudonym: String,
+    v10: HeaderValue,
+    v11: HeaderValue,
+    v2: HeaderValue,
+}
+
+impl ViaValues {
+    pub(crate) fn new(pseudonym: &str) -> Self {
+        let via = |version: &str| {
+            HeaderValue::from_str(&format!("{version} {pseudonym}"))
+                .unwrap_or_else(|_| HeaderValue::from_static("1.1 gateway"))
+        };
+        Self { pseudonym: pseudonym.to_owned(), v10: via("1.0"), v11: via("1.1"), v2: via("2.0") }
+    }
+
+    pub(crate) fn of(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_2 => &self.v2,
+            Version::HTTP_10 => &self.v10,
+            _ => &self.v11,
+        }
+    }
+}
+
+/// The hop-by-hop options of a request that the gateway acts on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
-    /// The protocol that the client wants to switch to.
+pub(crate) struct HopOptions {
+    /// The protocols that the client offers to switch to.
     pub(crate) upgrade: Option<HeaderValue>,
     /// `Expect: 100-continue`.
     pub(crate) expect_continue: bool,
 }
 
-/// Makes a request's fields ready for an instance that speaks HTTP/1. `trace` begins a trace where the request brings none.
-pub(crate) fn request(headers: &mut HeaderMap, hop: &Hop<'_>, trace: impl FnOnce() -> HeaderValue) -> Asked {
+/// Rewrites a request's fields for an instance that speaks HTTP/1. `trace` begins a trace if the request carries none.
+pub(crate) fn request(
+    headers: &mut HeaderMap,
+    hop: &Hop<'_>,
+    trace: impl FnOnce() -> HeaderValue,
+) -> HopOptions {
     let found = Found::scan(headers, hop.trusted);
-    let mut asked = Asked::default();
+    let mut options = HopOptions::default();
     if found.hop_by_hop {
-        asked.upgrade = upgrade_asked(headers);
-        asked.expect_continue =
+        options.upgrade = offered_upgrade(headers);
+        options.expect_continue =
             headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
         remove_hop_by_hop(headers);
@@ -62,40 +93,40 @@ pub(crate) fn request(headers: &mut HeaderMap, hop: &Hop<'_>, trace: impl FnOnce
             headers.insert(TE, HeaderValue::from_static("trailers"));
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        if let Some(protocol) = &asked.upgrade {
+        if let Some(protocol) = &options.upgrade {
             headers.insert(UPGRADE, protocol.clone());
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
     }
-    if found.to_forget {
-        remove_where(headers, is_hearsay);
+    if found.untrusted_provenance {
+        remove_matching(headers, is_provenance);
     }
     if found.cookies > 1 {
         join_cookies(headers);
     }
-    forwarded(headers, hop);
+    set_forwarded(headers, hop);
     headers.append(VIA, hop.via.clone());
     if !found.traced {
         headers.insert(TRACEPARENT, trace());
     }
-    asked
+    options
 }
 
-/// Takes out what only HTTP/1 may say of a connection.
+/// Removes the fields that HTTP/2 forbids (RFC 9113, 8.2.2).
 pub(crate) fn for_h2(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
     headers.remove(TRANSFER_ENCODING);
 }
 
-/// Makes a reply's fields ready for the client. A reply that switches protocols keeps saying so.
+/// Rewrites a reply's fields for the client. `switching`: it is a 101, which keeps its `Upgrade`.
 pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
     if !headers.keys().any(is_hop_by_hop) {
         return;
     }
     let upgrade = if switching { headers.get(UPGRADE).cloned() } else { None };
     if headers.contains_key(TRANSFER_ENCODING) {
-        // The length of something else than the body that was read (RFC 9112, 6.3).
+        // The body was delimited by its chunks; the length may be wrong (RFC 9112, 6.3).
         headers.remove(CONTENT_LENGTH);
     }
     remove_hop_by_hop(headers);
@@ -105,21 +136,21 @@ pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
     }
 }
 
-/// Makes fields behind a body ready for whoever is next. Many a server adds them to those of the head: what frames or
-/// routes a message, or says who sent it, is no trailer (RFC 9110, 6.5.1).
+/// Removes trailers that frame or route a message or name its sender (RFC 9110, 6.5.1): some servers merge trailers into
+/// the head's fields.
 pub(crate) fn trailers(fields: &mut HeaderMap) {
     let ours = |name: &HeaderName| [HOST, CONTENT_LENGTH, VIA, TRACEPARENT].contains(name);
-    remove_where(fields, |name| is_hop_by_hop(name) || is_hearsay(name) || ours(name));
+    remove_matching(fields, |name| is_hop_by_hop(name) || is_provenance(name) || ours(name));
 }
 
-/// Whether this is gRPC, whose bodies are streams.
+/// Whether this is gRPC, whose bodies may be streams.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).and_then(|kind| kind.get(..GRPC.len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
 }
 
-/// Whether this gateway, known as `pseudonym`, has already seen the request.
+/// Whether the request has passed this gateway, known as `pseudonym`, before.
 pub(crate) fn is_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
     headers
         .get_all(VIA)
@@ -128,13 +159,13 @@ pub(crate) fn is_loop(headers: &HeaderMap, pseudonym: &str) -> bool {
         .any(|value| value.split(',').any(|entry| entry.split_ascii_whitespace().nth(1) == Some(pseudonym)))
 }
 
-/// `traceparent` of a trace that begins here: version 00, sampled.
+/// The `traceparent` of a trace that begins here: version 00, sampled.
 pub(crate) fn new_trace(trace: u128, span: u64) -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     // All-zero ids are invalid (W3C Trace Context, 3.2.2).
     let (mut trace, mut span) = (trace.max(1), span.max(1));
-    // By hand, since formatting would cost a tenth of what the gateway itself does for a request.
+    // By hand: `format!` would cost a tenth of the gateway's own work on a request.
     for digit in text[3..35].iter_mut().rev() {
         *digit = DIGITS[(trace & 15) as usize];
         trace >>= 4;
@@ -146,11 +177,11 @@ pub(crate) fn new_trace(trace: u128, span: u64) -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// One pass over the names says which of the rarer steps are needed at all.
+/// Which of the rarer steps a request needs, found in one pass over its names.
 #[derive(Default)]
 struct Found {
     hop_by_hop: bool,
-    to_forget: bool,
+    untrusted_provenance: bool,
     traced: bool,
     cookies: usize,
 }
@@ -160,7 +191,7 @@ impl Found {
         let mut found = Self::default();
         for (name, _) in headers {
             found.hop_by_hop |= is_hop_by_hop(name) || name == EXPECT;
-            found.to_forget |= !trusted && is_hearsay(name);
+            found.untrusted_provenance |= !trusted && is_provenance(name);
             found.traced |= name == TRACEPARENT;
             found.cookies += usize::from(name == COOKIE);
         }
@@ -169,23 +200,23 @@ impl Found {
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // Told apart by their lengths first: this is asked of every field.
+    // The length first: this runs for every field.
     matches!(name.as_str().len(), 2 | 7 | 10 | 14 | 16 | 17) && HOP_BY_HOP.contains(name)
 }
 
-/// What only a trusted peer may say: where the request came from, and who of the members sent it.
-fn is_hearsay(name: &HeaderName) -> bool {
+/// Whether the field tells where a request came from or which member sent it. Only a trusted proxy may set it.
+fn is_provenance(name: &HeaderName) -> bool {
     if name == FORWARDED || name == HUB_SOURCE {
         return true;
     }
     let text = name.as_str();
-    // To CGI and its heirs `x_forwarded_for` is the same as `x-forwarded-for`.
+    // CGI, and servers that follow it, take `x_forwarded_for` for `x-forwarded-for`.
     let start = text.bytes().map(|b| if b == b'_' { b'-' } else { b });
     text.starts_with('x') && start.take(FORWARDED_PREFIX.len()).eq(FORWARDED_PREFIX.bytes())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Framing is ours to say: nominating it must not take it away.
+    // Nominating a field that frames or routes the request must not remove it.
     let ours = |name: &HeaderName| *name == HOST || *name == CONTENT_LENGTH;
     let nominated: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -199,7 +230,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in nominated {
         headers.remove(name);
     }
-    // Looking is cheaper than removing what is not there: a removal hashes the name.
+    // A removal hashes the name, so look first: most are not there.
     let mut present = [false; HOP_BY_HOP.len()];
     for name in headers.keys() {
         if let Some(at) = HOP_BY_HOP.iter().position(|known| known == name) {
@@ -211,14 +242,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Options of `Connection` that stand for themselves or are removed anyway.
+/// Whether the token is an option of `Connection` itself, or a field that is removed anyway.
 fn names_no_field(token: &[u8]) -> bool {
     [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|option| token.eq_ignore_ascii_case(option))
 }
 
-/// What the client would rather speak. HTTP/2 is not among it: Java's client asks for it as a matter of course, an
-/// instance that agreed would get requests that nobody has checked, and who speaks it here begins with it.
-fn upgrade_asked(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocols that the client offers to switch to, without `h2c`. Java's HttpClient offers that in every first request;
+/// if an instance agreed, the requests that follow would bypass all checks.
+fn offered_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     if !headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade")) {
         return None;
     }
@@ -237,14 +268,14 @@ fn has_token(value: &HeaderValue, token: &str) -> bool {
     value.as_bytes().split(|&b| b == b',').any(|item| name(item).eq_ignore_ascii_case(token.as_bytes()))
 }
 
-fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+fn remove_matching(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
 }
 
-/// HTTP/2 may split the cookie into many fields; HTTP/1 must have one (RFC 9113, 8.2.3).
+/// Joins the fields into which HTTP/2 may split the cookie; HTTP/1 needs one (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
@@ -252,24 +283,24 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    // An untrusted peer's were removed; a trusted peer's are kept, and it is added to the list.
+fn set_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    // A trusted proxy's list is continued; anybody else's was removed.
     let before = hop.trusted && headers.contains_key(X_FORWARDED_FOR);
-    let list = if before { appended(headers, hop.peer) } else { hop.peer.clone() };
+    let list = if before { appended(headers, hop.client) } else { hop.client.clone() };
     headers.insert(X_FORWARDED_FOR, list);
     if let (Some(host), false) = (hop.host, hop.trusted && headers.contains_key(X_FORWARDED_HOST)) {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     if !(hop.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        // TLS ends in front of the gateway, at a proxy that is trusted then.
+        // A proxy that terminates TLS in front of the gateway must be listed as trusted.
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
 }
 
-fn appended(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+fn appended(headers: &HeaderMap, client: &HeaderValue) -> HeaderValue {
     let mut list: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-    list.push(peer.as_bytes());
-    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_| peer.clone())
+    list.push(client.as_bytes());
+    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_| client.clone())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod proxy;
 mod retry;
 mod route;
 mod server;
+mod stats;
 mod upstream;
 
 pub use config::GatewayConfig;

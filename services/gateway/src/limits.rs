@@ -1,30 +1,30 @@
-//! What one client address may have: requests per second (the generic cell rate algorithm, which needs one time per
-//! client) and connections at once.
+//! Limits per client address: requests per second (the generic cell rate algorithm, which needs one timestamp per
+//! client) and open connections.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maps that clients are spread over, so that workers seldom wait for one another.
+use parking_lot::Mutex;
+
+/// Clients are spread over this many maps, so that workers seldom contend for a lock.
 const SHARDS: usize = 16;
-/// A map is cleared of clients that have their whole burst back when it has grown to this, and then again when it has
-/// doubled.
+/// A map of this size is purged of clients that have their whole burst back, and again each time it has doubled.
 const CLEAN_AT: usize = 4096;
 
-/// The rates of all clients.
+/// The request rates of all clients.
 pub(crate) struct ClientRates {
-    /// Time that one request costs; `None` where there is no limit.
+    /// The time that one request costs; `None` if there is no limit.
     cost: Option<Duration>,
-    /// How far ahead of the clock a client may be.
+    /// How far a client may be ahead of the clock.
     slack: Duration,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
 
 struct Shard {
-    /// When each client will have paid for its requests.
+    /// When the requests of each client are paid for.
     paid: HashMap<IpAddr, Instant>,
     clean_at: usize,
 }
@@ -40,13 +40,13 @@ impl ClientRates {
         }
     }
 
-    /// Counts a request of a client; false where it is one too many.
+    /// Counts a request of a client; false if it exceeds the rate.
     pub(crate) fn admit(&self, client: IpAddr, now: Instant) -> bool {
         let Some(cost) = self.cost else { return true };
         let client = aggregate(client);
         let shard = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or_default();
         let Some(shard) = self.shards.get(shard) else { return true };
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = shard.lock();
         let Shard { paid, clean_at } = &mut *shard;
         if paid.len() >= *clean_at {
             paid.retain(|_, at| *at > now);
@@ -61,9 +61,9 @@ impl ClientRates {
     }
 }
 
-/// The connections of each client address.
+/// The number of open connections per client address.
 pub(crate) struct ClientConnections {
-    /// 0 is no limit, and nothing is counted then.
+    /// 0 is no limit; nothing is counted then.
     max: usize,
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -73,21 +73,21 @@ impl ClientConnections {
         Self { max, counts: Mutex::default() }
     }
 
-    /// Counts a connection of a client; false where it is one too many, and not counted.
+    /// Counts a connection of a client; false if it exceeds the limit, and is not counted.
     pub(crate) fn begin(&self, client: IpAddr) -> bool {
         if self.max == 0 {
             return true;
         }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let count = counts.entry(aggregate(client)).or_default();
         let admitted = *count < self.max;
         *count += usize::from(admitted);
         admitted
     }
 
-    /// A connection that was counted has ended.
+    /// A counted connection has ended.
     pub(crate) fn end(&self, client: IpAddr) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let client = aggregate(client);
         if let Some(count) = counts.get_mut(&client) {
             *count = count.saturating_sub(1);
@@ -98,7 +98,7 @@ impl ClientConnections {
     }
 }
 
-/// An IPv6 client has a whole /64 to send from: it counts as one.
+/// An IPv6 client can send from any address of its /64, so the network counts as one client.
 fn aggregate(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
@@ -136,31 +136,31 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_have_paid_are_forgotten() {
+    fn clients_that_have_their_burst_back_are_purged() {
         let rates = ClientRates::new(1000, 1);
         let now = Instant::now();
         for n in 0..200_000_u32 {
             rates.admit(IpAddr::from(n.to_be_bytes()), now + Duration::from_millis(u64::from(n)));
         }
-        let kept: usize = rates.shards.iter().map(|shard| shard.lock().unwrap().paid.len()).sum();
-        assert!(kept <= SHARDS * CLEAN_AT);
+        let remaining: usize = rates.shards.iter().map(|shard| shard.lock().paid.len()).sum();
+        assert!(remaining <= SHARDS * CLEAN_AT);
     }
 
     #[test]
-    fn clients_that_have_not_paid_are_not_looked_over_again_and_again() {
+    fn a_full_map_is_not_purged_for_every_new_client() {
         let rates = ClientRates::new(1, 1);
         let now = Instant::now();
         for n in 0..200_000_u32 {
             rates.admit(IpAddr::from(n.to_be_bytes()), now);
         }
         for shard in &rates.shards {
-            let shard = shard.lock().unwrap();
-            assert!(shard.clean_at > shard.paid.len(), "the next client would cost a look at all others");
+            let shard = shard.lock();
+            assert!(shard.clean_at > shard.paid.len(), "the next client would cause another purge");
         }
     }
 
     #[test]
-    fn one_address_has_only_so_many_connections() {
+    fn the_connections_of_an_address_are_limited() {
         let connections = ClientConnections::new(2);
         let addr = |n: u8| IpAddr::from([127, 0, 0, n]);
         assert!(connections.begin(addr(1)) && connections.begin(addr(1)) && !connections.begin(addr(1)));
@@ -169,7 +169,7 @@ mod tests {
         assert!(connections.begin(addr(1)) && !connections.begin(addr(1)));
         (0..2).for_each(|_| connections.end(addr(1)));
         connections.end(addr(2));
-        assert!(connections.counts.lock().unwrap().is_empty());
+        assert!(connections.counts.lock().is_empty());
         let unlimited = ClientConnections::new(0);
         assert!((0..100).all(|_| unlimited.begin(addr(1))));
     }

@@ -137,7 +137,7 @@ fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) 
     }
     let table = gateway.table.load();
     let Some(service) = table.service(name) else {
-        let cause = if table.heard() { Cause::NoSuchService } else { Cause::NotReady };
+        let cause = if table.is_ready() { Cause::NoSuchService } else { Cause::NotReady };
         return Err(cause.into());
     };
     let service = service.clone();
@@ -146,10 +146,10 @@ fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) 
     if path.encoded_slash && !settings.pass_encoded_slash {
         return Err(Failure::from(route::BadTarget::EncodedSlash).of(&service.name));
     }
-    let in_flight = service.stats.begin(settings.in_flight);
+    let admission = service.admit();
     let refuse = |cause: Cause| Err(Failure::new(cause).of(&service.name));
-    let overloaded = in_flight.is_none();
-    record.service = Some((service.clone(), in_flight));
+    let overloaded = admission.is_none();
+    record.service = Some((service.clone(), admission));
     if overloaded {
         return refuse(Cause::Overloaded);
     }
@@ -158,7 +158,7 @@ fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) 
     }
     let key = sticky_key(settings.sticky.as_ref(), &parts.headers);
     let hop = Hop {
-        peer: &peer.value,
+        client: &peer.value,
         trusted: peer.trusted,
         host: host.as_ref(),
         via: gateway.vias.of(parts.version),

@@ -1,25 +1,25 @@
-//! When a request may be tried again on another instance, and how often in all. Pure.
+//! Which requests are retried on another instance, and how many. Pure.
 //!
-//! Three rules, in this order: a request that the failed instance can't have seen is tried again whatever its method;
-//! one that it may have seen only where doing it twice is as good as once (RFC 9110, 9.2.2); one whose reply has
-//! begun, never. The budget keeps retries from multiplying the load on a service that is failing.
+//! A request that the failed instance can't have seen is retried whatever its method; one that it may have seen, if its
+//! method is idempotent (RFC 9110, 9.2.2); one whose reply has begun, never. The budget keeps retries from multiplying
+//! the load on a service that is failing.
 
 use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-/// How often requests are tried again.
+/// How often requests are retried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
-    /// Attempts after the first; each is on another instance.
+    /// Most attempts after the first, each on another instance.
     pub attempts: u32,
-    /// Retries allowed, as a share of requests, in percent.
+    /// Retries that a service may get, in percent of its requests.
     pub budget_percent: u32,
-    /// Retries allowed besides, per second.
+    /// Retries per second that it may get in addition.
     pub budget_per_second: u32,
-    /// Longest request body that is kept to be sent again.
+    /// Longest request body that is buffered for a retry.
     pub replay: bytesize::ByteSize,
 }
 
@@ -29,57 +29,52 @@ impl Default for RetryConfig {
     }
 }
 
-/// How far a failed attempt had come.
+/// How far a failed attempt got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reached {
-    /// The instance can't have seen the request: no connection, or nothing was written to it.
+    /// The instance can't have seen the request: there was no connection, or nothing was written to it.
     Nothing,
-    /// It may have seen it, and has not answered one byte.
+    /// It may have seen the request, and has not sent a byte of a reply.
     Instance,
-    /// It has begun to answer.
+    /// It has begun to reply.
     Reply,
 }
 
-/// Whether doing a request twice is as good as once.
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
-}
-
-/// Whether a failed attempt may be followed by another. `replayable`: all of the body that was sent is still here.
+/// Whether a failed attempt may be followed by another. `replayable`: all of the body that was sent is still buffered.
 pub(crate) fn may_retry(reached: Reached, method: &Method, replayable: bool) -> bool {
     replayable
         && match reached {
             Reached::Nothing => true,
-            Reached::Instance => is_idempotent(method),
+            Reached::Instance => method.is_idempotent(),
             Reached::Reply => false,
         }
 }
 
-/// The retries that a service has left: every second pays into one bucket, every request into another.
+/// The retries that a service has left, in two token buckets: one is filled by time, one by requests.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget {
+pub(crate) struct RetryBudget {
     by_time: f64,
     by_requests: f64,
-    /// When, and at how many requests, the buckets were last filled.
+    /// The time, and the number of requests, at which the buckets were last filled.
     filled: Option<(Instant, u64)>,
-    /// When the requests' bucket was last emptied of what nobody had used.
-    emptied: Option<Instant>,
+    /// When unused tokens of the requests' bucket last expired.
+    expired: Option<Instant>,
 }
 
-/// For how long unused retries are kept.
-const KEEP: Duration = Duration::from_secs(10);
+/// How long unused retries last.
+const WINDOW: Duration = Duration::from_secs(10);
 
-impl Budget {
+impl RetryBudget {
     pub(crate) fn new(config: &RetryConfig) -> Self {
-        Self { by_time: reserve(config), by_requests: 0.0, filled: None, emptied: None }
+        Self { by_time: reserve(config), by_requests: 0.0, filled: None, expired: None }
     }
 
-    /// Takes one retry where there is one. `requests` counts the service's requests since the start.
+    /// Takes one retry; false if none is left. `requests` counts the service's requests since the start.
     pub(crate) fn spend(&mut self, now: Instant, requests: u64, config: &RetryConfig) -> bool {
         let (then, before) = self.filled.replace((now, requests)).unwrap_or((now, 0));
-        if now.saturating_duration_since(*self.emptied.get_or_insert(now)) > KEEP {
+        if now.saturating_duration_since(*self.expired.get_or_insert(now)) > WINDOW {
             self.by_requests = 0.0;
-            self.emptied = Some(now);
+            self.expired = Some(now);
         }
         let seconds = now.saturating_duration_since(then).as_secs_f64();
         self.by_time = (self.by_time + seconds * f64::from(config.budget_per_second)).min(reserve(config));
@@ -94,7 +89,7 @@ impl Budget {
 }
 
 fn reserve(config: &RetryConfig) -> f64 {
-    f64::from(config.budget_per_second) * KEEP.as_secs_f64()
+    f64::from(config.budget_per_second) * WINDOW.as_secs_f64()
 }
 
 #[cfg(test)]
@@ -104,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_never_seen_is_sent_again_whatever_it_is() {
+    fn a_request_that_was_never_seen_is_retried_whatever_its_method() {
         for method in [Method::GET, Method::POST, Method::PATCH, Method::PUT] {
             assert!(may_retry(Reached::Nothing, &method, true));
             assert!(!may_retry(Reached::Nothing, &method, false));
@@ -113,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_seen_is_sent_again_only_where_twice_is_as_good_as_once() {
+    fn a_request_that_may_have_been_seen_is_retried_if_it_is_idempotent() {
         for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
             assert!(may_retry(Reached::Instance, &method, true), "{method}");
         }
@@ -125,26 +120,28 @@ mod tests {
     #[test]
     fn the_budget_is_a_share_of_requests_and_a_few_per_second() {
         let config = RetryConfig::default();
-        let mut budget = Budget::new(&config);
+        let mut budget = RetryBudget::new(&config);
         let mut now = Instant::now();
         let mut take = |now, requests| {
-            std::iter::repeat_with(|| budget.spend(now, requests, &config)).take_while(|given| *given).count()
+            std::iter::repeat_with(|| budget.spend(now, requests, &config))
+                .take_while(|granted| *granted)
+                .count()
         };
         assert_eq!(take(now, 0), 100); // the reserve
         now += Duration::from_secs(1);
         assert_eq!(take(now, 0), 10);
         assert_eq!(take(now, 1000), 200);
         now += Duration::from_secs(3600);
-        assert_eq!(take(now, 1000), 100); // no more than ten seconds' worth is kept
+        assert_eq!(take(now, 1000), 100); // no more than ten seconds' worth
     }
 
     proptest! {
         #[test]
-        fn no_more_is_spent_than_was_earned(
+        fn no_more_retries_are_spent_than_were_earned(
             steps in proptest::collection::vec((0_u64..500, 0_u64..50), 1..200)
         ) {
             let config = RetryConfig::default();
-            let mut budget = Budget::new(&config);
+            let mut budget = RetryBudget::new(&config);
             let start = Instant::now();
             let (mut now, mut requests, mut spent) = (start, 0, 0_u32);
             for (later, more) in steps {

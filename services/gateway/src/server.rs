@@ -69,8 +69,10 @@ impl Server {
             false => own.expose.iter().map(String::as_str).collect(),
         };
         let service = Service::bind(&common, &requires).await?;
-        let gateway = Arc::new(Gateway::new(own, &common.name, service.load(), &service.metrics()));
-        metrics::instruments(&service.metrics().meter(), &gateway);
+        let metrics = service.metrics();
+        metrics::allow_series(&metrics);
+        let gateway = Arc::new(Gateway::new(own, &common.name, service.load(), &metrics));
+        metrics::instruments(&metrics.meter(), &gateway);
         Ok(Self { service, gateway })
     }
 

@@ -11,16 +11,16 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-fn sent(fields: &[(&str, &str)], trusted: bool) -> (HeaderMap, Asked) {
+fn sent(fields: &[(&str, &str)], trusted: bool) -> (HeaderMap, HopOptions) {
     let mut headers = map(fields);
     let hop = Hop {
-        peer: &HeaderValue::from_static("10.0.0.9"),
+        client: &HeaderValue::from_static("10.0.0.9"),
         trusted,
         host: Some(&HeaderValue::from_static("example.org")),
         via: &HeaderValue::from_static("1.1 gw"),
     };
-    let asked = request(&mut headers, &hop, || new_trace(7, 9));
-    (headers, asked)
+    let options = request(&mut headers, &hop, || new_trace(7, 9));
+    (headers, options)
 }
 
 fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
@@ -28,7 +28,7 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn hop_by_hop_and_nominated_fields_end_here() {
+fn hop_by_hop_and_nominated_fields_are_removed() {
     let (headers, _) = sent(
         &[
             ("connection", "keep-alive, X-Secret"),
@@ -63,7 +63,7 @@ fn hop_by_hop_and_nominated_fields_end_here() {
 }
 
 #[test]
-fn nominating_what_the_gateway_says_takes_nothing_away() {
+fn fields_that_the_gateway_adds_cant_be_nominated_away() {
     let fields = [("connection", "x-forwarded-for, via, traceparent")];
     let (headers, _) = sent(&fields, false);
     assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
@@ -71,7 +71,7 @@ fn nominating_what_the_gateway_says_takes_nothing_away() {
 }
 
 #[test]
-fn te_trailers_is_the_one_te_that_travels() {
+fn te_is_passed_on_for_trailers_alone() {
     let (headers, _) = sent(&[("te", "gzip, Trailers;q=1"), ("connection", "te")], false);
     assert_eq!((all(&headers, "te"), all(&headers, "connection")), (vec!["trailers"], vec!["te"]));
     let (mut headers, _) = sent(&[("te", "trailers")], false);
@@ -81,34 +81,34 @@ fn te_trailers_is_the_one_te_that_travels() {
 
 #[test]
 fn an_upgrade_needs_both_fields() {
-    let (headers, asked) = sent(&[("connection", "Upgrade"), ("upgrade", "websocket")], false);
-    assert_eq!(asked.upgrade, Some(HeaderValue::from_static("websocket")));
+    let (headers, options) = sent(&[("connection", "Upgrade"), ("upgrade", "websocket")], false);
+    assert_eq!(options.upgrade, Some(HeaderValue::from_static("websocket")));
     assert_eq!((all(&headers, "upgrade"), all(&headers, "connection")), (vec!["websocket"], vec!["upgrade"]));
-    let (headers, asked) = sent(&[("upgrade", "websocket")], false);
-    assert!(asked.upgrade.is_none() && !headers.contains_key("upgrade"));
+    let (headers, options) = sent(&[("upgrade", "websocket")], false);
+    assert!(options.upgrade.is_none() && !headers.contains_key("upgrade"));
 }
 
 #[test]
-fn http2_is_no_protocol_to_switch_to() {
-    let asked = |upgrades: &[&str]| {
+fn an_offer_to_upgrade_to_http2_is_removed() {
+    let passed_on = |upgrades: &[&str]| {
         let mut fields = vec![("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "AAMAAABkAAQ")];
         fields.extend(upgrades.iter().map(|upgrade| ("upgrade", *upgrade)));
-        let (headers, asked) = sent(&fields, false);
+        let (headers, options) = sent(&fields, false);
         let sent = headers.get("upgrade").cloned();
-        assert_eq!(asked.upgrade, sent);
+        assert_eq!(options.upgrade, sent);
         assert_eq!(headers.contains_key("connection"), sent.is_some());
         assert!(!headers.contains_key("http2-settings"));
         sent
     };
-    // What Java's HttpClient says in every first request.
-    assert_eq!(asked(&["h2c"]), None);
-    assert_eq!(asked(&["H2C", "h2c , "]), None);
-    assert_eq!(asked(&["h2c, websocket"]).unwrap(), "websocket");
-    assert_eq!(asked(&["websocket", "chat/2, h2c"]).unwrap(), "websocket, chat/2");
+    // Java's HttpClient sends this in every first request.
+    assert_eq!(passed_on(&["h2c"]), None);
+    assert_eq!(passed_on(&["H2C", "h2c , "]), None);
+    assert_eq!(passed_on(&["h2c, websocket"]).unwrap(), "websocket");
+    assert_eq!(passed_on(&["websocket", "chat/2, h2c"]).unwrap(), "websocket, chat/2");
 }
 
 #[test]
-fn a_reply_with_two_lengths_keeps_the_one_it_was_read_by() {
+fn a_chunked_reply_loses_its_content_length() {
     let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("etag", "x")]);
     reply(&mut headers, false);
     assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
@@ -131,7 +131,7 @@ fn grpc_is_known_by_its_content_type() {
 }
 
 #[test]
-fn x_forwarded_is_overwritten_unless_the_peer_is_trusted() {
+fn x_forwarded_is_overwritten_unless_the_client_is_a_trusted_proxy() {
     let fields = [
         ("x-forwarded-for", "1.1.1.1"),
         ("x-forwarded-for", "2.2.2.2"),
@@ -157,7 +157,7 @@ fn x_forwarded_is_overwritten_unless_the_peer_is_trusted() {
 }
 
 #[test]
-fn via_grows_and_shows_a_loop() {
+fn via_is_appended_to_and_reveals_a_loop() {
     let (headers, _) = sent(&[("via", "1.0 other")], false);
     assert_eq!(all(&headers, "via"), ["1.0 other", "1.1 gw"]);
     assert!(is_loop(&headers, "gw") && !is_loop(&headers, "g") && !is_loop(&headers, "1.1"));
@@ -165,7 +165,7 @@ fn via_grows_and_shows_a_loop() {
 }
 
 #[test]
-fn a_trace_is_passed_or_begun() {
+fn a_trace_is_passed_on_or_begun() {
     let (headers, _) = sent(&[("traceparent", "00-a-b-01")], false);
     assert_eq!(all(&headers, "traceparent"), ["00-a-b-01"]);
     let (headers, _) = sent(&[], false);
@@ -181,13 +181,13 @@ fn cookie_crumbs_are_joined() {
 }
 
 #[test]
-fn expect_ends_here_and_is_reported() {
-    let (headers, asked) = sent(&[("expect", "100-Continue")], false);
-    assert!(asked.expect_continue && !headers.contains_key("expect"));
+fn expect_is_removed_and_reported() {
+    let (headers, options) = sent(&[("expect", "100-Continue")], false);
+    assert!(options.expect_continue && !headers.contains_key("expect"));
 }
 
 #[test]
-fn a_reply_loses_what_was_for_the_gateway() {
+fn a_reply_loses_its_hop_by_hop_fields() {
     let mut headers = map(&[
         ("connection", "close, x-internal"),
         ("x-internal", "1"),
@@ -207,10 +207,10 @@ fn a_reply_loses_what_was_for_the_gateway() {
 }
 
 proptest! {
-    /// Whatever a client nominates, in whatever spelling, nothing hop-by-hop reaches the instance, and the gateway's
-    /// own word on the peer is the only one.
+    /// Whatever a client nominates, in any spelling, no hop-by-hop field reaches the instance, and the only
+    /// `X-Forwarded-For` is the gateway's.
     #[test]
-    fn nothing_hop_by_hop_leaves(
+    fn no_hop_by_hop_field_is_passed_on(
         fields in proptest::collection::vec(
             (
                 prop_oneof![
@@ -239,13 +239,13 @@ proptest! {
 }
 
 #[test]
-fn each_hop_by_hop_field_is_known_for_one() {
+fn hop_by_hop_fields_have_the_expected_lengths() {
     assert!(HOP_BY_HOP.iter().all(is_hop_by_hop));
     assert!(![HOST, VIA, CONTENT_LENGTH, TRACEPARENT].iter().any(is_hop_by_hop));
 }
 
 #[test]
-fn trailers_say_nothing_of_framing_routing_or_origin() {
+fn trailers_lose_fields_for_framing_routing_and_provenance() {
     let kept = ["grpc-status", "x-sum", "x-forwards"];
     let dropped = ["content-length", "transfer-encoding", "host", "x-forwarded-for", "x_forwarded_host"];
     let names = kept.into_iter().chain(dropped).chain(["hub-source", "via", "connection", "traceparent"]);

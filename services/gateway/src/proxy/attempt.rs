@@ -16,8 +16,8 @@ use super::record::Record;
 use super::reply::{Relay, Reply, Source};
 use super::upload::{Shared, Upload};
 use crate::error::Cause;
-use crate::headers::{self, Asked, HUB_INSTANCE};
-use crate::retry::{self, Reached};
+use crate::headers::{self, HUB_INSTANCE, HopOptions};
+use crate::retry::Reached;
 use crate::server::peer::Peer;
 use crate::upstream::h1::{Conn, Outbound};
 use crate::upstream::{Instance, Settings, connect};
@@ -33,7 +33,7 @@ pub(super) struct Outgoing {
     pub(super) headers: HeaderMap,
     /// `None` where there is no body.
     pub(super) upload: Option<Shared>,
-    pub(super) asked: Asked,
+    pub(super) asked: HopOptions,
 }
 
 /// What the attempts of one request have in common.
@@ -74,15 +74,15 @@ pub(super) async fn run(
     now: Instant,
     record: &mut Record,
 ) -> Result<Box<Exchange>, Failed> {
-    if instance.speaks_h2 {
+    if instance.speaks_h2() {
         // Boxed, since most requests don't need the room that it takes.
         return Box::pin(h2(stage, instance, now, record)).await;
     }
     let peer = &stage.peer;
-    let surely = !retry::is_idempotent(&stage.outgoing.method);
+    let probe = !stage.outgoing.method.is_idempotent();
     let pool_idle = peer.gateway.config.timeouts.pool_idle;
     let pool = instance.pool(peer.worker).filter(|_| !stage.fresh);
-    let conn = match pool.and_then(|pool| pool.take(now, pool_idle, surely)) {
+    let conn = match pool.and_then(|pool| pool.take(now, pool_idle, probe)) {
         Some(conn) => conn,
         None => {
             // Boxed as well: mostly there is an idle one.
@@ -168,7 +168,7 @@ async fn h2(
                     tracing::debug!(error = &error as &dyn std::error::Error, "an h2c connection broke");
                 }
             });
-            if let (Some(pool), false) = (pool, instance.is_gone()) {
+            if let (Some(pool), false) = (pool, instance.is_removed()) {
                 pool.set_h2(sender.clone());
             }
             (sender, false)
@@ -345,7 +345,7 @@ impl Exchange {
         let status = parts.status.as_u16();
         record.status = status;
         record.replied();
-        instance.stats.replied(status);
+        instance.stats.count_reply(status);
         headers::reply(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
         parts.headers.entry(HUB_INSTANCE).or_insert_with(|| instance.label.clone());
         parts.version = Version::HTTP_11;

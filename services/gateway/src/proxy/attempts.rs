@@ -77,11 +77,11 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
             gateway.instance_failed(service, &instance);
         }
         let may = may_go_on(stage, &failed, record)
-            && (failed.stale || service.stats.may_retry(Instant::now(), &gateway.config.retry));
+            && (failed.stale || service.may_retry(Instant::now(), &gateway.config.retry));
         if !may {
             return Err(failure);
         }
-        service.stats.retried();
+        service.stats().count_retry();
         tracing::debug!(
             service = %service.name,
             instance = %instance.id,

@@ -12,10 +12,9 @@ use tracing::Span;
 use super::reply::ReplyFailed;
 use super::upload::Shared;
 use crate::error::Cause;
-use crate::metrics::ServiceInFlight;
 use crate::server::peer::Peer;
 use crate::upstream::h1::Conn;
-use crate::upstream::{InFlight, Instance, Service};
+use crate::upstream::{Admission, InFlightGuard, Instance, Service};
 
 /// What the gateway serves, as spans are named by it.
 const ROUTE: &str = "/{service}/{*path}";
@@ -29,8 +28,8 @@ pub(crate) struct Record {
     began: Instant,
     _load: LoadInFlight,
     /// The service that was asked for, and its place there where there was one.
-    pub(crate) service: Option<(Arc<Service>, Option<ServiceInFlight>)>,
-    pub(crate) upstream: Option<InFlight>,
+    pub(crate) service: Option<(Arc<Service>, Option<Admission>)>,
+    pub(crate) upstream: Option<InFlightGuard>,
     pub(crate) upload: Option<Shared>,
     /// None where nobody listens.
     pub(crate) span: Span,
@@ -111,7 +110,7 @@ impl Record {
     /// The reply's last byte came from the instance: its connection can carry the next request, as soon as the whole
     /// of this one is on it. An instance may answer before that; the client is then not cut off while it still sends.
     pub(super) fn give_back(&mut self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
-        let Some(instance) = self.upstream.as_ref().map(InFlight::instance).cloned() else { return };
+        let Some(instance) = self.upstream.as_ref().map(InFlightGuard::instance).cloned() else { return };
         if self.upload.is_none() || conn.is_reusable() {
             let now = Instant::now();
             self.ended = Some(now);
@@ -146,7 +145,7 @@ impl Record {
         }
         if let (Some((service, _)), Some(upstream)) = (&self.service, &self.upstream) {
             // The instance is to blame only where it is still supposed to be there.
-            if !upstream.instance().is_gone() {
+            if !upstream.instance().is_removed() {
                 self.peer.gateway.instance_failed(service, upstream.instance());
             }
             tracing::warn!(
@@ -186,10 +185,10 @@ impl Record {
 
 /// Keeps a connection for the next request, unless its instance has gone.
 fn keep(instance: &Instance, conn: Box<Conn>, now: Instant, worker: usize, pool_size: usize) {
-    if let (Some(pool), false) = (instance.pool(worker), instance.is_gone()) {
+    if let (Some(pool), false) = (instance.pool(worker), instance.is_removed()) {
         pool.put(conn, now, pool_size);
         // It may have gone between the question and the answer.
-        if instance.is_gone() {
+        if instance.is_removed() {
             instance.close_idle();
         }
     }
@@ -205,9 +204,9 @@ impl Drop for Record {
         }
         match &self.service {
             Some((service, _)) => {
-                service.stats.took(now - self.began);
+                service.stats().record_duration(now - self.began);
                 if let Some(cause) = self.cause {
-                    service.stats.failed(cause);
+                    service.stats().failures.count(cause);
                 }
             }
             None => {

@@ -13,14 +13,14 @@ use super::attempt::{self, Exchange, Failed, Stage};
 use super::record::Record;
 use super::reply::Source;
 use crate::retry::Reached;
-use crate::upstream::{InFlight, Instance, connect};
+use crate::upstream::{InFlightGuard, Instance, connect};
 
 /// An instance's end of an upgraded connection.
 pub(crate) struct Tunnel {
     instance: TcpStream,
     /// What it has sent behind its 101.
     first: Bytes,
-    _in_flight: InFlight,
+    _in_flight: InFlightGuard,
 }
 
 /// Sends a request that asks for another protocol, on a connection of its own. Where the instance agrees, the client's

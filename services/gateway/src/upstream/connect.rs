@@ -1,4 +1,4 @@
-//! Making connections to instances.
+//! Opens connections to instances.
 
 use std::io;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::Instance;
 use super::h1::Conn;
+use super::instance::Instance;
 use super::pool::H2Sender;
 use crate::error::Cause;
 
-/// How often an idle HTTP/2 connection is asked whether the other side still lives, and how long it may take.
+/// An HTTP/2 connection is pinged this often, and closed if an answer takes longer than `PING_TIMEOUT`.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,14 +34,14 @@ async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause>
                 service = %instance.service,
                 instance = %instance.id,
                 error = &error as &dyn std::error::Error,
-                "can't connect"
+                "can't connect to instance"
             );
             return Err(Cause::ConnectFailed);
         }
         Ok(Ok(stream)) => stream,
     };
-    instance.stats.opened();
-    let _ = stream.set_nodelay(true); // refused only on a dead socket
+    instance.stats.count_connection();
+    let _ = stream.set_nodelay(true); // fails only on a dead socket
     Ok(stream)
 }
 
@@ -51,14 +51,14 @@ pub(crate) async fn h1(instance: &Instance, timeout: Duration) -> Result<Box<Con
     Ok(Box::new(Conn::new(stream, Instant::now())))
 }
 
-/// Makes connections for those that wait at the instance's pool, one after the other, until nobody waits who has none
-/// under way. Ends with that, or with the worker's event loop.
+/// Opens connections for the requests that wait at the instance's pool, one after the other, until every waiter has one
+/// under way. The task ends then, or with the worker's event loop.
 pub(crate) fn h1_into_pool(instance: Arc<Instance>, worker: usize, timeout: Duration, pool_size: usize) {
     tokio::spawn(async move {
         let Some(pool) = instance.pool(worker) else { return };
         loop {
-            let made = h1(&instance, timeout).await;
-            if !pool.connected(made, Instant::now(), timeout, pool_size) {
+            let opened = h1(&instance, timeout).await;
+            if !pool.connected(opened, Instant::now(), timeout, pool_size) {
                 return;
             }
         }

@@ -1,14 +1,15 @@
-//! One registration of one instance, and what the gateway has seen of it.
+//! One registration of one instance, and what the gateway has observed of it.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use hubspoke_protocol::{InstanceState, ServiceInfo};
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::Notify;
 
@@ -16,53 +17,69 @@ use super::pool::Pool;
 use crate::balance::{DEFAULT_WEIGHT, Tier};
 use crate::config::EjectConfig;
 use crate::eject::{Ejection, Verdict};
-use crate::metrics::InstanceStats;
+use crate::stats::InstanceStats;
 
-/// The greatest weight; more would be a mistake.
+/// Greater weights count as this one.
 const MAX_WEIGHT: u32 = 10_000;
 
 /// One registration of one instance.
 pub(crate) struct Instance {
     pub(crate) service: Box<str>,
-    /// `host:port`, and the address itself where the host is one.
+    /// `host:port`.
     pub(crate) addr: Box<str>,
+    /// `addr`, parsed, if its host is an IP address.
     pub(crate) socket_addr: Option<SocketAddr>,
     pub(crate) id: Box<str>,
-    /// What `Hub-Instance` says where the instance does not say it: the id, or where that is the address, a hash.
+    /// `Hub-Instance` of replies in which the instance sets none: its id, or a hash if the id is the address, which
+    /// clients don't get to see.
     pub(crate) label: HeaderValue,
-    pub(crate) speaks_h2: bool,
-    pub(crate) weight: u32,
     pub(crate) stats: InstanceStats,
+    metadata: Metadata,
     state: AtomicU8,
     in_flight: AtomicUsize,
-    /// No longer registered: connections end with the requests on them.
-    gone: AtomicBool,
-    /// Told when the last request is over that was in flight when it went.
-    left: Notify,
-    /// Whether `ejection` holds anything at all; spares the lock where all is well.
-    failed: AtomicBool,
+    /// No longer registered: connections close when the requests on them are over.
+    removed: AtomicBool,
+    /// Notified when the last request in flight at a removed instance is over.
+    drained: Notify,
+    /// Whether `ejection` has anything on record. Spares the lock while all is well.
+    suspicious: AtomicBool,
     ejection: Mutex<Ejection>,
-    /// One pool per worker, since a connection stays on the thread that made it.
+    /// One pool per worker, since a connection stays on the thread that opened it.
     pools: Box<[Pool]>,
+}
+
+/// The part of `Meta` that the gateway acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Metadata {
+    h2c: bool,
+    weight: u32,
+}
+
+impl Metadata {
+    fn of(info: &ServiceInfo) -> Self {
+        let weight = info.meta.get("weight").and_then(|weight| weight.parse().ok());
+        Self {
+            h2c: info.meta.get("protocol").is_some_and(|protocol| protocol == "h2c"),
+            weight: weight.unwrap_or(DEFAULT_WEIGHT).min(MAX_WEIGHT),
+        }
+    }
 }
 
 impl Instance {
     pub(super) fn new(info: &ServiceInfo, workers: usize) -> Self {
-        let weight = info.meta.get("weight").and_then(|weight| weight.parse().ok());
         let instance = Self {
             service: info.name.as_str().into(),
             addr: info.addr.as_str().into(),
             socket_addr: info.addr.parse().ok(),
             id: info.id().into(),
             label: label(info),
-            speaks_h2: info.meta.get("protocol").is_some_and(|protocol| protocol == "h2c"),
-            weight: weight.unwrap_or(DEFAULT_WEIGHT).min(MAX_WEIGHT),
             stats: InstanceStats::default(),
+            metadata: Metadata::of(info),
             state: AtomicU8::new(0),
             in_flight: AtomicUsize::new(0),
-            gone: AtomicBool::new(false),
-            left: Notify::new(),
-            failed: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            drained: Notify::new(),
+            suspicious: AtomicBool::new(false),
             ejection: Mutex::default(),
             pools: (0..workers).map(|_| Pool::default()).collect(),
         };
@@ -70,56 +87,60 @@ impl Instance {
         instance
     }
 
-    /// Whether this is of the same registration; what else the registration says is fixed with the id.
+    /// Whether `info` describes this registration.
     pub(super) fn is(&self, info: &ServiceInfo) -> bool {
-        *self.addr == *info.addr
-            && *self.id == *info.id()
-            && self.speaks_h2 == info.meta.get("protocol").is_some_and(|protocol| protocol == "h2c")
-            && info.meta.get("weight").and_then(|weight| weight.parse().ok()).unwrap_or(DEFAULT_WEIGHT)
-                == self.weight
+        *self.addr == *info.addr && *self.id == *info.id() && self.metadata == Metadata::of(info)
+    }
+
+    /// Whether it speaks HTTP/2 with prior knowledge.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.metadata.h2c
+    }
+
+    pub(super) fn weight(&self) -> u32 {
+        self.metadata.weight
     }
 
     pub(super) fn set_state(&self, state: InstanceState) {
         self.state.store(state as u8, Relaxed);
     }
 
-    /// How welcome a request is here.
     pub(super) fn tier(&self, now: Instant, config: &EjectConfig) -> Tier {
         let state = self.state.load(Relaxed);
         if state == InstanceState::Draining as u8 || state == InstanceState::Removed as u8 {
             return Tier::Never;
         }
         let tier = if state == InstanceState::Suspect as u8 { Tier::Suspect } else { Tier::Good };
-        if self.failed.load(Relaxed) && self.ejection().verdict(now, config) == Verdict::No {
+        if self.suspicious.load(Relaxed) && self.ejection.lock().verdict(now, config) == Verdict::No {
             return Tier::Ejected;
         }
         tier
     }
 
-    /// A request goes here now.
+    /// A request is about to be sent here.
     pub(super) fn picked(&self, now: Instant) {
-        self.stats.picked();
-        if self.failed.load(Relaxed) {
-            self.ejection().begin_trial(now);
+        self.stats.count_pick();
+        if self.suspicious.load(Relaxed) {
+            self.ejection.lock().begin_trial(now);
         }
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
-        self.failed.load(Relaxed) && self.ejection().is_ejected()
+        self.suspicious.load(Relaxed) && self.ejection.lock().is_ejected()
     }
 
     /// A request that was sent at `began` was answered.
     pub(crate) fn succeeded(&self, began: Instant) {
-        if self.failed.load(Relaxed) {
-            let mut ejection = self.ejection();
+        if self.suspicious.load(Relaxed) {
+            let mut ejection = self.ejection.lock();
             if ejection.success(began) {
-                tracing::info!(service = %self.service, instance = %self.id, "instance is back");
+                tracing::info!(service = %self.service, instance = %self.id, "instance answers again, ejection ended");
             }
-            self.failed.store(*ejection != Ejection::default(), Relaxed);
+            self.suspicious.store(*ejection != Ejection::default(), Relaxed);
         }
     }
 
-    /// A request failed. Says for how long the instance is ejected, where this ejects it.
+    /// A request failed. Returns for how long the instance is ejected, if this ejects it.
     pub(crate) fn failed(
         &self,
         now: Instant,
@@ -127,21 +148,21 @@ impl Instance {
         may_eject: bool,
         rng: &mut impl Rng,
     ) -> Option<Duration> {
-        self.failed.store(true, Relaxed);
-        self.ejection().failure(now, config, may_eject, rng)
+        self.suspicious.store(true, Relaxed);
+        self.ejection.lock().failure(now, config, may_eject, rng)
     }
 
     /// Counts a request as in flight until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlightGuard {
         self.in_flight.fetch_add(1, Relaxed);
-        InFlight(self.clone())
+        InFlightGuard(self.clone())
     }
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
-    /// The connections of one worker; `None` for a worker that there is not.
+    /// The connections of one worker; `None` if there is no such worker.
     pub(crate) fn pool(&self, worker: usize) -> Option<&Pool> {
         self.pools.get(worker)
     }
@@ -151,34 +172,30 @@ impl Instance {
         self.pools.iter().map(Pool::len).sum()
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Relaxed)
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Relaxed)
     }
 
-    /// The instance is no longer registered: idle connections end now, the others with their requests.
-    pub(crate) fn close(&self) {
-        self.gone.store(true, SeqCst);
+    /// The instance is no longer registered: idle connections close now, the others after their requests.
+    pub(crate) fn remove(&self) {
+        self.removed.store(true, SeqCst);
         self.close_idle();
     }
 
-    /// Done when nothing is in flight, once it is gone.
-    pub(crate) async fn left(&self) {
+    /// Waits until nothing is in flight at a removed instance.
+    pub(crate) async fn drained(&self) {
         loop {
-            let left = self.left.notified();
+            let drained = self.drained.notified();
             if self.in_flight.load(SeqCst) == 0 {
                 return;
             }
-            left.await;
+            drained.await;
         }
     }
 
-    /// Ends all idle connections.
+    /// Closes all idle connections.
     pub(crate) fn close_idle(&self) {
         self.pools.iter().for_each(Pool::clear);
-    }
-
-    fn ejection(&self) -> MutexGuard<'_, Ejection> {
-        self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -191,20 +208,20 @@ impl fmt::Debug for Instance {
     }
 }
 
-/// One request in flight at an instance.
+/// One request in flight at an instance; it counts until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Instance>);
+pub(crate) struct InFlightGuard(Arc<Instance>);
 
-impl InFlight {
+impl InFlightGuard {
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         &self.0
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 && self.0.gone.load(SeqCst) {
-            self.0.left.notify_waiters();
+        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 && self.0.removed.load(SeqCst) {
+            self.0.drained.notify_waiters();
         }
     }
 }

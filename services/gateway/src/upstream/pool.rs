@@ -1,17 +1,17 @@
 //! An instance's connections on one worker.
 //!
-//! An idle HTTP/1 connection is driven by nobody; whether the instance has closed it is looked at when it is taken, and
-//! once in a while by [`Pool::sweep`].
+//! Nothing drives an idle HTTP/1 connection. Whether the instance has closed it is checked when it is taken, and now and
+//! then by [`Pool::sweep`].
 //!
-//! A request that finds none idle waits for whichever is there first: one that another request gives back, or a new
-//! one. How many are being made at once is bounded, or a burst would overflow the instance's accept queue and be
-//! punished with the kernel's whole second of waiting.
+//! A request that finds none idle waits for whichever comes first: one that another request gives back, or a new one.
+//! How many connections are opened at once is bounded: a burst would overflow the instance's accept queue, and a SYN
+//! that is dropped there is sent again only after a second.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::h1::Conn;
@@ -20,73 +20,74 @@ use crate::proxy::upload::Upload;
 
 pub(crate) type H2Sender = http2::SendRequest<Upload>;
 /// What a request that waits for a connection gets.
-pub(crate) type Waited = Result<Box<Conn>, Cause>;
+pub(crate) type ConnResult = Result<Box<Conn>, Cause>;
 
-/// Connections that are made at once, per instance and worker: half of the smallest accept queue in common use.
+/// Most connections that are being opened at once, per instance and worker: half of the smallest accept queue in common
+/// use.
 const MAX_CONNECTING: usize = 64;
 
 /// An instance's connections on one worker.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Inner>);
+pub(crate) struct Pool(Mutex<Connections>);
 
 #[derive(Default)]
-struct Inner {
-    /// Idle connections, the one used last at the end.
-    #[expect(clippy::vec_box, reason = "they go from hand to hand; what moves should be small")]
+struct Connections {
+    /// Idle connections, the most recently used last.
+    #[expect(clippy::vec_box, reason = "connections are handed around; moving a box is cheap")]
     idle: Vec<Box<Conn>>,
     h2: Option<H2Sender>,
-    /// Requests that wait for a connection, the longest wait first.
-    waiting: VecDeque<(Instant, oneshot::Sender<Waited>)>,
-    /// Connections that are being made.
+    /// Requests that wait for a connection, and since when; the longest wait first.
+    waiters: VecDeque<(Instant, oneshot::Sender<ConnResult>)>,
+    /// Connections that are being opened.
     connecting: usize,
 }
 
 impl Pool {
-    /// Waits for a connection. The caller must start one where the second value is true, and report what became of
-    /// it with [`Pool::connected`].
-    pub(crate) fn wait(&self, now: Instant) -> (oneshot::Receiver<Waited>, bool) {
+    /// Queues for a connection. If the second value is true, the caller must open one and report it to
+    /// [`Pool::connected`].
+    pub(crate) fn wait(&self, now: Instant) -> (oneshot::Receiver<ConnResult>, bool) {
         let (give, get) = oneshot::channel();
-        let mut inner = self.inner();
-        inner.waiting.push_back((now, give));
-        (get, inner.may_start())
+        let mut inner = self.0.lock();
+        inner.waiters.push_back((now, give));
+        (get, inner.may_connect())
     }
 
-    /// Takes a connection that was started, or the reason why there is none. Says whether to start another.
-    pub(crate) fn connected(&self, made: Waited, now: Instant, timeout: Duration, max: usize) -> bool {
-        match made {
+    /// Takes a connection that was opened, or why it failed. Returns whether to open another.
+    pub(crate) fn connected(&self, opened: ConnResult, now: Instant, timeout: Duration, max: usize) -> bool {
+        match opened {
             Ok(conn) => self.offer(conn, now, max),
             Err(cause) => {
-                let mut inner = self.inner();
-                let mut is_told = false;
-                // Nobody listens there: whoever waits learns it now. Anything else may be for one alone, but nobody waits
-                // for longer than a connection may take.
-                while let Some((since, waiting)) = inner.waiting.pop_front() {
+                let mut inner = self.0.lock();
+                let mut reported = false;
+                // A refusal concerns every waiter: nothing listens there. Any other failure goes to the one that waited
+                // the longest, and to those that have waited for the whole timeout.
+                while let Some((since, waiter)) = inner.waiters.pop_front() {
                     let overdue = now.saturating_duration_since(since) >= timeout;
-                    if is_told && !overdue && cause != Cause::ConnectRefused {
-                        inner.waiting.push_front((since, waiting));
+                    if reported && !overdue && cause != Cause::ConnectRefused {
+                        inner.waiters.push_front((since, waiter));
                         break;
                     }
-                    is_told |= waiting.send(Err(cause)).is_ok();
+                    reported |= waiter.send(Err(cause)).is_ok();
                 }
             }
         }
-        let mut inner = self.inner();
+        let mut inner = self.0.lock();
         inner.connecting = inner.connecting.saturating_sub(1);
-        inner.may_start()
+        inner.may_connect()
     }
 
-    /// An idle connection, the one used last. `surely`: ask the kernel too whether it is still open.
-    pub(crate) fn take(&self, now: Instant, max_idle: Duration, surely: bool) -> Option<Box<Conn>> {
+    /// An idle connection, the most recently used. `probe`: ask the kernel too whether it is still open.
+    pub(crate) fn take(&self, now: Instant, max_idle: Duration, probe: bool) -> Option<Box<Conn>> {
         loop {
-            let conn = self.inner().idle.pop()?;
+            let conn = self.0.lock().idle.pop()?;
             let is_fresh = now.saturating_duration_since(conn.since) < max_idle;
-            if is_fresh && if surely { conn.is_surely_open() } else { conn.is_open() } {
+            if is_fresh && if probe { conn.is_surely_open() } else { conn.is_open() } {
                 return Some(conn);
             }
         }
     }
 
-    /// Takes a connection back for the next request, unless there are `max` already.
+    /// Takes a connection back, and keeps it unless `max` are idle already.
     pub(crate) fn put(&self, mut conn: Box<Conn>, now: Instant, max: usize) {
         if conn.is_reusable() {
             conn.reused = true;
@@ -94,40 +95,40 @@ impl Pool {
         }
     }
 
-    /// Gives a connection to whoever waits the longest, or keeps it.
+    /// Gives a connection to the request that has waited the longest, or keeps it.
     fn offer(&self, mut conn: Box<Conn>, now: Instant, max: usize) {
         conn.since = now;
-        while let Some((since, waiting)) = self.next_waiting() {
+        while let Some((since, waiter)) = self.next_waiter() {
             if !conn.is_open() {
-                // The next to come back is for whoever this would have been for.
-                self.inner().waiting.push_front((since, waiting));
+                // This request is first in line for the next connection.
+                self.0.lock().waiters.push_front((since, waiter));
                 return;
             }
-            match waiting.send(Ok(conn)) {
+            match waiter.send(Ok(conn)) {
                 Err(Ok(unwanted)) => conn = unwanted,
                 _ => return,
             }
         }
-        let mut inner = self.inner();
+        let mut inner = self.0.lock();
         if inner.idle.len() < max {
             inner.idle.push(conn);
         }
     }
 
-    /// The HTTP/2 connection, where there is one that lives.
+    /// The HTTP/2 connection, if there is one that is open.
     pub(crate) fn h2(&self) -> Option<H2Sender> {
-        self.inner().h2.clone().filter(|sender| !sender.is_closed())
+        self.0.lock().h2.clone().filter(|sender| !sender.is_closed())
     }
 
     pub(crate) fn set_h2(&self, sender: H2Sender) {
-        self.inner().h2 = Some(sender);
+        self.0.lock().h2 = Some(sender);
     }
 
-    /// Closes what has been idle for too long, and what the instance has closed.
+    /// Closes connections that have been idle for too long, and those that the instance has closed.
     pub(crate) fn sweep(&self, now: Instant, max_idle: Duration) {
-        // Dropped outside the lock: closing sockets takes its time.
+        // Closing sockets takes time: dropped after the lock is released.
         let swept: Vec<_> = {
-            let mut inner = self.inner();
+            let mut inner = self.0.lock();
             let keep = |conn: &Conn| now.saturating_duration_since(conn.since) < max_idle && conn.is_open();
             if inner.h2.as_ref().is_some_and(H2Sender::is_closed) {
                 inner.h2 = None;
@@ -137,9 +138,9 @@ impl Pool {
         drop(swept);
     }
 
-    /// Closes all that is idle. An HTTP/2 connection ends when its last request has.
+    /// Closes all idle connections. An HTTP/2 connection closes after its last request.
     pub(crate) fn clear(&self) {
-        let mut inner = self.inner();
+        let mut inner = self.0.lock();
         let (idle, h2) = (std::mem::take(&mut inner.idle), inner.h2.take());
         drop(inner);
         drop((idle, h2));
@@ -147,23 +148,20 @@ impl Pool {
 
     /// Idle HTTP/1 connections.
     pub(crate) fn len(&self) -> usize {
-        self.inner().idle.len()
+        self.0.lock().idle.len()
     }
 
-    fn next_waiting(&self) -> Option<(Instant, oneshot::Sender<Waited>)> {
-        self.inner().waiting.pop_front()
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    // Its own function, so that the lock is not held in the body of the `while let`.
+    fn next_waiter(&self) -> Option<(Instant, oneshot::Sender<ConnResult>)> {
+        self.0.lock().waiters.pop_front()
     }
 }
 
-impl Inner {
-    /// Whether a connection more is needed and allowed; counts it.
-    fn may_start(&mut self) -> bool {
-        self.waiting.retain(|(_, waiting)| !waiting.is_closed());
-        let start = self.connecting < self.waiting.len().min(MAX_CONNECTING);
+impl Connections {
+    /// Whether another connection is needed and allowed; if so, it is counted.
+    fn may_connect(&mut self) -> bool {
+        self.waiters.retain(|(_, waiter)| !waiter.is_closed());
+        let start = self.connecting < self.waiters.len().min(MAX_CONNECTING);
         self.connecting += usize::from(start);
         start
     }

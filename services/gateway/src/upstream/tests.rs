@@ -1,11 +1,24 @@
+use std::time::{Duration, Instant};
+
 use hubspoke_client::Directory;
+use hubspoke_protocol::ServiceInfo;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
 
+fn durations() -> DurationHistogram {
+    DurationHistogram::new(&hubspoke_chassis::Metrics::new("gateway", "gateway-1").unwrap().meter())
+}
+
+fn info(n: u16, weight: &str) -> Arc<ServiceInfo> {
+    let mut info = ServiceInfo::new("log", format!("127.0.0.1:{n}"));
+    info.meta.insert("weight".to_owned(), weight.to_owned());
+    Arc::new(info)
+}
+
 #[test]
-fn own_settings_go_over_the_general_ones() {
+fn own_settings_override_the_general_ones() {
     let mut config = GatewayConfig::default();
     let own = crate::config::ServiceConfig { attempts: Some(0), ..Default::default() };
     config.services.insert("log".to_owned(), own);
@@ -15,29 +28,58 @@ fn own_settings_go_over_the_general_ones() {
 }
 
 #[test]
-fn what_is_listed_is_known_even_before_it_is_there() {
-    let metrics = hubspoke_chassis::Metrics::new("gateway", "gateway-1").unwrap();
-    let durations = Durations::new(&metrics.meter());
-    let make = Make { workers: 1, durations: &durations };
-    let table =
-        Table::default().next(&Directory::default().view(), &GatewayConfig::default(), "gateway", &make);
-    assert!(!table.heard());
+fn an_exposed_service_is_known_before_it_has_instances() {
+    let durations = durations();
+    let builder = TableBuilder {
+        config: &GatewayConfig::default(),
+        own_name: "gateway",
+        workers: 1,
+        durations: &durations,
+    };
+    let table = builder.next(&Table::default(), &Directory::default().view());
+    assert!(!table.is_ready());
     let log = table.service("log").unwrap();
     let mut rng = StdRng::seed_from_u64(1);
     assert!(log.pick(&[], None, Instant::now(), &Default::default(), &mut rng).is_none());
     assert!(table.service("other").is_none());
 }
 
+#[test]
+fn an_instance_lasts_as_long_as_its_registration() {
+    let first = Service::new("log", &[info(1, "20000")], &GatewayConfig::default(), 1, &durations());
+    let same = |infos: &[Arc<ServiceInfo>]| {
+        Arc::ptr_eq(&first.with_instances(infos, 1).instances[0], &first.instances[0])
+    };
+    // The greatest weight is 10000; a greater one must not look like another registration at every push.
+    assert!(same(&[info(1, "20000")]) && same(&[info(1, "10000")]));
+    let restarted = ServiceInfo { id: Some("log-2".to_owned()), ..(*info(1, "20000")).clone() };
+    assert!(!same(&[info(1, "100")]) && !same(&[info(2, "20000")]) && !same(&[Arc::new(restarted)]));
+}
+
+/// A push that compared each instance with each other would take minutes here.
+#[test]
+fn a_push_with_many_instances_takes_linear_time() {
+    let infos: Vec<_> = (0..40_000).map(|n| info(n, "100")).collect();
+    let config = GatewayConfig::default();
+    let table =
+        |service: Service| Table { services: [("log".into(), Arc::new(service))].into(), ready: true };
+    let current = Service::new("log", &infos, &config, 1, &durations());
+    let began = Instant::now();
+    let next = table(current.with_instances(&infos[1..], 1));
+    let removed = table(current).removed(&next);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(matches!(&*removed, [only] if *only.addr == *infos[0].addr));
+}
+
 #[tokio::test]
-async fn an_instance_that_went_has_left_when_its_last_request_is_over() {
-    let info = hubspoke_protocol::ServiceInfo::new("log", "127.0.0.1:1");
-    let instance = Arc::new(Instance::new(&info, 1));
+async fn a_removed_instance_is_drained_when_its_last_request_is_over() {
+    let instance = Arc::new(Instance::new(&ServiceInfo::new("log", "127.0.0.1:1"), 1));
     let (first, last) = (instance.begin(), instance.begin());
-    instance.close();
-    let mut left = std::pin::pin!(instance.left());
-    assert!(futures_util::poll!(left.as_mut()).is_pending());
+    instance.remove();
+    let mut drained = std::pin::pin!(instance.drained());
+    assert!(futures_util::poll!(drained.as_mut()).is_pending());
     drop(first);
-    assert!(futures_util::poll!(left.as_mut()).is_pending());
+    assert!(futures_util::poll!(drained.as_mut()).is_pending());
     drop(last);
-    assert!(futures_util::poll!(left.as_mut()).is_ready());
+    assert!(futures_util::poll!(drained.as_mut()).is_ready());
 }

@@ -1,0 +1,196 @@
+//! One service: its settings, its instances, and how many requests and retries it takes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use hubspoke_protocol::ServiceInfo;
+use parking_lot::Mutex;
+use rand::Rng;
+
+use super::instance::Instance;
+use crate::balance::{self, Balance, Tier, Weights};
+use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, RetryConfig, Sticky};
+use crate::retry::RetryBudget;
+use crate::stats::{DurationHistogram, ServiceStats};
+
+/// One public service, as of one table.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: Box<str>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) instances: Vec<Arc<Instance>>,
+    weights: Weights,
+    state: Arc<ServiceState>,
+}
+
+/// The state that the service keeps from table to table.
+struct ServiceState {
+    stats: ServiceStats,
+    in_flight: AtomicUsize,
+    retry_budget: Mutex<RetryBudget>,
+}
+
+/// The general settings, with the service's own on top.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) balance: Balance,
+    pub(crate) sticky: Option<Sticky>,
+    pub(crate) pass_encoded_slash: bool,
+    pub(crate) connect: Duration,
+    pub(crate) first_byte: Duration,
+    pub(crate) total: Duration,
+    pub(crate) idle: Duration,
+    /// Bytes; 0 is no limit.
+    pub(crate) body_size: u64,
+    /// Bytes per second; 0 is no limit.
+    pub(crate) body_rate: u64,
+    pub(crate) in_flight: usize,
+    pub(crate) attempts: u32,
+}
+
+impl Settings {
+    pub(super) fn of(service: &str, config: &GatewayConfig) -> Self {
+        let own = config.services.get(service).cloned().unwrap_or_default();
+        let (timeouts, limits) = (&config.timeouts, &config.limits);
+        Self {
+            balance: own.balance.unwrap_or(config.balance),
+            sticky: own.sticky,
+            pass_encoded_slash: own.encoded_slash == EncodedSlash::Pass,
+            connect: own.connect.unwrap_or(timeouts.connect),
+            first_byte: own.first_byte.unwrap_or(timeouts.first_byte),
+            total: own.total.unwrap_or(timeouts.total),
+            idle: own.idle.unwrap_or(timeouts.idle),
+            body_size: own.body_size.unwrap_or(limits.body_size).as_u64(),
+            body_rate: own.body_rate.unwrap_or(limits.body_rate).as_u64(),
+            in_flight: own.in_flight.unwrap_or(limits.in_flight),
+            attempts: own.attempts.unwrap_or(config.retry.attempts),
+        }
+    }
+}
+
+/// One request in flight to a service; it counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission(Arc<ServiceState>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Service {
+    pub(super) fn new(
+        name: &str,
+        infos: &[Arc<ServiceInfo>],
+        config: &GatewayConfig,
+        workers: usize,
+        durations: &DurationHistogram,
+    ) -> Self {
+        let service = Self {
+            name: name.into(),
+            settings: Arc::new(Settings::of(name, config)),
+            instances: Vec::new(),
+            weights: Weights::default(),
+            state: Arc::new(ServiceState {
+                stats: ServiceStats::new(name, durations),
+                in_flight: AtomicUsize::new(0),
+                retry_budget: Mutex::new(RetryBudget::new(&config.retry)),
+            }),
+        };
+        service.with_instances(infos, workers)
+    }
+
+    /// The same service with the instances that are registered now; those that it has already stay.
+    pub(super) fn with_instances(&self, infos: &[Arc<ServiceInfo>], workers: usize) -> Self {
+        let known: HashMap<_, _> =
+            self.instances.iter().map(|instance| ((&*instance.addr, &*instance.id), instance)).collect();
+        let instances: Vec<_> = infos
+            .iter()
+            .map(|info| match known.get(&(info.addr.as_str(), info.id())) {
+                Some(instance) if instance.is(info) => {
+                    instance.set_state(info.state());
+                    Arc::clone(instance)
+                }
+                _ => Arc::new(Instance::new(info, workers)),
+            })
+            .collect();
+        let weights: Vec<u32> = instances.iter().map(|instance| instance.weight()).collect();
+        Self {
+            name: self.name.clone(),
+            settings: self.settings.clone(),
+            weights: Weights::new(&weights),
+            instances,
+            state: self.state.clone(),
+        }
+    }
+
+    /// Counts a request, and admits it unless too many are in flight.
+    pub(crate) fn admit(&self) -> Option<Admission> {
+        let admission = Admission(self.state.clone());
+        self.stats().requests.fetch_add(1, Relaxed);
+        (self.state.in_flight.fetch_add(1, Relaxed) < self.settings.in_flight).then_some(admission)
+    }
+
+    /// Takes a retry out of the budget, if one is left.
+    pub(crate) fn may_retry(&self, now: Instant, config: &RetryConfig) -> bool {
+        self.state.retry_budget.lock().spend(now, self.stats().requests.load(Relaxed), config)
+    }
+
+    /// An instance for a request that has already been to `tried`.
+    pub(crate) fn pick(
+        &self,
+        tried: &[Arc<Instance>],
+        key: Option<&[u8]>,
+        now: Instant,
+        eject: &EjectConfig,
+        rng: &mut impl Rng,
+    ) -> Option<Arc<Instance>> {
+        let tier = |i: usize| match self.instances.get(i) {
+            Some(instance) if tried.iter().any(|other| Arc::ptr_eq(other, instance)) => Tier::Never,
+            Some(instance) => match instance.tier(now, eject) {
+                // Its trial request has ended without a verdict: the client left, or was at fault.
+                Tier::Ejected if instance.in_flight() == 0 => {
+                    instance.tier(now, &EjectConfig { max: Duration::ZERO, ..eject.clone() })
+                }
+                tier => tier,
+            },
+            None => Tier::Never,
+        };
+        let index = match key {
+            Some(key) => {
+                let id = |i: usize| self.instances.get(i).map_or("", |instance| &*instance.id);
+                balance::pick_by_key(key, &self.weights, tier, id)
+            }
+            None => {
+                let in_flight = |i: usize| self.instances.get(i).map_or(0, |instance| instance.in_flight());
+                balance::pick(self.settings.balance, &self.weights, tier, in_flight, rng)
+            }
+        };
+        let instance = self.instances.get(index?)?;
+        instance.picked(now);
+        Some(instance.clone())
+    }
+
+    pub(crate) fn stats(&self) -> &ServiceStats {
+        &self.state.stats
+    }
+
+    /// Requests in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.state.in_flight.load(Relaxed)
+    }
+
+    /// How many instances are ejected.
+    pub(crate) fn ejected(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.is_ejected()).count()
+    }
+}
+
+impl fmt::Debug for ServiceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceState").field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
