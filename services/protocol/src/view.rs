@@ -1,17 +1,20 @@
-//! The catalogue as the registry shows it to people and tools: `GET /services`, `/services/{name}`, and the
-//! `snapshot` of `/services/watch`. Times are RFC 3339 text in UTC, since readers of JSON have no better type.
+//! The catalogue as the registry shows it to people and tools: `GET /services`, `GET /services/{name}` and the
+//! `snapshot` event of `/services/watch`. Times are RFC 3339 text in UTC.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ProtectionView, Revision, ServiceInfo};
+use crate::protection::ProtectionView;
+use crate::revision::Revision;
+use crate::service::ServiceInfo;
+use crate::state::InstanceState;
 
-/// Every service with its instances.
+/// The whole catalogue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct CatalogView {
-    /// The revision that this is of.
+    /// The revision of this catalogue.
     pub revision: Revision,
     /// Instances by service name, sorted by address.
     pub services: BTreeMap<String, Vec<InstanceView>>,
@@ -20,7 +23,7 @@ pub struct CatalogView {
     pub protection: Option<ProtectionView>,
 }
 
-/// One instance as the registry sees it. Its `PushKey` is never shown.
+/// One instance as the registry sees it, without its `PushKey`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InstanceView {
@@ -31,50 +34,36 @@ pub struct InstanceView {
     pub state: InstanceState,
     /// When this start of it registered.
     pub registered: String,
-    /// When it last answered a heartbeat; nothing before the first.
+    /// When it last answered a heartbeat; missing before the first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_heartbeat: Option<String>,
-    /// What its last heartbeat said of its load; nothing for members that say nothing.
+    /// The load that its last heartbeat reported; missing if it reports none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
-    /// The last reasons for change, oldest first.
+    /// Its latest changes with their reasons, oldest first.
     #[serde(default)]
     pub reasons: Vec<Reason>,
 }
 
-/// Whether callers should use an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InstanceState {
-    /// Its heart beats.
-    Passing,
-    /// It may be dead: used only where nothing else is there.
-    Suspect,
-    /// It finishes what it has and gets no new requests.
-    Draining,
-    /// It is gone; shown for a while so that "why?" has an answer.
-    Removed,
-}
-
-/// Load as a member's heartbeat carries it up.
+/// The load of an instance, from its last heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Load {
     /// Requests served since this start.
     pub requests: u64,
-    /// Requests being served at the last heartbeat.
+    /// Requests being served at that moment.
     pub in_flight: u64,
 }
 
-/// One reason for change, with its time.
+/// Why an instance changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Reason {
-    /// When.
+    /// When it happened.
     pub at: String,
     /// What happened.
     pub kind: ReasonKind,
-    /// More, for people: why a heartbeat was missed, say.
+    /// More about it, for people, such as why a heartbeat was missed. May be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
@@ -85,21 +74,21 @@ pub struct Reason {
 pub enum ReasonKind {
     /// It registered.
     Registered,
-    /// Another start registered at the same address.
+    /// A new start of the process registered at the same address.
     Replaced,
-    /// A heartbeat failed.
+    /// It did not answer a heartbeat.
     MissedHeartbeat,
-    /// A heartbeat succeeded after failed ones.
+    /// It answered a heartbeat after it had missed some.
     Recovered,
-    /// It was removed after too many failed heartbeats.
+    /// It was removed because it missed too many heartbeats.
     Removed,
-    /// It, or an operator, deregistered it.
+    /// The instance itself or an operator deregistered it.
     Deregistered,
-    /// It would have been removed, but too many others failed with it.
+    /// It missed too many heartbeats but was kept: too many others missed theirs at the same time.
     HeldBack,
-    /// It came back from the registry's own snapshot file.
+    /// The registry restored it from its snapshot file.
     Restored,
-    /// It, or an operator, asked for no more new requests.
+    /// The instance itself or an operator asked for no new requests.
     Draining,
     /// It takes new requests again.
     Undrained,

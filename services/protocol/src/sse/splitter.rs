@@ -1,12 +1,19 @@
 //! Splits a stream of server-sent events into blocks.
 
 /// A block is longer than the reader accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a server-sent event is longer than {limit} bytes")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockTooLong {
     /// The most bytes that the reader accepts.
     pub limit: usize,
 }
+
+impl std::fmt::Display for BlockTooLong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a server-sent event is longer than {} bytes", self.limit)
+    }
+}
+
+impl std::error::Error for BlockTooLong {}
 
 /// Cuts a stream, which arrives in any pieces, into blocks: lines up to and including an empty one. Lines end with
 /// LF, CR or CRLF.

@@ -1,0 +1,21 @@
+//! Paths and header names.
+
+/// On the registry: register (`POST`), deregister (`DELETE`) and list (`GET`). On a member: pushes.
+pub const SERVICES_PATH: &str = "/services";
+/// On the registry: server-sent events of every change, see [`CatalogView`](crate::CatalogView).
+pub const WATCH_PATH: &str = "/services/watch";
+/// On the registry: self-protection, see [`ProtectionView`](crate::ProtectionView).
+pub const PROTECTION_PATH: &str = "/protection";
+/// On a member: heartbeats, see [`Heartbeat`](crate::Heartbeat).
+pub const HEART_BEAT_PATH: &str = "/heart-beat";
+/// On a member: the instances that it knows, as a [`Snapshot`](crate::Snapshot).
+pub const DIRECTORY_PATH: &str = "/directory";
+/// On a log instance: takes entries.
+pub const LOG_PATH: &str = "/log";
+
+/// In every answer, push and heartbeat of the registry: a [`Revision`](crate::Revision).
+pub const HUB_REVISION: &str = "hub-revision";
+/// In every response of a member: the `Id` of the instance that served it.
+pub const HUB_INSTANCE: &str = "hub-instance";
+/// In a request between members: `NAME/ID` of the sender.
+pub const HUB_SOURCE: &str = "hub-source";
