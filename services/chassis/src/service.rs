@@ -137,7 +137,7 @@ impl Service {
             Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
             None => (None, None),
         };
-        let id = format!("{}-{:08x}", common.name, rand::random::<u32>());
+        let id = telemetry::instance_id(&common.name);
         let metrics = Metrics::new(&common.name, &id)?;
         telemetry::bound(metrics.source());
         let load = LoadCounters::default();

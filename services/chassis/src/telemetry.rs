@@ -35,6 +35,7 @@ use self::export::{Bounded, Otlp, Parts};
 use self::report::Report;
 use self::sampler::Sampling;
 use self::source::Sources;
+pub(crate) use self::source::instance_id;
 use self::stderr::Queue;
 
 pub use self::settings::Settings;
@@ -150,10 +151,7 @@ impl Exporting {
     fn new(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
         let sources = Arc::new(Sources::default());
-        let process = Source::new(
-            settings.process.name,
-            &format!("{}-{:08x}", settings.process.name, rand::random::<u32>()),
-        );
+        let process = Source::new(settings.process.name, &instance_id(settings.process.name));
         let mut reports = Vec::new();
         let mut report = |signal, url: &str, size| {
             let report = Arc::new(Report::new(signal, url, size));

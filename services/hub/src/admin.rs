@@ -36,7 +36,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('/').filter(|(_, instance)| !instance.is_empty());
         let (service, instance) =
-            parts.ok_or("SERVICE/INSTANCE, as in log/127.0.0.1:20002 or log/log-1f2e3d4c")?;
+            parts.ok_or("SERVICE/INSTANCE, as in log/127.0.0.1:20002 or log/log-1f2e3d4c5b6a7988")?;
         check_name(service).map_err(|error| error.to_string())?;
         Ok(Self { service: service.to_owned(), instance: instance.to_owned() })
     }

@@ -207,7 +207,7 @@ impl Connection {
 fn info(i: usize, start: usize, port: u16, required: &str) -> String {
     let (service, ip) = (i % SERVICES, ip(i));
     format!(
-        r#"{{"Name":"service-{service}","Addr":"{ip}:{port}","RequiredServices":[{required}],"Id":"service-{service}-{start:08x}","Push":"snapshot"}}"#
+        r#"{{"Name":"service-{service}","Addr":"{ip}:{port}","RequiredServices":[{required}],"Id":"service-{service}-{start:016x}","Push":"snapshot"}}"#
     )
 }
 
@@ -292,7 +292,7 @@ async fn followers(registry: SocketAddr, dependents: usize, instances: usize, se
     let mut connection = Connection::open(registry).await;
     let big = |i: usize, start: usize| {
         let ip = ip(dependents + i);
-        format!(r#"{{"Name":"big","Addr":"{ip}:{port}","RequiredServices":[],"Id":"big-{start:08x}"}}"#)
+        format!(r#"{{"Name":"big","Addr":"{ip}:{port}","RequiredServices":[],"Id":"big-{start:016x}"}}"#)
     };
     for i in 0..instances {
         connection.call("POST", "/services", &big(i, i)).await;

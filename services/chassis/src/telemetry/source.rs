@@ -20,6 +20,12 @@ pub struct Source {
     pub instance: Arc<str>,
 }
 
+/// A new instance id: the service's name and 64 random bits. Readers tell entries apart by instance and number, so two
+/// instances must never share an id. (Of 10,000 ids with 32 bits, two are the same with a probability of 1 %.)
+pub(crate) fn instance_id(service: &str) -> String {
+    format!("{service}-{:016x}", rand::random::<u64>())
+}
+
 impl Source {
     /// The instance of a service.
     pub fn new(service: &str, instance: &str) -> Self {
@@ -73,5 +79,18 @@ impl Sources {
             [only] => Some(only.clone()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_id_is_the_name_and_16_digits() {
+        let id = instance_id("greeter");
+        let digits = id.strip_prefix("greeter-").unwrap();
+        assert!(digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+        assert_ne!(id, instance_id("greeter"));
     }
 }

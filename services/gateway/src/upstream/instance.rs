@@ -231,7 +231,7 @@ fn label(info: &ServiceInfo) -> HeaderValue {
     own.unwrap_or_else(|| {
         let mut hasher = DefaultHasher::new();
         info.addr.hash(&mut hasher);
-        let text = format!("{}-{:08x}", info.name, hasher.finish() as u32);
+        let text = format!("{}-{:016x}", info.name, hasher.finish());
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
 }

@@ -254,7 +254,8 @@ mod tests {
     fn an_id_is_visible_ascii() {
         let open = access(None, &[]);
         let info = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..ServiceInfo::new("a", "10.0.0.1:80") };
-        for id in ["log-1f2e3d4c", "10.0.0.1:80", "550e8400-e29b-41d4-a716-446655440000", "a/b~c%20"] {
+        for id in ["log-1f2e3d4c5b6a7988", "10.0.0.1:80", "550e8400-e29b-41d4-a716-446655440000", "a/b~c%20"]
+        {
             assert_eq!(open.check_info(&info(id)), Ok(()), "{id}");
         }
         for id in ["a b", "a\n", "\u{1b}[2J", "a\0", "schlüssel", "\u{202e}a"] {

@@ -46,7 +46,7 @@ impl Live {
             info: ServiceInfo {
                 name: name.to_owned(),
                 required_services: required.iter().map(|&name| name.to_owned()).collect(),
-                id: Some(format!("{name}-{:08x}", rand::random::<u32>())),
+                id: Some(format!("{name}-{:016x}", rand::random::<u64>())),
                 ..ServiceInfo::default()
             },
             advertise: Advertise::at(&addr),
