@@ -10,6 +10,7 @@
 //! driven by the request that uses it, so that a request is one task from end to end. HTTP/1 is its own, HTTP/2 hyper's.
 
 mod balance;
+mod client_conn;
 pub mod config;
 mod edge;
 mod eject;

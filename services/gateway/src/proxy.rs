@@ -17,13 +17,13 @@ use self::client_body::ClientBody;
 use self::record::Record;
 use self::reply::Reply;
 use self::upload::{Pace, Rules, Shared};
+use crate::client_conn::ClientConn;
 use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, Failure};
 use crate::headers::{self, HUB_INSTANCE, Hop};
 use crate::http1;
 use crate::route::{self, Target};
-use crate::server::peer::Peer;
 
 mod attempt;
 mod attempts;
@@ -35,32 +35,32 @@ pub(crate) mod upload;
 
 /// Answers one request. What needs no waiting is done at once, so that the future is only what waits.
 pub(crate) fn handle(
-    peer: Arc<Peer>,
+    client: Arc<ClientConn>,
     request: Request<ClientBody>,
 ) -> impl Future<Output = Response<Reply>> + Send {
     let version = request.version();
-    let mut record = Record::begin(&peer, &request);
+    let mut record = Record::begin(&client, &request);
     let span = record.span.clone();
-    let mut next = match span.in_scope(|| prepare(&peer, request, &mut record)) {
+    let mut next = match span.in_scope(|| prepare(&client, request, &mut record)) {
         Ok(Prepared::Ask(errand)) => Next::Ask(errand, record),
         Ok(Prepared::Own(response)) => {
             record.status = response.status().as_u16();
-            Next::Reply(named(&peer, response.map(|()| Reply::text("", record))))
+            Next::Reply(named(&client, response.map(|()| Reply::text("", record))))
         }
-        Err(failure) => Next::Reply(named(&peer, failed(&failure, record))),
+        Err(failure) => Next::Reply(named(&client, failed(&failure, record))),
     };
     async move {
         let mut response = match next {
             Next::Ask(ref mut errand, mut record) => {
                 match attempts::run(errand, &mut record).instrument(span).await {
                     Ok(exchange) => exchange.into_reply(record),
-                    Err(failure) => named(&peer, failed(&failure, record)),
+                    Err(failure) => named(&client, failed(&failure, record)),
                 }
             }
             Next::Reply(response) => response,
         };
         let headers = response.headers_mut();
-        if version != Version::HTTP_2 && peer.gateway.is_draining() && !headers.contains_key(CONNECTION) {
+        if version != Version::HTTP_2 && client.gateway.is_draining() && !headers.contains_key(CONNECTION) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -81,8 +81,8 @@ enum Prepared {
 }
 
 /// A reply of the gateway's own says so.
-fn named(peer: &Peer, mut response: Response<Reply>) -> Response<Reply> {
-    response.headers_mut().insert(HUB_INSTANCE, peer.gateway.id.clone());
+fn named(client: &ClientConn, mut response: Response<Reply>) -> Response<Reply> {
+    response.headers_mut().insert(HUB_INSTANCE, client.gateway.id.clone());
     response
 }
 
@@ -115,8 +115,12 @@ fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
     response
 }
 
-fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) -> Result<Prepared, Failure> {
-    let gateway = &peer.gateway;
+fn prepare(
+    client: &Arc<ClientConn>,
+    request: Request<ClientBody>,
+    record: &mut Record,
+) -> Result<Prepared, Failure> {
+    let gateway = &client.gateway;
     let (mut parts, body) = request.into_parts();
     edge::check_method(&parts.method)?;
     if parts.version == Version::HTTP_2 {
@@ -132,7 +136,7 @@ fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) 
     if parts.headers.contains_key(VIA) && headers::is_loop(&parts.headers, &gateway.vias.pseudonym) {
         return Err(Cause::Loop.into());
     }
-    if !gateway.rates.admit(client(peer, &parts.headers), record.began()) {
+    if !gateway.rates.admit(client_ip(client, &parts.headers), record.began()) {
         return Err(Cause::RateLimited.into());
     }
     let table = gateway.table.load();
@@ -158,8 +162,8 @@ fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) 
     }
     let key = sticky_key(settings.sticky.as_ref(), &parts.headers);
     let hop = Hop {
-        client: &peer.value,
-        trusted: peer.trusted,
+        client: &client.ip_value,
+        trusted: client.trusted,
         host: host.as_ref(),
         via: gateway.vias.of(parts.version),
     };
@@ -186,7 +190,7 @@ fn prepare(peer: &Arc<Peer>, request: Request<ClientBody>, record: &mut Record) 
     let outgoing = Outgoing { method: parts.method, path, headers: parts.headers, upload, asked };
     let may_switch = outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11;
     let deadline = record.began() + settings.total;
-    let stage = Stage { peer: peer.clone(), settings, outgoing, is_retry: false, fresh: false, deadline };
+    let stage = Stage { client: client.clone(), settings, outgoing, is_retry: false, fresh: false, deadline };
     Ok(Prepared::Ask(Errand { service, key, may_switch, stage }))
 }
 
@@ -212,9 +216,9 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The address that a request's rate is counted for: behind trusted proxies, the nearest that is none of them.
-fn client(peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let direct = peer.addr.ip().to_canonical();
-    if !peer.trusted {
+fn client_ip(client: &ClientConn, headers: &HeaderMap) -> IpAddr {
+    let direct = client.addr.ip().to_canonical();
+    if !client.trusted {
         return direct;
     }
     let lists: Vec<_> =
@@ -224,7 +228,7 @@ fn client(peer: &Peer, headers: &HeaderMap) -> IpAddr {
         .rev()
         .flat_map(|list| list.rsplit(','))
         .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
-        .find(|ip| !peer.gateway.is_trusted(*ip))
+        .find(|ip| !client.gateway.is_trusted(*ip))
         .unwrap_or(direct)
 }
 

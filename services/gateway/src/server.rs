@@ -22,11 +22,10 @@ use crate::config::GatewayConfig;
 use crate::gateway::Gateway;
 use crate::metrics;
 
+mod client_io;
 mod connection;
-mod edge_io;
 pub(crate) mod h1;
-pub(crate) mod peer;
-mod stream;
+mod swept_body;
 mod worker;
 
 /// What is fixed about a gateway.

@@ -14,11 +14,12 @@ use tokio::time::Sleep;
 
 use super::record::Record;
 use super::reply::{Relay, Reply, Source};
+use super::tunnel::Tunnel;
 use super::upload::{Shared, Upload};
+use crate::client_conn::ClientConn;
 use crate::error::Cause;
 use crate::headers::{self, HUB_INSTANCE, HopOptions};
 use crate::retry::Reached;
-use crate::server::peer::Peer;
 use crate::upstream::h1::{Conn, Outbound};
 use crate::upstream::{Instance, Settings, connect};
 
@@ -38,7 +39,7 @@ pub(super) struct Outgoing {
 
 /// What the attempts of one request have in common.
 pub(super) struct Stage {
-    pub(super) peer: Arc<Peer>,
+    pub(super) client: Arc<ClientConn>,
     pub(super) settings: Arc<Settings>,
     pub(super) outgoing: Outgoing,
     /// Whether an attempt has failed before.
@@ -78,10 +79,10 @@ pub(super) async fn run(
         // Boxed, since most requests don't need the room that it takes.
         return Box::pin(h2(stage, instance, now, record)).await;
     }
-    let peer = &stage.peer;
+    let client = &stage.client;
     let probe = !stage.outgoing.method.is_idempotent();
-    let pool_idle = peer.gateway.config.timeouts.pool_idle;
-    let pool = instance.pool(peer.worker).filter(|_| !stage.fresh);
+    let pool_idle = client.gateway.config.timeouts.pool_idle;
+    let pool = instance.pool(client.worker).filter(|_| !stage.fresh);
     let conn = match pool.and_then(|pool| pool.take(now, pool_idle, probe)) {
         Some(conn) => conn,
         None => {
@@ -94,8 +95,29 @@ pub(super) async fn run(
     exchange(stage, instance, conn, now + record.connect, false).await
 }
 
+/// Sends a request that asks for another protocol, on a connection that is not shared. If the instance agrees, the reply is a
+/// [`Tunnel`]; if it declines, its reply is passed on like any other.
+pub(super) async fn upgrade(
+    stage: &mut Stage,
+    instance: &Arc<Instance>,
+    now: Instant,
+    record: &mut Record,
+) -> Result<Box<Exchange>, Failed> {
+    let conn = connect::h1(instance, stage.settings.connect).await.map_err(unreached)?;
+    record.connect = now.elapsed();
+    let mut exchange = exchange(stage, instance, conn, now + record.connect, true).await?;
+    if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Source::H1(conn) = exchange.source
+    {
+        let (stream, first) = conn.into_switched();
+        let tunnel = Tunnel { instance: stream, first, _in_flight: instance.begin() };
+        exchange.source = Source::Tunnel(Box::new(tunnel));
+    }
+    Ok(exchange)
+}
+
 /// Sends the request on a connection, and waits for the head of the reply.
-pub(super) async fn exchange(
+async fn exchange(
     stage: &mut Stage,
     instance: &Arc<Instance>,
     mut conn: Box<Conn>,
@@ -134,13 +156,13 @@ pub(super) async fn exchange(
 /// A connection where none is idle: whichever is there first, a new one or one that another request gives back.
 async fn connection(stage: &Stage, instance: &Arc<Instance>) -> Result<Box<Conn>, Cause> {
     let timeout = stage.settings.connect;
-    let Some(pool) = instance.pool(stage.peer.worker) else {
+    let Some(pool) = instance.pool(stage.client.worker) else {
         return connect::h1(instance, timeout).await;
     };
     let (waiting, start) = pool.wait(Instant::now());
     if start {
-        let pool_size = stage.peer.gateway.config.limits.pool_size;
-        connect::h1_into_pool(instance.clone(), stage.peer.worker, timeout, pool_size);
+        let pool_size = stage.client.gateway.config.limits.pool_size;
+        connect::h1_into_pool(instance.clone(), stage.client.worker, timeout, pool_size);
     }
     match tokio::time::timeout_at(stage.deadline.into(), waiting).await {
         Ok(Ok(conn)) => conn,
@@ -155,7 +177,7 @@ async fn h2(
     now: Instant,
     record: &mut Record,
 ) -> Result<Box<Exchange>, Failed> {
-    let pool = instance.pool(stage.peer.worker);
+    let pool = instance.pool(stage.client.worker);
     let (mut sender, reused) = match pool.and_then(|pool| pool.h2()).filter(|_| !stage.fresh) {
         Some(sender) => (sender, true),
         None => {
@@ -332,9 +354,9 @@ impl Exchange {
             response,
             source,
             instance: instance.clone(),
-            worker: stage.peer.worker,
+            worker: stage.client.worker,
             idle: stage.settings.idle,
-            pool_size: stage.peer.gateway.config.limits.pool_size,
+            pool_size: stage.client.gateway.config.limits.pool_size,
         }
     }
 
@@ -350,8 +372,11 @@ impl Exchange {
         parts.headers.entry(HUB_INSTANCE).or_insert_with(|| instance.label.clone());
         parts.version = Version::HTTP_11;
         let idle = (!is_live(&parts.headers)).then_some(idle);
-        let relay = Relay { source, idle, timer: None, pool_size, worker };
-        Response::from_parts(parts, Reply::relay(relay, record))
+        let reply = match source {
+            Source::Tunnel(tunnel) => Reply::tunnel(tunnel, record),
+            source => Reply::relay(Relay { source, idle, timer: None, pool_size, worker }, record),
+        };
+        Response::from_parts(parts, reply)
     }
 }
 

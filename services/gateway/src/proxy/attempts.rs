@@ -8,7 +8,7 @@ use tracing::{Instrument, Span};
 
 use super::attempt::{Exchange, Failed, Stage};
 use super::record::Record;
-use super::{attempt, tunnel};
+use super::{attempt, upload};
 use crate::error::{Cause, Failure};
 use crate::http1::fields;
 use crate::retry;
@@ -33,7 +33,7 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
     loop {
         // The first follows its request at once, and clocks cost.
         let now = if record.attempts == 0 { record.began() } else { Instant::now() };
-        let eject = &stage.peer.gateway.config.eject;
+        let eject = &stage.client.gateway.config.eject;
         let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
         let Some(instance) = picked.or_else(|| again.take()) else {
             let none = || Failure::new(Cause::NoInstance).of(&service.name);
@@ -45,8 +45,8 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
         let span = span(stage, &instance, record);
         let result = match *may_switch {
             true => {
-                let tunnel = Box::pin(tunnel::open(stage, &instance, now, record));
-                tunnel.instrument(span.clone()).await
+                let upgrade = Box::pin(attempt::upgrade(stage, &instance, now, record));
+                upgrade.instrument(span.clone()).await
             }
             false => attempt::run(stage, &instance, now, record).instrument(span.clone()).await,
         };
@@ -68,11 +68,11 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
         };
         let mut failure = Failure::new(failed.cause).of(&service.name);
         failure.attempts = record.attempts;
-        if let Some(fault) = record.upload.as_ref().and_then(super::Shared::fault) {
+        if let Some(fault) = record.upload.as_ref().and_then(upload::Shared::fault) {
             failure.cause = fault; // the client's, not the instance's
             return Err(failure);
         }
-        let gateway = &stage.peer.gateway;
+        let gateway = &stage.client.gateway;
         if !failed.stale {
             gateway.instance_failed(service, &instance);
         }
@@ -127,7 +127,7 @@ fn span(stage: &mut Stage, instance: &Instance, record: &Record) -> Span {
 }
 
 fn may_go_on(stage: &Stage, failed: &Failed, record: &Record) -> bool {
-    let replayable = record.upload.as_ref().is_none_or(super::Shared::is_replayable);
+    let replayable = record.upload.as_ref().is_none_or(upload::Shared::is_replayable);
     record.attempts <= stage.settings.attempts
         && Instant::now() < stage.deadline
         && retry::may_retry(failed.reached, &stage.outgoing.method, replayable)

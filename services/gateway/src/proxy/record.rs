@@ -9,10 +9,9 @@ use hubspoke_chassis::trace;
 use hubspoke_client::load::InFlight as LoadInFlight;
 use tracing::Span;
 
-use super::reply::ReplyFailed;
 use super::upload::Shared;
+use crate::client_conn::ClientConn;
 use crate::error::Cause;
-use crate::server::peer::Peer;
 use crate::upstream::h1::Conn;
 use crate::upstream::{Admission, InFlightGuard, Instance, Service};
 
@@ -24,7 +23,7 @@ const EARLY_REPLY: Duration = Duration::from_secs(5);
 
 /// One request.
 pub(crate) struct Record {
-    peer: Arc<Peer>,
+    client: Arc<ClientConn>,
     began: Instant,
     _load: LoadInFlight,
     /// The service that was asked for, and its place there where there was one.
@@ -57,10 +56,19 @@ struct Line {
     trace: String,
 }
 
+/// Why a reply broke off after it had begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReplyFailed {
+    #[error("the instance broke off its reply")]
+    Broken,
+    #[error("the instance fell silent within its reply")]
+    Silent,
+}
+
 impl Record {
-    pub(crate) fn begin<B>(peer: &Arc<Peer>, request: &http::Request<B>) -> Box<Self> {
-        let gateway = &peer.gateway;
-        peer.request_began();
+    pub(crate) fn begin<B>(client: &Arc<ClientConn>, request: &http::Request<B>) -> Box<Self> {
+        let gateway = &client.gateway;
+        client.request_began();
         let line = gateway.is_sampled().then(|| {
             let trace = request.headers().get(crate::headers::TRACEPARENT);
             Box::new(Line {
@@ -73,7 +81,7 @@ impl Record {
         let span = trace::server_span(source, request.method(), uri, ROUTE, request.headers());
         let began = Instant::now();
         Box::new(Self {
-            peer: peer.clone(),
+            client: client.clone(),
             began,
             _load: gateway.load.start(),
             service: None,
@@ -146,7 +154,7 @@ impl Record {
         if let (Some((service, _)), Some(upstream)) = (&self.service, &self.upstream) {
             // The instance is to blame only where it is still supposed to be there.
             if !upstream.instance().is_removed() {
-                self.peer.gateway.instance_failed(service, upstream.instance());
+                self.client.gateway.instance_failed(service, upstream.instance());
             }
             tracing::warn!(
                 service = %service.name,
@@ -162,7 +170,7 @@ impl Record {
         let first_byte = self.replied.map(|at| ms(at - self.began));
         tracing::info!(
             target: "access",
-            client = %self.peer.addr.ip(),
+            client = %self.client.addr.ip(),
             method = %line.method,
             path = %line.path,
             service = self.service.as_ref().map(|(service, _)| &*service.name),
@@ -211,7 +219,7 @@ impl Drop for Record {
             }
             None => {
                 if let Some(cause) = self.cause {
-                    self.peer.gateway.refused(cause);
+                    self.client.gateway.refused(cause);
                 }
             }
         }
@@ -222,6 +230,6 @@ impl Drop for Record {
         if let Some(line) = self.line.take() {
             self.write_line(&line, now);
         }
-        self.peer.request_ended(now);
+        self.client.request_ended(now);
     }
 }

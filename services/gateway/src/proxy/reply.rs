@@ -1,7 +1,7 @@
 //! A reply's body on its way to the client.
 //!
-//! It carries what the request holds until the last byte is gone: the connection to the instance, which it drives
-//! and gives back to the pool, and the counters. Dropped early, it closes the connection.
+//! It owns what the request holds until the last byte is sent: the connection to the instance, which it drives and
+//! returns to the pool, and the request's record. Dropped early, it closes the connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,31 +12,35 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::record::Record;
+use super::record::{Record, ReplyFailed};
+use super::tunnel::Tunnel;
 use crate::headers;
 use crate::upstream::h1::Conn;
 
 /// The body of every reply.
 pub(crate) struct Reply {
     content: Content,
-    /// Written when the reply is over.
+    /// Completed and dropped with the reply.
     record: Option<Box<Record>>,
 }
 
 enum Content {
-    /// The gateway's own words.
+    /// From the gateway itself.
     Text(Option<Bytes>),
-    /// An instance's.
+    /// From an instance.
     Instance(Box<Relay>),
+    /// The instance has switched protocols: there is no body.
+    Tunnel(Box<Tunnel>),
 }
 
-/// Where an instance's reply comes from.
+/// Where an instance's reply is read from.
 #[derive(Default)]
 pub(crate) enum Source {
-    /// A connection that is ours to drive, and to give back afterwards.
+    /// A connection that the reply drives, and returns to the pool.
     H1(Box<Conn>),
     H2(Incoming),
-    /// Nothing more is to come.
+    Tunnel(Box<Tunnel>),
+    /// The reply is complete.
     #[default]
     Over,
 }
@@ -44,22 +48,13 @@ pub(crate) enum Source {
 /// A reply that an instance is sending.
 pub(crate) struct Relay {
     pub(crate) source: Source,
-    /// Longest silence; `None` on a live stream.
+    /// The longest time without a byte; `None` on a live stream.
     pub(crate) idle: Option<Duration>,
-    /// Made when the instance is waited for.
+    /// Created when the instance is waited for.
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
-    /// Idle connections kept at most.
+    /// The maximum number of idle connections in the pool.
     pub(crate) pool_size: usize,
     pub(crate) worker: usize,
-}
-
-/// Why a reply broke off after it had begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReplyFailed {
-    #[error("the instance broke off its reply")]
-    Broken,
-    #[error("the instance fell silent within its reply")]
-    Silent,
 }
 
 impl Reply {
@@ -73,6 +68,16 @@ impl Reply {
         reply
     }
 
+    pub(crate) fn tunnel(tunnel: Box<Tunnel>, mut record: Box<Record>) -> Self {
+        record.complete();
+        Self { content: Content::Tunnel(tunnel), record: Some(record) }
+    }
+
+    /// The tunnel of a 101. The request itself is over.
+    pub(crate) fn into_tunnel(self) -> Option<Box<Tunnel>> {
+        if let Content::Tunnel(tunnel) = self.content { Some(tunnel) } else { None }
+    }
+
     fn finish_if_over(&mut self) {
         if let Content::Instance(relay) = &self.content
             && relay.source.is_over()
@@ -81,7 +86,7 @@ impl Reply {
         }
     }
 
-    /// The last byte is here: the connection can carry the next request.
+    /// The last byte has been read: the connection can carry the next request.
     fn finish(&mut self) {
         let Content::Instance(relay) = &mut self.content else { return };
         if let (Source::H1(conn), Some(record)) = (std::mem::take(&mut relay.source), &mut self.record) {
@@ -98,7 +103,7 @@ impl Source {
         match self {
             Self::H1(conn) => conn.is_over(),
             Self::H2(body) => body.is_end_stream(),
-            Self::Over => true,
+            Self::Tunnel(_) | Self::Over => true,
         }
     }
 
@@ -106,18 +111,18 @@ impl Source {
         match self {
             Self::H1(conn) => conn.size_hint(),
             Self::H2(body) => body.size_hint(),
-            Self::Over => SizeHint::with_exact(0),
+            Self::Tunnel(_) | Self::Over => SizeHint::with_exact(0),
         }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
         match self {
             Self::H1(conn) => conn.poll_frame(cx).map_err(|error| {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a reply broke off");
+                tracing::debug!(error = &error as &dyn std::error::Error, "an instance broke off its reply");
                 ReplyFailed::Broken
             }),
             Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(|_| ReplyFailed::Broken),
-            Self::Over => Poll::Ready(None),
+            Self::Tunnel(_) | Self::Over => Poll::Ready(None),
         }
     }
 }
@@ -155,6 +160,7 @@ impl Body for Reply {
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
             Content::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
+            Content::Tunnel(_) => return Poll::Ready(None),
         };
         match &mut frame {
             Some(Ok(frame)) => {
@@ -180,6 +186,7 @@ impl Body for Reply {
         match &self.content {
             Content::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
             Content::Instance(relay) => relay.source.is_over(),
+            Content::Tunnel(_) => true,
         }
     }
 
@@ -187,6 +194,7 @@ impl Body for Reply {
         match &self.content {
             Content::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Content::Instance(relay) => relay.source.size_hint(),
+            Content::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

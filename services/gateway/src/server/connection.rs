@@ -13,10 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::edge_io::EdgeIo;
+use super::client_io::ClientIo;
 use super::h1::{self, End};
-use super::peer::{Order, Peer};
-use super::stream::Stream;
+use super::swept_body::SweptBodies;
+use crate::client_conn::{ClientConn, ConnCommand};
 use crate::error::Failure;
 use crate::proxy;
 use crate::proxy::client_body::ClientBody;
@@ -32,30 +32,30 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(mut stream: TcpStream, peer: Arc<Peer>) {
+pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies: Arc<SweptBodies>) {
     let _ = stream.set_nodelay(true); // refused only on a dead socket
     let first = tokio::select! {
         biased;
         first = first_bytes(&mut stream) => first,
-        () = patience_over(&peer) => None,
+        () = patience_over(&client) => None,
     };
     let Some(first) = first else { return };
     if first.starts_with(PREFACE) {
         // Boxed, since most connections don't need the room that it takes.
-        Box::pin(http2(EdgeIo::new(stream, peer.clone(), first), &peer)).await;
+        Box::pin(http2(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
     } else {
-        http1(stream, first, &peer).await;
+        http1(stream, first, &client).await;
     }
 }
 
 /// Done when the first bytes are not waited for any longer. At a stop they are, for a moment: the client may have sent
 /// them already, and can't know that nobody has read them.
-async fn patience_over(peer: &Peer) {
-    let order = poll_fn(|cx| match peer.order(cx.waker()) {
-        Order::None => Poll::Pending,
+async fn patience_over(client: &ClientConn) {
+    let command = poll_fn(|cx| match client.command(cx.waker()) {
+        ConnCommand::Continue => Poll::Pending,
         order => Poll::Ready(order),
     });
-    if order.await == Order::Drain {
+    if command.await == ConnCommand::Drain {
         tokio::time::sleep(LAST_CALL).await;
     }
 }
@@ -72,27 +72,27 @@ async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-async fn http1(stream: TcpStream, first: Vec<u8>, peer: &Arc<Peer>) {
-    let mut connection = h1::Connection::new(stream, peer.clone(), first);
+async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
+    let mut connection = h1::Connection::new(stream, client.clone(), first);
     let end = connection.run().await;
     let Some((stream, first)) = connection.into_stream() else { return };
     match end {
         End::Closed { linger: false } => {}
         End::Closed { linger: true } => end_gently(stream, &[]).await,
         End::Refused(failure) => {
-            peer.gateway.refused(failure.cause);
-            refuse(stream, peer, &failure).await;
+            client.gateway.refused(failure.cause);
+            refuse(stream, client, &failure).await;
         }
-        End::Switched => {
-            if let Some(tunnel) = peer.take_tunnel() {
+        End::Upgraded(reply) => {
+            if let Some(tunnel) = reply.into_tunnel() {
                 tunnel.join(stream, first).await;
             }
         }
     }
 }
 
-async fn http2(io: EdgeIo, peer: &Arc<Peer>) {
-    let config = &peer.gateway.config;
+async fn http2(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>) {
+    let config = &client.gateway.config;
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -101,27 +101,27 @@ async fn http2(io: EdgeIo, peer: &Arc<Peer>) {
         .max_concurrent_streams(config.limits.streams)
         .max_header_list_size(u32::try_from(config.limits.header_size.as_u64()).unwrap_or(u32::MAX));
     let service = service_fn(|request| {
-        let peer = peer.clone();
+        let (client, bodies) = (client.clone(), bodies.clone());
         async move {
-            let reply = proxy::handle(peer.clone(), request.map(ClientBody::H2)).await;
-            Ok::<_, Infallible>(reply.map(|reply| Stream::new(reply, &peer)))
+            let reply = proxy::handle(client.clone(), request.map(ClientBody::H2)).await;
+            Ok::<_, Infallible>(reply.map(|reply| bodies.add(reply, &client.gateway)))
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = false;
     poll_fn(|cx| {
-        let order = peer.order(cx.waker());
-        if order == Order::Abort {
+        let command = client.command(cx.waker());
+        if command == ConnCommand::Abort {
             return Poll::Ready(());
         }
         let mut ended = connection.as_mut().poll(cx);
-        if ended.is_pending() && order != Order::None {
+        if ended.is_pending() && command != ConnCommand::Continue {
             if !draining {
                 // What is idle for too long is told so, by GOAWAY, before it is closed.
                 draining = true;
                 connection.as_mut().graceful_shutdown();
                 ended = connection.as_mut().poll(cx);
-            } else if order == Order::Close && peer.is_quiet() {
+            } else if command == ConnCommand::Close && client.is_idle() {
                 return Poll::Ready(());
             }
         }
@@ -137,7 +137,7 @@ fn ended_with(result: Result<(), hyper::Error>) {
 }
 
 /// Answers a request that was never parsed, and closes.
-pub(super) async fn refuse(stream: TcpStream, peer: &Peer, failure: &Failure) {
+pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Failure) {
     let status = failure.cause.status();
     let body = failure.to_json();
     let retry = failure.retry_after().map(|s| format!("{RETRY_AFTER}: {s}\r\n")).unwrap_or_default();
@@ -153,7 +153,7 @@ pub(super) async fn refuse(stream: TcpStream, peer: &Peer, failure: &Failure) {
         hubspoke_protocol::problem::PROBLEM_JSON,
         body.len(),
         hubspoke_protocol::HUB_INSTANCE,
-        peer.gateway.id.to_str().unwrap_or_default(),
+        client.gateway.id.to_str().unwrap_or_default(),
     );
     end_gently(stream, reply.as_bytes()).await;
 }

@@ -23,7 +23,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use self::body::{Inlet, Lent};
 use self::reply::Asked;
-use super::peer::{Order, Peer};
+use crate::client_conn::{ClientConn, ConnCommand};
 use crate::edge::framing::{Head, Heads};
 use crate::error::{Cause, Failure};
 use crate::http1::encoder::Encoder;
@@ -38,7 +38,7 @@ mod reply;
 
 /// A connection.
 pub(super) struct Connection {
-    peer: Arc<Peer>,
+    client: Arc<ClientConn>,
     /// `None` while a request's body has it.
     inlet: Option<Inlet>,
     outlet: OwnedWriteHalf,
@@ -60,26 +60,26 @@ pub(super) enum End {
     Closed { linger: bool },
     /// The client is told why, and that is the last of it.
     Refused(Failure),
-    /// What follows is not HTTP.
-    Switched,
+    /// The bytes that follow belong to another protocol.
+    Upgraded(Reply),
 }
 
 const CLOSED: End = End::Closed { linger: false };
 
 impl Connection {
     /// `first` was read already.
-    pub(super) fn new(stream: TcpStream, peer: Arc<Peer>, first: Vec<u8>) -> Self {
+    pub(super) fn new(stream: TcpStream, client: Arc<ClientConn>, first: Vec<u8>) -> Self {
         let (half, outlet) = stream.into_split();
         Self {
             inlet: Some(Inlet { half, bytes: first.into() }),
             outlet,
             out: Outbox::default(),
-            heads: Heads::new(peer.gateway.config.limits.head()),
+            heads: Heads::new(client.gateway.config.limits.head()),
             lent: None,
             cut: false,
             draining: false,
             open_ended: false,
-            peer,
+            client,
         }
     }
 
@@ -103,7 +103,7 @@ impl Connection {
         };
         let mut sending = self.begin_reply(reply, asked);
         poll_fn(|cx| self.poll_sending(cx, &mut sending)).await?;
-        poll_fn(|cx| self.poll_rest(cx, sending.then)).await
+        poll_fn(|cx| self.poll_rest(cx, &mut sending)).await
     }
 
     /// The socket, and what was read from it; `None` where a body still has it.
@@ -125,11 +125,11 @@ impl Connection {
             let Some(inlet) = &mut self.inlet else { return Poll::Ready(Err(CLOSED)) };
             match self.heads.read(&mut inlet.bytes) {
                 Ok(Some(head)) => {
-                    self.peer.head(false);
+                    self.client.set_reading_head(false);
                     return Poll::Ready(Ok(head));
                 }
                 // Only a head stops the clock, or empty lines would turn it back for ever.
-                Ok(None) if self.heads.is_begun() => self.peer.head(true),
+                Ok(None) if self.heads.is_begun() => self.client.set_reading_head(true),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(End::Refused(fault.into()))),
             }
@@ -155,7 +155,7 @@ impl Connection {
             }
             None => ClientBody::None,
         };
-        (asked, proxy::handle(self.peer.clone(), Request::from_parts(parts, body)))
+        (asked, proxy::handle(self.client.clone(), Request::from_parts(parts, body)))
     }
 
     fn begin_reply(&mut self, reply: Response<Reply>, mut asked: Asked) -> Sending {
@@ -176,7 +176,9 @@ impl Connection {
             false => Then::Close,
         };
         let mut sending = Sending { reply: Some(reply), encoder, then };
-        sending.end_if_over(&mut self.out);
+        if !is_switch {
+            sending.end_if_over(&mut self.out);
+        }
         sending
     }
 
@@ -215,7 +217,7 @@ impl Connection {
         loop {
             let waits = sending.fetch(cx, &mut self.out).is_pending();
             match self.poll_write(cx) {
-                Poll::Ready(Ok(())) if sending.reply.is_none() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if sending.is_over() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if !waits => {}
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Ready(Ok(())) | Poll::Pending => return self.poll_inlet(cx).map(Err),
@@ -224,11 +226,11 @@ impl Connection {
     }
 
     /// After the reply: waits for the end of the request, which an instance may have answered before.
-    fn poll_rest(&mut self, cx: &mut Context<'_>, then: Then) -> Poll<Result<(), End>> {
-        match then {
-            Then::Switch => return Poll::Ready(Err(End::Switched)),
-            Then::BreakOff => return Poll::Ready(Err(CLOSED)),
-            Then::GoOn | Then::Close => {}
+    fn poll_rest(&mut self, cx: &mut Context<'_>, sending: &mut Sending) -> Poll<Result<(), End>> {
+        match (sending.then, sending.reply.take()) {
+            (Then::Switch, Some(reply)) => return Poll::Ready(Err(End::Upgraded(reply))),
+            (Then::Switch, None) | (Then::BreakOff, _) => return Poll::Ready(Err(CLOSED)),
+            (Then::GoOn | Then::Close, _) => {}
         }
         if self.open_ended {
             self.set_open_ended(false);
@@ -245,7 +247,7 @@ impl Connection {
             }
         }
         // At a stop too: what has come already is answered, and that reply says that it is the last.
-        if then == Then::GoOn && !self.cut {
+        if sending.then == Then::GoOn && !self.cut {
             return Poll::Ready(Ok(()));
         }
         let more = self.inlet.as_ref().is_some_and(|inlet| !inlet.bytes.is_empty());
@@ -272,7 +274,7 @@ impl Connection {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         while !self.out.is_empty() {
             let written = self.out.poll_write(Pin::new(&mut self.outlet), cx);
-            self.peer.blocked(written.is_pending());
+            self.client.set_write_blocked(written.is_pending());
             match ready!(written) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(Err(CLOSED)),
@@ -296,14 +298,14 @@ impl Connection {
     }
 
     fn ordered(&mut self, cx: &Context<'_>) -> Option<End> {
-        match self.peer.order(cx.waker()) {
-            Order::None => None,
-            Order::Drain => {
+        match self.client.command(cx.waker()) {
+            ConnCommand::Continue => None,
+            ConnCommand::Drain => {
                 self.draining = true;
                 None
             }
-            Order::Timeout => Some(End::Refused(Failure::new(Cause::RequestTimeout))),
-            Order::Close | Order::Abort => Some(CLOSED),
+            ConnCommand::Timeout => Some(End::Refused(Failure::new(Cause::RequestTimeout))),
+            ConnCommand::Close | ConnCommand::Abort => Some(CLOSED),
         }
     }
 }
@@ -329,7 +331,8 @@ enum Then {
 impl Sending {
     /// Fetches of the body what there is, while little of it waits. Pending where the instance is waited for.
     fn fetch(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<()> {
-        while let Some(reply) = &mut self.reply
+        while !self.is_over()
+            && let Some(reply) = &mut self.reply
             && out.len() < QUEUED
         {
             match ready!(Pin::new(reply).poll_frame(cx)).transpose() {
@@ -344,6 +347,11 @@ impl Sending {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Whether all of the reply is in the outbox. One that switches protocols is kept for what follows.
+    fn is_over(&self) -> bool {
+        self.reply.is_none() || self.then == Then::Switch
     }
 
     fn break_off(&mut self) -> Poll<()> {

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::connection;
-use super::peer::{Order, Patience, Peer};
+use super::swept_body::SweptBodies;
+use crate::client_conn::{ClientConn, ConnCommand, ConnTimeouts};
 use crate::error::{Cause, Failure};
 use crate::gateway::Gateway;
 
@@ -84,7 +85,8 @@ async fn run(
 ) {
     let mut tasks = JoinSet::new();
     let mut refusals = 0;
-    let mut peers: Vec<Weak<Peer>> = Vec::new();
+    let mut clients: Vec<Weak<ClientConn>> = Vec::new();
+    let bodies = Arc::new(SweptBodies::default());
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;
@@ -94,22 +96,23 @@ async fn run(
                 let Some(Socket { stream, addr, place }) = socket else { continue };
                 let refused = place.is_none();
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                let peer = Arc::new(Peer::new(gateway.clone(), index, addr));
+                let client = Arc::new(ClientConn::new(gateway.clone(), index, addr));
                 if refused && refusals >= MAX_REFUSALS {
                     continue;
                 }
                 refusals += usize::from(refused);
                 if draining {
-                    peer.give(Order::Drain);
+                    client.send(ConnCommand::Drain);
                 }
-                peers.push(Arc::downgrade(&peer));
+                clients.push(Arc::downgrade(&client));
+                let bodies = bodies.clone();
                 tasks.spawn(async move {
                     if refused {
                         let failure = Failure::new(Cause::TooManyConnections);
-                        peer.gateway.refused(failure.cause);
-                        connection::refuse(stream, &peer, &failure).await;
+                        client.gateway.refused(failure.cause);
+                        connection::refuse(stream, &client, &failure).await;
                     } else {
-                        connection::serve(stream, peer).await;
+                        connection::serve(stream, client, bodies).await;
                     }
                     drop(place);
                     refused
@@ -119,14 +122,19 @@ async fn run(
                 Ok(refused) => refusals -= usize::from(refused),
                 Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a connection's task died"),
             },
-            _ = sweep.tick() => look_over(index, gateway, &mut peers),
+            _ = sweep.tick() => {
+                let now = Instant::now();
+                bodies.sweep(gateway.millis(now), gateway.config.timeouts.idle);
+                sweep_clients(gateway, &mut clients, now);
+                gateway.sweep_pools(index, now);
+            }
             changed = phase.changed() => {
                 let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stop };
                 match now {
                     Phase::Serve => {}
                     Phase::Drain => {
                         draining = true;
-                        peers.iter().filter_map(Weak::upgrade).for_each(|peer| peer.give(Order::Drain));
+                        clients.iter().filter_map(Weak::upgrade).for_each(|client| client.send(ConnCommand::Drain));
                     }
                     Phase::Stop => break,
                 }
@@ -139,23 +147,21 @@ async fn run(
 }
 
 /// Ends what has been in one state for too long.
-fn look_over(index: usize, gateway: &Gateway, peers: &mut Vec<Weak<Peer>>) {
+fn sweep_clients(gateway: &Gateway, clients: &mut Vec<Weak<ClientConn>>, now: Instant) {
     let timeouts = &gateway.config.timeouts;
-    let patience = Patience {
+    let limits = ConnTimeouts {
         request_header: timeouts.request_header,
         keep_alive: timeouts.keep_alive,
         idle: timeouts.idle,
     };
-    let now = Instant::now();
-    peers.retain(|peer| {
-        let Some(peer) = peer.upgrade() else { return false };
-        let order = peer.overdue(now, &patience);
-        if order != Order::None {
-            peer.give(order);
+    clients.retain(|client| {
+        let Some(client) = client.upgrade() else { return false };
+        let command = client.overdue(now, &limits);
+        if command != ConnCommand::Continue {
+            client.send(command);
         }
         true
     });
-    gateway.sweep_pools(index, now);
 }
 
 /// One connection, counted until it ends.

@@ -1,5 +1,5 @@
-//! A client's socket as hyper's HTTP/2 has it: what was read before the protocol was known comes first, and the sweep
-//! learns when the client does not read.
+//! A client's socket as hyper's HTTP/2 server reads and writes it: bytes that were read before the protocol was known
+//! come first, and a client that does not read is reported to the sweep.
 
 use std::io;
 use std::pin::Pin;
@@ -9,28 +9,28 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::peer::Peer;
+use crate::client_conn::ClientConn;
 
 /// A client's socket.
-pub(crate) struct EdgeIo {
+pub(crate) struct ClientIo {
     stream: TcpStream,
-    peer: Arc<Peer>,
+    client: Arc<ClientConn>,
     /// Bytes that were read before the protocol was known.
     first: Vec<u8>,
 }
 
-impl EdgeIo {
-    pub(crate) fn new(stream: TcpStream, peer: Arc<Peer>, first: Vec<u8>) -> Self {
-        Self { stream, peer, first }
+impl ClientIo {
+    pub(crate) fn new(stream: TcpStream, client: Arc<ClientConn>, first: Vec<u8>) -> Self {
+        Self { stream, client, first }
     }
 
     fn written<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.peer.blocked(result.is_pending());
+        self.client.set_write_blocked(result.is_pending());
         result
     }
 }
 
-impl AsyncRead for EdgeIo {
+impl AsyncRead for ClientIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,7 +47,7 @@ impl AsyncRead for EdgeIo {
     }
 }
 
-impl AsyncWrite for EdgeIo {
+impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(result)

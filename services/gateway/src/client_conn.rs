@@ -1,0 +1,206 @@
+//! A client's connection as its task, its requests and the worker's sweep share it. Times are milliseconds since the
+//! gateway's start, 0 for "not now", so the hot path only ever stores a number.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use http::HeaderValue;
+
+use crate::gateway::Gateway;
+
+/// A client's connection.
+pub(crate) struct ClientConn {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) worker: usize,
+    pub(crate) addr: SocketAddr,
+    /// The address without its port, for `X-Forwarded-For`.
+    pub(crate) ip_value: HeaderValue,
+    /// Whether this is one of our own proxies (`trusted_proxies`).
+    pub(crate) trusted: bool,
+    /// Requests whose replies are not complete.
+    active: AtomicU32,
+    /// When the last request ended, or the connection was accepted.
+    idle_since: AtomicU64,
+    /// When the first bytes of an incomplete head arrived.
+    head_since: AtomicU64,
+    /// Since when the client has not been reading.
+    blocked_since: AtomicU64,
+    served: AtomicBool,
+    command: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// An instruction to a connection's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ConnCommand {
+    Continue,
+    /// Finish the requests in flight, accept no more.
+    Drain,
+    /// Answer 408 and close.
+    Timeout,
+    /// Close, with a GOAWAY on HTTP/2.
+    Close,
+    /// Close at once: the client does not even read.
+    Abort,
+}
+
+/// How long a connection may stay in a state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnTimeouts {
+    pub(crate) request_header: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) idle: Duration,
+}
+
+impl ClientConn {
+    pub(crate) fn new(gateway: Arc<Gateway>, worker: usize, addr: SocketAddr) -> Self {
+        let ip = addr.ip().to_canonical();
+        let now = gateway.millis(Instant::now());
+        Self {
+            worker,
+            addr,
+            ip_value: HeaderValue::from_str(&ip.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            trusted: gateway.is_trusted(ip),
+            active: AtomicU32::new(0),
+            idle_since: AtomicU64::new(now),
+            head_since: AtomicU64::new(0),
+            blocked_since: AtomicU64::new(0),
+            served: AtomicBool::new(false),
+            command: AtomicU8::new(ConnCommand::Continue as u8),
+            waker: AtomicWaker::new(),
+            gateway,
+        }
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.active.fetch_add(1, Relaxed);
+        self.served.store(true, Relaxed);
+    }
+
+    pub(crate) fn request_ended(&self, now: Instant) {
+        self.idle_since.store(self.gateway.millis(now), Relaxed);
+        self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// Called after each read: whether the bytes so far end within a head.
+    pub(crate) fn set_reading_head(&self, in_head: bool) {
+        self.set_since(&self.head_since, in_head);
+    }
+
+    /// Called after each write: whether the client's receive buffer is full.
+    pub(crate) fn set_write_blocked(&self, blocked: bool) {
+        self.set_since(&self.blocked_since, blocked);
+    }
+
+    fn set_since(&self, since: &AtomicU64, is_so: bool) {
+        let was_so = since.load(Relaxed) != 0;
+        if is_so && !was_so {
+            since.store(self.gateway.millis(Instant::now()).max(1), Relaxed);
+        } else if !is_so && was_so {
+            since.store(0, Relaxed);
+        }
+    }
+
+    /// Whether no request is in flight and all replies are written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active.load(Relaxed) == 0 && self.blocked_since.load(Relaxed) == 0
+    }
+
+    /// Sends the connection's task a command, and wakes it.
+    pub(crate) fn send(&self, command: ConnCommand) {
+        self.command.store(command as u8, Relaxed);
+        self.waker.wake();
+    }
+
+    /// The last command that was sent; `waker` is woken by the next.
+    pub(crate) fn command(&self, waker: &Waker) -> ConnCommand {
+        self.waker.register(waker);
+        match self.command.load(Relaxed) {
+            1 => ConnCommand::Drain,
+            2 => ConnCommand::Timeout,
+            3 => ConnCommand::Close,
+            4 => ConnCommand::Abort,
+            _ => ConnCommand::Continue,
+        }
+    }
+
+    /// The command for a connection that may have been in its state for too long.
+    pub(crate) fn overdue(&self, now: Instant, timeouts: &ConnTimeouts) -> ConnCommand {
+        let now = self.gateway.millis(now);
+        let is_over = |since: u64, limit: Duration| {
+            since != 0 && u128::from(now.saturating_sub(since)) >= limit.as_millis()
+        };
+        let blocked_since = self.blocked_since.load(Relaxed);
+        if is_over(blocked_since, timeouts.idle) {
+            return ConnCommand::Abort;
+        }
+        // While the last reply is being written, a 408 must not be written into it.
+        if self.active.load(Relaxed) > 0 || blocked_since != 0 {
+            return ConnCommand::Continue;
+        }
+        let head_since = self.head_since.load(Relaxed);
+        if is_over(head_since, timeouts.request_header) {
+            return ConnCommand::Timeout;
+        }
+        let limit = if self.served.load(Relaxed) { timeouts.keep_alive } else { timeouts.request_header };
+        let is_overdue = head_since == 0 && is_over(self.idle_since.load(Relaxed).max(1), limit);
+        if is_overdue { ConnCommand::Close } else { ConnCommand::Continue }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hubspoke_chassis::Metrics;
+    use hubspoke_client::LoadCounters;
+
+    use super::*;
+    use crate::config::GatewayConfig;
+
+    const TIMEOUTS: ConnTimeouts = ConnTimeouts {
+        request_header: Duration::from_secs(1),
+        keep_alive: Duration::from_secs(10),
+        idle: Duration::from_secs(5),
+    };
+
+    fn client() -> ClientConn {
+        let metrics = Metrics::new("gateway", "gateway-1").unwrap();
+        let gateway = Gateway::new(GatewayConfig::default(), "gateway", LoadCounters::default(), &metrics);
+        ClientConn::new(Arc::new(gateway), 0, SocketAddr::from(([127, 0, 0, 1], 1)))
+    }
+
+    fn after(client: &ClientConn, seconds: u64) -> ConnCommand {
+        client.overdue(Instant::now() + Duration::from_secs(seconds), &TIMEOUTS)
+    }
+
+    #[test]
+    fn each_state_has_its_timeout() {
+        let client = client();
+        assert_eq!((after(&client, 0), after(&client, 2)), (ConnCommand::Continue, ConnCommand::Close)); // no request yet
+        client.set_reading_head(true);
+        assert_eq!((after(&client, 0), after(&client, 2)), (ConnCommand::Continue, ConnCommand::Timeout));
+        client.set_reading_head(false);
+        client.request_began();
+        assert_eq!(after(&client, 60), ConnCommand::Continue);
+        client.request_ended(Instant::now());
+        assert_eq!((after(&client, 2), after(&client, 11)), (ConnCommand::Continue, ConnCommand::Close));
+    }
+
+    #[test]
+    fn no_408_while_the_last_reply_is_not_written() {
+        let client = client();
+        client.request_began();
+        client.request_ended(Instant::now());
+        client.set_write_blocked(true);
+        client.set_reading_head(true); // the next request has begun to arrive
+        assert_eq!(after(&client, 2), ConnCommand::Continue);
+        assert_eq!(after(&client, 6), ConnCommand::Abort);
+        client.set_write_blocked(false);
+        assert_eq!(after(&client, 2), ConnCommand::Timeout);
+    }
+}
