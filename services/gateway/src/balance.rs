@@ -1,47 +1,47 @@
-//! Which instance a request goes to. Pure: what is known of the instances comes in as functions of their index.
+//! Picks the instance for a request. Pure: the state of the instances comes in as functions of their index.
 //!
-//! Instances are in tiers; a lower tier is looked at only where the higher ones are empty. Within a tier the choice is
-//! random by weight, or for a request with a key, the one instance that the key hashes to (rendezvous hashing: when
-//! instances come and go, only the keys of those move).
+//! Instances are in tiers; a tier counts only if the better ones are empty. Within a tier the pick is random by weight or,
+//! for a request with a key, the instance that the key hashes to (rendezvous hashing: when instances come and go, only
+//! their keys move).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// How an instance is picked among those that pass.
+/// How an instance is picked among those that pass their health checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Balance {
     /// At random, by weight.
     #[default]
     Random,
-    /// Two at random, and of these the one with fewer requests in flight.
+    /// Of two at random, the one with fewer requests in flight ("power of two choices").
     P2c,
 }
 
-/// How welcome a request is at an instance; the first is the best.
+/// How suitable an instance is for a request, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// It passes.
+    /// It passes its health checks.
     Good,
-    /// The registry doubts it.
+    /// It has missed heartbeats.
     Suspect,
-    /// Its requests have failed.
+    /// Its recent requests failed.
     Ejected,
-    /// It drains, or has failed this very request.
+    /// It is draining, or has already failed this request.
     Never,
 }
 
 /// The weights of a service's instances.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Weights {
-    /// Running totals, or empty where all weights are the same.
+    /// Running totals; empty if all weights are equal.
     totals: Vec<u64>,
     count: usize,
 }
 
-/// The weight of an instance that gives none, so that a smaller one can be given.
+/// The weight of an instance that registers none. Above 1, so that others can register less.
 pub(crate) const DEFAULT_WEIGHT: u32 = 100;
 
 impl Weights {
@@ -74,7 +74,7 @@ impl Weights {
     }
 }
 
-/// Picks an instance: `tier` and `in_flight` say how instance `i` stands.
+/// Picks an instance, given the tier and the requests in flight of each.
 pub(crate) fn pick(
     balance: Balance,
     weights: &Weights,
@@ -95,7 +95,7 @@ pub(crate) fn pick(
 }
 
 fn pick_one(weights: &Weights, tier: impl Fn(usize) -> Tier, rng: &mut impl Rng) -> Option<usize> {
-    // Mostly all are good. Drawing again where one is not leaves the draw uniform among those that are.
+    // Most are good, so draw among all and reject the others: the draw stays uniform among the good ones.
     for _ in 0..3 {
         let index = weights.draw(rng)?;
         if tier(index) == Tier::Good {
@@ -114,7 +114,7 @@ fn pick_one(weights: &Weights, tier: impl Fn(usize) -> Tier, rng: &mut impl Rng)
     })
 }
 
-/// The instance that `key` belongs to: the greatest of a hash of key and instance, by weight.
+/// The instance that `key` belongs to: the one with the greatest weighted hash of key and id.
 pub(crate) fn pick_by_key<'a>(
     key: &[u8],
     weights: &Weights,
@@ -123,7 +123,7 @@ pub(crate) fn pick_by_key<'a>(
 ) -> Option<usize> {
     let best = best_tier(weights.count, &tier)?;
     let score = |index: usize| {
-        let mut hasher = DefaultHasher::new(); // the same in every process of one build
+        let mut hasher = DefaultHasher::new(); // its keys are fixed, so all gateways of one build agree
         (key, id(index)).hash(&mut hasher);
         let unit = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64;
         weights.of(index) as f64 / -unit.max(f64::MIN_POSITIVE).ln()

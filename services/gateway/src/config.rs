@@ -1,5 +1,5 @@
-//! The `[gateway]` table: every key with its default. Limits and timeouts stand here for all services, and per
-//! service below `[gateway.services.NAME]`, where an unset key means the general one.
+//! The `[gateway]` table: every key with its default. `[gateway.services.NAME]` overrides limits and timeouts for one
+//! service.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,34 +14,34 @@ use crate::edge::framing::{HeadLimits, MAX_FIELDS};
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
 
-/// The gateway's own table.
+/// The `[gateway]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayConfig {
-    /// Names of the public services; `"*"` is every service, those that register later too.
+    /// Names of the public services; `"*"` is every service, including those that register later.
     #[serde(deserialize_with = "hubspoke_chassis::config::list")]
     pub expose: Vec<String>,
     /// Threads that serve requests; 0 is one per core.
     pub workers: usize,
-    /// How an instance is picked among those that pass.
+    /// How an instance is picked among those that pass their health checks.
     pub balance: Balance,
-    /// Addresses and networks of proxies in front, whose `X-Forwarded-*` are believed.
+    /// Addresses and networks of proxies in front whose `X-Forwarded-*` fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Share of requests in the access log, from 0 to 1.
     pub access_log: f64,
-    /// How long new connections are still taken after the gateway has deregistered, so that a load balancer in
-    /// front can notice.
+    /// How long new connections are still accepted after the gateway has deregistered, so that a load balancer in front
+    /// notices.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
-    /// How long things may take.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// How large and how many.
+    /// Limits of size and number.
     pub limits: Limits,
-    /// When a request is tried again on another instance.
+    /// When a request is retried on another instance.
     pub retry: RetryConfig,
-    /// When an instance gets no requests for a while.
+    /// When an instance is ejected.
     pub eject: EjectConfig,
-    /// What is different for one service.
+    /// Overrides by service.
     pub services: BTreeMap<String, ServiceConfig>,
 }
 
@@ -63,29 +63,29 @@ impl Default for GatewayConfig {
     }
 }
 
-/// How long things may take. None of them is ever infinite, but on a live stream and an upgraded connection.
+/// Timeouts. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// A connection to an instance must stand by then.
+    /// Time to connect to an instance.
     #[serde(with = "humantime_serde")]
     pub connect: Duration,
-    /// A request's head must be complete this long after it began.
+    /// Time from the first byte of a request's head to its last.
     #[serde(with = "humantime_serde")]
     pub request_header: Duration,
-    /// An instance must begin to reply this long after it has the whole request; no longer than `total`.
+    /// Time from the end of the request to the beginning of the reply; at most `total`.
     #[serde(with = "humantime_serde")]
     pub first_byte: Duration,
-    /// All attempts together must have led to a reply by then, but for the time that the client took to send.
+    /// Time for all attempts until a reply begins, without the time that the client takes to send.
     #[serde(with = "humantime_serde")]
     pub total: Duration,
-    /// Silence within a body, in either direction.
+    /// Longest silence within a body, in either direction.
     #[serde(with = "humantime_serde")]
     pub idle: Duration,
-    /// A client's connection without a request is kept this long.
+    /// How long a client's idle connection is kept.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
-    /// An instance's connection without a request is kept this long: less than instances keep theirs.
+    /// How long an idle connection to an instance is kept; shorter than instances keep theirs.
     #[serde(with = "humantime_serde")]
     pub pool_idle: Duration,
 }
@@ -104,35 +104,35 @@ impl Default for Timeouts {
     }
 }
 
-/// How large and how many.
+/// Limits of size and number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// A request's head.
+    /// Size of a request's head.
     pub header_size: ByteSize,
-    /// A request's header fields, 256 at most.
+    /// Header fields of a request; 256 at most.
     pub header_count: usize,
-    /// A request's target.
+    /// Length of a request's target.
     pub target_size: ByteSize,
-    /// A request's body; 0 is no limit.
+    /// Size of a request's body; 0 is no limit.
     pub body_size: ByteSize,
-    /// Bytes per second that a client must send of a body, once it has been waited for ten seconds (or `idle`, where
-    /// that is shorter); 0 is no limit. There is none, and no limit to silence, where the request is a gRPC stream.
+    /// Fewest bytes per second of a request's body, once the gateway has waited for the client for ten seconds in all (or
+    /// for `idle`, if that is shorter); 0 is no limit. Does not apply to gRPC, nor does `idle`.
     pub body_rate: ByteSize,
-    /// Clients' connections.
+    /// Open client connections.
     pub connections: usize,
-    /// Connections of one client address (of one /64 network, where it is IPv6), unless it is one of
+    /// Open connections per client address (for IPv6, per /64 network) that is not one of
     /// [`GatewayConfig::trusted_proxies`]; 0 is no limit.
     pub client_connections: usize,
     /// Requests in flight per service.
     pub in_flight: usize,
-    /// Requests per second and client address; 0 is no limit.
+    /// Requests per second per client address; 0 is no limit.
     pub client_rate: u32,
-    /// Requests that a client may make at once before the rate holds.
+    /// Requests that a client may send at once before the rate applies.
     pub client_burst: u32,
-    /// Streams of one HTTP/2 connection.
+    /// Concurrent streams per HTTP/2 connection.
     pub streams: u32,
-    /// Idle connections kept per instance and worker.
+    /// Idle connections that are kept per instance and worker.
     pub pool_size: usize,
 }
 
@@ -145,7 +145,7 @@ impl Default for Limits {
             body_size: ByteSize::b(0),
             body_rate: ByteSize::b(240), // Kestrel's default
             connections: 10_000,
-            client_connections: 5_000, // half of all: one address alone can't lock everybody out
+            client_connections: 5_000, // half of all, so that one address can't lock everybody out
             in_flight: 10_000,
             client_rate: 0,
             client_burst: 100,
@@ -156,7 +156,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What holds for a request's head.
+    /// The limits of a request's head.
     pub(crate) fn head(&self) -> HeadLimits {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         HeadLimits {
@@ -167,15 +167,16 @@ impl Limits {
     }
 }
 
-/// What is different for one service; unset keys are as for all.
+/// Overrides for one service. An unset key means the general one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceConfig {
     /// See [`GatewayConfig::balance`].
     pub balance: Option<Balance>,
-    /// Sends requests with the same value of this to the same instance: `header:NAME` or `cookie:NAME`.
+    /// Requests with the same value of this header field or cookie go to the same instance: `header:NAME` or
+    /// `cookie:NAME`.
     pub sticky: Option<Sticky>,
-    /// Whether an encoded slash in the path is refused, or passed on to a service that knows what it means.
+    /// Whether a path with an encoded slash is refused or passed on.
     pub encoded_slash: EncodedSlash,
     /// See [`Timeouts::connect`].
     #[serde(with = "humantime_serde")]
@@ -199,18 +200,18 @@ pub struct ServiceConfig {
     pub attempts: Option<u32>,
 }
 
-/// What is done with `%2f` in a path.
+/// How `%2f` in a path is handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EncodedSlash {
-    /// 400: most services can't tell it from a slash.
+    /// The request is refused with 400, since most services can't tell it from a slash.
     #[default]
     Refuse,
-    /// It goes on as it came.
+    /// The path is passed on unchanged.
     Pass,
 }
 
-/// Where the key is that ties requests to an instance.
+/// Where a request's key for sticky routing is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sticky {
@@ -226,7 +227,7 @@ impl TryFrom<String> for Sticky {
     fn try_from(text: String) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("header", name)) => {
-                name.parse().map(Self::Header).map_err(|_| format!("{name:?} is no header name"))
+                name.parse().map(Self::Header).map_err(|_| format!("{name:?} is not a valid header name"))
             }
             Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
             _ => Err(format!("{text:?} is neither header:NAME nor cookie:NAME")),
@@ -250,30 +251,30 @@ impl GatewayConfig {
     }
 }
 
-const TIMEOUT: &str = "a timeout must be longer than nothing";
-const FIRST_BYTE: &str = "first_byte can't be longer than total, which ends all waiting for a reply";
+const TIMEOUT: &str = "a timeout must be longer than 0";
+const FIRST_BYTE: &str = "first_byte must not be longer than total";
 
 impl hubspoke_chassis::Table for GatewayConfig {
     fn check(&self) -> Result<(), (String, String)> {
-        let wrong = |key: &str, why: &dyn std::fmt::Display| Err((key.to_owned(), why.to_string()));
+        let invalid = |key: &str, why: &dyn std::fmt::Display| Err((key.to_owned(), why.to_string()));
         for name in self.expose.iter().filter(|name| *name != EVERY_SERVICE) {
             if let Err(error) = check_name(name) {
-                return wrong("expose", &error);
+                return invalid("expose", &error);
             }
         }
         for name in self.services.keys() {
             if let Err(error) = check_name(name) {
-                return wrong("services", &error);
+                return invalid("services", &error);
             }
         }
         if !(0.0..=1.0).contains(&self.access_log) {
-            return wrong("access_log", &"a share is from 0 to 1");
+            return invalid("access_log", &"must be from 0 to 1");
         }
         if !(1..=MAX_FIELDS).contains(&self.limits.header_count) {
-            return wrong("limits.header_count", &format_args!("from 1 to {MAX_FIELDS}"));
+            return invalid("limits.header_count", &format_args!("must be from 1 to {MAX_FIELDS}"));
         }
         if !(256..=1 << 20).contains(&self.limits.header_size.as_u64()) {
-            return wrong("limits.header_size", &"from 256 bytes to 1 MiB");
+            return invalid("limits.header_size", &"must be from 256 B to 1 MiB");
         }
         let timeouts = &self.timeouts;
         for (key, value) in [
@@ -285,34 +286,34 @@ impl hubspoke_chassis::Table for GatewayConfig {
             ("keep_alive", timeouts.keep_alive),
         ] {
             if value.is_zero() {
-                return wrong(&format!("timeouts.{key}"), &TIMEOUT);
+                return invalid(&format!("timeouts.{key}"), &TIMEOUT);
             }
         }
         if timeouts.first_byte > timeouts.total {
-            return wrong("timeouts.first_byte", &FIRST_BYTE);
+            return invalid("timeouts.first_byte", &FIRST_BYTE);
         }
         for (name, own) in &self.services {
             let key = |key: &str| format!("services.{name}.{key}");
-            for (what, value) in [
+            for (timeout, value) in [
                 ("connect", own.connect),
                 ("first_byte", own.first_byte),
                 ("total", own.total),
                 ("idle", own.idle),
             ] {
                 if value.is_some_and(|value| value.is_zero()) {
-                    return wrong(&key(what), &TIMEOUT);
+                    return invalid(&key(timeout), &TIMEOUT);
                 }
             }
             if own.first_byte.unwrap_or(timeouts.first_byte) > own.total.unwrap_or(timeouts.total) {
                 let set = if own.first_byte.is_some() { "first_byte" } else { "total" };
-                return wrong(&key(set), &FIRST_BYTE);
+                return invalid(&key(set), &FIRST_BYTE);
             }
         }
         if self.limits.connections == 0 {
-            return wrong("limits.connections", &"at least 1");
+            return invalid("limits.connections", &"must be at least 1");
         }
         if self.eject.max_percent > 100 {
-            return wrong("eject.max_percent", &"from 0 to 100");
+            return invalid("eject.max_percent", &"must be from 0 to 100");
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! What a request must be before anything is done with it: the checks on a parsed head, and in [`framing`] those on
-//! raw bytes that a parsed head no longer shows. Pure.
+//! Checks on a request before anything else is done with it: here those on a parsed head, in [`framing`] those on raw bytes
+//! that a parsed head no longer shows. Pure.
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
@@ -9,29 +9,29 @@ use self::framing::{Fault, HeadLimits};
 
 pub(crate) mod framing;
 
-/// Methods that a client may use, as `Allow` says them.
+/// The value of `Allow`.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Why a parsed head is refused.
+/// Why a parsed head was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadHead {
-    #[error("CONNECT and TRACE are not for a gateway")]
+    #[error("CONNECT and TRACE are not allowed")]
     Method,
-    #[error("a request needs one Host")]
+    #[error("a request needs exactly one Host")]
     HostCount,
-    #[error("the Host is not a host with an optional port")]
+    #[error("Host is not a valid host with an optional port")]
     HostSyntax,
     #[error("Host and :authority differ")]
     HostsDiffer,
 }
 
-/// Refuses the methods that no gateway should forward.
+/// Refuses the methods that the gateway doesn't forward.
 pub(crate) fn check_method(method: &Method) -> Result<(), BadHead> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(BadHead::Method) } else { Ok(()) }
 }
 
-/// What [`framing`] checks on the bytes of an HTTP/1 head, on a parsed one of HTTP/2, whose parser has seen to the rest:
-/// an instance may get it as HTTP/1.
+/// The checks of [`framing`] on a parsed HTTP/2 head, as far as its parser has not made them: the instance may get the
+/// request as HTTP/1.
 pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(), Fault> {
     if parts.uri.path_and_query().map_or(0, |target| PathAndQuery::as_str(target).len()) > limits.target {
         return Err(Fault::TargetTooLong);
@@ -49,15 +49,15 @@ pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(),
     Ok(())
 }
 
-/// The one host that a request is for, or `None` for HTTP/1.0 without one.
+/// The host that a request is for; `None` for HTTP/1.0 without one.
 ///
-/// In HTTP/1.1 it is the Host header, and there must be exactly one even where an absolute-form target overrides it.
-/// In HTTP/2 it is `:authority`, and a Host header beside it must say the same.
+/// In HTTP/1.1 it is the `Host` field, which must be there exactly once even if an absolute-form target overrides it. In
+/// HTTP/2 it is `:authority`, and a `Host` field must be equal to it.
 pub(crate) fn host(
     parts: &request::Parts,
     target: Option<&Authority>,
 ) -> Result<Option<HeaderValue>, BadHead> {
-    let header = the_host_header(&parts.headers)?;
+    let header = host_header(&parts.headers)?;
     if let Some(value) = header {
         check_host(value.as_bytes())?;
     }
@@ -87,7 +87,7 @@ pub(crate) fn host(
     }
 }
 
-fn the_host_header(headers: &HeaderMap) -> Result<Option<&HeaderValue>, BadHead> {
+fn host_header(headers: &HeaderMap) -> Result<Option<&HeaderValue>, BadHead> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (first, None) => Ok(first),
@@ -101,7 +101,7 @@ fn authority_value(authority: &Authority) -> Result<HeaderValue, BadHead> {
     HeaderValue::from_str(text).map_err(|_| BadHead::HostSyntax)
 }
 
-/// `uri-host [":" port]` of RFC 9112, without userinfo and not empty.
+/// `uri-host [":" port]` of RFC 9112, not empty and without userinfo.
 fn check_host(host: &[u8]) -> Result<(), BadHead> {
     let ok = match host.strip_prefix(b"[") {
         Some(rest) => {
@@ -131,7 +131,7 @@ fn check_host(host: &[u8]) -> Result<(), BadHead> {
     if ok { Ok(()) } else { Err(BadHead::HostSyntax) }
 }
 
-/// Digits of a port, or none: `example.org:` is allowed by RFC 3986.
+/// A port's digits. There may be none: RFC 3986 allows `example.org:`.
 fn is_port(digits: &[u8]) -> bool {
     let number =
         |n: u32, digit: &u8| Some(n * 10 + char::from(*digit).to_digit(10)?).filter(|n| *n <= 65_535);

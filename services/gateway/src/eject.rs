@@ -1,10 +1,9 @@
-//! Ejection: an instance that keeps failing gets no requests for a while. One pure state machine per instance.
+//! Ejection: an instance that keeps failing gets no requests for a while. Pure; one state machine per instance.
 //!
-//! Healthy → (`failures` in a row) → ejected for `base`, doubling to `max`, jittered → half-open: one request is let
-//! through → back, or ejected for longer. The first answer brings an instance back, but only one that is whole clears
-//! its record: until then a single failure puts it out again, for longer than before. What counts as a failure: no
-//! connection, no reply, a reply that breaks off. A reply with status 500 is a reply. How many of a service may be out
-//! at once is judged by the caller, who sees all.
+//! Healthy → (`failures` in a row) → ejected for `base`, doubling up to `max`, with jitter → half-open: one trial request →
+//! healthy, or ejected for longer. The head of a reply ends the ejection, but only a complete reply clears the record:
+//! until then, one failure ejects the instance again, for longer. Failures are: no connection, no reply, a reply that
+//! breaks off. A reply with status 500 is none. The caller bounds how many instances of a service are ejected at once.
 
 use std::time::{Duration, Instant};
 
@@ -15,15 +14,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectConfig {
-    /// Failures in a row that eject an instance; 0 ejects none.
+    /// Consecutive failures that eject an instance; 0 disables ejection.
     pub failures: u32,
-    /// The first ejection lasts this long, each next one twice as long.
+    /// Duration of the first ejection; each further one lasts twice as long.
     #[serde(with = "humantime_serde")]
     pub base: Duration,
-    /// The longest ejection.
+    /// Longest ejection.
     #[serde(with = "humantime_serde")]
     pub max: Duration,
-    /// At most this share of a service's instances is out at once, in percent.
+    /// Most instances of a service that are ejected at once, in percent.
     pub max_percent: u32,
 }
 
@@ -36,24 +35,22 @@ impl Default for EjectConfig {
 /// Whether an instance may be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Yes.
     Yes,
-    /// Yes, as the one request that tries it out; say so with [`Ejection::begin_trial`].
+    /// As the one trial request, to be announced by [`Ejection::begin_trial`].
     Trial,
-    /// No.
     No,
 }
 
-/// What one instance's last requests say of it.
+/// The record of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ejection {
-    /// Failures since the last success.
+    /// Consecutive failures.
     failures: u32,
-    /// Ejections since the last success.
+    /// Consecutive ejections.
     streak: u32,
-    /// Ejected until then.
+    /// The end of the ejection.
     until: Option<Instant>,
-    /// When the request that tries it out began; forgotten after `max`, in case it is never heard of again.
+    /// When the trial request began. It expires after `max`, in case its outcome is never reported.
     trial: Option<Instant>,
 }
 
@@ -67,22 +64,21 @@ impl Ejection {
         }
     }
 
-    /// Whether it is out or being tried out.
+    /// Whether it is ejected or on trial.
     pub(crate) fn is_ejected(&self) -> bool {
         self.until.is_some()
     }
 
-    /// A request goes there now. It tries the instance out only where its time is over: with all ejected, requests go
-    /// there before, and prove nothing.
+    /// A request is about to be sent. It is a trial only once the ejection is over: if all instances are ejected, requests
+    /// are sent earlier.
     pub(crate) fn begin_trial(&mut self, now: Instant) {
         if self.until.is_some_and(|until| now >= until) {
             self.trial = Some(now);
         }
     }
 
-    /// A request was answered: an instance that was out is back, and the record of one that was not is clear.
-    /// `began` is when the request was sent: an answer to one sent before the ejection was over proves nothing. Says
-    /// whether this ended an ejection.
+    /// A request that was sent at `began` was answered. Ends an ejection, or clears the record if there is none; an answer
+    /// to a request from before the ejection was over does neither. Returns whether an ejection ended.
     pub(crate) fn success(&mut self, began: Instant) -> bool {
         match self.until {
             Some(until) if began < until => false,
@@ -97,8 +93,8 @@ impl Ejection {
         }
     }
 
-    /// A request failed. Says for how long the instance is ejected, where this ejects it; `may_eject` is false where
-    /// too many others are out.
+    /// A request failed. Returns for how long the instance is ejected, if this ejects it. `may_eject` is false if too many
+    /// others are ejected.
     pub(crate) fn failure(
         &mut self,
         now: Instant,
@@ -106,27 +102,27 @@ impl Ejection {
         may_eject: bool,
         rng: &mut impl Rng,
     ) -> Option<Duration> {
-        // Requests that were under way when the instance was ejected fail too; they don't make it worse.
+        // Requests that were in flight at the ejection may fail too; they don't extend it.
         if self.until.is_some_and(|until| now < until) {
             return None;
         }
         self.failures = self.failures.saturating_add(1);
-        let tried_out = self.until.is_some();
+        let on_trial = self.until.is_some();
         let enough = config.failures > 0 && self.failures >= config.failures;
-        if !(tried_out || enough && may_eject) {
+        if !(on_trial || enough && may_eject) {
             return None;
         }
         let doubled = config.base.saturating_mul(1_u32.checked_shl(self.streak.min(31)).unwrap_or(u32::MAX));
-        // Up to a quarter more, so that instances that fell together don't come back together.
-        let lasts = doubled.min(config.max).mul_f64(rng.random_range(1.0..1.25));
+        // Up to a quarter more, so that instances ejected together don't come back together.
+        let duration = doubled.min(config.max).mul_f64(rng.random_range(1.0..1.25));
         self.streak = self.streak.saturating_add(1);
         self.trial = None;
-        self.until = Some(now + lasts);
-        Some(lasts)
+        self.until = Some(now + duration);
+        Some(duration)
     }
 }
 
-/// Whether one more of `total` instances may be ejected when `ejected` are out already.
+/// Whether one more of `total` instances may be ejected if `ejected` are already.
 pub(crate) fn may_eject(ejected: usize, total: usize, config: &EjectConfig) -> bool {
     (ejected + 1) * 100 <= total * config.max_percent as usize
 }

@@ -1,7 +1,7 @@
-//! Why the gateway answers by itself, and how it says so: one [`Cause`] per reason, machine-readable, with its status.
+//! Why the gateway answers a request itself: one [`Cause`] per reason, and the problem document that reports it.
 //!
-//! A reply names the service, the cause and the number of attempts, and never an instance's address: that goes to the
-//! log. Refusals of a request are the client's to mend, and say what was wrong with it.
+//! The document names the service, the cause and the number of attempts, but no instance: that goes to the log. If the
+//! request is at fault, `detail` says what is wrong with it.
 
 use http::StatusCode;
 use hubspoke_chassis::{Problem, ProblemType};
@@ -10,64 +10,58 @@ use crate::edge::BadHead;
 use crate::edge::framing::Fault;
 use crate::route::BadTarget;
 
-/// Why the gateway answers by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Cause {
-    BadFraming,
-    BadTarget,
-    BadHost,
-    BadBody,
-    MethodNotAllowed,
-    BodyTooLarge,
-    TargetTooLong,
-    HeadTooLarge,
-    TransferCoding,
-    HttpVersion,
-    RequestTimeout,
-    Loop,
-    RateLimited,
-    NoSuchService,
-    NotReady,
-    NoInstance,
-    Overloaded,
-    TooManyConnections,
-    ConnectRefused,
-    ConnectFailed,
-    ConnectTimeout,
-    ConnectionBroken,
-    BadReply,
-    ReplyTimeout,
+/// Declares [`Cause`]: variants of [`ProblemType`], each with its `detail`.
+macro_rules! causes {
+    ($($variant:ident: $detail:literal,)*) => {
+        /// Why the gateway answers a request itself.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Cause {
+            $($variant,)*
+        }
+
+        impl Cause {
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            fn problem_type(self) -> ProblemType {
+                match self { $(Self::$variant => ProblemType::$variant,)* }
+            }
+
+            fn detail(self) -> &'static str {
+                match self { $(Self::$variant => $detail,)* }
+            }
+        }
+    };
+}
+
+causes! {
+    BadFraming: "the request is malformed",
+    BadTarget: "the request target is invalid",
+    BadHost: "a request needs exactly one valid Host",
+    BadBody: "the request body is malformed or was cut off",
+    MethodNotAllowed: "the method is not allowed; see Allow",
+    BodyTooLarge: "the request body is too large",
+    TargetTooLong: "the request target is too long",
+    HeadTooLarge: "the request head is too large",
+    TransferCoding: "chunked is the only supported transfer coding",
+    HttpVersion: "only HTTP/1 and HTTP/2 are supported",
+    RequestTimeout: "the request was sent too slowly",
+    Loop: "the request has passed this gateway before; see Via",
+    RateLimited: "too many requests from this address",
+    NoSuchService: "the first path segment names no public service",
+    NotReady: "the gateway has not received the list of services yet",
+    NoInstance: "the service has no available instance",
+    Overloaded: "too many requests to the service are in flight",
+    TooManyConnections: "too many connections are open",
+    ConnectRefused: "the instance refused the connection",
+    ConnectFailed: "the connection to the instance failed",
+    ConnectTimeout: "the connection to the instance timed out",
+    ConnectionBroken: "the instance closed the connection before it replied",
+    BadReply: "the instance's reply is not valid HTTP",
+    ReplyTimeout: "the instance did not reply in time",
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 24] = [
-        Self::BadFraming,
-        Self::BadTarget,
-        Self::BadHost,
-        Self::BadBody,
-        Self::MethodNotAllowed,
-        Self::BodyTooLarge,
-        Self::TargetTooLong,
-        Self::HeadTooLarge,
-        Self::TransferCoding,
-        Self::HttpVersion,
-        Self::RequestTimeout,
-        Self::Loop,
-        Self::RateLimited,
-        Self::NoSuchService,
-        Self::NotReady,
-        Self::NoInstance,
-        Self::Overloaded,
-        Self::TooManyConnections,
-        Self::ConnectRefused,
-        Self::ConnectFailed,
-        Self::ConnectTimeout,
-        Self::ConnectionBroken,
-        Self::BadReply,
-        Self::ReplyTimeout,
-    ];
-
-    /// The cause for machines.
+    /// The cause as one word: the problem's `cause`, and a label of metrics.
     pub(crate) fn name(self) -> &'static str {
         self.problem_type().name()
     }
@@ -76,7 +70,7 @@ impl Cause {
         StatusCode::from_u16(self.problem_type().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether an instance failed, and not the client or the gateway.
+    /// Whether an instance failed, rather than the client or the gateway.
     pub(crate) fn is_upstream(self) -> bool {
         matches!(
             self,
@@ -88,77 +82,17 @@ impl Cause {
                 | Self::ReplyTimeout
         )
     }
-
-    /// The problem's type, which gives the cause's word and its status.
-    fn problem_type(self) -> ProblemType {
-        match self {
-            Self::BadFraming => ProblemType::BadFraming,
-            Self::BadTarget => ProblemType::BadTarget,
-            Self::BadHost => ProblemType::BadHost,
-            Self::BadBody => ProblemType::BadBody,
-            Self::MethodNotAllowed => ProblemType::MethodNotAllowed,
-            Self::BodyTooLarge => ProblemType::BodyTooLarge,
-            Self::TargetTooLong => ProblemType::TargetTooLong,
-            Self::HeadTooLarge => ProblemType::HeadTooLarge,
-            Self::TransferCoding => ProblemType::TransferCoding,
-            Self::HttpVersion => ProblemType::HttpVersion,
-            Self::RequestTimeout => ProblemType::RequestTimeout,
-            Self::Loop => ProblemType::Loop,
-            Self::RateLimited => ProblemType::RateLimited,
-            Self::NoSuchService => ProblemType::NoSuchService,
-            Self::NotReady => ProblemType::NotReady,
-            Self::NoInstance => ProblemType::NoInstance,
-            Self::Overloaded => ProblemType::Overloaded,
-            Self::TooManyConnections => ProblemType::TooManyConnections,
-            Self::ConnectRefused => ProblemType::ConnectRefused,
-            Self::ConnectFailed => ProblemType::ConnectFailed,
-            Self::ConnectTimeout => ProblemType::ConnectTimeout,
-            Self::ConnectionBroken => ProblemType::ConnectionBroken,
-            Self::BadReply => ProblemType::BadReply,
-            Self::ReplyTimeout => ProblemType::ReplyTimeout,
-        }
-    }
-
-    /// What it means, for people.
-    fn detail(self) -> &'static str {
-        match self {
-            Self::BadFraming => "the request is malformed",
-            Self::BadTarget => "the request target is not acceptable",
-            Self::BadHost => "a request needs one valid Host",
-            Self::BadBody => "the request body is malformed or was cut off",
-            Self::MethodNotAllowed => "see Allow",
-            Self::BodyTooLarge => "the request body is too large",
-            Self::TargetTooLong => "the request target is too long",
-            Self::HeadTooLarge => "the request head is too large",
-            Self::TransferCoding => "the only transfer coding here is chunked",
-            Self::HttpVersion => "only HTTP/1 and HTTP/2 are spoken here",
-            Self::RequestTimeout => "the request came too slowly",
-            Self::Loop => "the request has been here before; see Via",
-            Self::RateLimited => "too many requests from this address",
-            Self::NoSuchService => "the first path segment names no public service",
-            Self::NotReady => "the gateway does not know the services yet",
-            Self::NoInstance => "no instance of the service is there",
-            Self::Overloaded => "too many requests to the service are in flight",
-            Self::TooManyConnections => "too many connections are open",
-            Self::ConnectRefused => "the instance refused the connection",
-            Self::ConnectFailed => "the instance could not be reached",
-            Self::ConnectTimeout => "the instance could not be reached in time",
-            Self::ConnectionBroken => "the instance closed the connection before it replied",
-            Self::BadReply => "the instance's reply is not valid HTTP",
-            Self::ReplyTimeout => "the instance did not reply in time",
-        }
-    }
 }
 
-/// A refusal or failure, with what is known of it.
+/// A request that the gateway answers itself, with the facts for the problem document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
-    /// More than [`Cause`] says by itself; never anything about an instance.
+    /// Replaces the cause's own detail. Must not identify an instance.
     pub(crate) detail: Option<String>,
-    /// The service, where one was named.
+    /// The service, once it is known.
     pub(crate) service: Option<String>,
-    /// Requests that were sent to instances, or tried to be.
+    /// Attempts at instances.
     pub(crate) attempts: u32,
 }
 
@@ -172,15 +106,15 @@ impl Failure {
         self
     }
 
-    fn because(cause: Cause, why: &dyn std::fmt::Display) -> Self {
-        Self { detail: Some(why.to_string()), ..Self::new(cause) }
+    fn with_detail(cause: Cause, detail: &dyn std::fmt::Display) -> Self {
+        Self { detail: Some(detail.to_string()), ..Self::new(cause) }
     }
 
-    /// Seconds after which to try again.
+    /// `Retry-After`, in seconds.
     pub(crate) fn retry_after(&self) -> Option<u32> {
-        let later =
+        let may_pass =
             self.cause.status() == StatusCode::SERVICE_UNAVAILABLE || self.cause == Cause::RateLimited;
-        later.then_some(1)
+        may_pass.then_some(1)
     }
 
     /// The problem document.
@@ -201,21 +135,21 @@ impl From<Cause> for Failure {
 }
 
 impl From<BadTarget> for Failure {
-    fn from(why: BadTarget) -> Self {
-        Self::because(Cause::BadTarget, &why)
+    fn from(error: BadTarget) -> Self {
+        Self::with_detail(Cause::BadTarget, &error)
     }
 }
 
 impl From<BadHead> for Failure {
-    fn from(why: BadHead) -> Self {
-        let cause = if why == BadHead::Method { Cause::MethodNotAllowed } else { Cause::BadHost };
-        Self::because(cause, &why)
+    fn from(error: BadHead) -> Self {
+        let cause = if error == BadHead::Method { Cause::MethodNotAllowed } else { Cause::BadHost };
+        Self::with_detail(cause, &error)
     }
 }
 
 impl From<Fault> for Failure {
-    fn from(why: Fault) -> Self {
-        let cause = match why {
+    fn from(error: Fault) -> Self {
+        let cause = match error {
             Fault::Syntax
             | Fault::BareLineFeed
             | Fault::ContentLength
@@ -228,7 +162,7 @@ impl From<Fault> for Failure {
             Fault::Version => Cause::HttpVersion,
             Fault::TransferCoding => Cause::TransferCoding,
         };
-        Self::because(cause, &why)
+        Self::with_detail(cause, &error)
     }
 }
 
@@ -237,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_have_names_of_their_own_and_error_statuses() {
+    fn causes_have_unique_names_and_error_statuses() {
         let mut names: Vec<_> = Cause::ALL.iter().map(|cause| cause.name()).collect();
         names.sort_unstable();
         names.dedup();
@@ -247,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_and_how_often_and_not_where() {
+    fn a_problem_document_reports_cause_service_and_attempts() {
         let failure = Failure { attempts: 3, ..Failure::new(Cause::ConnectRefused).of("log") };
         let json: serde_json::Value = serde_json::from_str(&failure.to_json()).unwrap();
         assert_eq!(json["status"], 502);

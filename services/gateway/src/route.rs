@@ -1,14 +1,14 @@
-//! Which service a request target names. Pure.
+//! Which service a request target is for. Pure.
 //!
-//! The first path segment is the service, matched as a whole and byte for byte; path and query then travel
-//! unchanged, so whatever two parsers could read in two ways is refused here instead of mended: dot segments in any
-//! spelling, encoded or bare backslashes, NUL, and, unless the service takes it, an encoded slash.
-//! Left out: percent-decoding of the service's name. No service has a name that needs it.
+//! The first path segment is the service's name, compared byte for byte. Path and query are passed on unchanged, so a path
+//! that two parsers could read differently is refused rather than normalized: dot segments in any spelling, encoded or
+//! literal backslashes, control characters and, unless the service allows it, an encoded slash. The name is not
+//! percent-decoded: no service has a name that needs it.
 
 use http::uri::{Authority, Uri};
 use hubspoke_protocol::RESERVED_NAMES;
 
-/// Why a target names no service.
+/// Why a target was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadTarget {
     #[error("the path has a dot segment")]
@@ -17,33 +17,33 @@ pub(crate) enum BadTarget {
     Backslash,
     #[error("the path has an encoded NUL or another control character")]
     Control,
-    #[error("the path has a percent sign without two hexadecimal digits after it")]
+    #[error("the path has a percent sign that two hexadecimal digits don't follow")]
     Escape,
-    #[error("the path has an encoded slash, which this service does not take")]
+    #[error("the path has an encoded slash, which this service does not allow")]
     EncodedSlash,
     #[error("the request target is neither a path nor an absolute http URI")]
     Form,
 }
 
-/// What a request target asks for.
+/// A request target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
-    /// `OPTIONS *`: the gateway itself.
+    /// `*`: the gateway itself.
     Asterisk,
-    /// A path; `authority` is set where the target was in absolute form, and is the real host then.
+    /// A path. `authority` is the host of a target in absolute form.
     Path { service: &'a str, path: CheckedPath<'a>, authority: Option<&'a Authority> },
 }
 
-/// A path that passed every check but the one that depends on the service.
+/// A path that passed all checks except the one that depends on the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckedPath<'a> {
-    /// As it came.
+    /// As received.
     pub(crate) path: &'a str,
-    /// Whether `%2f` is in it.
+    /// Whether it contains `%2f`.
     pub(crate) encoded_slash: bool,
 }
 
-/// Reads a request target.
+/// Checks a request target.
 pub(crate) fn target(uri: &Uri) -> Result<Target<'_>, BadTarget> {
     let path = uri.path();
     if path == "*" {
@@ -74,7 +74,7 @@ fn check_path(path: &str) -> Result<CheckedPath<'_>, BadTarget> {
     }
     let bytes = path.as_bytes();
     let mut encoded_slash = false;
-    // A segment that has held only dots (and %2e) so far: how many; `None` once it has held anything else.
+    // The length of a segment of dots (or %2e) alone so far; `None` once it has anything else.
     let mut dots: Option<u8> = None;
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -89,13 +89,13 @@ fn check_path(path: &str) -> Result<CheckedPath<'_>, BadTarget> {
             _ => {}
         }
         match decoded {
-            // An encoded slash ends a segment for whoever decodes it: judge both sides of it.
+            // A server that decodes `%2f` ends the segment there, so check both sides.
             b'/' => {
                 check_segment(dots)?;
                 dots = Some(0);
             }
             b'.' => dots = dots.map(|n| n.saturating_add(1)),
-            // `/..;x/` is `/../` to servers that strip path parameters.
+            // Servers that strip path parameters read `/..;x/` as `/../`.
             b';' => {
                 check_segment(dots)?;
                 dots = None;

@@ -47,7 +47,7 @@ impl CauseCounters {
     /// The causes that have been counted.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Cause, u64)> {
         let counts = self.0.iter().map(|count| count.load(Relaxed));
-        Cause::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+        Cause::ALL.iter().copied().zip(counts).filter(|(_, count)| *count > 0)
     }
 }
 

@@ -14,7 +14,7 @@ fn counts(balance: Balance, weights: &[u32], tiers: &[Tier], load: &[usize], dra
     counts
 }
 
-/// Pearson's statistic against the expected shares.
+/// Pearson's chi-squared statistic against the expected shares.
 fn chi_squared(counts: &[usize], shares: &[f64]) -> f64 {
     let draws: usize = counts.iter().sum();
     let term = |(&count, share): (&usize, &f64)| {
@@ -25,7 +25,7 @@ fn chi_squared(counts: &[usize], shares: &[f64]) -> f64 {
 }
 
 #[test]
-fn uniform_over_the_good_ones() {
+fn picks_are_uniform_among_good_instances() {
     use Tier::{Ejected, Good, Never, Suspect};
     // 99.9 % quantiles of chi-squared: 13.8 at 2 degrees of freedom, 10.8 at 1.
     let all = counts(Balance::Random, &[100; 3], &[Good; 3], &[0; 3], 30_000);
@@ -36,20 +36,20 @@ fn uniform_over_the_good_ones() {
 }
 
 #[test]
-fn by_weight() {
+fn picks_follow_the_weights() {
     use Tier::{Good, Suspect};
     let all = counts(Balance::Random, &[100, 300, 0], &[Good; 3], &[0; 3], 30_000);
     assert_eq!(all[2], 0);
     assert!(chi_squared(&all, &[0.25, 0.75, 0.0]) < 10.8, "{all:?}");
-    // The slow way, where the good ones are few.
+    // The slow path: rejection sampling gives up, since few are good.
     let few = counts(Balance::Random, &[1000, 10, 30], &[Suspect, Good, Good], &[0; 3], 30_000);
     assert!(chi_squared(&few, &[0.0, 0.25, 0.75]) < 10.8, "{few:?}");
-    // All weights nothing: they are all there is.
+    // If all weights are 0, they count as equal.
     assert_eq!(counts(Balance::Random, &[0], &[Good], &[0], 5), [5]);
 }
 
 #[test]
-fn lower_tiers_only_where_the_higher_are_empty() {
+fn a_tier_is_picked_from_only_if_better_ones_are_empty() {
     use Tier::{Ejected, Never, Suspect};
     let counts = |tiers: &[Tier]| counts(Balance::Random, &vec![100; tiers.len()], tiers, &[0; 3], 1000);
     assert_eq!(counts(&[Ejected, Suspect, Never]), [0, 1000, 0]);
@@ -63,15 +63,15 @@ fn lower_tiers_only_where_the_higher_are_empty() {
 }
 
 #[test]
-fn p2c_spares_the_busy() {
+fn p2c_avoids_busy_instances() {
     let counts = counts(Balance::P2c, &[100; 3], &[Tier::Good; 3], &[5, 9, 0], 30_000);
-    // The busiest is never the better of two; the idlest wins whenever it is drawn: two times in three.
+    // The busiest never wins; the idlest wins whenever it is drawn: two times in three.
     assert_eq!(counts[1], 0);
     assert!(chi_squared(&counts, &[1.0 / 3.0, 0.0, 2.0 / 3.0]) < 10.8, "{counts:?}");
 }
 
 #[test]
-fn a_key_stays_when_others_come_and_go() {
+fn a_key_moves_only_if_its_instance_goes() {
     let ids = ["a", "b", "c", "d"];
     let weights = Weights::new(&[100; 4]);
     let pick = |key: u32, gone: Option<usize>| {
@@ -88,10 +88,9 @@ fn a_key_stays_when_others_come_and_go() {
 }
 
 proptest! {
-    /// Whatever the tiers and weights: what is picked is of the best tier there is, and nothing is picked only where
-    /// there is nothing.
+    /// For any tiers and weights, the pick is of the best tier that has instances.
     #[test]
-    fn the_best_there_is(
+    fn a_pick_is_of_the_best_tier(
         instances in proptest::collection::vec((0_u32..300, 0_usize..9, 0_u8..4), 0..8),
         seed in any::<u64>(),
         p2c in any::<bool>(),

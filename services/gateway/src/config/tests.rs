@@ -19,7 +19,7 @@ fn with(vars: &[(&str, &str)]) -> Result<GatewayConfig, String> {
 }
 
 #[test]
-fn the_file_shows_the_defaults() {
+fn the_shipped_file_has_the_defaults() {
     assert_eq!(with(&[]), Ok(GatewayConfig::default()));
 }
 
@@ -31,7 +31,7 @@ fn variables_override_the_file() {
 }
 
 #[test]
-fn wrong_values_are_named() {
+fn an_error_names_the_invalid_key() {
     for (name, value) in [
         ("HUB_GATEWAY__EXPOSE", "Log"),
         ("HUB_GATEWAY__ACCESS_LOG", "2"),
@@ -48,7 +48,7 @@ fn wrong_values_are_named() {
 }
 
 #[test]
-fn a_table_of_one_service_is_read() {
+fn the_table_of_a_service_is_read() {
     let toml = r#"
         sticky = "cookie:session"
         encoded_slash = "pass"
@@ -56,7 +56,7 @@ fn a_table_of_one_service_is_read() {
         total = "90s"
         body_rate = "1KiB"
     "#;
-    let own: ServiceConfig = figment_of(toml);
+    let own = service_config(toml);
     assert_eq!(own.sticky, Some(Sticky::Cookie("session".to_owned())));
     assert_eq!(own.encoded_slash, EncodedSlash::Pass);
     assert_eq!(own.first_byte, Some(Duration::from_secs(60)));
@@ -73,7 +73,7 @@ fn a_table_of_one_service_is_read() {
 }
 
 #[test]
-fn timeouts_that_could_have_no_effect_are_refused() {
+fn timeouts_that_contradict_each_other_are_refused() {
     let second = Some(Duration::from_secs(1));
     for (own, key) in [
         (ServiceConfig { connect: Some(Duration::ZERO), ..ServiceConfig::default() }, "services.svc.connect"),
@@ -93,8 +93,8 @@ fn timeouts_that_could_have_no_effect_are_refused() {
     assert_eq!(config.check().unwrap_err().0, "timeouts.first_byte");
 }
 
-/// Reads one service's table through a whole configuration file, as users write it.
-fn figment_of(table: &str) -> ServiceConfig {
+/// Reads a service's table from a configuration file, as users write it.
+fn service_config(table: &str) -> ServiceConfig {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("[gateway.services.store]\n{table}")).unwrap();
     let source = Source { file: Some(file.path().to_owned()), folder: folder(), vars: Vec::new() };

@@ -15,7 +15,7 @@ fn hosts(version: Version, uri: &str, hosts: &[&str]) -> Result<Option<String>, 
 }
 
 #[test]
-fn exactly_one_valid_host() {
+fn a_request_needs_exactly_one_valid_host() {
     let one = |value| hosts(Version::HTTP_11, "/log", &[value]);
     for good in ["a", "example.org", "example.org:80", "127.0.0.1:20001", "[::1]", "[::1]:80", "a:", "x_y"] {
         assert_eq!(one(good), Ok(Some(good.to_owned())), "{good}");
@@ -34,7 +34,7 @@ fn exactly_one_valid_host() {
 }
 
 #[test]
-fn an_absolute_target_overrides_the_host_that_must_still_be_there() {
+fn an_absolute_target_overrides_host_which_must_still_be_there() {
     assert_eq!(hosts(Version::HTTP_11, "http://b:1/log", &["a"]), Ok(Some("b:1".into())));
     assert_eq!(hosts(Version::HTTP_11, "http://b/log", &[]), Err(BadHead::HostCount));
 }

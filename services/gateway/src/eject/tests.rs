@@ -16,36 +16,36 @@ fn fail(ejection: &mut Ejection, now: Instant, times: u32) -> Option<Duration> {
 }
 
 #[test]
-fn five_failures_in_a_row_eject_and_a_success_between_does_not() {
+fn five_consecutive_failures_eject_and_a_success_resets_the_count() {
     let (config, now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
     assert_eq!(fail(&mut ejection, now, 4), None);
     ejection.success(now);
     assert_eq!(fail(&mut ejection, now, 4), None);
     assert_eq!(ejection.verdict(now, &config), Verdict::Yes);
-    let lasts = fail(&mut ejection, now, 1).unwrap();
-    assert!(lasts >= config.base && lasts < config.base.mul_f64(1.25));
-    assert_eq!(ejection.verdict(now + lasts - MS, &config), Verdict::No);
-    assert_eq!(ejection.verdict(now + lasts, &config), Verdict::Trial);
+    let duration = fail(&mut ejection, now, 1).unwrap();
+    assert!(duration >= config.base && duration < config.base.mul_f64(1.25));
+    assert_eq!(ejection.verdict(now + duration - MS, &config), Verdict::No);
+    assert_eq!(ejection.verdict(now + duration, &config), Verdict::Trial);
 }
 
 #[test]
-fn one_request_tries_it_out() {
+fn one_trial_request_decides() {
     let (config, now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
     let back = now + fail(&mut ejection, now, 5).unwrap();
     ejection.begin_trial(back);
     assert_eq!(ejection.verdict(back + MS, &config), Verdict::No);
-    // The one that tries it out was never heard of again.
+    // The outcome of the trial was never reported.
     assert_eq!(ejection.verdict(back + config.max, &config), Verdict::Trial);
     assert!(ejection.success(back));
     assert_eq!(ejection.verdict(back, &config), Verdict::Yes);
-    assert!(!ejection.success(back)); // the reply was whole
+    assert!(!ejection.success(back)); // the reply is complete
     assert_eq!(ejection, Ejection::default());
 }
 
 #[test]
-fn an_instance_that_begins_every_reply_and_ends_none_is_out_for_longer_each_time() {
+fn an_instance_that_breaks_off_every_reply_is_ejected_for_longer_each_time() {
     let (config, mut now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
     let mut expected = config.base;
@@ -54,23 +54,23 @@ fn an_instance_that_begins_every_reply_and_ends_none_is_out_for_longer_each_time
         expected = (expected * 2).min(config.max);
         ejection.begin_trial(now);
         assert!(ejection.success(now)); // the head
-        let lasts = ejection.failure(now, &config, true, &mut rng()).unwrap();
-        assert!(lasts >= expected, "{lasts:?}");
-        now += lasts;
+        let duration = ejection.failure(now, &config, true, &mut rng()).unwrap();
+        assert!(duration >= expected, "{duration:?}");
+        now += duration;
     }
 }
 
 #[test]
-fn a_request_before_the_time_is_over_tries_nothing_out() {
+fn a_request_before_the_ejection_is_over_is_not_a_trial() {
     let (config, now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
-    let lasts = fail(&mut ejection, now, 5).unwrap();
+    let duration = fail(&mut ejection, now, 5).unwrap();
     ejection.begin_trial(now + MS);
-    assert_eq!(ejection.verdict(now + lasts, &config), Verdict::Trial);
+    assert_eq!(ejection.verdict(now + duration, &config), Verdict::Trial);
 }
 
 #[test]
-fn an_answer_to_a_request_from_before_proves_nothing() {
+fn an_answer_to_a_request_from_before_the_ejection_does_not_end_it() {
     let now = Instant::now();
     let mut ejection = Ejection::default();
     fail(&mut ejection, now, 5);
@@ -79,7 +79,7 @@ fn an_answer_to_a_request_from_before_proves_nothing() {
 }
 
 #[test]
-fn each_ejection_in_a_row_is_longer_up_to_the_greatest() {
+fn consecutive_ejections_double_up_to_the_longest() {
     let (config, mut now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
     let mut expected = config.base;
@@ -87,14 +87,14 @@ fn each_ejection_in_a_row_is_longer_up_to_the_greatest() {
     for _ in 0..40 {
         expected = (expected * 2).min(config.max);
         ejection.begin_trial(now);
-        let lasts = ejection.failure(now, &config, false, &mut rng()).unwrap();
-        assert!(lasts >= expected && lasts < expected.mul_f64(1.25));
-        now += lasts;
+        let duration = ejection.failure(now, &config, false, &mut rng()).unwrap();
+        assert!(duration >= expected && duration < expected.mul_f64(1.25));
+        now += duration;
     }
 }
 
 #[test]
-fn never_more_than_half() {
+fn at_most_half_of_the_instances_are_ejected() {
     let config = EjectConfig::default();
     assert!(!may_eject(0, 1, &config));
     assert!(may_eject(0, 2, &config) && !may_eject(1, 2, &config));
@@ -103,9 +103,9 @@ fn never_more_than_half() {
 }
 
 proptest! {
-    /// In any order of events, an instance is out only after enough failures, and never for ever.
+    /// In any order of events, an instance is ejected only after enough failures, and gets a trial in the end.
     #[test]
-    fn it_always_comes_back(
+    fn every_ejection_ends(
         events in proptest::collection::vec((0_u8..4, 0_u64..3000), 0..100),
         seed in any::<u64>(),
     ) {
@@ -119,8 +119,8 @@ proptest! {
             match event {
                 0 | 1 => {
                     in_a_row += 1;
-                    let lasts = ejection.failure(now, &config, true, &mut rng);
-                    prop_assert!(lasts.is_none() || in_a_row >= config.failures);
+                    let duration = ejection.failure(now, &config, true, &mut rng);
+                    prop_assert!(duration.is_none() || in_a_row >= config.failures);
                 }
                 2 => {
                     let back = ejection.success(now);

@@ -11,7 +11,7 @@ fn service(text: &str) -> Result<String, BadTarget> {
 }
 
 #[test]
-fn the_first_segment_is_the_service_whole_and_unchanged() {
+fn the_first_segment_is_the_service() {
     for (text, name) in [
         ("/log", "log"),
         ("/log/", "log"),
@@ -33,7 +33,7 @@ fn the_first_segment_is_the_service_whole_and_unchanged() {
 }
 
 #[test]
-fn what_two_parsers_could_read_in_two_ways_is_refused() {
+fn an_ambiguous_path_is_refused() {
     for (text, why) in [
         ("/log/../visit", BadTarget::DotSegment),
         ("/log/..", BadTarget::DotSegment),
@@ -63,22 +63,22 @@ fn what_two_parsers_could_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn an_encoded_slash_is_reported_and_left_to_the_service() {
+fn an_encoded_slash_is_reported_for_the_service_to_decide() {
     let uri: Uri = "/store/a%2Fb".parse().unwrap();
     let Ok(Target::Path { path, .. }) = target(&uri) else { panic!("a path") };
     assert!(path.encoded_slash);
 }
 
 #[test]
-fn nobody_reaches_the_gateway_itself_or_a_member_endpoint() {
+fn the_gateway_itself_and_member_endpoints_are_never_public() {
     assert!(may_be_public("log", "gateway"));
     for name in ["gateway", "services", "heart-beat", "directory", "livez", "readyz", "metrics"] {
         assert!(!may_be_public(name, "gateway"), "{name}");
     }
 }
 
-/// What a lenient server makes of a path: decodes once, then resolves dot segments on `/` and `\`.
-fn resolved_by_a_lenient_server(path: &str) -> Vec<String> {
+/// The segments of a path as a lenient server reads it: decoded once, dot segments resolved, `\` taken for `/`.
+fn resolve_leniently(path: &str) -> Vec<String> {
     let bytes = path.as_bytes();
     let mut decoded = Vec::new();
     let mut at = 0;
@@ -107,7 +107,7 @@ fn resolved_by_a_lenient_server(path: &str) -> Vec<String> {
 }
 
 proptest! {
-    /// However lenient the instance is, a path that is let through stays below the service it was routed to.
+    /// However leniently the instance reads an accepted path, it stays within the service that it was routed to.
     #[test]
     fn no_accepted_path_leaves_its_service(
         parts in proptest::collection::vec(
@@ -122,7 +122,7 @@ proptest! {
         let Ok(uri) = text.parse::<Uri>() else { return Ok(()) };
         if let Ok(Target::Path { service, path, .. }) = target(&uri) {
             prop_assert_eq!(service, "log");
-            let resolved = resolved_by_a_lenient_server(path.path);
+            let resolved = resolve_leniently(path.path);
             prop_assert_eq!(resolved.first().map(String::as_str), Some("log"));
         }
     }
