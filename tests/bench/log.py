@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmark of the log service, on one core; the load comes from the other.
 
-    cargo build --release -p hubspoke-log -p hubspoke-registry -p hubspoke-gateway -p hubspoke-visit
+    cargo build --profile dist -p hubspoke-log -p hubspoke-registry -p hubspoke-gateway -p hubspoke-visit
     python3 tests/bench/log.py            # all, about two minutes
     python3 tests/bench/log.py single     # one of: single synced batch query tail visits
 
@@ -58,7 +58,7 @@ class Service:
             "HUB_REGISTRY__URL": "http://127.0.0.1:9",
             "HUB_TELEMETRY__LOG": "error",
         } | settings
-        binary = os.path.join(TARGET, "release", name)
+        binary = os.path.join(TARGET, "dist", name)
         self.process = subprocess.Popen(["taskset", "-c", "0", binary], env=env, cwd=folder)
         if "HUB_CONTROL_LISTEN" not in settings:
             wait_for(self.url("/livez"))

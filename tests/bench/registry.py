@@ -186,9 +186,9 @@ def main():
     options = arguments.parse_args()
     only = options.only.split(",")
     if not (options.registry and options.swarm):
-        build = ["cargo", "build", "--release", "-q", "-p", "hubspoke-registry", "--bin", "registry", "--example", "swarm"]
+        build = ["cargo", "build", "--profile", "dist", "-q", "-p", "hubspoke-registry", "--bin", "registry", "--example", "swarm"]
         subprocess.run(build, cwd=ROOT, check=True)
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
     binary = options.registry or target / "registry"
     swarm = options.swarm or target / "examples" / "swarm"
     row("what", "instances", "rate", "CPU", "")

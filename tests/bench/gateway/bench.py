@@ -6,8 +6,8 @@ CPU time per request, read from /proc, and its ratio to nginx's in the same roun
 as much about the load generator as about the proxy.
 
     apt-get install nginx haproxy caddy wrk nghttp2-client
-    cargo build --release -p hubspoke-gateway -p hubspoke-registry --bins
-    tests/bench/gateway/bench.py [--bin target/release] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
+    cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
+    tests/bench/gateway/bench.py [--bin target/dist] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
         [--workers 2]
 
 `--only gateway,sampled,traced` shows what tracing costs: none, one request in a hundred, each (to a collector that takes all).
@@ -245,7 +245,7 @@ def start_proxy(run, name, binaries, backend, workers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/release")
+    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/dist")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="nginx,gateway,haproxy,caddy")

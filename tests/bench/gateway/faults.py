@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Instances killed, frozen and restarted at full load: counts the requests that a client saw fail. None may.
 
-    cargo build --release -p hubspoke-gateway -p hubspoke-registry --bins
-    tests/bench/gateway/faults.py [--bin target/release] [--seconds 15] [--connections 64] [--only kill,deregister]
+    cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
+    tests/bench/gateway/faults.py [--bin target/dist] [--seconds 15] [--connections 64] [--only kill,deregister]
 
 Three instances (nginx) stand behind the gateway. While wrk sends requests, one instance after the other is
 
@@ -100,7 +100,7 @@ class Metrics:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/release")
+    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/dist")
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--only", default="kill,freeze,deregister,drain")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What the gateway's memory does while a very large body passes, in either direction.
 
-    cargo build --release -p hubspoke-gateway -p hubspoke-registry --bins
-    tests/bench/gateway/memory.py [--bin target/release] [--gib 10] [--most-mb 8]
+    cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
+    tests/bench/gateway/memory.py [--bin target/dist] [--gib 10] [--most-mb 8]
 
 Prints its resident memory before, the most that was seen every 50 ms during, and after each body; fails where a body
 adds more than --most-mb. The instance and the client are this script: they make the bytes up and throw them away.
@@ -97,7 +97,7 @@ def upload(port, size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/release")
+    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/dist")
     parser.add_argument("--gib", type=float, default=10)
     parser.add_argument("--most-mb", type=float, default=8)
     args = parser.parse_args()
