@@ -72,7 +72,7 @@ class Report:
         for name in self.failures:
             print(f"failed: {name}")
         print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
-        # Nothing run is no success.
+        # A run without any case is a failure.
         return 1 if self.failed or not self.passed else 0
 
 
