@@ -6,6 +6,7 @@
 //! - [`service`]: a bound member of the platform: serve, join, drain
 //! - [`server`]: the accept loop; [`health`]: `/livez`, `/readyz`
 //! - [`problem`]: error replies (RFC 9457); [`json`]: lenient JSON bodies
+//! - [`rate_limit`]: a rate with a burst, per client
 
 pub mod boot;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod json;
 pub mod metrics;
 pub mod problem;
+pub mod rate_limit;
 pub mod server;
 pub mod service;
 pub mod telemetry;

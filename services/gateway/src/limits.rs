@@ -1,11 +1,11 @@
-//! Limits per client address: requests per second (the generic cell rate algorithm, which needs one timestamp per
-//! client) and open connections.
+//! Limits per client address: requests per second, and open connections.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use hubspoke_chassis::rate_limit::{RateLimit, RateState};
 use parking_lot::Mutex;
 
 /// Clients are spread over this many maps, so that workers seldom contend for a lock.
@@ -15,49 +15,41 @@ const CLEAN_AT: usize = 4096;
 
 /// The request rates of all clients.
 pub(crate) struct ClientRates {
-    /// The time that one request costs; `None` if there is no limit.
-    cost: Option<Duration>,
-    /// How far a client may be ahead of the clock.
-    slack: Duration,
+    /// `None` is no limit.
+    limit: Option<RateLimit>,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
 
 struct Shard {
-    /// When the requests of each client are paid for.
-    paid: HashMap<IpAddr, Instant>,
+    clients: HashMap<IpAddr, RateState>,
     clean_at: usize,
 }
 
 impl ClientRates {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let cost = (per_second > 0).then(|| Duration::from_secs(1) / per_second.max(1));
         Self {
-            cost,
-            slack: cost.unwrap_or_default() * burst.saturating_sub(1),
+            limit: RateLimit::new(per_second, burst),
             hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Mutex::new(Shard { paid: HashMap::new(), clean_at: CLEAN_AT })),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Shard { clients: HashMap::new(), clean_at: CLEAN_AT })
+            }),
         }
     }
 
     /// Counts a request of a client; false if it exceeds the rate.
     pub(crate) fn admit(&self, client: IpAddr, now: Instant) -> bool {
-        let Some(cost) = self.cost else { return true };
+        let Some(limit) = &self.limit else { return true };
         let client = aggregate(client);
         let shard = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or_default();
         let Some(shard) = self.shards.get(shard) else { return true };
         let mut shard = shard.lock();
-        let Shard { paid, clean_at } = &mut *shard;
-        if paid.len() >= *clean_at {
-            paid.retain(|_, at| *at > now);
-            *clean_at = CLEAN_AT.max(paid.len() * 2);
+        let Shard { clients, clean_at } = &mut *shard;
+        if clients.len() >= *clean_at {
+            clients.retain(|_, state| !state.is_full(now));
+            *clean_at = CLEAN_AT.max(clients.len() * 2);
         }
-        let at = paid.get(&client).copied().unwrap_or(now).max(now);
-        if at - now > self.slack {
-            return false;
-        }
-        paid.insert(client, at + cost);
-        true
+        limit.admit(clients.entry(client).or_default(), now)
     }
 }
 
@@ -108,6 +100,8 @@ fn aggregate(client: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -142,7 +136,7 @@ mod tests {
         for n in 0..200_000_u32 {
             rates.admit(IpAddr::from(n.to_be_bytes()), now + Duration::from_millis(u64::from(n)));
         }
-        let remaining: usize = rates.shards.iter().map(|shard| shard.lock().paid.len()).sum();
+        let remaining: usize = rates.shards.iter().map(|shard| shard.lock().clients.len()).sum();
         assert!(remaining <= SHARDS * CLEAN_AT);
     }
 
@@ -155,7 +149,7 @@ mod tests {
         }
         for shard in &rates.shards {
             let shard = shard.lock();
-            assert!(shard.clean_at > shard.paid.len(), "the next client would cause another purge");
+            assert!(shard.clean_at > shard.clients.len(), "the next client would cause another purge");
         }
     }
 

@@ -1,5 +1,5 @@
-//! The registry's settings: the table `[registry]`, beside the keys that every process has there (`url`, `token`,
-//! `token_file`). A token set for the registry itself is the one that it asks its members for.
+//! The registry's settings: the table `[registry]`, next to the keys that every process has there (`url`, `token`,
+//! `token_file`). For the registry itself, the token is the one that it requires.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,129 +17,105 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The registry's own settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Settings {
-    /// Networks whose addresses may register (CIDR). Empty: any address, names included.
+    /// Networks (CIDR) whose addresses may register. Empty: any address, including host names.
     #[serde(deserialize_with = "list")]
     pub allow_addrs: Vec<String>,
-    /// Folder of the snapshot file. Unset: after a restart members come back by renewal.
+    /// Folder of the snapshot file. Unset: after a restart, members come back by renewal.
     pub data_dir: Option<PathBuf>,
-    /// An instance known from the snapshot file only is kept for this long without a sign of life.
+    /// How long an instance restored from the snapshot file may stay without answering.
     #[serde(with = "humantime_serde")]
     pub restore_grace: Duration,
     /// Heartbeats.
-    pub heartbeat: Heartbeat,
-    /// Telling dependents of changes.
-    pub push: Push,
+    pub heartbeat: HeartbeatSettings,
+    /// Pushes to dependents.
+    pub push: PushSettings,
     /// Self-protection.
-    pub protection: Protection,
+    pub protection: ProtectionPolicy,
     /// Flap damping.
-    pub flap: Flap,
+    pub flap: FlapPolicy,
     /// Limits.
     pub limits: Limits,
-    /// What is remembered of removed instances.
-    pub history: History,
+    /// What is kept of the past.
+    pub history: HistorySettings,
 }
 
 /// Heartbeats.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Heartbeat {
-    /// Time between two heartbeats of one instance, or up to a twentieth less.
+#[non_exhaustive]
+pub struct HeartbeatSettings {
+    /// Time between two heartbeats to one instance, less up to a twentieth.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
-    /// Failed heartbeats in a row after which an instance is removed.
+    /// Consecutive missed heartbeats after which an instance is removed.
     pub attempts: u32,
-    /// Pause after a failed heartbeat.
+    /// Pause after a missed heartbeat.
     #[serde(with = "humantime_serde")]
     pub gap: Duration,
-    /// An answer must be here after this long.
+    /// Time within which a heartbeat must be answered.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// Heartbeats under way at once.
+    /// Most heartbeats in flight at once.
     pub concurrency: usize,
-    /// Connections kept open between heartbeats; at most half of the file descriptors are used for them.
+    /// Most idle connections kept between heartbeats; at most half of the file descriptors are used for them.
     pub keep_open: usize,
 }
 
-/// Telling dependents of changes.
+/// Pushes to dependents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Push {
-    /// Changes within this time go out together.
+#[non_exhaustive]
+pub struct PushSettings {
+    /// Changes within this time are pushed together.
     #[serde(with = "humantime_serde")]
     pub coalesce: Duration,
-    /// A dependent must acknowledge within this time.
+    /// Time within which a push must be acknowledged.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// Longest pause before a push that failed is tried again.
+    /// Longest pause before a failed push is retried.
     #[serde(with = "humantime_serde")]
     pub backoff_max: Duration,
-    /// Pushes under way at once.
+    /// Most pushes in flight at once.
     pub concurrency: usize,
-    /// A deregistration is answered after this long, even where not all dependents have acknowledged.
+    /// Longest time that the reply to a deregistration waits for the acknowledgements of dependents.
     #[serde(with = "humantime_serde")]
     pub deregister_wait: Duration,
-}
-
-/// When the registry suspects itself rather than the instances.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Protection {
-    /// Whether it ever does.
-    pub enabled: bool,
-    /// More than this share of all instances fails within one interval …
-    pub share: f64,
-    /// … of at least so many instances.
-    pub min_instances: usize,
-    /// For how long at most removals are held back.
-    #[serde(with = "humantime_serde")]
-    pub max: Duration,
-}
-
-/// When an instance that comes and goes is trusted less.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Flap {
-    /// More than so many removals or replacements …
-    pub limit: usize,
-    /// … within this time …
-    #[serde(with = "humantime_serde")]
-    pub window: Duration,
-    /// … keep it suspect for this long. Zero: never.
-    #[serde(with = "humantime_serde")]
-    pub hold: Duration,
 }
 
 /// Limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Limits {
-    /// Longest body of a request.
+    /// Longest request body.
     pub body: ByteSize,
-    /// Services in the catalogue, required ones included.
+    /// Most services in the catalogue, including those that are only required.
     pub services: usize,
-    /// Instances in the catalogue.
+    /// Most instances in the catalogue.
     pub instances: usize,
-    /// Names that one instance may require.
+    /// Most names that one instance may require.
     pub required: usize,
-    /// All keys and values of `Meta` together.
+    /// Size of all keys and values of one instance's `Meta`.
     pub meta: ByteSize,
-    /// Registrations per second that change something; renewals are free. 0: any.
+    /// Registrations per second that change something; renewals are not counted. 0: no limit.
     pub registrations_per_second: u32,
-    /// Those who watch at once.
+    /// Most watch streams at once.
     pub watchers: usize,
 }
 
-/// What is remembered of removed instances.
+/// What is kept of the past.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct History {
-    /// For how long a removed instance is shown.
+#[non_exhaustive]
+pub struct HistorySettings {
+    /// How long a removed instance is shown.
     #[serde(with = "humantime_serde")]
     pub removed_for: Duration,
-    /// How many are shown at most.
+    /// Most removed instances shown.
     pub removed_max: usize,
-    /// Changes kept for watchers that come back.
+    /// Changes kept for watchers that reconnect.
     pub changes: usize,
 }
 
@@ -149,17 +125,17 @@ impl Default for Settings {
             allow_addrs: Vec::new(),
             data_dir: None,
             restore_grace: Duration::from_secs(30),
-            heartbeat: Heartbeat::default(),
-            push: Push::default(),
-            protection: Protection::default(),
-            flap: Flap::default(),
+            heartbeat: HeartbeatSettings::default(),
+            push: PushSettings::default(),
+            protection: ProtectionPolicy::default(),
+            flap: FlapPolicy::default(),
             limits: Limits::default(),
-            history: History::default(),
+            history: HistorySettings::default(),
         }
     }
 }
 
-impl Default for Heartbeat {
+impl Default for HeartbeatSettings {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(5),
@@ -172,7 +148,7 @@ impl Default for Heartbeat {
     }
 }
 
-impl Default for Push {
+impl Default for PushSettings {
     fn default() -> Self {
         Self {
             coalesce: Duration::from_millis(50),
@@ -181,18 +157,6 @@ impl Default for Push {
             concurrency: 2048,
             deregister_wait: Duration::from_secs(1),
         }
-    }
-}
-
-impl Default for Protection {
-    fn default() -> Self {
-        Self { enabled: true, share: 0.5, min_instances: 10, max: Duration::from_secs(120) }
-    }
-}
-
-impl Default for Flap {
-    fn default() -> Self {
-        Self { limit: 3, window: Duration::from_secs(60), hold: Duration::from_secs(60) }
     }
 }
 
@@ -210,7 +174,7 @@ impl Default for Limits {
     }
 }
 
-impl Default for History {
+impl Default for HistorySettings {
     fn default() -> Self {
         Self { removed_for: Duration::from_secs(600), removed_max: 1000, changes: 4096 }
     }
@@ -224,9 +188,9 @@ impl Table for Settings {
             ("push.timeout", self.push.timeout),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, span)| span.is_zero()) {
-            return Err(((*key).to_owned(), "must be longer than nothing".to_owned()));
+            return Err(((*key).to_owned(), "must be greater than 0".to_owned()));
         }
-        // Longer ones mean nothing, and can't be added to a moment in the end.
+        // Longer ones are useless, and very long ones overflow when they are added to a time.
         let bounded = [
             ("heartbeat.interval", self.heartbeat.interval),
             ("heartbeat.gap", self.heartbeat.gap),
@@ -257,19 +221,22 @@ impl Table for Settings {
 }
 
 impl Settings {
-    /// `allow_addrs`, read.
+    /// `allow_addrs`, parsed.
     ///
     /// # Errors
-    /// The first that is no network.
+    /// A message about the first one that is invalid.
     pub fn networks(&self) -> Result<Vec<IpNet>, String> {
         let network = |text: &String| {
             let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
-            text.parse().ok().or_else(single).ok_or_else(|| format!("{text:?} is no network: 10.0.0.0/8"))
+            text.parse()
+                .ok()
+                .or_else(single)
+                .ok_or_else(|| format!("{text:?} is not a network; a valid one is 10.0.0.0/8"))
         };
         self.allow_addrs.iter().map(network).collect()
     }
 
-    /// What the catalogue decides by.
+    /// The rules that the catalogue applies.
     pub fn policy(&self) -> Policy {
         Policy {
             interval: self.heartbeat.interval,
@@ -279,13 +246,8 @@ impl Settings {
             removed_for: self.history.removed_for,
             removed_max: self.history.removed_max,
             restore_grace: self.restore_grace,
-            protection: ProtectionPolicy {
-                enabled: self.protection.enabled,
-                share: self.protection.share,
-                min_instances: self.protection.min_instances,
-                max: self.protection.max,
-            },
-            flap: FlapPolicy { limit: self.flap.limit, window: self.flap.window, hold: self.flap.hold },
+            protection: self.protection.clone(),
+            flap: self.flap.clone(),
         }
     }
 }
@@ -296,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// The file as it is, and with every key that it shows uncommented.
+    /// The file unchanged, and with every commented-out key uncommented.
     #[test]
     fn the_shipped_file_shows_the_defaults() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/registry.toml");
@@ -323,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_types_cannot_say_is_checked() {
+    fn values_out_of_range_are_rejected() {
         let wrong = |change: fn(&mut Settings)| {
             let mut settings = Settings::default();
             change(&mut settings);

@@ -1,9 +1,9 @@
-//! What the registry refuses, as replies.
+//! Errors as problem documents.
 
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_protocol::InvalidInfo;
 
-use crate::api::access::Denied;
+use crate::access::Denied;
 use crate::catalog::Refusal;
 
 pub(crate) fn invalid(error: &InvalidInfo) -> Problem {
@@ -28,7 +28,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let cause = match denied {
             Denied::Token => ProblemType::InvalidToken,
-            Denied::OtherSite => ProblemType::CrossSite,
+            Denied::CrossSite => ProblemType::CrossSite,
             Denied::Address(_) | Denied::NotAnAddress(_) => ProblemType::AddressNotAllowed,
             Denied::TooManyRequired { .. }
             | Denied::MetaTooLong { .. }

@@ -1,322 +1,267 @@
-//! Heartbeats: asks every instance at its time whether it is alive, and tells the catalogue what it said.
+//! Sends heartbeats and reports their results.
 //!
-//! One loop owns the schedule, the requests under way and the connections kept between them. The catalogue orders
-//! each heartbeat and decides what an outcome means; here is only when and how. Starts are spread over the
-//! interval, and a slow instance holds up nobody: it takes one of many places, for no longer than the timeout.
+//! One task owns the schedule, the heartbeats in flight and the idle connections between them. The catalogue asks for
+//! each heartbeat and decides what its result means. Heartbeats are spread over the interval, and a slow instance
+//! delays nobody: it takes one of many places, for no longer than the timeout.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Empty;
 use hubspoke_chassis::telemetry::Source;
-use hubspoke_client::trace;
-use hubspoke_protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
 use rand::RngExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
-use crate::catalog::{Event, Key, When};
-use crate::config;
-use crate::core::Core;
-use crate::peer::{self, Idle};
+use self::probe::{Failure, Probe, ProbeResult, probe_span, send};
+use crate::catalog::{Event, HeartbeatTiming, InstanceKey, Outcome};
+use crate::config::HeartbeatSettings;
+use crate::exchange::IdleConn;
+use crate::instruments::Instruments;
+use crate::shared::SharedCatalog;
 
-/// Longest answer that is read: what a member says of its load takes some 60 bytes.
-const MAX_ANSWER: usize = 4096;
-/// An instance known only from before a restart is asked within this time.
+mod probe;
+
+/// The first heartbeat to a restored instance is sent within this time.
 const SOON: Duration = Duration::from_secs(1);
-/// Orders taken in before anything else is looked at.
-const ORDERS_AT_ONCE: usize = 256;
-/// So many starts may have gone before the schedule is looked through for them.
-const MANY: usize = 1024;
-/// Heartbeats come up to this part of the interval sooner.
+/// Commands handled before anything else is looked at.
+const COMMAND_BATCH: usize = 256;
+/// Incarnations that may be gone before the schedule is searched for them.
+const MAX_STALE: usize = 1024;
+/// Heartbeats are sent early by up to this part of the interval.
 const JITTER: f64 = 0.05;
-/// What is missing for asking is said this often.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+/// Minimum time between two log lines about heartbeats that could not be sent.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the catalogue wants.
+/// What the catalogue wants done.
 #[derive(Debug)]
-pub(crate) enum Order {
-    /// Ask that start of an instance.
-    Beat { key: Key, start: u64, when: When },
-    /// It is gone.
-    Forget { key: Key, start: u64 },
+pub(crate) enum HeartbeatCommand {
+    /// Send a heartbeat.
+    Send { key: InstanceKey, incarnation: u64, timing: HeartbeatTiming },
+    /// The incarnation is gone.
+    Forget { key: InstanceKey, incarnation: u64 },
 }
 
-/// The loop's state. See the module's description.
-pub(crate) struct Heartbeats {
-    core: Arc<Core>,
-    orders: UnboundedReceiver<Order>,
-    settings: config::Heartbeat,
-    due: BinaryHeap<Reverse<(Instant, Key, u64)>>,
-    under_way: JoinSet<Outcome>,
-    idle: HashMap<Key, (u64, Idle)>,
-    /// Those whose last heartbeat failed.
-    failing: HashSet<Key>,
-    /// Starts that went since `due` was last looked through for them.
-    forgotten: usize,
-    /// When it was last said that there is something missing for asking.
-    lack_said: Option<Instant>,
+/// The heartbeat task. `R` takes the result of each heartbeat as an event.
+pub(crate) struct Heartbeats<R> {
+    catalog: Arc<SharedCatalog>,
+    commands: UnboundedReceiver<HeartbeatCommand>,
+    settings: HeartbeatSettings,
+    instruments: Arc<Instruments>,
+    /// The service that the spans of heartbeats belong to.
+    source: Source,
+    report: R,
+    schedule: BinaryHeap<Reverse<(Instant, InstanceKey, u64)>>,
+    in_flight: JoinSet<ProbeResult>,
+    idle: HashMap<InstanceKey, (u64, IdleConn)>,
+    /// Instances whose last heartbeat failed, so that a recovery is logged.
+    failing: HashSet<InstanceKey>,
+    /// Incarnations that have gone since the schedule was last searched for them.
+    stale: usize,
+    /// When it was last logged that heartbeats can't be sent.
+    not_sent_logged: Option<Instant>,
 }
 
-struct Outcome {
-    key: Key,
-    start: u64,
-    took: Duration,
-    answer: Result<Option<Heartbeat>, Failure>,
-    idle: Option<Idle>,
-}
-
-/// Why there is no answer.
-enum Failure {
-    /// The member did not give one.
-    Missed(String),
-    /// It was not asked, for want of something on this side.
-    Unasked(String),
-}
-
-impl Heartbeats {
+impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
     pub(crate) fn new(
-        core: Arc<Core>,
-        orders: UnboundedReceiver<Order>,
-        mut settings: config::Heartbeat,
+        catalog: Arc<SharedCatalog>,
+        commands: UnboundedReceiver<HeartbeatCommand>,
+        mut settings: HeartbeatSettings,
+        instruments: Arc<Instruments>,
+        source: Source,
+        report: R,
     ) -> Self {
-        // The rest is for those who call us, and for heartbeats and pushes under way.
+        // The other half is for clients, and for heartbeats and pushes in flight.
         settings.keep_open = settings.keep_open.min(hubspoke_chassis::server::raise_file_limit() / 2);
         Self {
-            core,
-            orders,
+            catalog,
+            commands,
             settings,
-            due: BinaryHeap::new(),
-            under_way: JoinSet::new(),
+            instruments,
+            source,
+            report,
+            schedule: BinaryHeap::new(),
+            in_flight: JoinSet::new(),
             idle: HashMap::new(),
             failing: HashSet::new(),
-            forgotten: 0,
-            lack_said: None,
+            stale: 0,
+            not_sent_logged: None,
         }
     }
 
-    /// Asks until it is dropped.
+    /// Sends heartbeats until the sender of commands is dropped.
     ///
     /// # Errors
-    /// Where one of its tasks died.
+    /// If one of its tasks panicked.
     pub(crate) async fn run(mut self) -> Result<(), JoinError> {
-        let mut orders = Vec::new();
+        let mut commands = Vec::new();
         loop {
-            let next = self.due.peek().map_or_else(Instant::now, |Reverse((at, ..))| *at);
-            let may_start = !self.due.is_empty() && self.under_way.len() < self.settings.concurrency;
+            let next = self.schedule.peek().map_or_else(Instant::now, |Reverse((at, ..))| *at);
+            let may_send = !self.schedule.is_empty() && self.in_flight.len() < self.settings.concurrency;
             tokio::select! {
-                count = self.orders.recv_many(&mut orders, ORDERS_AT_ONCE) => {
+                count = self.commands.recv_many(&mut commands, COMMAND_BATCH) => {
                     if count == 0 {
-                        return Ok(()); // nobody is left who could order
+                        return Ok(());
                     }
-                    orders.drain(..).for_each(|order| self.take(order));
+                    commands.drain(..).for_each(|command| self.handle(command));
                     self.drop_stale();
                 }
-                Some(outcome) = self.under_way.join_next() => self.finish(outcome?),
-                () = tokio::time::sleep_until(next), if may_start => self.start_due(),
+                Some(result) = self.in_flight.join_next() => self.finish(result?),
+                () = tokio::time::sleep_until(next), if may_send => self.send_due(),
             }
         }
     }
 
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Beat { key, start, when } => {
-                self.due.push(Reverse((Instant::now() + self.pause(when), key, start)));
+    fn handle(&mut self, command: HeartbeatCommand) {
+        match command {
+            HeartbeatCommand::Send { key, incarnation, timing } => {
+                self.schedule.push(Reverse((Instant::now() + self.delay(timing), key, incarnation)));
             }
-            Order::Forget { key, start } => {
-                if self.idle.get(&key).is_some_and(|(of, _)| *of == start) {
+            HeartbeatCommand::Forget { key, incarnation } => {
+                if self.idle.get(&key).is_some_and(|(of, _)| *of == incarnation) {
                     self.idle.remove(&key);
                 }
-                self.forgotten += 1;
-                // Another start at the same address, if there is one, has not been asked yet.
+                self.stale += 1;
+                // The next incarnation at the address, if there is one, has no result yet.
                 self.failing.remove(&key);
             }
         }
     }
 
-    /// What is due for those that are gone goes with its time; where many go, that is too late.
+    /// Entries of incarnations that are gone leave the schedule when they are due. If there are many, they are
+    /// dropped earlier, so that the schedule stays bounded by the registered instances.
     fn drop_stale(&mut self) {
-        if self.forgotten <= self.due.len() / 2 + MANY {
+        if self.stale <= self.schedule.len() / 2 + MAX_STALE {
             return;
         }
-        self.forgotten = 0;
-        let due = &mut self.due;
-        self.core.read(|catalog, _| {
-            due.retain(|Reverse((_, key, start))| {
-                catalog.registered(key).is_some_and(|(current, _)| current == *start)
+        self.stale = 0;
+        let schedule = &mut self.schedule;
+        self.catalog.with(|catalog, _| {
+            schedule.retain(|Reverse((_, key, incarnation))| {
+                catalog.registered(key).is_some_and(|(current, _)| current == *incarnation)
             });
         });
     }
 
-    fn pause(&self, when: When) -> Duration {
+    fn delay(&self, timing: HeartbeatTiming) -> Duration {
         let interval = self.settings.interval;
-        match when {
-            When::Spread => rand::rng().random_range(Duration::ZERO..=interval),
-            When::Soon => rand::rng().random_range(Duration::ZERO..=SOON.min(interval)),
-            // Those that were asked together drift apart.
-            When::Interval => interval.mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0)),
-            When::Gap => self.settings.gap,
+        match timing {
+            HeartbeatTiming::Spread => rand::rng().random_range(Duration::ZERO..=interval),
+            HeartbeatTiming::Soon => rand::rng().random_range(Duration::ZERO..=SOON.min(interval)),
+            // The jitter makes heartbeats that were sent together drift apart.
+            HeartbeatTiming::Interval => interval.mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0)),
+            HeartbeatTiming::Gap => self.settings.gap,
         }
     }
 
-    fn start_due(&mut self) {
+    fn send_due(&mut self) {
         let now = Instant::now();
-        while self.under_way.len() < self.settings.concurrency
-            && self.due.peek().is_some_and(|Reverse((at, ..))| *at <= now)
-            && let Some(Reverse((_, key, start))) = self.due.pop()
+        while self.in_flight.len() < self.settings.concurrency
+            && self.schedule.peek().is_some_and(|Reverse((at, ..))| *at <= now)
+            && let Some(Reverse((_, key, incarnation))) = self.schedule.pop()
         {
-            let found = self.core.read(|catalog, _| {
-                let (current, info) = catalog.registered(&key).filter(|(current, _)| *current == start)?;
+            let registered = self.catalog.with(|catalog, _| {
+                let (_, info) = catalog.registered(&key).filter(|(current, _)| *current == incarnation)?;
                 let newest = catalog.newest_for(&info);
-                Some((current, info, newest))
+                Some((info, newest))
             });
-            let kept = self.idle.remove(&key);
-            let Some((_, info, newest)) = found else { continue };
-            let kept = kept.filter(|(of, _)| *of == start).map(|(_, idle)| idle);
-            let revision = self.core.revision_of(newest);
-            let span = span(&self.core.source, &info);
-            let beat = beat(key, start, info, revision, kept, self.settings.timeout);
-            self.under_way.spawn(beat.instrument(span));
+            let idle = self.idle.remove(&key).filter(|(of, _)| *of == incarnation).map(|(_, idle)| idle);
+            let Some((info, newest)) = registered else { continue };
+            let revision = self.catalog.revision_of(newest);
+            let span = probe_span(&self.source, &info);
+            let probe = Probe { key, incarnation, info, revision, idle };
+            self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
-        let Outcome { key, start, took, answer, idle } = outcome;
+    fn finish(&mut self, result: ProbeResult) {
+        let ProbeResult { key, incarnation, duration, outcome, idle } = result;
         if let Some(idle) = idle
             && self.idle.len() < self.settings.keep_open
         {
-            self.idle.insert(key.clone(), (start, idle));
+            self.idle.insert(key.clone(), (incarnation, idle));
         }
-        let answer = match answer {
-            Ok(beat) => Ok(beat),
+        let result = match outcome {
+            Ok(reply) => Ok(reply),
             Err(Failure::Missed(why)) => Err(why),
-            Err(Failure::Unasked(why)) => return self.unasked(key, start, &why),
+            Err(Failure::NotSent(why)) => return self.not_sent(key, incarnation, &why),
         };
-        self.core.stats.heartbeat(&key.name, answer.is_ok(), took);
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        match &answer {
-            Err(why) => {
+        self.instruments.record_heartbeat(&key.name, result.is_ok(), duration);
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match &result {
+            Err(reason) => {
                 self.failing.insert(key.clone());
-                tracing::warn!(service = %key.name, addr = %key.addr, duration_ms, why, "heartbeat failed");
+                tracing::warn!(service = %key.name, addr = %key.addr, duration_ms, reason, "heartbeat failed");
             }
             Ok(_) if self.failing.remove(&key) => {
                 tracing::info!(service = %key.name, addr = %key.addr, duration_ms, "heartbeat recovered");
             }
             Ok(_) => {}
         }
-        let event = Event::Heartbeat { key: key.clone(), start, answer };
-        if matches!(self.core.apply(event, None), Ok(crate::catalog::Outcome::Unknown)) {
+        let event = Event::Heartbeat { key: key.clone(), incarnation, result };
+        if (self.report)(event) == Outcome::Unknown {
             self.idle.remove(&key);
             self.failing.remove(&key);
         }
     }
 
-    /// It is no fault of the member's, and it is asked again.
-    fn unasked(&mut self, key: Key, start: u64, why: &str) {
-        if self.lack_said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            self.lack_said = Some(Instant::now());
-            tracing::error!(why, "can't ask members for their hearts; they are not held to have missed it");
+    /// Not the member's fault, and not counted as a miss. The catalogue asks for another attempt.
+    fn not_sent(&mut self, key: InstanceKey, incarnation: u64, reason: &str) {
+        if self.not_sent_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            self.not_sent_logged = Some(Instant::now());
+            tracing::error!(
+                reason,
+                "can't send heartbeats: out of file descriptors, ports or memory (not counted as missed)"
+            );
         }
-        // Refused by nothing: it orders the next attempt, or nothing where that start is gone.
-        let _ = self.core.apply(Event::Unasked { key, start }, None);
+        (self.report)(Event::HeartbeatNotSent { key, incarnation });
     }
-}
-
-async fn beat(
-    key: Key,
-    start: u64,
-    info: Arc<ServiceInfo>,
-    revision: Revision,
-    kept: Option<Idle>,
-    timeout: Duration,
-) -> Outcome {
-    let addr = info.control_addr();
-    let request = || heartbeat(addr, revision);
-    let began = Instant::now();
-    let asked = peer::ask(addr, kept, request, MAX_ANSWER, timeout).await;
-    let status = asked.as_ref().map(|reply| reply.status.as_u16());
-    trace::attempted(&Span::current(), status.map_err(peer::PeerError::kind));
-    let (answer, idle) = match asked {
-        Ok(reply) if reply.status == StatusCode::OK => match stranger(&info, &reply) {
-            Some(id) => (Err(Failure::Missed(format!("another start answers there: {id}"))), reply.idle),
-            // Whatever else an old member says with its 200, it is alive.
-            None => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
-        },
-        Ok(reply) => (Err(Failure::Missed(format!("it answered {}", reply.status))), reply.idle),
-        Err(error) if error.is_our_lack(addr) => (Err(Failure::Unasked(error.to_string())), None),
-        Err(error) => (Err(Failure::Missed(error.to_string())), None),
-    };
-    Outcome { key, start, took: began.elapsed(), answer, idle }
-}
-
-fn span(source: &Source, info: &ServiceInfo) -> Span {
-    let _of = source.enter();
-    let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
-    let operation = Some("heartbeat");
-    trace::Attempt { operation, method: "GET", path: HEART_BEAT_PATH, service, instance, addr, resend: 0 }
-        .span()
-}
-
-fn heartbeat(addr: &str, revision: Revision) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = http::Uri::from_static(HEART_BEAT_PATH);
-    let headers = request.headers_mut();
-    trace::inject(headers);
-    for (name, value) in
-        [(header::HOST, addr.to_owned()), (http::HeaderName::from_static(HUB_REVISION), revision.to_string())]
-    {
-        // An address and a revision hold nothing that a header can't.
-        if let Ok(value) = http::HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
-    }
-    request
-}
-
-/// The `Id` of whoever answers, where that is not the one that registered: addresses are used again, and a
-/// stranger's good health must not keep a dead instance in the catalogue.
-fn stranger(info: &ServiceInfo, reply: &peer::Reply) -> Option<String> {
-    let registered = info.id.as_deref()?;
-    let answers = reply.headers.get(HUB_INSTANCE)?.to_str().ok()?;
-    (answers != registered).then(|| answers.chars().take(100).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use hubspoke_chassis::Metrics;
+    use hubspoke_protocol::ServiceInfo;
+
     use super::*;
-    use crate::catalog::By;
+    use crate::catalog::Initiator;
     use crate::config::Settings;
+    use crate::dispatch::Dispatcher;
 
     #[tokio::test]
-    async fn the_schedule_is_bounded_by_those_that_are_there() {
+    async fn the_schedule_is_bounded_by_the_registered_instances() {
         let mut settings = Settings::default();
         settings.heartbeat.interval = Duration::from_secs(3600); // nothing is due in this test
-        let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
-        let (core, orders) = Core::new(&settings, 1, &metrics);
-        let core = Arc::new(core);
-        let mut heartbeats = Heartbeats::new(core.clone(), orders, settings.heartbeat);
+        let metrics = Metrics::new("registry", "test").unwrap();
+        let (dispatcher, commands) = Dispatcher::new(&settings, 1, &metrics);
+        let mut heartbeats = Heartbeats::new(
+            dispatcher.catalog.clone(),
+            commands,
+            settings.heartbeat,
+            dispatcher.instruments.clone(),
+            metrics.source().clone(),
+            |_| Outcome::Unchanged,
+        );
         let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));
         for i in 1..=50 {
-            core.register(info(i)).unwrap();
+            dispatcher.register(info(i)).unwrap();
         }
         for i in 51..10_000 {
-            core.register(info(i)).unwrap();
-            let key = Key::new("log", &info(i).addr);
-            core.apply(Event::Deregister { key, id: None, by: By::Itself }, None).unwrap();
-            while let Ok(order) = heartbeats.orders.try_recv() {
-                heartbeats.take(order);
+            dispatcher.register(info(i)).unwrap();
+            let key = InstanceKey::new("log", &info(i).addr);
+            dispatcher.apply(Event::Deregister { key, id: None, by: Initiator::Instance }, None).unwrap();
+            while let Ok(command) = heartbeats.commands.try_recv() {
+                heartbeats.handle(command);
                 heartbeats.drop_stale();
             }
-            assert!(heartbeats.due.len() <= 2 * (50 + MANY) + 2, "{}", heartbeats.due.len());
+            let scheduled = heartbeats.schedule.len();
+            assert!(scheduled <= 2 * (50 + MAX_STALE) + 2, "{scheduled}");
         }
-        heartbeats.forgotten = usize::MAX;
+        heartbeats.stale = usize::MAX;
         heartbeats.drop_stale();
-        assert_eq!(heartbeats.due.len(), 50, "those that are there stay");
+        assert_eq!(heartbeats.schedule.len(), 50, "registered instances stay scheduled");
     }
 }

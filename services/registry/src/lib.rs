@@ -1,29 +1,32 @@
-//! The registry: who is there, who is alive, who must be told.
+//! The registry tracks every instance, health-checks it with heartbeats, and pushes every change to its dependents.
 //!
-//! - [`catalog`]: a pure state machine, with everything that is decided
-//! - `core`: the catalogue behind its lock, and the way from its effects to those who act on them
-//! - `heartbeat`: asks instances whether they are alive
-//! - `notifier`: tells dependents what has changed
-//! - `watch`: the stream of changes
-//! - `page`: the web page at `/`
-//! - `persist`: keeps the catalogue in a file, where there is a folder for it
-//! - `api`: what is served
+//! From the bottom up:
+//! - [`catalog`]: a pure state machine that makes all decisions
+//! - `shared`: the catalogue behind its lock, with the epoch and the clock
+//! - `heartbeat`, `notifier`, `watch`: send heartbeats, pushes to dependents, and events to watchers
+//! - `dispatch`: applies events to the catalogue and hands its effects to those three
+//! - `persist`: the snapshot file
+//! - `api`, `page`: HTTP
 //!
-//! The registry is no member of itself. It knows nothing but what members tell it, so one that starts empty has
-//! everybody back within one renewal.
+//! The registry is not a member of itself. It knows only what members tell it, so after a start with an empty
+//! catalogue everybody is back within one renewal interval.
 
+mod access;
 mod api;
 pub mod catalog;
 pub mod config;
-mod core;
+mod dispatch;
 mod error;
+mod event_stream;
+mod exchange;
+mod gauges;
 mod heartbeat;
+mod instruments;
 mod notifier;
 mod page;
-mod peer;
 mod persist;
 mod server;
-mod stats;
+mod shared;
 mod view;
 mod watch;
 

@@ -1,18 +1,16 @@
-//! The web page at `/`: the catalogue drawn live, for people. Its files are part of the binary.
+//! The web page at `/`: a live view of the catalogue. Its files are part of the binary.
 //!
-//! The page is plain HTML, CSS and JavaScript from `page/`, with no build step and no outside asset. It reads what
-//! everybody may read (`/services/watch`) and the [`relay`] of the log, and changes nothing without the operator's
-//! token, which it keeps in memory. Names, addresses and log entries come from outside, so the policy under which
-//! it is served lets it run its own files only, speak to its own origin only, and make no markup out of strings.
-
-use std::sync::Arc;
+//! The page is plain HTML, CSS and JavaScript from `page/`, with no build step and no external assets. It reads
+//! `/services/watch` and the [`relay`] of the log, and changes nothing without the operator's token, which it keeps
+//! in memory. Names, addresses and log entries are untrusted, so its content security policy allows only its own
+//! scripts and its own origin, and forbids markup from strings.
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::api::Api;
+pub(crate) use self::relay::RelayState;
 
 mod blocks;
 mod relay;
@@ -25,7 +23,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// Every file with its path and type.
+/// Path, content type and content of every file.
 const FILES: [(&str, &str, &str); 11] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page/app.js", JS, include_str!("../page/app.js")),
@@ -40,16 +38,16 @@ const FILES: [(&str, &str, &str); 11] = [
     ("/page/style.css", CSS, include_str!("../page/style.css")),
 ];
 
-/// The page's routes.
-pub(crate) fn routes(api: &Arc<Api>) -> Router {
+/// The routes of the page.
+pub(crate) fn routes(relay: RelayState) -> Router {
     let files = FILES.into_iter().fold(Router::new(), |router, (path, kind, text)| {
-        let tag = tag(text);
+        let tag = entity_tag(text);
         router.route(path, get(async move |headers: HeaderMap| file(&headers, kind, text, &tag)))
     });
-    files.merge(relay::routes(api))
+    files.merge(relay::routes(relay))
 }
 
-/// A file, or 304 where the browser has it already. `no-cache` means: keep it, and ask each time.
+/// The file, or 304 if the browser has it. `no-cache` lets it cache the file, but revalidate it each time.
 fn file(request: &HeaderMap, kind: &'static str, text: &'static str, tag: &str) -> Response {
     let headers = [
         (header::ETAG, tag),
@@ -58,22 +56,22 @@ fn file(request: &HeaderMap, kind: &'static str, text: &'static str, tag: &str) 
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
-    if is_known(request, tag) {
+    if is_cached(request, tag) {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
     (headers, [(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Whether the browser says that it has the file (RFC 9110, 13.1.2).
-fn is_known(request: &HeaderMap, tag: &str) -> bool {
+/// Whether `If-None-Match` contains the tag (RFC 9110, 13.1.2).
+fn is_cached(request: &HeaderMap, tag: &str) -> bool {
     let mut lists = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
     lists.any(|list| {
-        list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+        list.split(',').map(str::trim).any(|cached| cached == "*" || cached.trim_start_matches("W/") == tag)
     })
 }
 
-/// An entity tag that differs where the text does: its FNV-1a hash.
-fn tag(text: &str) -> String {
+/// The FNV-1a hash of the text.
+fn entity_tag(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -84,25 +82,25 @@ fn tag(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn asked(known: &[&str]) -> HeaderMap {
-        known.iter().map(|tag| (header::IF_NONE_MATCH, tag.parse().unwrap())).collect()
+    fn if_none_match(tags: &[&str]) -> HeaderMap {
+        tags.iter().map(|tag| (header::IF_NONE_MATCH, tag.parse().unwrap())).collect()
     }
 
     #[test]
-    fn a_known_file_is_not_sent_again() {
-        let tag = tag("text");
-        for known in [&[tag.as_str()][..], &["*"], &["\"a\"", &format!("\"b\", W/{tag}")]] {
-            let reply = file(&asked(known), HTML, "text", &tag);
-            assert_eq!(reply.status(), StatusCode::NOT_MODIFIED, "{known:?}");
+    fn a_cached_file_is_not_sent_again() {
+        let tag = entity_tag("text");
+        for cached in [&[tag.as_str()][..], &["*"], &["\"a\"", &format!("\"b\", W/{tag}")]] {
+            let reply = file(&if_none_match(cached), HTML, "text", &tag);
+            assert_eq!(reply.status(), StatusCode::NOT_MODIFIED, "{cached:?}");
             assert_eq!(reply.headers()[header::ETAG], tag);
         }
-        for unknown in [&[][..], &["\"a\""], &["text"]] {
-            assert_eq!(file(&asked(unknown), HTML, "text", &tag).status(), StatusCode::OK, "{unknown:?}");
+        for other in [&[][..], &["\"a\""], &["text"]] {
+            assert_eq!(file(&if_none_match(other), HTML, "text", &tag).status(), StatusCode::OK, "{other:?}");
         }
     }
 
     #[test]
-    fn every_file_is_named_by_its_path_and_no_other_host_is() {
+    fn every_file_is_served_under_its_name_and_refers_to_no_other_host() {
         for (path, kind, text) in FILES {
             let name = if path == "/" { "index.html" } else { path.trim_start_matches("/page/") };
             let on_disk =
@@ -117,16 +115,16 @@ mod tests {
                     other => other,
                 }
             );
-            let outside =
+            let without_namespaces =
                 text.replace("http://www.w3.org/2000/svg", "").replace("https://html.spec.whatwg.org/", "");
-            assert!(!outside.contains("://"), "{path} names another host");
+            assert!(!without_namespaces.contains("://"), "{path} refers to another host");
         }
         let count = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/page")).unwrap().count();
         assert_eq!(count, FILES.len(), "a file of page/ is not served");
     }
 
     #[test]
-    fn nothing_makes_markup_out_of_strings() {
+    fn no_script_makes_markup_from_strings() {
         for (path, _, text) in FILES {
             for sink in [
                 "innerHTML",

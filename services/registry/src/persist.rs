@@ -1,158 +1,165 @@
-//! The snapshot file: what a restarted registry starts from, until members have renewed.
+//! The snapshot file, from which a restarted registry starts until members have renewed.
 //!
-//! Written as a whole to a file beside it and renamed over it, so that it is there in whole or not at all, and at
-//! most once a second. It is a help, not the truth: what it holds is suspect until it is heard from, and a file
-//! that can't be read is set aside, said so, and done without. It holds push keys, so only its owner may read it.
+//! It is written to a temporary file that then replaces it, so that it is always complete, and at most once a second.
+//! Its content is not trusted: restored instances are suspect until they answer, and a damaged file is renamed,
+//! reported and ignored. It contains push keys, so only its owner may read it.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_protocol::ServiceInfo;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 
-use crate::api::access::Access;
-use crate::catalog::{Saved, Time};
-use crate::core::Core;
-use crate::view::Wall;
+use crate::access::Access;
+use crate::catalog::{SavedInstance, Time};
+use crate::dispatch::Dispatcher;
+use crate::shared::SharedCatalog;
+use crate::view::WallClock;
 
 /// Changes within this time are written together.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The format; another one is set aside like a damaged file.
+const WRITE_DELAY: Duration = Duration::from_secs(1);
+/// The version of the format. A file of another version counts as damaged.
 const VERSION: u32 = 1;
 
 /// The snapshot file.
 #[derive(Debug, Clone)]
-pub(crate) struct File {
+pub(crate) struct SnapshotFile {
     path: PathBuf,
-    /// Held while it is written: a write goes on when whoever waited for it is gone.
+    /// Held while the file is written, which continues if the task that waits for it is aborted.
     writing: Arc<Mutex<()>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Contents {
+struct Snapshot {
     version: u32,
-    instances: Vec<Entry>,
+    instances: Vec<SnapshotEntry>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
+struct SnapshotEntry {
     info: Arc<ServiceInfo>,
     registered: Timestamp,
     #[serde(default)]
     drained: bool,
 }
 
-/// Why a file was set aside.
+/// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
-enum Damaged {
-    #[error("can't be read")]
+enum SnapshotError {
+    #[error("the file can't be read")]
     Read(#[from] io::Error),
-    #[error("holds no catalogue")]
+    #[error("the file is not a snapshot")]
     Parse(#[from] serde_json::Error),
-    #[error("is of format {0}, not {VERSION}")]
+    #[error("the file has format version {0}, not {VERSION}")]
     Version(u32),
 }
 
-impl Entry {
-    /// Rules may be stricter than when it was written down, and so may whoever wrote to the file.
+impl SnapshotEntry {
+    /// The rules may have become stricter since the file was written, or somebody may have edited it.
     fn may_register(&self, access: &Access) -> bool {
-        let checked = self.info.check().map_err(|error| error.to_string());
-        let checked =
-            checked.and_then(|()| access.check_info(&self.info).map_err(|denied| denied.to_string()));
-        if let Err(why) = &checked {
-            let (service, addr) = (&self.info.name, &self.info.addr);
-            tracing::warn!(service, addr, why, "not restored");
-        }
-        checked.is_ok()
+        let invalid = self.info.check().err().map(|error| Box::new(error) as Box<dyn Error>);
+        let refused = || access.check_info(&self.info).err().map(|denied| Box::new(denied) as Box<dyn Error>);
+        let Some(error) = invalid.or_else(refused) else { return true };
+        let (service, addr) = (&self.info.name, &self.info.addr);
+        tracing::warn!(service, addr, error = &*error, "instance not restored");
+        false
     }
 }
 
-impl File {
+impl SnapshotFile {
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { path: folder.join("catalog.json"), writing: Arc::default() }
     }
 
-    /// Puts what the file holds into the catalogue, but for what may not register (any more).
-    pub(crate) fn restore(&self, core: &Core, access: &Access) {
+    /// Restores the instances in the file, except for those that may not register.
+    pub(crate) fn restore(&self, dispatcher: &Dispatcher, access: &Access) {
         match self.read() {
             Ok(None) => {}
             Ok(Some(mut entries)) => {
                 let all = entries.len();
                 entries.retain(|entry| entry.may_register(access));
-                let instances = core.restore(|now| saved(entries, now));
+                let instances = dispatcher.restore(|now| saved(entries, now));
                 let dropped = all.saturating_sub(instances);
-                tracing::info!(instances, dropped, file = %self.path.display(), "restored the catalogue");
+                tracing::info!(instances, dropped, file = %self.path.display(), "restored the catalogue from the snapshot file");
             }
             Err(error) => self.set_aside(&error),
         }
     }
 
-    fn read(&self) -> Result<Option<Vec<Entry>>, Damaged> {
+    fn read(&self) -> Result<Option<Vec<SnapshotEntry>>, SnapshotError> {
         let text = match std::fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
-        let contents: Contents = serde_json::from_slice(&text)?;
-        if contents.version == VERSION {
-            Ok(Some(contents.instances))
+        let snapshot: Snapshot = serde_json::from_slice(&text)?;
+        if snapshot.version == VERSION {
+            Ok(Some(snapshot.instances))
         } else {
-            Err(Damaged::Version(contents.version))
+            Err(SnapshotError::Version(snapshot.version))
         }
     }
 
-    fn set_aside(&self, error: &Damaged) {
+    fn set_aside(&self, error: &SnapshotError) {
         let aside = self.path.with_extension(format!("damaged-{}.json", Timestamp::now().as_second()));
         let moved = std::fs::rename(&self.path, &aside);
         tracing::error!(
-            error = error as &dyn std::error::Error,
+            error = error as &dyn Error,
             file = %self.path.display(),
-            aside = %aside.display(),
-            set_aside = moved.is_ok(),
-            "the snapshot file is damaged; starting without it"
+            renamed_to = %aside.display(),
+            renamed = moved.is_ok(),
+            "the snapshot file is damaged: starting without it"
         );
     }
 
-    /// Writes the file after each change, until it is dropped.
-    pub(crate) async fn keep(self, core: Arc<Core>) -> Result<(), JoinError> {
+    /// Writes the file after each change. Returns only on errors.
+    ///
+    /// # Errors
+    /// If the writing task panicked.
+    pub(crate) async fn run(self, dispatcher: Arc<Dispatcher>) -> Result<(), JoinError> {
         loop {
-            core.unsaved.notified().await;
-            tokio::time::sleep(PAUSE).await;
-            self.save(core.clone()).await?;
+            dispatcher.unsaved.notified().await;
+            tokio::time::sleep(WRITE_DELAY).await;
+            self.save(dispatcher.catalog.clone()).await?;
         }
     }
 
-    /// Writes the file. A failure is logged: the registry goes on without.
-    pub(crate) async fn save(&self, core: Arc<Core>) -> Result<(), JoinError> {
+    /// Writes the file. A failure is logged, and the registry continues without a current file.
+    ///
+    /// # Errors
+    /// If the writing task panicked.
+    pub(crate) async fn save(&self, catalog: Arc<SharedCatalog>) -> Result<(), JoinError> {
         let file = self.clone();
         let write = move || {
-            // What is saved is read when it is this one's turn, so whichever comes last writes the newest.
-            let _writing = file.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            let (saved, now) = core.read(|catalog, now| (catalog.saved(), now));
-            file.write(saved, Wall::new(now))
+            // The catalogue is read with the lock held, so that the last write has the newest state.
+            let _writing = file.writing.lock();
+            let (saved, now) = catalog.with(|catalog, now| (catalog.saved(), now));
+            file.write(saved, WallClock::new(now))
         };
         let written = tokio::task::spawn_blocking(write).await?;
         if let Err(error) = written {
-            let error: &dyn std::error::Error = &error;
+            let error: &dyn Error = &error;
             tracing::error!(error, file = %self.path.display(), "can't write the snapshot file");
         }
         Ok(())
     }
 
-    fn write(&self, saved: Vec<Saved>, wall: Wall) -> io::Result<()> {
-        let entry = |saved: Saved| Entry {
-            registered: wall.day(saved.registered),
+    fn write(&self, saved: Vec<SavedInstance>, clock: WallClock) -> io::Result<()> {
+        let entry = |saved: SavedInstance| SnapshotEntry {
+            registered: clock.timestamp(saved.registered),
             info: saved.info,
             drained: saved.drained,
         };
-        let contents = Contents { version: VERSION, instances: saved.into_iter().map(entry).collect() };
-        let text = serde_json::to_vec(&contents)?;
+        let snapshot = Snapshot { version: VERSION, instances: saved.into_iter().map(entry).collect() };
+        let text = serde_json::to_vec(&snapshot)?;
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -165,11 +172,11 @@ impl File {
     }
 }
 
-fn saved(entries: Vec<Entry>, now: Time) -> Vec<Saved> {
-    let wall = Wall::new(now);
-    let saved = entries.into_iter().map(|entry| Saved {
+fn saved(entries: Vec<SnapshotEntry>, now: Time) -> Vec<SavedInstance> {
+    let clock = WallClock::new(now);
+    let saved = entries.into_iter().map(|entry| SavedInstance {
         info: Arc::new(ServiceInfo { state: None, ..Arc::unwrap_or_clone(entry.info) }),
-        registered: wall.moment(entry.registered),
+        registered: clock.time(entry.registered),
         drained: entry.drained,
     });
     saved.collect()
@@ -183,18 +190,17 @@ mod tests {
     use crate::config::Settings;
 
     #[tokio::test]
-    async fn whichever_write_comes_last_holds_the_newest() {
+    async fn the_last_write_has_the_newest_state() {
         const COUNT: u16 = 50;
         let folder = tempfile::tempdir().unwrap();
-        let file = File::in_folder(folder.path());
+        let file = SnapshotFile::in_folder(folder.path());
         let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
-        let (core, _orders) = Core::new(&Settings::default(), 1, &metrics);
-        let core = Arc::new(core);
+        let (dispatcher, _commands) = Dispatcher::new(&Settings::default(), 1, &metrics);
         let mut saves = JoinSet::new();
         for port in 1..=COUNT {
-            core.register(ServiceInfo::new("log", format!("127.0.0.1:{port}"))).unwrap();
-            let (file, core) = (file.clone(), core.clone());
-            saves.spawn(async move { file.save(core).await });
+            dispatcher.register(ServiceInfo::new("log", format!("127.0.0.1:{port}"))).unwrap();
+            let (file, catalog) = (file.clone(), dispatcher.catalog.clone());
+            saves.spawn(async move { file.save(catalog).await });
             tokio::task::yield_now().await;
         }
         while let Some(saved) = saves.join_next().await {

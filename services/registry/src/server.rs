@@ -4,18 +4,22 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use hubspoke_chassis::{BindError, Config, Process, RunError, Service};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use crate::api::access::Access;
+use crate::access::Access;
 use crate::api::{self, Api};
+use crate::catalog::Outcome;
 use crate::config::Settings;
-use crate::core::Core;
-use crate::heartbeat::{Heartbeats, Order};
-use crate::notifier::Notifier;
-use crate::persist::File;
-use crate::stats;
+use crate::dispatch::Dispatcher;
+use crate::gauges;
+use crate::heartbeat::{HeartbeatCommand, Heartbeats};
+use crate::page::{self, RelayState};
+use crate::persist::SnapshotFile;
 
 /// What is fixed about the registry.
 pub const PROCESS: Process = Process {
@@ -28,39 +32,32 @@ pub const PROCESS: Process = Process {
 /// A bound registry.
 pub struct Server {
     service: Service,
-    api: Arc<Api>,
-    orders: UnboundedReceiver<Order>,
+    dispatcher: Arc<Dispatcher>,
+    access: Arc<Access>,
+    commands: UnboundedReceiver<HeartbeatCommand>,
     settings: Settings,
-    file: Option<File>,
+    file: Option<SnapshotFile>,
 }
 
 impl Server {
-    /// Binds the registry's address. Nothing is served yet.
+    /// Binds the registry's address and restores the catalogue. Nothing is served yet.
     ///
     /// # Errors
-    /// [`BindError`] where the address can't be bound or the configuration can't be used.
+    /// [`BindError`] if the address can't be bound or the configuration can't be used.
     pub async fn bind(config: Config<Settings>) -> Result<Self, BindError> {
         let Config { common, own: settings } = config;
         let token = common.registry.read_token()?;
-        let networks = settings.networks().unwrap_or_default(); // read once already, by the check
+        let networks = settings.networks().unwrap_or_default(); // checked with the configuration
         let service = Service::bind_alone(&common).await?;
-        let (core, orders) = Core::new(&settings, rand::random(), &service.metrics());
-        let core = Arc::new(core);
-        let file = settings.data_dir.as_deref().map(File::in_folder);
-        let access = Access::new(token, networks, settings.limits.clone());
+        let (dispatcher, commands) = Dispatcher::new(&settings, rand::random(), &service.metrics());
+        let dispatcher = Arc::new(dispatcher);
+        let access = Arc::new(Access::new(token, networks, settings.limits.clone()));
+        let file = settings.data_dir.as_deref().map(SnapshotFile::in_folder);
         if let Some(file) = &file {
-            file.restore(&core, &access);
+            file.restore(&dispatcher, &access);
         }
-        stats::show(&service.metrics(), &settings.limits, &core);
-        let api = Api {
-            core,
-            access,
-            deregister_wait: settings.push.deregister_wait,
-            max_watchers: settings.limits.watchers,
-            stopping: tokio::sync::watch::Sender::new(false),
-            max_body: usize::try_from(settings.limits.body.as_u64()).unwrap_or(usize::MAX),
-        };
-        Ok(Self { service, api: Arc::new(api), orders, settings, file })
+        gauges::register(&service.metrics(), &settings.limits, &dispatcher);
+        Ok(Self { service, dispatcher, access, commands, settings, file })
     }
 
     /// The bound address.
@@ -68,42 +65,62 @@ impl Server {
         self.service.local_addr()
     }
 
-    /// Serves until `shutdown` is done.
+    /// Serves until `shutdown` completes.
     ///
     /// # Errors
-    /// [`RunError`] where it ends before it was asked to.
+    /// [`RunError`] if it ends before that.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let core = self.api.core.clone();
+        let Self { service, dispatcher, access, commands, settings, file } = self;
+        let catalog = dispatcher.catalog.clone();
+        let end_streams = CancellationToken::new();
+        let api = Api {
+            dispatcher: dispatcher.clone(),
+            access: access.clone(),
+            deregister_wait: settings.push.deregister_wait,
+            max_watchers: settings.limits.watchers,
+            shutdown: end_streams.clone(),
+        };
+        let max_body = usize::try_from(settings.limits.body.as_u64()).unwrap_or(usize::MAX);
+        let routes = api::routes(Arc::new(api))
+            .merge(page::routes(RelayState::new(catalog.clone(), access, end_streams.clone())))
+            .layer(DefaultBodyLimit::max(max_body))
+            .layer(from_fn_with_state(catalog.clone(), api::stamp));
+
         let mut tasks = JoinSet::new();
-        tasks.spawn(Heartbeats::new(core.clone(), self.orders, self.settings.heartbeat).run());
-        let notified = core.clone();
-        tasks.spawn(async move { Notifier::run(notified).await });
-        let watched = core.clone();
+        let reporter = dispatcher.clone();
+        let heartbeats = Heartbeats::new(
+            catalog.clone(),
+            commands,
+            settings.heartbeat,
+            dispatcher.instruments.clone(),
+            service.metrics().source().clone(),
+            move |event| reporter.apply(event, None).unwrap_or(Outcome::Unknown), // results are never refused
+        );
+        tasks.spawn(heartbeats.run());
+        tasks.spawn(dispatcher.notifier.clone().run());
+        let feed = dispatcher.feed.clone();
         tasks.spawn(async move {
-            watched.watch.report(&watched).await;
+            feed.report().await;
             Ok(())
         });
-        if let Some(file) = self.file.clone() {
-            let saved = core.clone();
-            tasks.spawn(async move { file.keep(saved).await });
+        if let Some(file) = file.clone() {
+            tasks.spawn(file.run(dispatcher));
         }
-        // Watchers are told to go first: the drain would wait for them.
-        let watchers = self.api.clone();
         let stopping = async move {
             shutdown.await;
-            watchers.stopping.send_replace(true);
+            end_streams.cancel(); // the drain would wait for them
         };
-        let ended = tokio::select! {
-            ended = self.service.run(api::routes(self.api.clone()), stopping) => ended,
-            Some(died) = tasks.join_next() => Err(match died.and_then(|ended| ended) {
+        let result = tokio::select! {
+            result = service.run(routes, stopping) => result,
+            Some(ended) = tasks.join_next() => Err(match ended.and_then(|result| result) {
                 Err(error) => RunError::Task(error),
                 Ok(()) => RunError::Ended,
             }),
         };
         tasks.shutdown().await;
-        if let Some(file) = self.file {
-            file.save(core).await?;
+        if let Some(file) = file {
+            file.save(catalog).await?;
         }
-        ended
+        result
     }
 }

@@ -1,77 +1,79 @@
-//! The catalogue as people and tools see it: times of day instead of the catalogue's own, no push keys.
+//! The catalogue in the form shown to people and tools: wall-clock times, no push keys.
 
 use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalog::{Instance, Protecting, Record, Time};
-use crate::core::Core;
+use crate::catalog::{HistoryEntry, InstanceRecord, ProtectionStatus, Time};
+use crate::shared::SharedCatalog;
 
-/// Turns the catalogue's moments into times of day.
+/// Converts between the catalogue's time and wall-clock time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wall {
+pub(crate) struct WallClock {
     now: Time,
-    day: Timestamp,
+    wall: Timestamp,
 }
 
-impl Wall {
+impl WallClock {
     pub(crate) fn new(now: Time) -> Self {
-        Self { now, day: Timestamp::now() }
+        Self { now, wall: Timestamp::now() }
     }
 
-    /// The time of day of a moment.
-    pub(crate) fn day(self, at: Time) -> Timestamp {
+    /// The wall-clock time of a catalogue time.
+    pub(crate) fn timestamp(self, at: Time) -> Timestamp {
         let offset = SignedDuration::from_millis(at.as_millis().saturating_sub(self.now.as_millis()));
-        self.day.checked_add(offset).unwrap_or(self.day)
+        self.wall.checked_add(offset).unwrap_or(self.wall)
     }
 
-    /// The moment of a time of day; never later than now, whatever the wall clock was when it was written down.
-    pub(crate) fn moment(self, day: Timestamp) -> Time {
-        let ago = self.day.duration_since(day).as_millis();
-        let ago = i64::try_from(ago).unwrap_or(0).max(0);
+    /// The catalogue time of a wall-clock time. Never in the future, even if the clock has been set back.
+    pub(crate) fn time(self, at: Timestamp) -> Time {
+        let ago = i64::try_from(self.wall.duration_since(at).as_millis()).unwrap_or(0).max(0);
         Time::from_millis(self.now.as_millis().saturating_sub(ago))
     }
 
-    fn show(self, at: Time) -> String {
-        format!("{:.3}", self.day(at))
+    fn format(self, at: Time) -> String {
+        format!("{:.3}", self.timestamp(at))
     }
 }
 
-/// Services with their instances: these, or all. Who wants all takes its [`Core::turn`].
-pub(crate) fn catalog(core: &Core, only: Option<&[String]>) -> CatalogView {
-    let (revision, all, protecting, now) = core
-        .read(|catalog, now| (catalog.revision(), catalog.snapshot(now, only), catalog.protecting(now), now));
-    let wall = Wall::new(now);
-    let services = all.into_iter().map(|(name, list)| {
-        let list = list.iter().map(|(seen, gone)| instance(seen, *gone, wall));
-        (name.to_string(), list.collect())
+/// All services, or those in `only`, with their instances. For all of them, hold a
+/// [view permit](SharedCatalog::view_permit).
+pub(crate) fn catalog(shared: &SharedCatalog, only: Option<&[String]>) -> CatalogView {
+    let (revision, snapshot, protection, now) = shared
+        .with(|catalog, now| (catalog.revision(), catalog.snapshot(now, only), catalog.protection(now), now));
+    let clock = WallClock::new(now);
+    let services = snapshot.into_iter().map(|(name, list)| {
+        (name.to_string(), list.iter().map(|(record, removed)| instance(record, *removed, clock)).collect())
     });
-    let protection = Some(protecting_view(protecting, wall));
-    CatalogView { revision: core.revision_of(revision), services: services.collect(), protection }
+    CatalogView {
+        revision: shared.revision_of(revision),
+        services: services.collect(),
+        protection: Some(protection_view(protection, clock)),
+    }
 }
 
-/// Self-protection as it stands.
-pub(crate) fn protection(core: &Core) -> ProtectionView {
-    let (protecting, now) = core.read(|catalog, now| (catalog.protecting(now), now));
-    protecting_view(protecting, Wall::new(now))
+/// The state of self-protection.
+pub(crate) fn protection(shared: &SharedCatalog) -> ProtectionView {
+    let (protection, now) = shared.with(|catalog, now| (catalog.protection(now), now));
+    protection_view(protection, WallClock::new(now))
 }
 
-fn protecting_view(protecting: Protecting, wall: Wall) -> ProtectionView {
-    let Protecting { enabled, until, held_back } = protecting;
-    ProtectionView { enabled, until: until.map(|at| wall.show(at)), held_back }
+fn protection_view(protection: ProtectionStatus, clock: WallClock) -> ProtectionView {
+    let ProtectionStatus { enabled, until, held_back } = protection;
+    ProtectionView { enabled, until: until.map(|at| clock.format(at)), held_back }
 }
 
 /// One instance.
-pub(crate) fn instance(seen: &Instance, gone: bool, wall: Wall) -> InstanceView {
+pub(crate) fn instance(record: &InstanceRecord, removed: bool, clock: WallClock) -> InstanceView {
     InstanceView {
-        info: seen.info.public(),
-        state: if gone { InstanceState::Removed } else { seen.state() },
-        registered: wall.show(seen.registered),
-        last_heartbeat: seen.last_heartbeat.map(|at| wall.show(at)),
-        load: seen.load,
-        reasons: seen.reasons.iter().map(|record| reason(record, wall)).collect(),
+        info: record.info.public(),
+        state: if removed { InstanceState::Removed } else { record.state() },
+        registered: clock.format(record.registered),
+        last_heartbeat: record.last_heartbeat.map(|at| clock.format(at)),
+        load: record.load,
+        reasons: record.reasons.iter().map(|entry| reason(entry, clock)).collect(),
     }
 }
 
-fn reason(record: &Record, wall: Wall) -> Reason {
-    Reason { at: wall.show(record.at), kind: record.kind, detail: record.detail.to_string() }
+fn reason(entry: &HistoryEntry, clock: WallClock) -> Reason {
+    Reason { at: clock.format(entry.at), kind: entry.kind, detail: entry.detail.to_string() }
 }

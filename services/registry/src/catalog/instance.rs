@@ -6,82 +6,83 @@ use std::time::Duration;
 
 use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
 
-use super::list::Listed;
-use super::{FlapPolicy, Time};
+use super::list::ListedInstance;
+use super::policy::FlapPolicy;
+use super::time::Time;
 
-/// Reasons kept per instance: enough for the story of a bad hour, bounded for ever.
+/// History entries kept per instance.
 const MAX_REASONS: usize = 8;
-/// Longest detail of a reason, in bytes.
+/// Longest detail of a history entry, in bytes.
 const MAX_DETAIL: usize = 200;
 
-/// One instance. Fields are as the catalogue left them; nothing here sends anything.
+/// One instance. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Instance {
-    /// Which start: the revision at which it registered.
-    pub start: u64,
-    /// What it registered, its push key included.
+pub struct InstanceRecord {
+    /// The revision at which this run of the process registered; another `Id` at the address is another one.
+    pub incarnation: u64,
+    /// What it registered, including its push key.
     pub info: Arc<ServiceInfo>,
-    /// The same as dependents see it.
-    pub(super) listed: Arc<Listed>,
-    /// When this start registered.
+    /// The instance as its dependents see it.
+    pub(super) listed: Arc<ListedInstance>,
+    /// When this incarnation registered.
     pub registered: Time,
     /// When it last answered a heartbeat.
     pub last_heartbeat: Option<Time>,
-    /// What that answer said of its load.
+    /// Its load as last reported.
     pub load: Option<Load>,
-    /// Failed heartbeats in a row.
+    /// Consecutive missed heartbeats.
     pub(super) misses: u32,
-    /// When the first of them failed.
+    /// When the first of them was missed.
     pub(super) failing_since: Time,
-    /// Why it may not be what it seems.
-    pub(super) doubt: Option<Doubt>,
-    /// An operator drained it.
+    /// Why it is suspect, if it is.
+    pub(super) suspicion: Option<Suspicion>,
+    /// An operator drains it.
     pub(super) drained: bool,
-    /// It says of itself that it drains.
+    /// It reports that it drains.
     pub(super) draining: bool,
-    /// When it was removed or replaced of late; bounded by the flap limit.
+    /// Recent removals and replacements, for flap damping.
     pub(super) flaps: VecDeque<Time>,
-    /// The last reasons for change, oldest first; shared by those who only look at them.
-    pub reasons: Arc<VecDeque<Record>>,
+    /// What happened to it, oldest first.
+    pub reasons: Arc<VecDeque<HistoryEntry>>,
 }
 
 /// Why an instance is suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// Known from a snapshot file only; not removed before that time. It was passing when it was written down, so
-    /// callers go on with it: the registry doubts its own memory, not the instance.
+pub(super) enum Suspicion {
+    /// Restored from a snapshot file and not heard from since; not removed before this time. Its dependents still
+    /// see it as passing, as it was when the file was written.
     Restored(Time),
-    /// The same, and it has used up its attempts since: the instance is doubted too.
+    /// The same, but it has used up its attempts since, so its dependents see it as suspect.
     Silent(Time),
-    /// It fails, with most others: the registry may be what is wrong.
+    /// It fails together with most others, so self-protection holds its removal back.
     HeldBack,
-    /// It came and went too often; suspect until then at least.
+    /// It was removed or replaced too often; suspect until this time at least.
     Flapping(Time),
 }
 
-/// One reason for change.
+/// One entry of an instance's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// When.
+pub struct HistoryEntry {
+    /// When it happened.
     pub at: Time,
     /// What happened.
     pub kind: ReasonKind,
-    /// More, for people.
+    /// Details for people; may be empty.
     pub detail: Arc<str>,
 }
 
-impl Instance {
-    pub(super) fn new(now: Time, start: u64, info: Arc<ServiceInfo>) -> Self {
+impl InstanceRecord {
+    pub(super) fn new(now: Time, incarnation: u64, info: Arc<ServiceInfo>) -> Self {
         Self {
-            start,
-            listed: Arc::new(Listed::new(info.clone(), InstanceState::Passing)),
+            incarnation,
+            listed: Arc::new(ListedInstance::new(info.clone(), InstanceState::Passing)),
             info,
             registered: now,
             last_heartbeat: None,
             load: None,
             misses: 0,
             failing_since: now,
-            doubt: None,
+            suspicion: None,
             drained: false,
             draining: false,
             flaps: VecDeque::new(),
@@ -89,61 +90,77 @@ impl Instance {
         }
     }
 
-    /// Whether it is known from a snapshot file only.
-    pub(super) fn is_restored(&self) -> bool {
-        matches!(self.doubt, Some(Doubt::Restored(_) | Doubt::Silent(_)))
+    /// Takes over what is known of the address from an earlier incarnation.
+    pub(super) fn inherit(&mut self, earlier: Self) {
+        self.flaps = earlier.flaps;
+        self.reasons = earlier.reasons;
     }
 
-    /// Whether callers should use it, as people are told.
+    /// Whether it has not been heard from since it was restored from a snapshot file.
+    pub(super) fn is_restored(&self) -> bool {
+        matches!(self.suspicion, Some(Suspicion::Restored(_) | Suspicion::Silent(_)))
+    }
+
+    /// Whether self-protection holds its removal back.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.suspicion == Some(Suspicion::HeldBack)
+    }
+
+    /// Its state, as shown to people.
     pub fn state(&self) -> InstanceState {
         if self.drained || self.draining {
             InstanceState::Draining
-        } else if self.doubt.is_some() {
+        } else if self.suspicion.is_some() {
             InstanceState::Suspect
         } else {
             InstanceState::Passing
         }
     }
 
-    /// The same as its dependents are told.
+    /// Its state, as its dependents see it.
     pub(super) fn listed_state(&self) -> InstanceState {
-        match (self.state(), self.doubt) {
-            (InstanceState::Suspect, Some(Doubt::Restored(_))) => InstanceState::Passing,
+        match (self.state(), self.suspicion) {
+            (InstanceState::Suspect, Some(Suspicion::Restored(_))) => InstanceState::Passing,
             (state, _) => state,
         }
     }
 
-    /// Makes what dependents see true again; says whether that is a change for them.
+    /// Updates what dependents see; returns whether that has changed.
     pub(super) fn relist(&mut self) -> bool {
         let same_info = Arc::ptr_eq(self.listed.info(), &self.info);
         if same_info && self.listed.state() == self.listed_state() {
             return false;
         }
-        self.listed = Arc::new(Listed::new(self.info.clone(), self.listed_state()));
+        self.listed = Arc::new(ListedInstance::new(self.info.clone(), self.listed_state()));
         true
     }
 
+    /// Adds an entry to the history.
     pub(super) fn note(&mut self, at: Time, kind: ReasonKind, detail: &str) {
         let reasons = Arc::make_mut(&mut self.reasons);
         while reasons.len() >= MAX_REASONS {
             reasons.pop_front();
         }
         let cut = detail.floor_char_boundary(MAX_DETAIL);
-        reasons.push_back(Record { at, kind, detail: detail[..cut].into() });
+        reasons.push_back(HistoryEntry { at, kind, detail: detail[..cut].into() });
     }
 
-    /// Counts a removal or replacement. One more than the limit is all that need be remembered.
-    pub(super) fn flapped(&mut self, now: Time, limit: usize) {
+    /// Counts a removal or replacement. To tell whether the limit is exceeded, one more than it is enough.
+    pub(super) fn count_flap(&mut self, now: Time, limit: usize) {
         self.flaps.push_back(now);
         while self.flaps.len() > limit + 1 {
             self.flaps.pop_front();
         }
     }
 
-    /// Whether it came and went too often: until when it is suspect.
-    pub(super) fn flapping(&self, now: Time, policy: &FlapPolicy) -> Option<Time> {
+    /// Makes it suspect if it was removed or replaced too often.
+    pub(super) fn suspect_if_flapping(&mut self, now: Time, policy: &FlapPolicy) {
         let recent = |at: &&Time| now.since(**at) < policy.window;
-        let count = self.flaps.iter().filter(recent).count();
-        (count > policy.limit && policy.hold > Duration::ZERO).then(|| now + policy.hold)
+        if self.flaps.iter().filter(recent).count() <= policy.limit || policy.hold == Duration::ZERO {
+            return;
+        }
+        self.suspicion = Some(Suspicion::Flapping(now + policy.hold));
+        let detail = format!("removed or replaced too often; suspect for {} s", policy.hold.as_secs());
+        self.note(now, ReasonKind::HeldBack, &detail);
     }
 }

@@ -1,25 +1,25 @@
-//! What names an instance: its service and its address.
+//! What identifies an instance.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// An instance: (service name, address). Cloning shares both texts.
+/// The identity of an instance: service name and address. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct InstanceKey {
     /// Service name.
     pub name: Arc<str>,
     /// `host:port`.
     pub addr: Arc<str>,
 }
 
-impl Key {
-    /// The key of an instance.
+impl InstanceKey {
+    /// The key of the instance of service `name` at `addr`.
     pub fn new(name: &str, addr: &str) -> Self {
         Self { name: name.into(), addr: addr.into() }
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for InstanceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.name, self.addr)
     }

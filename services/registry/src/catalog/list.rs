@@ -1,6 +1,7 @@
-//! The instances of one service as dependents get them. A list is immutable and shared: every reply and push
-//! that carries it points to the same bytes, which are made at the first use and once.
+//! The instances of one service as its dependents get them. A list is immutable and shared: every reply and push
+//! that carries it refers to the same bytes, which are rendered once, at the first use.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -8,43 +9,43 @@ use hubspoke_protocol::{InstanceState, ServiceInfo};
 
 /// One instance in a list.
 #[derive(Debug)]
-pub struct Listed {
+pub struct ListedInstance {
     info: Arc<ServiceInfo>,
     state: InstanceState,
     json: OnceLock<Bytes>,
 }
 
-impl Listed {
+impl ListedInstance {
     pub(super) fn new(info: Arc<ServiceInfo>, state: InstanceState) -> Self {
         Self { info, state, json: OnceLock::new() }
     }
 
-    /// `host:port` that callers use.
+    /// `host:port` for callers.
     pub fn addr(&self) -> &str {
         &self.info.addr
     }
 
-    /// What it registered, its push key included: not for the wire.
+    /// What it registered, including its push key, which must not be sent.
     pub fn info(&self) -> &Arc<ServiceInfo> {
         &self.info
     }
 
-    /// What callers are told of it.
+    /// Its state, as dependents see it.
     pub fn state(&self) -> InstanceState {
         self.state
     }
 
-    /// Whether members that know no states may see it: to those, an instance that wants no new requests is gone.
+    /// Whether members that know no states see it. They must not see a draining instance.
     pub fn is_plain(&self) -> bool {
         self.state != InstanceState::Draining
     }
 
-    /// Whether a member that knows no states sees the same in both.
+    /// Whether a member that knows no states sees no difference between the two.
     pub fn same_plain(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.info, &other.info) || self.info.public() == other.info.public()
     }
 
-    /// The instance as one `ServiceInfo`, without its push key.
+    /// The instance as a `ServiceInfo` in JSON, without its push key.
     pub fn json(&self) -> &Bytes {
         self.json.get_or_init(|| {
             let state = (self.state != InstanceState::Passing).then_some(self.state);
@@ -56,15 +57,15 @@ impl Listed {
 
 /// All instances of one service, sorted by address.
 #[derive(Debug, Default)]
-pub struct List {
+pub struct InstanceList {
     revision: u64,
-    instances: Vec<Arc<Listed>>,
+    instances: Vec<Arc<ListedInstance>>,
     json: OnceLock<Bytes>,
     plain: OnceLock<Bytes>,
 }
 
-impl List {
-    pub(super) fn new(revision: u64, instances: Vec<Arc<Listed>>) -> Self {
+impl InstanceList {
+    pub(super) fn new(revision: u64, instances: Vec<Arc<ListedInstance>>) -> Self {
         Self { revision, instances, ..Self::default() }
     }
 
@@ -74,27 +75,33 @@ impl List {
     }
 
     /// Its instances, sorted by address.
-    pub fn instances(&self) -> &[Arc<Listed>] {
+    pub fn instances(&self) -> &[Arc<ListedInstance>] {
         &self.instances
     }
 
-    /// Those that members that know no states may see.
-    pub fn plain(&self) -> impl Iterator<Item = &Arc<Listed>> + Clone {
+    /// Whether it has an instance at this address.
+    pub fn contains(&self, addr: &str) -> bool {
+        self.instances.binary_search_by(|listed| listed.addr().cmp(addr)).is_ok()
+    }
+
+    /// The instances that members that know no states see.
+    pub fn plain(&self) -> impl Iterator<Item = &Arc<ListedInstance>> + Clone {
         self.instances.iter().filter(|listed| listed.is_plain())
     }
 
-    /// The same list with one more instance, in place of what was at its address, or with one less.
+    /// The same list after some instances were added (`true`, in place of any at the same address) or removed.
     #[must_use]
-    pub fn with(&self, listed: &Arc<Listed>, added: bool) -> Self {
-        let mut instances = self.instances.clone();
-        let at = instances.binary_search_by(|other| other.addr().cmp(listed.addr()));
-        match (at, added) {
-            (Ok(at), true) => instances[at] = listed.clone(),
-            (Err(at), true) => instances.insert(at, listed.clone()),
-            (Ok(at), false) => drop(instances.remove(at)),
-            (Err(_), false) => {}
+    pub fn with<'a>(&'a self, changes: impl IntoIterator<Item = (&'a Arc<ListedInstance>, bool)>) -> Self {
+        let mut by_addr: BTreeMap<_, _> =
+            self.instances.iter().map(|listed| (listed.addr(), listed)).collect();
+        for (listed, added) in changes {
+            if added {
+                by_addr.insert(listed.addr(), listed);
+            } else {
+                by_addr.remove(listed.addr());
+            }
         }
-        Self::new(self.revision, instances)
+        Self::new(self.revision, by_addr.into_values().cloned().collect())
     }
 
     /// The list as a JSON array, with states.
@@ -102,7 +109,7 @@ impl List {
         self.json.get_or_init(|| array(self.instances.iter()))
     }
 
-    /// The list as a JSON array, as members that know no states should see it.
+    /// The list as a JSON array for members that know no states.
     pub fn plain_json(&self) -> &Bytes {
         if self.instances.iter().all(|listed| listed.is_plain()) {
             return self.json();
@@ -111,7 +118,7 @@ impl List {
     }
 }
 
-fn array<'a>(instances: impl Iterator<Item = &'a Arc<Listed>> + Clone) -> Bytes {
+fn array<'a>(instances: impl Iterator<Item = &'a Arc<ListedInstance>> + Clone) -> Bytes {
     let length = instances.clone().map(|listed| listed.json().len() + 1).sum::<usize>();
     let mut out = Vec::with_capacity(length + 2);
     out.push(b'[');

@@ -1,32 +1,32 @@
-//! Self-protection: where most of a sizeable catalogue fails within one interval, the likeliest cause is the
-//! registry's own network, and removing everybody would turn a small trouble into a great one. So removals are
-//! held back, for a bounded time.
+//! Self-protection: if most of a sizeable catalogue fails within one interval, the likeliest cause is the registry's
+//! own network, and removing everybody would turn a small outage into a large one. Removals are then held back, for
+//! a bounded time.
 //!
-//! The first instance to use up its attempts does so before the whole catalogue has been asked, so the evidence
-//! is scaled: after a part of an interval of failing, the same part of the share must be failing too, and never
-//! fewer than would do in half the smallest catalogue that counts. Held-back instances are judged again at every
-//! further failure, by then on a full interval's evidence; and the episode is not over before there is such.
+//! The first instance to use up its attempts does so before the whole catalogue has been probed, so the threshold
+//! is scaled: after half an interval of failing, half of the share is enough, but never less than the share of half
+//! of `min_instances`. Held-back instances are judged again at every further miss, by then on the evidence of a full
+//! interval, and an episode does not end before there is that much evidence.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{ProtectionPolicy, Time};
+use super::policy::ProtectionPolicy;
+use super::time::Time;
 
-/// What self-protection knows.
+/// The state of self-protection.
 #[derive(Debug)]
-pub(super) struct Protection {
+pub(super) struct SelfProtection {
     policy: ProtectionPolicy,
     interval: Duration,
-    /// When this episode of holding back began; kept after its bound, so that it does not begin anew, until no more
-    /// than the share fails.
+    /// When the current episode began. Kept after its time bound, so that the same outage does not begin another.
     since: Option<Time>,
-    /// When instances were removed for failing, within the last interval.
-    lost: VecDeque<Time>,
+    /// When instances were removed for missed heartbeats, within the last interval.
+    removals: VecDeque<Time>,
 }
 
-impl Protection {
+impl SelfProtection {
     pub(super) fn new(policy: ProtectionPolicy, interval: Duration) -> Self {
-        Self { policy, interval, since: None, lost: VecDeque::new() }
+        Self { policy, interval, since: None, removals: VecDeque::new() }
     }
 
     pub(super) fn enabled(&self) -> bool {
@@ -40,50 +40,51 @@ impl Protection {
         }
     }
 
-    /// Until when removals are held back; `None` where they are not.
+    /// Until when removals are held back, if they are.
     pub(super) fn until(&self, now: Time) -> Option<Time> {
         self.since.map(|since| since + self.policy.max).filter(|until| now < *until)
     }
 
-    /// An instance has used up its attempts: is its removal held back? `known` and `failing` count instances that
-    /// are in the catalogue, this one included.
+    /// Whether to hold back the removal of an instance that has used up its attempts. `total` and `failing` count
+    /// the instances in the catalogue, including this one.
     pub(super) fn holds_back(
         &mut self,
         now: Time,
         failing_since: Time,
-        known: usize,
+        total: usize,
         failing: usize,
     ) -> bool {
-        let seen = now.since(failing_since).div_duration_f64(self.interval.max(Duration::from_millis(1)));
-        if !self.policy.enabled || !self.most_fail(now, known, failing, seen.min(1.0)) {
+        let evidence = now.since(failing_since).div_duration_f64(self.interval.max(Duration::from_millis(1)));
+        if !self.policy.enabled || !self.most_fail(now, total, failing, evidence.min(1.0)) {
             return false;
         }
         let since = *self.since.get_or_insert(now);
         now < since + self.policy.max
     }
 
-    /// An instance was removed for failing.
-    pub(super) fn lost(&mut self, now: Time) {
-        self.lost.push_back(now);
+    /// Counts an instance that was removed for missed heartbeats.
+    pub(super) fn count_removal(&mut self, now: Time) {
+        self.removals.push_back(now);
     }
 
-    /// Ends the episode where no more than the share fails, by the evidence of an interval.
-    pub(super) fn settle(&mut self, now: Time, known: usize, failing: usize) {
-        let is_known = |since: Time| now.since(since) >= self.interval;
-        if self.since.is_some_and(is_known) && !self.most_fail(now, known, failing, 1.0) {
+    /// Ends the episode if a full interval's evidence shows no more than the share failing.
+    pub(super) fn settle(&mut self, now: Time, total: usize, failing: usize) {
+        let has_evidence = |since: Time| now.since(since) >= self.interval;
+        if self.since.is_some_and(has_evidence) && !self.most_fail(now, total, failing, 1.0) {
             self.since = None;
         }
     }
 
+    /// `evidence` is the part of an interval that has been observed, 0 to 1.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    fn most_fail(&mut self, now: Time, known: usize, failing: usize, seen: f64) -> bool {
-        while self.lost.front().is_some_and(|at| now.since(*at) >= self.interval) {
-            self.lost.pop_front();
+    fn most_fail(&mut self, now: Time, total: usize, failing: usize, evidence: f64) -> bool {
+        while self.removals.front().is_some_and(|at| now.since(*at) >= self.interval) {
+            self.removals.pop_front();
         }
-        let known = known + self.lost.len();
-        let failing = failing + self.lost.len();
+        let total = total + self.removals.len();
+        let failing = failing + self.removals.len();
         let least = self.policy.min_instances as f64 / 2.0;
-        known >= self.policy.min_instances
-            && failing as f64 > self.policy.share * (known as f64 * seen).max(least)
+        total >= self.policy.min_instances
+            && failing as f64 > self.policy.share * (total as f64 * evidence).max(least)
     }
 }

@@ -1,30 +1,35 @@
-//! What others may read of the catalogue: lists for replies and pushes, the dependents of a service, the view.
+//! Read access: lists for replies and pushes, the dependents of a service, the view, metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hubspoke_protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
-use super::{Catalog, Instance, Key, List, Saved, Service, Time};
+use super::event::SavedInstance;
+use super::instance::InstanceRecord;
+use super::key::InstanceKey;
+use super::list::InstanceList;
+use super::state::{Catalog, Service};
+use super::time::Time;
 
-/// Self-protection as people are told of it.
+/// The state of self-protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Protecting {
+pub struct ProtectionStatus {
     /// Whether it may hold back removals.
     pub enabled: bool,
-    /// Until when it does; `None` where it does not.
+    /// Until when it holds them back, if it does.
     pub until: Option<Time>,
     /// Instances whose removal is held back.
     pub held_back: usize,
 }
 
 impl Catalog {
-    /// The newest change.
+    /// The revision of the newest change.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Instances in it.
+    /// The number of instances.
     pub fn len(&self) -> usize {
         self.instances
     }
@@ -34,12 +39,12 @@ impl Catalog {
         self.instances == 0
     }
 
-    /// Services that are known: they have instances, had some of late, or are required.
+    /// The number of known services: those that have instances, had some recently, or are required.
     pub fn services(&self) -> usize {
         self.services.len()
     }
 
-    /// How many instances of each known service are in each of these states.
+    /// The number of instances in each of these states, per known service.
     pub fn census<const N: usize>(&self, states: [InstanceState; N]) -> Vec<(Arc<str>, [u64; N])> {
         let count = |(name, service): (&Arc<str>, &Service)| {
             let mut counts = [0; N];
@@ -53,36 +58,40 @@ impl Catalog {
         self.services.iter().map(count).collect()
     }
 
-    /// Instances whose last heartbeat failed.
+    /// The number of instances whose last heartbeat was missed.
     pub fn failing(&self) -> usize {
         self.failing
     }
 
-    /// The list of one service; empty where it is not known.
-    pub fn list(&mut self, name: &str) -> Arc<List> {
-        let unknown = || Arc::new(List::new(self.forgotten, Vec::new()));
+    /// The list of one service; empty if the service is unknown.
+    pub fn list(&mut self, name: &str) -> Arc<InstanceList> {
+        let unknown = || Arc::new(InstanceList::new(self.forgotten, Vec::new()));
         self.services.get_mut(name).map_or_else(unknown, Service::list)
     }
 
-    /// The revision of one service's list, without making the list.
+    /// The revision of one service's list. Does not build the list.
     pub fn list_revision(&self, name: &str) -> u64 {
         self.services.get(name).map_or(self.forgotten, |service| service.list_revision)
     }
 
-    /// The lists of everything that a member requires, by name. `*` stands for every service that is known.
-    pub fn lists(&mut self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<List>)> {
+    /// The lists of all services that a member requires. `*` stands for every service that has or had an instance.
+    pub fn lists(&mut self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<InstanceList>)> {
         self.lists_since(info, None)
     }
 
-    /// Those lists that have changed since a revision; `None` where they can't say all that has: a member that
-    /// requires every service may know one that has been forgotten since. The whole of its lists tells it.
-    pub fn changed_lists(&mut self, info: &ServiceInfo, since: u64) -> Option<Vec<(Arc<str>, Arc<List>)>> {
+    /// Those of its lists that have changed since a revision. `None` if they can't tell all: a member that requires
+    /// every service may know one that was forgotten since, and only the full set of its lists shows that.
+    pub fn changed_lists(
+        &mut self,
+        info: &ServiceInfo,
+        since: u64,
+    ) -> Option<Vec<(Arc<str>, Arc<InstanceList>)>> {
         let requires_all = info.required_services.iter().any(|name| name == EVERY_SERVICE);
-        let tells_all = !requires_all || self.forgotten <= since;
-        tells_all.then(|| self.lists_since(info, Some(since)))
+        let is_complete = !requires_all || self.forgotten <= since;
+        is_complete.then(|| self.lists_since(info, Some(since)))
     }
 
-    fn lists_since(&mut self, info: &ServiceInfo, since: Option<u64>) -> Vec<(Arc<str>, Arc<List>)> {
+    fn lists_since(&mut self, info: &ServiceInfo, since: Option<u64>) -> Vec<(Arc<str>, Arc<InstanceList>)> {
         let is_due = |revision: u64| since.is_none_or(|since| revision > since);
         if info.required_services.iter().any(|name| name == EVERY_SERVICE) {
             let all = self.services.iter_mut().filter(|(_, service)| service.offered);
@@ -101,7 +110,7 @@ impl Catalog {
         lists
     }
 
-    /// The newest change of any list that a member requires.
+    /// The newest revision of any list that a member requires.
     pub fn newest_for(&self, info: &ServiceInfo) -> u64 {
         let of = |name: &String| {
             if name == EVERY_SERVICE {
@@ -112,30 +121,34 @@ impl Catalog {
         info.required_services.iter().map(of).max().unwrap_or(0)
     }
 
-    /// Who must be told of a change of a service's list.
-    pub fn dependents(&self, name: &str) -> Vec<Key> {
+    /// The instances that must be told when the list of a service changes.
+    pub fn dependents(&self, name: &str) -> Vec<InstanceKey> {
         let by_name = self.services.get(name).into_iter().flat_map(|service| &service.dependents);
-        let named = by_name.filter(|key| !self.everywhere.contains(key));
-        named.chain(&self.everywhere).cloned().collect()
+        let named = by_name.filter(|key| !self.wildcard_dependents.contains(key));
+        named.chain(&self.wildcard_dependents).cloned().collect()
     }
 
-    /// The start that is registered, and what it registered.
-    pub fn registered(&self, key: &Key) -> Option<(u64, Arc<ServiceInfo>)> {
-        self.get(key).map(|instance| (instance.start, instance.info.clone()))
+    /// The registered incarnation of an instance, and what it registered.
+    pub fn registered(&self, key: &InstanceKey) -> Option<(u64, Arc<ServiceInfo>)> {
+        self.get(key).map(|instance| (instance.incarnation, instance.info.clone()))
     }
 
-    /// The instance of a service with that address or that `Id`.
-    pub fn find(&self, name: &str, addr_or_id: &str) -> Option<Key> {
+    /// The instance of a service with this address or `Id`.
+    pub fn find(&self, name: &str, addr_or_id: &str) -> Option<InstanceKey> {
         let service = self.services.get(name)?;
         let by_id = || service.instances.iter().find(|(_, instance)| instance.info.id() == addr_or_id);
         let (addr, _) = service.instances.get_key_value(addr_or_id).or_else(by_id)?;
         let (name, _) = self.services.get_key_value(name)?;
-        Some(Key { name: name.clone(), addr: addr.clone() })
+        Some(InstanceKey { name: name.clone(), addr: addr.clone() })
     }
 
-    /// Known services, these or all, with their instances and those removed of late, all sorted by address. Cloning
-    /// an instance is cheap, so that the caller can render them when it no longer holds the catalogue.
-    pub fn snapshot(&self, now: Time, only: Option<&[String]>) -> BTreeMap<Arc<str>, Vec<(Instance, bool)>> {
+    /// All services, or those in `only`, with their instances sorted by address; `true` marks removed ones. Returns
+    /// copies, which are cheap, so that callers can render them without holding the lock.
+    pub fn snapshot(
+        &self,
+        now: Time,
+        only: Option<&[String]>,
+    ) -> BTreeMap<Arc<str>, Vec<(InstanceRecord, bool)>> {
         let shown = |(name, service): (&Arc<str>, &Service)| (name.clone(), self.shown(now, service));
         match only {
             None => self.services.iter().map(shown).collect(),
@@ -146,20 +159,20 @@ impl Catalog {
         }
     }
 
-    fn shown(&self, now: Time, service: &Service) -> Vec<(Instance, bool)> {
+    fn shown(&self, now: Time, service: &Service) -> Vec<(InstanceRecord, bool)> {
         let live = service.instances.values().map(|instance| (instance.clone(), false));
         let removed = service.removed.values().filter_map(|at| self.removed.get(at));
         let fresh = removed.filter(|removed| now.since(removed.at) < self.policy.removed_for);
         let mut all: Vec<_> =
-            live.chain(fresh.map(|removed| (Instance::clone(&removed.instance), true))).collect();
+            live.chain(fresh.map(|removed| (InstanceRecord::clone(&removed.instance), true))).collect();
         all.sort_by(|(a, _), (b, _)| a.info.addr.cmp(&b.info.addr));
         all
     }
 
-    /// What a snapshot file must hold.
-    pub fn saved(&self) -> Vec<Saved> {
+    /// All instances, for the snapshot file.
+    pub fn saved(&self) -> Vec<SavedInstance> {
         let all = self.services.values().flat_map(|service| service.instances.values());
-        let save = |instance: &Instance| Saved {
+        let save = |instance: &InstanceRecord| SavedInstance {
             info: instance.info.clone(),
             registered: instance.registered,
             drained: instance.drained,
@@ -167,9 +180,9 @@ impl Catalog {
         all.map(save).collect()
     }
 
-    /// Self-protection as it stands.
-    pub fn protecting(&self, now: Time) -> Protecting {
+    /// The state of self-protection.
+    pub fn protection(&self, now: Time) -> ProtectionStatus {
         let until = self.protection.until(now);
-        Protecting { enabled: self.protection.enabled(), until, held_back: self.held_back }
+        ProtectionStatus { enabled: self.protection.enabled(), until, held_back: self.held_back }
     }
 }

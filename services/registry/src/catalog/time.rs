@@ -1,15 +1,15 @@
-//! The catalogue's own clock: monotonic milliseconds since the registry started. It never goes back, whatever
-//! happens to the wall clock; wall time is computed from it only where people read it.
+//! The catalogue's clock: monotonic milliseconds since the registry started, so that setting the system clock
+//! changes nothing. Wall-clock time is computed from it for display only.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// A moment, in milliseconds since the registry started; negative for what a snapshot file tells of.
+/// Milliseconds since the registry started; negative for times read from a snapshot file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(i64);
 
 impl Time {
-    /// The moment that many milliseconds after the start.
+    /// The time `millis` milliseconds after the start.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -19,7 +19,7 @@ impl Time {
         self.0
     }
 
-    /// How long ago `earlier` was; zero where it is later than this.
+    /// The time from `earlier` to this; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

@@ -1,4 +1,4 @@
-//! The calls of one delivery on the wire.
+//! The requests of one delivery on the wire.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -7,66 +7,69 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use hubspoke_chassis::telemetry::Source;
 use hubspoke_client::trace;
 use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
 use tracing::Span;
 
-use super::plan::Call;
-use crate::peer::{self, Idle};
+use super::plan::PushRequest;
+use crate::exchange::{self, IdleConn};
 
-/// Sends calls until one fails: how many were acknowledged, the connection where it can be used again, and what
-/// went wrong.
+/// Longest reply body that is read, in bytes. It is ignored, but lets the connection be reused.
+const MAX_REPLY: usize = 4096;
+
+/// Sends requests until one fails, in the current span. Returns how many were acknowledged, the connection if it can
+/// be reused, and the reason of a failure.
 pub(super) async fn send(
     info: &ServiceInfo,
-    calls: &[Call],
+    requests: &[PushRequest],
     revision: Revision,
-    mut idle: Option<Idle>,
+    mut idle: Option<IdleConn>,
     timeout: Duration,
-) -> (usize, Option<Idle>, Option<String>) {
+) -> (usize, Option<IdleConn>, Option<String>) {
     let addr = info.control_addr();
-    for (done, call) in calls.iter().enumerate() {
-        let request = || push(addr, info, call, revision);
-        match peer::ask(addr, idle.take(), request, 4096, timeout).await {
+    for (acknowledged, push) in requests.iter().enumerate() {
+        let request = || request(addr, info, push, revision);
+        match exchange::send(addr, idle.take(), request, MAX_REPLY, timeout).await {
             Ok(reply) if reply.status.is_success() => idle = reply.idle,
             Ok(reply) => {
                 trace::attempted(&Span::current(), Ok(reply.status.as_u16()));
-                return (done, reply.idle, Some(format!("it answered {}", reply.status)));
+                return (acknowledged, reply.idle, Some(format!("answered {}", reply.status)));
             }
             Err(error) => {
                 trace::attempted(&Span::current(), Err(error.kind()));
-                return (done, None, Some(error.to_string()));
+                return (acknowledged, None, Some(error.reason()));
             }
         }
     }
     trace::attempted(&Span::current(), Ok(StatusCode::OK.as_u16()));
-    (calls.len(), idle, None)
+    (requests.len(), idle, None)
 }
 
-pub(super) fn span(source: &Source, info: &ServiceInfo, call: Option<&Call>) -> Span {
-    let _of = source.enter();
+pub(super) fn push_span(source: &Source, info: &ServiceInfo, first: Option<&PushRequest>) -> Span {
+    let _entered = source.enter();
     let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
     let operation = Some("push");
-    let method = call.map_or("PUT", |call| call.method.as_str());
+    let method = first.map_or("PUT", |request| request.method.as_str());
     trace::Attempt { operation, method, path: SERVICES_PATH, service, instance, addr, resend: 0 }.span()
 }
 
-fn push(addr: &str, info: &ServiceInfo, call: &Call, revision: Revision) -> Request<Parts> {
-    let mut request = Request::new(Parts::new(&call.body));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = http::Uri::from_static(SERVICES_PATH);
-    let key = info.push_key.as_ref().map(|key| format!("Bearer {key}"));
+fn request(addr: &str, info: &ServiceInfo, push: &PushRequest, revision: Revision) -> Request<SharedBody> {
+    let mut request = Request::new(SharedBody::new(&push.body));
+    *request.method_mut() = push.method.clone();
+    *request.uri_mut() = Uri::from_static(SERVICES_PATH);
+    let authorization = info.push_key.as_ref().map(|key| format!("Bearer {key}"));
     let headers = request.headers_mut();
     trace::inject(headers);
     for (name, value) in [
         (header::HOST, Some(addr.to_owned())),
-        (http::HeaderName::from_static(HUB_REVISION), Some(revision.to_string())),
+        (HeaderName::from_static(HUB_REVISION), Some(revision.to_string())),
         (header::CONTENT_TYPE, Some("application/json".to_owned())),
-        (header::AUTHORIZATION, key),
+        (header::AUTHORIZATION, authorization),
     ] {
-        // A key that fits into no header was refused when it was registered.
+        // Push keys that are not valid header values are refused at registration.
         if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
             headers.insert(name, value);
         }
@@ -74,21 +77,21 @@ fn push(addr: &str, info: &ServiceInfo, call: &Call, revision: Revision) -> Requ
     request
 }
 
-/// A body in parts that others share.
+/// A body in parts that are shared with other requests.
 #[derive(Debug)]
-struct Parts {
+struct SharedBody {
     left: VecDeque<Bytes>,
     bytes: u64,
 }
 
-impl Parts {
+impl SharedBody {
     fn new(parts: &[Bytes]) -> Self {
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
         Self { left: parts.iter().cloned().collect(), bytes }
     }
 }
 
-impl Body for Parts {
+impl Body for SharedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -1,52 +1,51 @@
-//! Cuts a byte stream of server-sent events into whole events, so that several streams can be merged. Pure.
+//! Splits a byte stream of server-sent events into whole events, so that several streams can be merged. Pure.
 //!
-//! Lines end with LF, as our log service sends them. An event longer than the limit is left out and counted, so
-//! that no sender makes this grow without bound.
+//! Lines end with LF, as the log service sends them. An event longer than the limit is dropped and counted.
 
 use bytes::{Bytes, BytesMut};
 
 const END: &[u8] = b"\n\n";
 
-/// See the module's description.
+/// The events of one stream.
 #[derive(Debug)]
 pub(super) struct Blocks {
     rest: BytesMut,
-    /// So much of `rest` is known to hold no end.
-    looked: usize,
-    /// The event that is coming in is too long.
+    /// The first bytes of `rest`, which contain no end of an event.
+    searched: usize,
+    /// The current event is too long.
     skipping: bool,
     limit: usize,
-    /// Events left out since this was last taken.
-    pub(super) left_out: u64,
+    /// Events dropped since this was last taken.
+    pub(super) dropped: u64,
 }
 
 impl Blocks {
     pub(super) fn new(limit: usize) -> Self {
-        Self { rest: BytesMut::new(), looked: 0, skipping: false, limit, left_out: 0 }
+        Self { rest: BytesMut::new(), searched: 0, skipping: false, limit, dropped: 0 }
     }
 
-    /// Takes in a piece of the stream.
+    /// Adds a piece of the stream.
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.rest.extend_from_slice(piece);
     }
 
-    /// The next whole event, with the empty line that ends it.
+    /// The next whole event, including the empty line that ends it.
     pub(super) fn next(&mut self) -> Option<Bytes> {
         loop {
-            let found = self.rest[self.looked..].windows(END.len()).position(|window| window == END);
+            let found = self.rest[self.searched..].windows(END.len()).position(|window| window == END);
             let Some(found) = found else {
-                self.looked = self.rest.len().saturating_sub(END.len() - 1);
+                self.searched = self.rest.len().saturating_sub(END.len() - 1);
                 if self.rest.len() > self.limit {
                     self.skipping = true;
-                    let _ = self.rest.split_to(self.looked);
-                    self.looked = 0;
+                    let _ = self.rest.split_to(self.searched);
+                    self.searched = 0;
                 }
                 return None;
             };
-            let block = self.rest.split_to(self.looked + found + END.len());
-            self.looked = 0;
+            let block = self.rest.split_to(self.searched + found + END.len());
+            self.searched = 0;
             if std::mem::take(&mut self.skipping) || block.len() > self.limit {
-                self.left_out += 1;
+                self.dropped += 1;
             } else {
                 return Some(block.freeze());
             }
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_too_long_is_left_out_and_the_next_one_is_not() {
+    fn an_event_that_is_too_long_is_dropped_and_the_next_one_is_not() {
         let mut blocks = Blocks::new(16);
         for piece in ["data: 0123456789", "0123456789", "0123456789\n", "\ndata: a\n\n"] {
             blocks.push(piece.as_bytes());
@@ -85,7 +84,7 @@ mod tests {
                 }
             );
         }
-        assert_eq!(blocks.left_out, 1);
+        assert_eq!(blocks.dropped, 1);
     }
 
     #[test]
@@ -98,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_it_is_cut_the_same_events_come_out(
+        fn the_same_events_come_out_however_the_stream_is_split(
             texts in proptest::collection::vec("[a-z]{1,40}", 0..20),
             cuts in proptest::collection::vec(1usize..30, 1..200),
         ) {
@@ -116,7 +115,7 @@ mod tests {
             let fits = |text: &&String| text.len() + 8 <= 30;
             let expected: Vec<_> = texts.iter().filter(fits).map(|text| format!("data: {text}\n\n")).collect();
             prop_assert_eq!(got.iter().map(|block| String::from_utf8_lossy(block).into_owned()).collect::<Vec<_>>(), expected);
-            prop_assert_eq!(blocks.left_out, texts.iter().filter(|text| !fits(text)).count() as u64);
+            prop_assert_eq!(blocks.dropped, texts.iter().filter(|text| !fits(text)).count() as u64);
         }
     }
 }

@@ -1,14 +1,14 @@
-//! `GET /log/tail`: the entries of all log instances as they come, merged into one stream, for the page.
+//! `GET /log/tail`: the entries of all log instances as they are written, merged into one stream, for the page.
 //!
-//! Why the registry passes them on: the page may speak to its own origin only, and the addresses that log instances
-//! register are often out of a browser's reach (those of containers). Only registered addresses are asked, with the
-//! caller's query, and what they answer is passed on event by event, unread but for its ids. Where the registry has
-//! a token, this takes it too: log entries can hold what the catalogue does not.
+//! The registry relays them because the page may connect to its own origin only, and because a browser often can't
+//! reach the addresses that log instances register (in containers, for example). Only registered addresses are
+//! contacted, with the caller's query. Events are passed on unchanged; only their ids are read. If the registry has a
+//! token, the relay requires it, since log entries may contain what the catalogue does not.
 //!
-//! Bounded: so many relays, each with so many log instances and bytes on their way; one that reads slowly slows down
-//! its log instances' streams, which then say `dropped`, and one that takes nothing loses its connection
-//! (`hubspoke_chassis::server`). A log instance that says nothing, not even a comment, is asked anew. Beside their events
-//! there is `sources`: `{"Open":2,"Known":3}`.
+//! Everything is bounded: relays, log instances per relay, and bytes in flight. A reader that is slow slows down its
+//! log instances' streams, which then send `dropped`; one that takes nothing is disconnected
+//! (`hubspoke_chassis::server`). A log instance that is silent is reconnected. The relay adds `sources` events of its
+//! own: `{"Open":2,"Known":3}`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,210 +25,215 @@ use http_body_util::{BodyExt, Empty};
 use hubspoke_chassis::server::Connection;
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LOG_SERVICE;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::blocks::{Blocks, id};
-use crate::api::Api;
-use crate::api::watching::stream;
-use crate::watch::Task;
+use crate::access::Access;
+use crate::event_stream;
+use crate::shared::SharedCatalog;
 
-/// Relays at once.
-const MOST_RELAYS: usize = 16;
-/// Log instances that one relay follows.
-const MOST_SOURCES: usize = 32;
-/// Longest event; a log entry is far shorter.
-const LONGEST_EVENT: usize = 2 << 20;
-/// Events on their way to the page, and the bytes of those of log instances together.
-const ON_THE_WAY: usize = 64;
-const BYTES_ON_THE_WAY: usize = 4 << 20;
+/// Most relays at once.
+const MAX_RELAYS: usize = 16;
+/// Most log instances per relay.
+const MAX_SOURCES: usize = 32;
+/// Longest event, in bytes; a log entry is far shorter.
+const MAX_EVENT: usize = 2 << 20;
+/// Most events of a relay in flight, and most bytes of those of log instances.
+const MAX_IN_FLIGHT: usize = 64;
+const MAX_BYTES_IN_FLIGHT: usize = 4 << 20;
 /// A log instance must answer within this time.
-const ANSWER: Duration = Duration::from_secs(3);
-/// A log instance's stream on which nothing comes for so long is dead: ours send a comment every 15 s.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Pause before a log instance is asked again.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How often to look which log instances there are, and how many streams are open.
-const LOOK: Duration = Duration::from_millis(500);
-/// A comment is sent after this many looks without anything else, so that both sides notice a dead connection.
-const QUIET_LOOKS: u32 = 20;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// A stream on which nothing has come for this long is dead. Log instances send a comment every 15 s.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before reconnecting to a log instance.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
+/// How often the list of log instances and the number of open streams are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// A comment is sent after this many checks without a change, so that both sides notice a dead connection.
+const KEEP_ALIVE_CHECKS: u32 = 20;
 
-#[derive(Clone)]
-struct Relays {
-    api: Arc<Api>,
+/// The state of the relay's route.
+#[derive(Debug, Clone)]
+pub(crate) struct RelayState {
+    catalog: Arc<SharedCatalog>,
+    access: Arc<Access>,
+    shutdown: CancellationToken,
     slots: Arc<Semaphore>,
 }
 
-/// The relay's route.
-pub(super) fn routes(api: &Arc<Api>) -> Router {
-    let relays = Relays { api: api.clone(), slots: Arc::new(Semaphore::new(MOST_RELAYS)) };
-    Router::new().route("/log/tail", get(tail)).with_state(relays)
+impl RelayState {
+    pub(crate) fn new(catalog: Arc<SharedCatalog>, access: Arc<Access>, shutdown: CancellationToken) -> Self {
+        Self { catalog, access, shutdown, slots: Arc::new(Semaphore::new(MAX_RELAYS)) }
+    }
+}
+
+/// The route of the relay.
+pub(super) fn routes(state: RelayState) -> Router {
+    Router::new().route("/log/tail", get(tail)).with_state(state)
 }
 
 async fn tail(
-    State(relays): State<Relays>,
+    State(RelayState { catalog, access, shutdown, slots }): State<RelayState>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     Extension(connection): Extension<Connection>,
 ) -> Result<Response, Problem> {
-    let Relays { api, slots } = relays;
-    api.access.check_token(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))?;
+    access.check_token(&headers)?;
     let slot = slots.try_acquire_owned().map_err(|_| {
-        Problem::new(ProblemType::TooManyStreams, format!("{MOST_RELAYS} follow the log already"))
-            .retry_after(10)
+        let detail = format!("{MAX_RELAYS} clients follow the log already");
+        Problem::new(ProblemType::TooManyStreams, detail).retry_after(10)
     })?;
-    let (to, events) = mpsc::channel(ON_THE_WAY);
-    let relay = Relay {
-        api: api.clone(),
+    let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
+    let relay = LogRelay {
+        catalog,
         target: format!("/{LOG_SERVICE}/tail?{}", query.unwrap_or_default()).into(),
         to,
-        budget: Arc::new(Semaphore::new(BYTES_ON_THE_WAY)),
+        budget: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)),
         open: Arc::default(),
         _slot: slot,
     };
-    Ok(stream(&api, connection, events, Task::spawn(relay.run())))
+    let task = AbortOnDropHandle::new(tokio::spawn(relay.run()));
+    Ok(event_stream::response(events, task, connection, shutdown))
 }
 
-/// One page's stream.
-struct Relay {
-    api: Arc<Api>,
+/// The stream to one page.
+struct LogRelay {
+    catalog: Arc<SharedCatalog>,
     target: Arc<str>,
     to: mpsc::Sender<Bytes>,
-    /// Bytes that may be on their way yet.
+    /// One permit per byte that may still be in flight.
     budget: Arc<Semaphore>,
-    /// Streams that are open.
+    /// The number of open streams from log instances.
     open: Arc<AtomicUsize>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Relay {
+impl LogRelay {
     async fn run(self) {
-        let mut sources: HashMap<Arc<str>, JoinSet<()>> = HashMap::new();
-        let mut said = None;
-        let mut quiet = 0;
+        let mut sources: HashMap<Arc<str>, AbortOnDropHandle<()>> = HashMap::new();
+        let mut reported = None;
+        let mut quiet_checks = 0;
         loop {
-            let known = self.known();
-            sources.retain(|addr, _| known.contains(addr));
-            for addr in known.iter().take(MOST_SOURCES) {
-                if sources.len() < MOST_SOURCES && !sources.contains_key(addr) {
-                    sources.insert(addr.clone(), self.start(addr.clone()));
+            let list = self.catalog.with(|catalog, _| catalog.list(LOG_SERVICE));
+            sources.retain(|addr, _| list.contains(addr));
+            for addr in list.instances().iter().take(MAX_SOURCES).map(|instance| instance.addr()) {
+                if sources.len() < MAX_SOURCES && !sources.contains_key(addr) {
+                    let addr: Arc<str> = addr.into();
+                    sources.insert(addr.clone(), self.start(addr));
                 }
             }
-            let now = (self.open.load(Relaxed), known.len());
-            let text = if said != Some(now) {
-                said = Some(now);
-                Bytes::from(format!("event: sources\ndata: {{\"Open\":{},\"Known\":{}}}\n\n", now.0, now.1))
-            } else if quiet >= QUIET_LOOKS {
+            let (open, known) = (self.open.load(Relaxed), list.instances().len());
+            let text = if reported != Some((open, known)) {
+                reported = Some((open, known));
+                Bytes::from(format!("event: sources\ndata: {{\"Open\":{open},\"Known\":{known}}}\n\n"))
+            } else if quiet_checks >= KEEP_ALIVE_CHECKS {
                 Bytes::from_static(b":\n\n")
             } else {
                 Bytes::new()
             };
-            quiet = if text.is_empty() { quiet + 1 } else { 0 };
+            quiet_checks = if text.is_empty() { quiet_checks + 1 } else { 0 };
             if !text.is_empty() && self.to.send(text).await.is_err() {
                 return;
             }
-            sleep(LOOK).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    fn known(&self) -> Vec<Arc<str>> {
-        let list = self.api.core.read(|catalog, _| catalog.list(LOG_SERVICE));
-        list.instances().iter().map(|one| Arc::from(one.addr())).collect()
-    }
-
-    /// Follows one log instance until what this gives back is dropped.
-    fn start(&self, addr: Arc<str>) -> JoinSet<()> {
-        let mut source = Source {
+    /// Follows one log instance until the returned handle is dropped.
+    fn start(&self, addr: Arc<str>) -> AbortOnDropHandle<()> {
+        let mut source = LogSource {
             addr,
             target: self.target.clone(),
             to: self.to.clone(),
             budget: self.budget.clone(),
             open: self.open.clone(),
-            silence: SILENCE,
-            last: None,
+            silence_timeout: SILENCE_TIMEOUT,
+            last_id: None,
         };
-        let mut task = JoinSet::new();
-        task.spawn(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 if let Err(error) = source.follow().await {
                     let error = &*error as &dyn std::error::Error;
-                    tracing::debug!(addr = &*source.addr, error, "a log instance's tail ended");
+                    tracing::debug!(addr = &*source.addr, error, "the tail of a log instance ended");
                 }
-                sleep(PAUSE).await;
+                sleep(RECONNECT_PAUSE).await;
             }
-        });
-        task
+        }))
     }
 }
 
-/// The stream of one log instance.
-struct Source {
+/// The stream from one log instance.
+struct LogSource {
     addr: Arc<str>,
     target: Arc<str>,
     to: mpsc::Sender<Bytes>,
     budget: Arc<Semaphore>,
     open: Arc<AtomicUsize>,
-    silence: Duration,
-    /// The last id that was passed on: where to go on.
-    last: Option<HeaderValue>,
+    silence_timeout: Duration,
+    /// The id of the last event that was passed on; a reconnect resumes after it.
+    last_id: Option<HeaderValue>,
 }
 
-/// Counts a stream for as long as it is open.
-struct Open(Arc<AtomicUsize>);
+/// Counts a stream while it is open.
+struct OpenStream(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-/// An event that counts as on its way until it is dropped, which is when it has been written.
-struct OnTheWay {
+/// An event that takes its bytes from the budget until it is dropped, which is when it has been written.
+struct BudgetedEvent {
     event: Bytes,
-    _room: OwnedSemaphorePermit,
+    _permits: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for OnTheWay {
+impl AsRef<[u8]> for BudgetedEvent {
     fn as_ref(&self) -> &[u8] {
         &self.event
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-impl Source {
+impl LogSource {
     /// Passes on events until the stream ends.
-    async fn follow(&mut self) -> Result<(), Failure> {
-        let mut driver = JoinSet::new(); // ends with this call
-        let mut body = timeout(ANSWER, self.ask(&mut driver)).await??;
+    async fn follow(&mut self) -> Result<(), SourceError> {
+        let mut driver = JoinSet::new(); // its connection ends with this call
+        let mut body = timeout(ANSWER_TIMEOUT, self.connect(&mut driver)).await??;
         self.open.fetch_add(1, Relaxed);
-        let _open = Open(self.open.clone());
-        let mut blocks = Blocks::new(LONGEST_EVENT);
-        while let Some(frame) = timeout(self.silence, body.frame()).await? {
+        let _open = OpenStream(self.open.clone());
+        let mut blocks = Blocks::new(MAX_EVENT);
+        while let Some(frame) = timeout(self.silence_timeout, body.frame()).await? {
             let Ok(piece) = frame?.into_data() else { continue };
             blocks.push(&piece);
             while let Some(block) = blocks.next() {
                 if let Some(id) = id(&block) {
-                    self.last = HeaderValue::from_bytes(id).ok();
+                    self.last_id = HeaderValue::from_bytes(id).ok();
                 }
-                let size = block.len().min(BYTES_ON_THE_WAY);
-                let room = self.budget.clone().acquire_many_owned(u32::try_from(size)?).await?;
-                self.to.send(Bytes::from_owner(OnTheWay { event: block, _room: room })).await?;
+                let size = block.len().min(MAX_BYTES_IN_FLIGHT);
+                let permits = self.budget.clone().acquire_many_owned(u32::try_from(size)?).await?;
+                self.to.send(Bytes::from_owner(BudgetedEvent { event: block, _permits: permits })).await?;
             }
-            let left_out = std::mem::take(&mut blocks.left_out);
-            if left_out > 0 {
-                let text = format!("event: dropped\ndata: {{\"dropped\":{left_out}}}\n\n");
+            let dropped = std::mem::take(&mut blocks.dropped);
+            if dropped > 0 {
+                let text = format!("event: dropped\ndata: {{\"dropped\":{dropped}}}\n\n");
                 self.to.send(text.into()).await?;
             }
         }
         Ok(())
     }
 
-    async fn ask(&self, driver: &mut JoinSet<hyper::Result<()>>) -> Result<hyper::body::Incoming, Failure> {
+    async fn connect(&self, driver: &mut JoinSet<hyper::Result<()>>) -> Result<Incoming, SourceError> {
         let stream = TcpStream::connect(&*self.addr).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         driver.spawn(connection);
@@ -236,13 +241,13 @@ impl Source {
             .header(header::HOST, &*self.addr)
             .header(header::ACCEPT, "text/event-stream")
             .body(Empty::<Bytes>::new())?;
-        if let Some(last) = &self.last {
-            request.headers_mut().insert("last-event-id", last.clone());
+        if let Some(id) = &self.last_id {
+            request.headers_mut().insert("last-event-id", id.clone());
         }
         let reply = sender.send_request(request).await?;
         let kind = reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if reply.status() != StatusCode::OK || !kind.starts_with(b"text/event-stream") {
-            return Err(format!("it answered {}", reply.status()).into());
+            return Err(format!("answered {}, not with an event stream", reply.status()).into());
         }
         Ok(reply.into_body())
     }
@@ -255,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// A log instance that sends so many events of 8 bytes and then nothing.
+    /// A log instance that sends this many events of 8 bytes, and then nothing.
     async fn instance(events: usize) -> (Arc<str>, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string().into();
@@ -271,15 +276,15 @@ mod tests {
         (addr, task)
     }
 
-    fn source(addr: Arc<str>, budget: usize) -> (Source, mpsc::Receiver<Bytes>) {
-        let (to, events) = mpsc::channel(ON_THE_WAY);
+    fn source(addr: Arc<str>, budget: usize) -> (LogSource, mpsc::Receiver<Bytes>) {
+        let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
         let budget = Arc::new(Semaphore::new(budget));
-        let (target, open, silence) = ("/log/tail".into(), Arc::default(), Duration::from_millis(50));
-        (Source { addr, target, to, budget, open, silence, last: None }, events)
+        let (target, open, silence_timeout) = ("/log/tail".into(), Arc::default(), Duration::from_millis(50));
+        (LogSource { addr, target, to, budget, open, silence_timeout, last_id: None }, events)
     }
 
     #[tokio::test]
-    async fn a_silent_log_instance_is_given_up() {
+    async fn a_silent_stream_is_given_up() {
         let (addr, _instance) = instance(1).await;
         let (mut source, mut events) = source(addr, 100);
         let ended = timeout(Duration::from_secs(10), source.follow()).await.unwrap();
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_is_on_its_way_than_there_is_room_for() {
+    async fn bytes_in_flight_are_bounded() {
         let (addr, _instance) = instance(10).await;
         let (mut source, mut events) = source(addr, 30);
         let budget = source.budget.clone();
@@ -299,7 +304,7 @@ mod tests {
         for _ in 0..3 {
             held.push(events.recv().await.unwrap());
         }
-        // Six bytes are left, and the fourth event waits for eight.
+        // Six bytes are left; the fourth event waits for eight.
         while budget.available_permits() > 0 {
             tokio::task::yield_now().await;
         }

@@ -14,10 +14,10 @@ async fn what_does_not_answer_as_it_should_is_removed_and_the_reason_is_told() {
     let mut fakes = Vec::new();
     for (answer, reason) in [
         (Answer::Hang, "no answer within 500 ms"),
-        (Answer::Status(500), "it answered 500"),
-        (Answer::Status(204), "it answered 204"),
-        (Answer::Redirect, "it answered 302"),
-        (Answer::As("somebody-else"), "another start answers there: somebody-else"),
+        (Answer::Status(500), "answered 500"),
+        (Answer::Status(204), "answered 204"),
+        (Answer::Redirect, "answered 302"),
+        (Answer::As("somebody-else"), "another process answers at this address: Id somebody-else"),
     ] {
         let fake = Fake::start().await;
         fake.on_heartbeat(answer);

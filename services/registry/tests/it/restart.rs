@@ -17,7 +17,9 @@ use super::live::Live;
 use super::registry::{Registry, eventually, quick};
 
 fn with_file(folder: &tempfile::TempDir) -> Settings {
-    Settings { data_dir: Some(folder.path().join("data")), ..quick() }
+    let mut settings = quick();
+    settings.data_dir = Some(folder.path().join("data"));
+    settings
 }
 
 #[tokio::test]

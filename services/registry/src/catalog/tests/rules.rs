@@ -1,4 +1,6 @@
-//! One rule each.
+//! One rule per test.
+
+use hubspoke_protocol::{InstanceState, ReasonKind};
 
 use super::*;
 
@@ -8,12 +10,12 @@ fn seconds(s: i64) -> Time {
     Time::from_millis(s * 1000)
 }
 
-struct Run {
+struct Fixture {
     catalog: Catalog,
     now: Time,
 }
 
-impl Run {
+impl Fixture {
     fn new() -> Self {
         Self { catalog: Catalog::new(policy()), now: seconds(0) }
     }
@@ -26,13 +28,13 @@ impl Run {
         self.apply(Event::Register(info(name, addr, Some(id), &[])))
     }
 
-    fn beat(&mut self, key: &Key, a: Answer) -> Applied {
-        let start = self.catalog.registered(key).map_or(0, |(start, _)| start);
-        self.apply(Event::Heartbeat { key: key.clone(), start, answer: answer(a) })
+    fn beat(&mut self, key: &InstanceKey, a: Answer) -> Applied {
+        let incarnation = self.catalog.registered(key).map_or(0, |(incarnation, _)| incarnation);
+        self.apply(Event::Heartbeat { key: key.clone(), incarnation, result: answer(a) })
     }
 
-    /// Three failed attempts, a second apart.
-    fn die(&mut self, key: &Key) -> Applied {
+    /// Misses three heartbeats, a second apart.
+    fn die(&mut self, key: &InstanceKey) -> Applied {
         for _ in 0..2 {
             self.beat(key, Answer::None);
             self.now = self.now + Duration::from_secs(1);
@@ -40,11 +42,11 @@ impl Run {
         self.beat(key, Answer::None)
     }
 
-    fn state(&self, key: &Key) -> Option<InstanceState> {
-        self.catalog.get(key).map(Instance::state)
+    fn state(&self, key: &InstanceKey) -> Option<InstanceState> {
+        self.catalog.get(key).map(InstanceRecord::state)
     }
 
-    fn reasons(&self, key: &Key) -> Vec<ReasonKind> {
+    fn reasons(&self, key: &InstanceKey) -> Vec<ReasonKind> {
         let all = self.catalog.snapshot(self.now, None);
         let mut list = all.get(&key.name).into_iter().flatten();
         let found = list.rfind(|(instance, _)| instance.info.addr == *key.addr);
@@ -53,186 +55,190 @@ impl Run {
 }
 
 #[test]
-fn a_renewal_changes_nothing_and_wakes_nobody() {
-    let mut run = Run::new();
-    assert_eq!(run.register(0, 0, 1).outcome, Outcome::Changed);
-    let revision = run.catalog.revision();
-    let again = run.register(0, 0, 1);
+fn a_renewal_changes_nothing_and_notifies_nobody() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.register(0, 0, 1).outcome, Outcome::Changed);
+    let revision = fixture.catalog.revision();
+    let again = fixture.register(0, 0, 1);
     assert_eq!(again.outcome, Outcome::Unchanged);
-    assert!(matches!(again.effects[..], [Effect::Joined(_)]));
-    assert_eq!(run.catalog.revision(), revision);
+    assert!(matches!(again.effects[..], [Effect::Registered(_)]));
+    assert_eq!(fixture.catalog.revision(), revision);
 }
 
 #[test]
-fn another_start_replaces_and_the_older_can_no_longer_deregister() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
-    run.register(0, 0, 2);
-    assert_eq!(run.catalog.len(), 1);
-    let late = Event::Deregister { key: key(0, 0), id: Some("id-1".into()), by: By::Itself };
-    assert!(matches!(run.catalog.apply(run.now, late), Err(Refusal::OlderStart { .. })));
-    assert_eq!(run.catalog.len(), 1);
-    assert_eq!(run.reasons(&key(0, 0)), [ReasonKind::Registered, ReasonKind::Replaced]);
+fn a_new_id_replaces_the_old_one_which_can_no_longer_deregister() {
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
+    fixture.register(0, 0, 2);
+    assert_eq!(fixture.catalog.len(), 1);
+    let late = Event::Deregister { key: key(0, 0), id: Some("id-1".into()), by: Initiator::Instance };
+    assert!(matches!(fixture.catalog.apply(fixture.now, late), Err(Refusal::OlderStart { .. })));
+    assert_eq!(fixture.catalog.len(), 1);
+    assert_eq!(fixture.reasons(&key(0, 0)), [ReasonKind::Registered, ReasonKind::Replaced]);
 }
 
 #[test]
-fn three_missed_heartbeats_remove_and_the_reason_stays_for_a_while() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
-    run.die(&key(0, 0));
-    assert!(run.catalog.is_empty());
+fn three_missed_heartbeats_remove_an_instance_and_the_reason_stays_for_a_while() {
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
+    fixture.die(&key(0, 0));
+    assert!(fixture.catalog.is_empty());
     let expected = [ReasonKind::Registered, ReasonKind::MissedHeartbeat, ReasonKind::Removed];
-    assert_eq!(run.reasons(&key(0, 0)), expected);
-    run.now = run.now + policy().removed_for;
-    assert_eq!(run.reasons(&key(0, 0)), []);
+    assert_eq!(fixture.reasons(&key(0, 0)), expected);
+    fixture.now = fixture.now + policy().removed_for;
+    assert_eq!(fixture.reasons(&key(0, 0)), []);
 }
 
 #[test]
-fn one_answer_forgives_missed_heartbeats() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
+fn an_answered_heartbeat_resets_the_misses() {
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
     for _ in 0..5 {
-        run.beat(&key(0, 0), Answer::None);
-        run.beat(&key(0, 0), Answer::None);
-        run.beat(&key(0, 0), Answer::Plain);
+        fixture.beat(&key(0, 0), Answer::None);
+        fixture.beat(&key(0, 0), Answer::None);
+        fixture.beat(&key(0, 0), Answer::Plain);
     }
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
 
 #[test]
-fn a_heartbeat_that_could_not_be_sent_is_no_miss() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
-    let (start, _) = run.catalog.registered(&key(0, 0)).unwrap();
-    run.beat(&key(0, 0), Answer::None);
-    run.beat(&key(0, 0), Answer::None);
+fn a_heartbeat_that_could_not_be_sent_is_not_a_miss() {
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
+    let (incarnation, _) = fixture.catalog.registered(&key(0, 0)).unwrap();
+    fixture.beat(&key(0, 0), Answer::None);
+    fixture.beat(&key(0, 0), Answer::None);
     for _ in 0..10 {
-        let applied = run.apply(Event::Unasked { key: key(0, 0), start });
-        assert!(matches!(applied.effects[..], [Effect::Beat { when: When::Gap, .. }]));
+        let applied = fixture.apply(Event::HeartbeatNotSent { key: key(0, 0), incarnation });
+        assert!(matches!(applied.effects[..], [Effect::SendHeartbeat { timing: HeartbeatTiming::Gap, .. }]));
     }
-    let older = run.apply(Event::Unasked { key: key(0, 0), start: start + 1 });
-    assert_eq!((older.outcome, older.effects.len()), (Outcome::Unknown, 0));
-    assert_eq!(run.catalog.len(), 1);
-    run.beat(&key(0, 0), Answer::None);
-    assert!(run.catalog.is_empty(), "what it missed before counts");
+    let other = fixture.apply(Event::HeartbeatNotSent { key: key(0, 0), incarnation: incarnation + 1 });
+    assert_eq!((other.outcome, other.effects.len()), (Outcome::Unknown, 0));
+    assert_eq!(fixture.catalog.len(), 1);
+    fixture.beat(&key(0, 0), Answer::None);
+    assert!(fixture.catalog.is_empty(), "earlier misses count");
 }
 
 #[test]
-fn an_instance_that_comes_and_goes_too_often_is_suspect_for_a_while() {
-    let mut run = Run::new();
+fn an_instance_that_is_removed_too_often_is_suspect_for_a_while() {
+    let mut fixture = Fixture::new();
     for id in 0..3 {
-        run.register(0, 0, id);
-        assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
-        run.die(&key(0, 0));
+        fixture.register(0, 0, id);
+        assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
+        fixture.die(&key(0, 0));
     }
-    run.register(0, 0, 4);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
-    run.beat(&key(0, 0), Answer::Plain);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect), "one answer is not enough");
-    run.now = run.now + policy().flap.hold;
-    run.beat(&key(0, 0), Answer::Plain);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+    fixture.register(0, 0, 4);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
+    fixture.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect), "one answer is not enough");
+    fixture.now = fixture.now + policy().flap.hold;
+    fixture.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
 
 #[test]
-fn two_starts_that_fight_for_an_address_become_suspect() {
-    let mut run = Run::new();
+fn two_processes_that_fight_for_an_address_become_suspect() {
+    let mut fixture = Fixture::new();
     for round in 0..4 {
-        run.register(0, 0, round % 2);
+        fixture.register(0, 0, round % 2);
     }
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
-    assert_eq!(run.catalog.len(), 1);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
+    assert_eq!(fixture.catalog.len(), 1);
 }
 
 #[test]
 fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
-    run.apply(Event::Drain { key: key(0, 0), on: true });
-    run.register(0, 0, 1);
-    run.beat(&key(0, 0), Answer::Serving);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Draining));
-    let list = run.catalog.list("a");
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
+    fixture.apply(Event::Drain { key: key(0, 0), on: true });
+    fixture.register(0, 0, 1);
+    fixture.beat(&key(0, 0), Answer::Serving);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Draining));
+    let list = fixture.catalog.list("a");
     assert!(std::str::from_utf8(list.json()).unwrap().contains(r#""State":"draining""#));
     assert_eq!(list.plain_json().as_ref(), b"[]");
-    run.register(0, 0, 2);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+    fixture.register(0, 0, 2);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
 
 #[test]
-fn a_restored_instance_is_suspect_to_people_and_as_before_to_callers_until_it_is_heard() {
-    let mut run = Run::new();
-    let saved = Saved { info: info(0, 0, Some(1), &[1]).into(), registered: seconds(-60), drained: false };
-    run.apply(Event::Restore(saved.clone()));
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
-    assert!(!std::str::from_utf8(run.catalog.list("a").json()).unwrap().contains("State"));
-    assert_eq!(run.catalog.dependents("b").len(), 1);
-    run.beat(&key(0, 0), Answer::Plain);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
+fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answers() {
+    let mut fixture = Fixture::new();
+    let saved =
+        SavedInstance { info: info(0, 0, Some(1), &[1]).into(), registered: seconds(-60), drained: false };
+    fixture.apply(Event::Restore(saved.clone()));
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
+    assert!(!std::str::from_utf8(fixture.catalog.list("a").json()).unwrap().contains("State"));
+    assert_eq!(fixture.catalog.dependents("b").len(), 1);
+    fixture.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 
-    let mut run = Run::new();
-    run.apply(Event::Restore(saved.clone()));
-    run.apply(Event::Register(ServiceInfo::clone(&saved.info)));
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal will do too");
+    let mut fixture = Fixture::new();
+    fixture.apply(Event::Restore(saved.clone()));
+    fixture.apply(Event::Register(ServiceInfo::clone(&saved.info)));
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal counts too");
 
-    let mut run = Run::new();
-    run.apply(Event::Restore(saved));
-    run.die(&key(0, 0));
-    assert_eq!(run.catalog.len(), 1, "it has its grace");
-    run.now = run.now + policy().restore_grace;
-    run.beat(&key(0, 0), Answer::None);
-    assert!(run.catalog.is_empty());
+    let mut fixture = Fixture::new();
+    fixture.apply(Event::Restore(saved));
+    fixture.die(&key(0, 0));
+    assert_eq!(fixture.catalog.len(), 1, "within its grace");
+    fixture.now = fixture.now + policy().restore_grace;
+    fixture.beat(&key(0, 0), Answer::None);
+    assert!(fixture.catalog.is_empty());
 }
 
 #[test]
-fn a_restored_instance_that_does_not_answer_is_used_last_but_keeps_its_grace() {
-    let saved = Saved { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
+fn a_restored_instance_that_does_not_answer_is_listed_as_suspect_until_its_grace_ends() {
+    let saved =
+        SavedInstance { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
     for comes_back in ["by a heartbeat", "by a renewal", "no"] {
-        let mut run = Run::new();
-        run.apply(Event::Restore(saved.clone()));
-        let listed = |run: &mut Run| String::from_utf8(run.catalog.list("a").json().to_vec()).unwrap();
-        run.beat(&key(0, 0), Answer::None);
-        run.beat(&key(0, 0), Answer::None);
-        assert!(!listed(&mut run).contains("State"));
-        assert_eq!(run.beat(&key(0, 0), Answer::None).outcome, Outcome::Changed);
-        assert!(listed(&mut run).contains(r#""State":"suspect""#));
-        assert_eq!(run.beat(&key(0, 0), Answer::None).outcome, Outcome::Unchanged, "said once");
-        assert_eq!(run.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
-        run.now = run.now + policy().restore_grace;
+        let mut fixture = Fixture::new();
+        fixture.apply(Event::Restore(saved.clone()));
+        let listed =
+            |fixture: &mut Fixture| String::from_utf8(fixture.catalog.list("a").json().to_vec()).unwrap();
+        fixture.beat(&key(0, 0), Answer::None);
+        fixture.beat(&key(0, 0), Answer::None);
+        assert!(!listed(&mut fixture).contains("State"));
+        assert_eq!(fixture.beat(&key(0, 0), Answer::None).outcome, Outcome::Changed);
+        assert!(listed(&mut fixture).contains(r#""State":"suspect""#));
+        assert_eq!(fixture.beat(&key(0, 0), Answer::None).outcome, Outcome::Unchanged, "reported once");
+        assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
+        fixture.now = fixture.now + policy().restore_grace;
         match comes_back {
-            "by a heartbeat" => drop(run.beat(&key(0, 0), Answer::Plain)),
-            "by a renewal" => drop(run.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
+            "by a heartbeat" => drop(fixture.beat(&key(0, 0), Answer::Plain)),
+            "by a renewal" => drop(fixture.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
             _ => {
-                run.beat(&key(0, 0), Answer::None);
-                assert!(run.catalog.is_empty(), "its grace is over");
+                fixture.beat(&key(0, 0), Answer::None);
+                assert!(fixture.catalog.is_empty(), "its grace is over");
                 continue;
             }
         }
-        assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing), "{comes_back}");
-        assert!(!listed(&mut run).contains("State"));
+        assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing), "{comes_back}");
+        assert!(!listed(&mut fixture).contains("State"));
     }
 }
 
 #[test]
-fn restored_instances_are_asked_at_once_and_then_spread() {
-    let mut run = Run::new();
-    let saved = Saved { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
+fn restored_instances_are_probed_soon_and_then_spread() {
+    let mut fixture = Fixture::new();
+    let saved =
+        SavedInstance { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
     let next = |applied: Applied| {
-        let beat = applied.effects.into_iter().find_map(|effect| match effect {
-            Effect::Beat { when, .. } => Some(when),
+        let timing = applied.effects.into_iter().find_map(|effect| match effect {
+            Effect::SendHeartbeat { timing, .. } => Some(timing),
             _ => None,
         });
-        beat.unwrap()
+        timing.unwrap()
     };
-    assert_eq!(next(run.apply(Event::Restore(saved))), When::Soon);
-    assert_eq!(next(run.beat(&key(0, 0), Answer::Plain)), When::Spread);
-    assert_eq!(next(run.beat(&key(0, 0), Answer::Plain)), When::Interval);
+    assert_eq!(next(fixture.apply(Event::Restore(saved))), HeartbeatTiming::Soon);
+    assert_eq!(next(fixture.beat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Spread);
+    assert_eq!(next(fixture.beat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Interval);
 }
 
 #[test]
-fn an_answer_that_says_nothing_says_that_it_serves() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
+fn a_member_that_sends_no_status_counts_as_serving() {
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
     for (a, state) in [
         (Answer::Draining, InstanceState::Draining),
         (Answer::Plain, InstanceState::Passing),
@@ -240,98 +246,123 @@ fn an_answer_that_says_nothing_says_that_it_serves() {
         (Answer::None, InstanceState::Draining),
         (Answer::Serving, InstanceState::Passing),
     ] {
-        run.beat(&key(0, 0), a);
-        assert_eq!(run.state(&key(0, 0)), Some(state));
+        fixture.beat(&key(0, 0), a);
+        assert_eq!(fixture.state(&key(0, 0)), Some(state));
     }
 }
 
 #[test]
-fn a_full_catalogue_refuses_more_but_renews() {
-    let mut run = Run::new();
-    run.catalog.policy.max_instances = 1;
-    run.register(0, 0, 1);
+fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
+    let mut fixture = Fixture::new();
+    fixture.catalog.policy.max_instances = 1;
+    fixture.register(0, 0, 1);
     let more = Event::Register(info(0, 1, Some(1), &[]));
-    assert_eq!(run.catalog.apply(run.now, more).unwrap_err(), Refusal::TooManyInstances(1));
-    assert_eq!(run.register(0, 0, 1).outcome, Outcome::Unchanged);
-    run.catalog.policy.max_instances = 10;
-    run.catalog.policy.max_services = 1;
+    assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyInstances(1));
+    assert_eq!(fixture.register(0, 0, 1).outcome, Outcome::Unchanged);
+    fixture.catalog.policy.max_instances = 10;
+    fixture.catalog.policy.max_services = 1;
     let more = Event::Register(info(0, 1, Some(1), &[2]));
-    assert_eq!(run.catalog.apply(run.now, more).unwrap_err(), Refusal::TooManyServices(1));
-    // Neither another start nor a renewal with other wishes goes round it.
-    let before = run.catalog.revision();
+    assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyServices(1));
+    // Neither a new Id nor a renewal that requires other services gets around the limit.
+    let before = fixture.catalog.revision();
     for id in [1, 2] {
-        let wish = |name| Event::Register(info(0, 0, Some(id), &[name]));
-        assert_eq!(run.catalog.apply(run.now, wish(2)).unwrap_err(), Refusal::TooManyServices(1), "{id}");
-        assert_eq!(run.catalog.revision(), before);
+        let requiring = |name| Event::Register(info(0, 0, Some(id), &[name]));
+        assert_eq!(
+            fixture.catalog.apply(fixture.now, requiring(2)).unwrap_err(),
+            Refusal::TooManyServices(1),
+            "{id}"
+        );
+        assert_eq!(fixture.catalog.revision(), before);
     }
-    run.apply(Event::Register(info(0, 0, Some(2), &[0, 4])));
-    assert_eq!(run.catalog.services(), 1, "itself and everything are nothing new");
+    fixture.apply(Event::Register(info(0, 0, Some(2), &[0, 4])));
+    assert_eq!(fixture.catalog.services(), 1, "its own name and * add no service");
 }
 
 #[test]
-fn a_hundred_thousand_comings_and_goings_leave_nothing_behind() {
-    let mut run = Run::new();
+fn a_hundred_thousand_registrations_and_deregistrations_leave_nothing_behind() {
+    let mut fixture = Fixture::new();
     for i in 0..100_000_u32 {
         let mut info = ServiceInfo::new(format!("s-{i}"), "10.0.0.1:80");
         info.required_services = vec![format!("r-{i}")];
-        let key = Key::new(&info.name, &info.addr);
-        run.apply(Event::Register(info));
-        run.apply(Event::Deregister { key, id: None, by: By::Itself });
+        let key = InstanceKey::new(&info.name, &info.addr);
+        fixture.apply(Event::Register(info));
+        fixture.apply(Event::Deregister { key, id: None, by: Initiator::Instance });
     }
-    assert!(run.catalog.is_empty());
-    assert_eq!(run.catalog.services.len(), policy().removed_max);
-    assert_eq!(run.catalog.removed.len(), policy().removed_max);
+    assert!(fixture.catalog.is_empty());
+    assert_eq!(fixture.catalog.services.len(), policy().removed_max);
+    assert_eq!(fixture.catalog.removed.len(), policy().removed_max);
 }
 
-/// It was a service, nobody requires it, and it is no longer shown: only who requires everything may know it.
+/// A service that had instances, is required by nobody and is no longer shown: only a dependent of `*` may know it.
 #[test]
-fn a_forgotten_services_list_does_not_go_back_and_who_may_know_it_must_renew() {
-    let mut run = Run::new();
-    let (everything, by_name) = (info(1, 0, None, &[4]), info(1, 0, None, &[0]));
-    run.register(0, 0, 1);
-    let (known, since) = (run.catalog.list("a").revision(), run.catalog.revision());
-    run.catalog.policy.removed_max = 0;
-    run.apply(Event::Deregister { key: key(0, 0), id: None, by: By::Itself });
-    assert_eq!(run.catalog.services(), 0);
-    assert!(run.catalog.list("a").revision() > known);
-    assert_eq!(run.catalog.changed_lists(&by_name, since).map(|lists| lists.len()), Some(1));
-    assert!(run.catalog.changed_lists(&everything, since).is_none(), "nothing names what is gone");
-    let since = run.catalog.revision();
-    assert_eq!(run.catalog.newest_for(&everything), since, "its heartbeat shows what it lacks");
-    assert_eq!(run.catalog.changed_lists(&everything, since).map(|lists| lists.len()), Some(0));
-    let before = run.catalog.list("a").revision();
-    run.apply(Event::Register(info(1, 1, None, &[0])));
-    assert_eq!(run.catalog.list("a").revision(), before, "a wish is no change");
-    assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "nor is it a service");
+fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
+    let mut fixture = Fixture::new();
+    let (wildcard, by_name) = (info(1, 0, None, &[4]), info(1, 0, None, &[0]));
+    fixture.register(0, 0, 1);
+    let (known, since) = (fixture.catalog.list("a").revision(), fixture.catalog.revision());
+    fixture.catalog.policy.removed_max = 0;
+    fixture.apply(Event::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    assert_eq!(fixture.catalog.services(), 0);
+    assert!(fixture.catalog.list("a").revision() > known);
+    assert_eq!(fixture.catalog.changed_lists(&by_name, since).map(|lists| lists.len()), Some(1));
+    assert!(fixture.catalog.changed_lists(&wildcard, since).is_none(), "no list names the forgotten service");
+    let since = fixture.catalog.revision();
+    assert_eq!(fixture.catalog.newest_for(&wildcard), since, "its heartbeat shows that it is behind");
+    assert_eq!(fixture.catalog.changed_lists(&wildcard, since).map(|lists| lists.len()), Some(0));
+    let before = fixture.catalog.list("a").revision();
+    fixture.apply(Event::Register(info(1, 1, None, &[0])));
+    assert_eq!(fixture.catalog.list("a").revision(), before, "requiring a service does not change its list");
+    assert!(
+        fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"),
+        "nor does it offer the service"
+    );
 }
 
-/// Who knows already that nobody is there is not behind when the service is forgotten.
+/// A dependent that knows the empty list is not behind when the service is forgotten.
 #[test]
-fn a_service_that_is_known_to_be_empty_is_forgotten_without_a_word() {
-    let mut run = Run::new();
-    run.catalog.policy.removed_max = 1;
-    let everything = info(1, 0, None, &[4]);
+fn an_empty_service_is_forgotten_without_a_change() {
+    let mut fixture = Fixture::new();
+    fixture.catalog.policy.removed_max = 1;
+    let wildcard = info(1, 0, None, &[4]);
     for name in [0, 2] {
-        run.register(name, 0, 1);
+        fixture.register(name, 0, 1);
     }
-    run.apply(Event::Deregister { key: key(0, 0), id: None, by: By::Itself });
-    let since = run.catalog.revision();
-    assert_eq!(run.catalog.lists(&everything).len(), 2);
-    run.apply(Event::Deregister { key: key(2, 0), id: None, by: By::Itself });
-    let changed = run.catalog.changed_lists(&everything, since).unwrap();
+    fixture.apply(Event::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    let since = fixture.catalog.revision();
+    assert_eq!(fixture.catalog.lists(&wildcard).len(), 2);
+    fixture.apply(Event::Deregister { key: key(2, 0), id: None, by: Initiator::Instance });
+    let changed = fixture.catalog.changed_lists(&wildcard, since).unwrap();
     assert_eq!(changed.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c"]);
-    assert!(run.catalog.lists(&everything).iter().all(|(name, _)| **name != *"a"), "it is forgotten");
+    assert!(fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"), "it is forgotten");
 }
 
 #[test]
-fn a_lists_bytes_are_made_once_and_shared() {
-    let mut run = Run::new();
-    run.register(0, 0, 1);
-    let (one, two) = (run.catalog.list("a"), run.catalog.list("a"));
+fn a_list_is_rendered_once_and_shared() {
+    let mut fixture = Fixture::new();
+    fixture.register(0, 0, 1);
+    let (one, two) = (fixture.catalog.list("a"), fixture.catalog.list("a"));
     assert!(Arc::ptr_eq(&one, &two));
     assert_eq!(one.json().as_ptr(), two.json().as_ptr());
-    run.register(0, 1, 1);
-    let three = run.catalog.list("a");
+    fixture.register(0, 1, 1);
+    let three = fixture.catalog.list("a");
     let before = one.instances()[0].json().as_ptr();
     assert_eq!(before, three.instances()[0].json().as_ptr(), "an unchanged instance is not rendered again");
+}
+
+#[test]
+fn a_list_takes_many_changes_at_once() {
+    let mut fixture = Fixture::new();
+    for addr in 0..3 {
+        fixture.register(0, addr, 1);
+    }
+    let before = fixture.catalog.list("a");
+    fixture.register(0, 3, 1);
+    fixture.register(0, 1, 2);
+    let after = fixture.catalog.list("a");
+    let changes =
+        [(&before.instances()[0], false), (&after.instances()[1], true), (&after.instances()[3], true)];
+    let list = before.with(changes);
+    let ids: Vec<_> = list.instances().iter().map(|listed| (listed.addr(), listed.info().id())).collect();
+    assert_eq!(ids, [("10.0.0.1:80", "id-2"), ("10.0.0.2:80", "id-1"), ("10.0.0.3:80", "id-1")]);
+    assert!(list.contains("10.0.0.3:80") && !list.contains("10.0.0.0:80"));
 }

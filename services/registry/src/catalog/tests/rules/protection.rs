@@ -4,180 +4,180 @@ use super::*;
 
 #[test]
 fn few_failures_among_many_are_not_held_back() {
-    let mut run = Run::new();
+    let mut fixture = Fixture::new();
     for addr in 0..20 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
     for addr in 0..4 {
-        run.die(&key(0, addr));
+        fixture.die(&key(0, addr));
     }
-    assert_eq!(run.catalog.len(), 16);
+    assert_eq!(fixture.catalog.len(), 16);
 }
 
-/// All of them miss at once; the clock goes on as it would for attempts that are spread over an interval.
-fn most_die(run: &mut Run, count: u8) {
+/// The first `count` instances miss all their heartbeats, at the pace at which attempts are spread over an interval.
+fn most_die(fixture: &mut Fixture, count: u8) {
     for addr in 0..count {
-        run.beat(&key(0, addr), Answer::None);
+        fixture.beat(&key(0, addr), Answer::None);
     }
-    run.now = run.now + Duration::from_secs(2);
+    fixture.now = fixture.now + Duration::from_secs(2);
     for _ in 0..2 {
         for addr in 0..count {
-            run.beat(&key(0, addr), Answer::None);
+            fixture.beat(&key(0, addr), Answer::None);
         }
     }
 }
 
 #[test]
 fn when_most_fail_at_once_removals_are_held_back_for_a_bounded_time() {
-    let mut run = Run::new();
+    let mut fixture = Fixture::new();
     for addr in 0..20 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
-    most_die(&mut run, 12);
-    assert_eq!(run.catalog.len(), 20);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Suspect));
-    assert_eq!(run.state(&key(0, 19)), Some(InstanceState::Passing));
-    let protecting = run.catalog.protecting(run.now);
+    most_die(&mut fixture, 12);
+    assert_eq!(fixture.catalog.len(), 20);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
+    assert_eq!(fixture.state(&key(0, 19)), Some(InstanceState::Passing));
+    let protecting = fixture.catalog.protection(fixture.now);
     assert_eq!((protecting.held_back, protecting.until.is_some()), (12, true));
-    // One of them comes back, the others don't.
-    run.beat(&key(0, 0), Answer::Plain);
-    assert_eq!(run.state(&key(0, 0)), Some(InstanceState::Passing));
-    run.now = run.now + policy().protection.max;
+    // One of them answers again.
+    fixture.beat(&key(0, 0), Answer::Plain);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
+    fixture.now = fixture.now + policy().protection.max;
     for addr in 1..12 {
-        run.beat(&key(0, addr), Answer::None);
+        fixture.beat(&key(0, addr), Answer::None);
     }
-    assert_eq!(run.catalog.len(), 9);
-    assert_eq!(run.catalog.protecting(run.now).until, None);
+    assert_eq!(fixture.catalog.len(), 9);
+    assert_eq!(fixture.catalog.protection(fixture.now).until, None);
 }
 
-/// The registry says whether it is holding back removals once each time, also where only time has ended it.
-fn said(applied: &Applied) -> Vec<bool> {
-    let said = applied.effects.iter().filter_map(|effect| match effect {
+fn announced(applied: &Applied) -> Vec<bool> {
+    let announced = applied.effects.iter().filter_map(|effect| match effect {
         Effect::Protecting(on) => Some(*on),
         _ => None,
     });
-    said.collect()
+    announced.collect()
 }
 
 #[test]
-fn the_beginning_and_the_end_by_the_bound_are_said_once_each() {
-    let mut run = Run::new();
+fn the_beginning_and_the_end_by_the_time_bound_are_announced_once_each() {
+    let mut fixture = Fixture::new();
     for addr in 0..20 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
-    let fail = |run: &mut Run| -> Vec<bool> {
-        (0..12).flat_map(|addr| said(&run.beat(&key(0, addr), Answer::None))).collect()
+    let fail = |fixture: &mut Fixture| -> Vec<bool> {
+        (0..12).flat_map(|addr| announced(&fixture.beat(&key(0, addr), Answer::None))).collect()
     };
-    assert_eq!(fail(&mut run), [false; 0]);
-    run.now = run.now + Duration::from_secs(2);
-    assert_eq!([fail(&mut run), fail(&mut run)].concat(), [true]);
-    run.now = run.now + policy().protection.max;
-    let first = run.beat(&key(0, 0), Answer::None);
-    assert!(matches!(first.effects[0], Effect::Protecting(false)), "before what comes of it");
-    assert_eq!(run.catalog.len(), 19);
-    assert_eq!(fail(&mut run), [false; 0]);
+    assert_eq!(fail(&mut fixture), [false; 0]);
+    fixture.now = fixture.now + Duration::from_secs(2);
+    assert_eq!([fail(&mut fixture), fail(&mut fixture)].concat(), [true]);
+    fixture.now = fixture.now + policy().protection.max;
+    let first = fixture.beat(&key(0, 0), Answer::None);
+    assert!(matches!(first.effects[0], Effect::Protecting(false)), "before the other effects");
+    assert_eq!(fixture.catalog.len(), 19);
+    assert_eq!(fail(&mut fixture), [false; 0]);
 }
 
 #[test]
-fn another_number_of_held_back_instances_and_the_switch_are_told_to_watchers() {
-    let mut run = Run::new();
+fn watchers_are_told_of_the_number_held_back_and_of_the_switch() {
+    let mut fixture = Fixture::new();
     for addr in 0..8 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
     let told = |applied: Applied| {
         applied.effects.iter().filter(|effect| matches!(effect, Effect::ProtectionChanged)).count()
     };
-    most_die(&mut run, 6);
-    assert_eq!(told(run.beat(&key(0, 0), Answer::None)), 0, "it is held back already");
-    run.beat(&key(0, 6), Answer::None);
-    run.beat(&key(0, 6), Answer::None);
-    assert_eq!(told(run.beat(&key(0, 6), Answer::None)), 1);
-    assert_eq!(run.catalog.protecting(run.now).held_back, 7);
-    assert_eq!(told(run.beat(&key(0, 6), Answer::Plain)), 1);
-    assert_eq!(run.catalog.protecting(run.now).held_back, 6);
-    assert!(told(run.apply(Event::Protect(false))) > 0);
-    assert!(told(run.apply(Event::Protect(true))) > 0, "also where nothing is held back");
+    most_die(&mut fixture, 6);
+    assert_eq!(told(fixture.beat(&key(0, 0), Answer::None)), 0, "it is held back already");
+    fixture.beat(&key(0, 6), Answer::None);
+    fixture.beat(&key(0, 6), Answer::None);
+    assert_eq!(told(fixture.beat(&key(0, 6), Answer::None)), 1);
+    assert_eq!(fixture.catalog.protection(fixture.now).held_back, 7);
+    assert_eq!(told(fixture.beat(&key(0, 6), Answer::Plain)), 1);
+    assert_eq!(fixture.catalog.protection(fixture.now).held_back, 6);
+    assert!(told(fixture.apply(Event::SetProtection(false))) > 0);
+    assert!(told(fixture.apply(Event::SetProtection(true))) > 0, "also if nothing is held back");
 }
 
-/// The first outage lasts longer than the bound, so who fails is removed in the end; the second is one of its own.
+/// The first outage lasts longer than the time bound, so the failing instances are removed in the end. The second one
+/// begins an episode of its own.
 #[test]
-fn an_outage_is_protected_from_whatever_the_one_before_came_to() {
+fn an_outage_is_protected_from_however_the_previous_one_ended() {
     for registers_again in [true, false] {
-        let mut run = Run::new();
+        let mut fixture = Fixture::new();
         for addr in 0..40 {
-            run.register(0, addr, 1);
+            fixture.register(0, addr, 1);
         }
-        most_die(&mut run, 25);
-        assert_eq!(run.catalog.len(), 40);
-        run.now = run.now + policy().protection.max;
+        most_die(&mut fixture, 25);
+        assert_eq!(fixture.catalog.len(), 40);
+        fixture.now = fixture.now + policy().protection.max;
         for addr in 0..25 {
-            run.beat(&key(0, addr), Answer::None);
+            fixture.beat(&key(0, addr), Answer::None);
         }
-        assert_eq!(run.catalog.len(), 15, "the bound is over");
-        run.now = run.now + policy().interval;
+        assert_eq!(fixture.catalog.len(), 15, "after the time bound");
+        fixture.now = fixture.now + policy().interval;
         let known: Vec<u8> = if registers_again { (0..40).collect() } else { (25..40).collect() };
         for &addr in &known {
-            run.register(0, addr, 1);
-            run.beat(&key(0, addr), Answer::Plain);
+            fixture.register(0, addr, 1);
+            fixture.beat(&key(0, addr), Answer::Plain);
         }
-        run.now = run.now + Duration::from_secs(3600);
+        fixture.now = fixture.now + Duration::from_secs(3600);
         for attempt in 0..3 {
             for &addr in &known {
-                run.beat(&key(0, addr), Answer::None);
+                fixture.beat(&key(0, addr), Answer::None);
             }
-            run.now = run.now + Duration::from_secs(if attempt < 1 { 2 } else { 0 });
+            fixture.now = fixture.now + Duration::from_secs(if attempt < 1 { 2 } else { 0 });
         }
-        assert_eq!(run.catalog.len(), known.len(), "nobody is removed");
-        assert!(run.catalog.protecting(run.now).until.is_some());
+        assert_eq!(fixture.catalog.len(), known.len(), "none is removed");
+        assert!(fixture.catalog.protection(fixture.now).until.is_some());
     }
 }
 
-/// While an interval's evidence is not there, heartbeats of others say nothing about the end.
+/// Before there is an interval's evidence, answers of other instances prove nothing.
 #[test]
-fn answers_of_others_do_not_end_an_episode_that_has_only_begun() {
-    let mut run = Run::new();
+fn answers_of_other_instances_do_not_end_an_episode_that_has_only_begun() {
+    let mut fixture = Fixture::new();
     for addr in 0..20 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
-    let mut words = Vec::new();
+    let mut announcements = Vec::new();
     // A quarter of them in the first half of the interval, the others in the second.
     for addr in [0..6, 6..12] {
         for _ in 0..3 {
             for addr in addr.clone() {
-                words.extend(said(&run.beat(&key(0, addr), Answer::None)));
-                words.extend(said(&run.beat(&key(0, 19), Answer::Plain)));
+                announcements.extend(announced(&fixture.beat(&key(0, addr), Answer::None)));
+                announcements.extend(announced(&fixture.beat(&key(0, 19), Answer::Plain)));
             }
-            run.now = run.now + Duration::from_millis(400);
+            fixture.now = fixture.now + Duration::from_millis(400);
         }
     }
-    assert_eq!(words, [true]);
-    assert_eq!(run.catalog.len(), 20);
+    assert_eq!(announcements, [true]);
+    assert_eq!(fixture.catalog.len(), 20);
 }
 
 #[test]
 fn half_is_not_most() {
-    let mut run = Run::new();
+    let mut fixture = Fixture::new();
     for addr in 0..20 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
-    most_die(&mut run, 10);
-    // The early evidence may have held some back; a full interval's does not.
-    run.now = run.now + policy().interval;
+    most_die(&mut fixture, 10);
+    // The early evidence may hold some back; that of a full interval does not.
+    fixture.now = fixture.now + policy().interval;
     for addr in 0..10 {
-        run.beat(&key(0, addr), Answer::None);
+        fixture.beat(&key(0, addr), Answer::None);
     }
-    assert_eq!(run.catalog.len(), 10);
+    assert_eq!(fixture.catalog.len(), 10);
 }
 
 #[test]
 fn switching_self_protection_off_removes_what_it_held_back() {
-    let mut run = Run::new();
+    let mut fixture = Fixture::new();
     for addr in 0..8 {
-        run.register(0, addr, 1);
+        fixture.register(0, addr, 1);
     }
-    most_die(&mut run, 7);
-    assert_eq!(run.catalog.len(), 8);
-    let applied = run.apply(Event::Protect(false));
+    most_die(&mut fixture, 7);
+    assert_eq!(fixture.catalog.len(), 8);
+    let applied = fixture.apply(Event::SetProtection(false));
     assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::Protecting(false))));
-    assert_eq!(run.catalog.len(), 1);
+    assert_eq!(fixture.catalog.len(), 1);
 }

@@ -1,110 +1,120 @@
-//! Who may register what. Pure but for the token bucket's own state, whose clock is a parameter.
+//! Who may change the catalogue, and what may register.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, header};
 use hubspoke_chassis::config::Secret;
+use hubspoke_chassis::rate_limit::{RateLimit, RateState};
 use hubspoke_protocol::ServiceInfo;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
 
 use crate::config::Limits;
 
-/// Longest `Id`, in bytes: it travels in headers, which is also why it is visible ASCII.
+/// Longest `Id`, in bytes. It is sent in headers, so it is also limited to visible ASCII.
 const MAX_ID: usize = 256;
-/// Most entries of `Meta`: each costs far more memory than a byte of its text.
+/// Longest `PushKey`, in bytes.
+const MAX_PUSH_KEY: usize = 256;
+/// Most entries of `Meta`: an entry costs far more memory than its text.
 const MAX_META: usize = 64;
 
-/// Why a call is refused before the catalogue sees it.
+/// Why a request is refused before it reaches the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("this needs the registry's token: Authorization: Bearer TOKEN")]
+    #[error("this request requires the registry's token (Authorization: Bearer TOKEN)")]
     Token,
-    #[error("a web page of another site may not change the catalogue")]
-    OtherSite,
-    #[error("{0} is in none of the networks that may register (registry.allow_addrs)")]
+    #[error("web pages of other sites may not change the catalogue")]
+    CrossSite,
+    #[error("{0} is not in a network that may register (registry.allow_addrs)")]
     Address(String),
-    #[error("{0} is a name; where registry.allow_addrs is set, only addresses of digits may register")]
+    #[error("{0} is not an IP address, and only IP addresses may register if registry.allow_addrs is set")]
     NotAnAddress(String),
-    #[error("RequiredServices: {count} names are more than {most}")]
-    TooManyRequired { count: usize, most: usize },
-    #[error("Meta: {bytes} bytes are more than {most}")]
-    MetaTooLong { bytes: u64, most: u64 },
-    #[error("Meta: {0} entries are more than {MAX_META}")]
+    #[error("RequiredServices: {count} names, at most {max} are allowed")]
+    TooManyRequired { count: usize, max: usize },
+    #[error("Meta: {bytes} bytes, at most {max} are allowed")]
+    MetaTooLong { bytes: u64, max: u64 },
+    #[error("Meta: {0} entries, at most {MAX_META} are allowed")]
     MetaTooMany(usize),
-    #[error("Id: {0} bytes are more than {MAX_ID}")]
+    #[error("Id: {0} bytes, at most {MAX_ID} are allowed")]
     IdTooLong(usize),
-    #[error("Id: must be of visible ASCII characters")]
+    #[error("Id: must be visible ASCII characters")]
     Id,
-    #[error("PushKey: must be of characters that fit into a header, at most 256 of them")]
+    #[error("PushKey: must be visible ASCII characters, at most {MAX_PUSH_KEY}")]
     PushKey,
-    #[error("too many registrations just now; try again")]
+    #[error("too many registrations at the moment; retry")]
     TooFast,
 }
 
-/// The rules of access.
+/// The access rules.
 #[derive(Debug)]
 pub(crate) struct Access {
     token: Option<Secret>,
     networks: Vec<IpNet>,
     limits: Limits,
-    bucket: Mutex<Bucket>,
+    registrations: Option<RateLimit>,
+    rate: Mutex<RateState>,
 }
 
 impl Access {
     pub(crate) fn new(token: Option<Secret>, networks: Vec<IpNet>, limits: Limits) -> Self {
-        let bucket = Mutex::new(Bucket::new(limits.registrations_per_second, Instant::now()));
-        Self { token, networks, limits, bucket }
+        let per_second = limits.registrations_per_second;
+        let registrations = RateLimit::new(per_second, per_second);
+        Self { token, networks, limits, registrations, rate: Mutex::default() }
     }
 
-    /// Whether a caller with this `Authorization` may change the catalogue.
-    pub(crate) fn check_token(&self, authorization: Option<&[u8]>) -> Result<(), Denied> {
+    /// Checks an `Authorization` header against the token, if there is one.
+    pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let Some(token) = &self.token else { return Ok(()) };
-        let shown = authorization.and_then(bearer).ok_or(Denied::Token)?;
-        // Not telling by the time it takes how much of it was right.
-        let right: bool = shown.ct_eq(token.expose().as_bytes()).into();
-        if right { Ok(()) } else { Err(Denied::Token) }
+        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let given = authorization.and_then(bearer).ok_or(Denied::Token)?;
+        // In constant time, so that the response time does not reveal how much of it was right.
+        if given.ct_eq(token.expose().as_bytes()).into() { Ok(()) } else { Err(Denied::Token) }
     }
 
-    /// Whether an instance may register. Names and addresses are valid.
+    /// Checks whether a request may change the catalogue: same site, and the right token.
+    pub(crate) fn check_change(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        check_site(headers)?;
+        self.check_token(headers)
+    }
+
+    /// Checks an instance against the rules for registration. Its names and addresses are valid.
     pub(crate) fn check_info(&self, info: &ServiceInfo) -> Result<(), Denied> {
         self.check_addr(&info.addr)?;
         self.check_addr(info.control_addr())?;
-        let (count, most) = (info.required_services.len(), self.limits.required);
-        if count > most {
-            return Err(Denied::TooManyRequired { count, most });
+        let (count, max) = (info.required_services.len(), self.limits.required);
+        if count > max {
+            return Err(Denied::TooManyRequired { count, max });
         }
         if info.meta.len() > MAX_META {
             return Err(Denied::MetaTooMany(info.meta.len()));
         }
         let bytes = info.meta.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
-        let most = self.limits.meta.as_u64();
-        if bytes > most {
-            return Err(Denied::MetaTooLong { bytes, most });
+        let max = self.limits.meta.as_u64();
+        if bytes > max {
+            return Err(Denied::MetaTooLong { bytes, max });
         }
         if let Some(id) = info.id.as_ref().filter(|id| id.len() > MAX_ID) {
             return Err(Denied::IdTooLong(id.len()));
         }
-        if !info.id().bytes().all(|b| b.is_ascii_graphic()) {
+        if !is_visible_ascii(info.id()) {
             return Err(Denied::Id);
         }
-        let fits = |key: &String| key.len() <= 256 && key.bytes().all(|b| b.is_ascii_graphic());
-        if info.push_key.as_ref().is_some_and(|key| !fits(key)) {
+        let is_valid = |key: &String| key.len() <= MAX_PUSH_KEY && is_visible_ascii(key);
+        if info.push_key.as_ref().is_some_and(|key| !is_valid(key)) {
             return Err(Denied::PushKey);
         }
         Ok(())
     }
 
-    /// Whether one more registration may change the catalogue now.
-    pub(crate) fn check_rate(&self) -> Result<(), Denied> {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        if bucket.take(Instant::now()) { Ok(()) } else { Err(Denied::TooFast) }
+    /// Counts a registration that changes the catalogue against the rate limit.
+    pub(crate) fn check_rate(&self, now: Instant) -> Result<(), Denied> {
+        let Some(limit) = &self.registrations else { return Ok(()) };
+        if limit.admit(&mut self.rate.lock(), now) { Ok(()) } else { Err(Denied::TooFast) }
     }
 
-    /// A name may mean anything when it is looked up later, so a list of networks lets no names in.
+    /// A host name may resolve to anything later, so a list of networks admits none.
     fn check_addr(&self, addr: &str) -> Result<(), Denied> {
         if self.networks.is_empty() {
             return Ok(());
@@ -119,20 +129,24 @@ impl Access {
     }
 }
 
-/// Whether the caller is anything but a web page of another site: a browser would send such a page's `POST` without
-/// asking, from inside the operator's network. Browsers say where a request comes from; members have no reason to.
-pub(crate) fn check_site(headers: &HeaderMap) -> Result<(), Denied> {
+/// Refuses requests that a web page of another site made. A browser sends such a page's simple requests without a
+/// preflight, from inside the operator's network, and says where they come from; members send no such headers.
+fn check_site(headers: &HeaderMap) -> Result<(), Denied> {
     let of = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let elsewhere = match (of("sec-fetch-site"), of("origin")) {
+    let is_cross_site = match (of("sec-fetch-site"), of("origin")) {
         (Some(site), _) => site == b"cross-site" || site == b"same-site",
-        // Older browsers, and pages that are not served by HTTPS or from this machine.
+        // Older browsers, and pages that come neither by HTTPS nor from this machine.
         (None, Some(origin)) => {
             let host = origin.windows(3).position(|part| part == b"://").map(|at| &origin[at + 3..]);
             host.is_none() || host != of("host")
         }
         (None, None) => false,
     };
-    if elsewhere { Err(Denied::OtherSite) } else { Ok(()) }
+    if is_cross_site { Err(Denied::CrossSite) } else { Ok(()) }
+}
+
+fn is_visible_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn bearer(authorization: &[u8]) -> Option<&[u8]> {
@@ -140,37 +154,10 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Lets through so many per second, and as many at once.
-#[derive(Debug)]
-struct Bucket {
-    per_second: u32,
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second, left: f64::from(per_second), at: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        if self.per_second == 0 {
-            return true;
-        }
-        let most = f64::from(self.per_second);
-        let gone = now.saturating_duration_since(self.at).min(Duration::from_secs(1));
-        self.left = (self.left + gone.as_secs_f64() * most).min(most);
-        self.at = now;
-        let may = self.left >= 1.0;
-        if may {
-            self.left -= 1.0;
-        }
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn access(token: Option<&str>, networks: &[&str]) -> Access {
@@ -179,20 +166,23 @@ mod tests {
     }
 
     #[test]
-    fn only_the_right_token_opens() {
+    fn only_the_right_token_is_accepted() {
         let closed = access(Some("hush"), &[]);
+        let with = |authorization: Option<&str>| -> HeaderMap {
+            authorization.map(|value| (header::AUTHORIZATION, value.parse().unwrap())).into_iter().collect()
+        };
         for wrong in
             [None, Some("Bearer hus"), Some("Bearer hushh"), Some("hush"), Some("Basic hush"), Some("")]
         {
-            assert_eq!(closed.check_token(wrong.map(str::as_bytes)), Err(Denied::Token), "{wrong:?}");
+            assert_eq!(closed.check_token(&with(wrong)), Err(Denied::Token), "{wrong:?}");
         }
-        assert_eq!(closed.check_token(Some(b"Bearer hush")), Ok(()));
-        assert_eq!(closed.check_token(Some(b"bearer hush")), Ok(()));
-        assert_eq!(access(None, &[]).check_token(None), Ok(()));
+        assert_eq!(closed.check_token(&with(Some("Bearer hush"))), Ok(()));
+        assert_eq!(closed.check_token(&with(Some("bearer hush"))), Ok(()));
+        assert_eq!(access(None, &[]).check_token(&with(None)), Ok(()));
     }
 
     #[test]
-    fn pages_of_other_sites_change_nothing() {
+    fn requests_of_cross_site_pages_are_refused() {
         let headers = |pairs: &[(&'static str, &str)]| -> HeaderMap {
             let pair = |(name, value): &(&'static str, &str)| {
                 (axum::http::HeaderName::from_static(name), value.parse().unwrap())
@@ -200,27 +190,27 @@ mod tests {
             pairs.iter().map(pair).collect()
         };
         let host = ("host", "127.0.0.1:20000");
-        for ours in [
+        for same_site in [
             &[host][..],
             &[host, ("origin", "http://127.0.0.1:20000")],
             &[host, ("sec-fetch-site", "same-origin"), ("origin", "https://behind.a.proxy")],
             &[host, ("sec-fetch-site", "none")],
         ] {
-            assert_eq!(check_site(&headers(ours)), Ok(()), "{ours:?}");
+            assert_eq!(check_site(&headers(same_site)), Ok(()), "{same_site:?}");
         }
-        for other in [
+        for cross_site in [
             &[host, ("origin", "http://evil.example")][..],
             &[host, ("origin", "http://127.0.0.1:20001")],
             &[host, ("origin", "null")],
             &[host, ("sec-fetch-site", "cross-site")],
             &[host, ("sec-fetch-site", "same-site"), ("origin", "http://127.0.0.1:20001")],
         ] {
-            assert_eq!(check_site(&headers(other)), Err(Denied::OtherSite), "{other:?}");
+            assert_eq!(check_site(&headers(cross_site)), Err(Denied::CrossSite), "{cross_site:?}");
         }
     }
 
     #[test]
-    fn only_allowed_networks_register() {
+    fn only_addresses_in_allowed_networks_may_register() {
         let some = access(None, &["10.0.0.0/8", "fd00::/8"]);
         let info = |addr: &str, control: Option<&str>| ServiceInfo {
             control_addr: control.map(str::to_owned),
@@ -251,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_visible_ascii() {
+    fn an_id_must_be_visible_ascii() {
         let open = access(None, &[]);
         let info = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..ServiceInfo::new("a", "10.0.0.1:80") };
         for id in ["log-1f2e3d4c5b6a7988", "10.0.0.1:80", "550e8400-e29b-41d4-a716-446655440000", "a/b~c%20"]
@@ -265,14 +255,16 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_lets_so_many_through_and_fills_again() {
-        let start = Instant::now();
-        let mut bucket = Bucket::new(10, start);
-        assert_eq!((0..20).filter(|_| bucket.take(start)).count(), 10);
-        let later = start + Duration::from_millis(500);
-        assert_eq!((0..20).filter(|_| bucket.take(later)).count(), 5);
-        let much_later = start + Duration::from_secs(3600);
-        assert_eq!((0..20).filter(|_| bucket.take(much_later)).count(), 10);
-        assert!(Bucket::new(0, start).take(start));
+    fn registrations_are_limited_to_a_burst_and_a_rate() {
+        let limited = |registrations_per_second| {
+            let limits = Limits { registrations_per_second, ..Limits::default() };
+            Access::new(None, Vec::new(), limits)
+        };
+        let (access, start) = (limited(10), Instant::now());
+        let admitted = |now| (0..20).filter(|_| access.check_rate(now).is_ok()).count();
+        assert_eq!(admitted(start), 10);
+        assert_eq!(admitted(start + Duration::from_millis(500)), 5);
+        assert_eq!(admitted(start + Duration::from_secs(3600)), 10);
+        assert!((0..100).all(|_| limited(0).check_rate(start).is_ok()));
     }
 }

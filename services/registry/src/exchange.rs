@@ -1,9 +1,8 @@
-//! One request to one member, for heartbeats and pushes.
+//! One HTTP exchange with a member, for heartbeats and pushes.
 //!
-//! Between requests only the socket is kept, and lent to hyper for the length of the next exchange: ten thousand
-//! idle members then cost ten thousand sockets, and no buffers or tasks. Redirects are not followed and proxies
-//! not used: a member answers itself or not at all. A reply's body is read up to a limit; more than that, or a
-//! reply that ends the connection, costs the socket and nothing else.
+//! Between exchanges only the socket is kept, and handed to hyper for the next one: ten thousand idle members cost ten
+//! thousand sockets, and no buffers or tasks. Redirects are not followed and no proxy is used. A reply body is read up
+//! to a limit; a longer one is discarded with its connection.
 
 use std::error::Error;
 use std::future::Future;
@@ -21,34 +20,34 @@ use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-/// A connection on which nothing is under way.
+/// A connection between two exchanges.
 #[derive(Debug)]
-pub(crate) struct Idle(TcpStream);
+pub(crate) struct IdleConn(TcpStream);
 
-/// What a member answered.
+/// The reply of a member.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct MemberReply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// The body; nothing where it was longer than the limit.
+    /// The body, unless it exceeded the limit.
     pub(crate) body: Option<Bytes>,
-    /// The connection, where it can be used again.
-    pub(crate) idle: Option<Idle>,
+    /// The connection, if it can be reused.
+    pub(crate) idle: Option<IdleConn>,
 }
 
-/// Why there was no answer.
+/// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PeerError {
-    #[error("can't connect: {0}")]
+pub(crate) enum ExchangeError {
+    #[error("can't connect")]
     Connect(#[source] io::Error),
-    #[error("broken answer: {}", root(.0))]
+    #[error("no valid response")]
     Http(#[source] hyper::Error),
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
 }
 
-impl PeerError {
-    /// In a word, for spans.
+impl ExchangeError {
+    /// The `error.type` of spans.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
@@ -57,49 +56,54 @@ impl PeerError {
         }
     }
 
-    /// Whether the member was not even asked, for want of something on this side: file descriptors, memory, ports.
-    /// `addr` is where it was to be asked.
-    pub(crate) fn is_our_lack(&self, addr: &str) -> bool {
+    /// The error with its root cause, for an instance's history.
+    pub(crate) fn reason(&self) -> String {
+        let mut root: &dyn Error = self;
+        while let Some(source) = root.source() {
+            root = source;
+        }
+        if self.source().is_some() { format!("{self}: {root}") } else { self.to_string() }
+    }
+
+    /// Whether the cause is a shortage on this host, of file descriptors, memory or ports, rather than the member at
+    /// `addr`.
+    pub(crate) fn is_local(&self, addr: &str) -> bool {
         let Self::Connect(error) = self else { return false };
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => true,
-            // No port is left; for an address of IPv6 it may as well mean that this host has none of those.
+            // No port is left. With IPv6 it may also mean that this host has no IPv6 address.
             Some(Errno::ADDRNOTAVAIL) => !addr.starts_with('['),
             _ => false,
         }
     }
 }
 
-fn root(error: &hyper::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-/// Sends a request and reads the reply, all within `timeout`. A kept connection may have been closed meanwhile by
-/// the other side, so the request is then sent once more on a new one; it must bear being received twice.
-pub(crate) async fn ask<B>(
+/// Sends a request and reads the reply, all within `timeout`. If the idle connection fails, the request is sent again
+/// on a new one, since the member may have closed it meanwhile. So the request must be idempotent.
+pub(crate) async fn send<B>(
     addr: &str,
-    idle: Option<Idle>,
+    idle: Option<IdleConn>,
     request: impl Fn() -> Request<B>,
     limit: usize,
     timeout: Duration,
-) -> Result<Reply, PeerError>
+) -> Result<MemberReply, ExchangeError>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     let exchange = async {
-        if let Some(Idle(stream)) = idle
+        if let Some(IdleConn(stream)) = idle
             && let Ok(reply) = exchange(stream, request(), limit).await
         {
             return Ok(reply);
         }
-        let stream = connect(addr).await.map_err(PeerError::Connect)?;
-        exchange(stream, request(), limit).await.map_err(PeerError::Http)
+        let stream = connect(addr).await.map_err(ExchangeError::Connect)?;
+        exchange(stream, request(), limit).await.map_err(ExchangeError::Http)
     };
-    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(PeerError::Timeout(timeout)))
+    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::Timeout(timeout)))
 }
 
 async fn connect(addr: &str) -> io::Result<TcpStream> {
-    // An address of digits needs no resolver, and so no thread.
+    // A literal IP address needs no resolver, which would take a thread.
     let stream = match addr.parse::<SocketAddr>() {
         Ok(addr) => TcpStream::connect(addr).await?,
         Err(_) => TcpStream::connect(addr).await?,
@@ -108,21 +112,25 @@ async fn connect(addr: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn exchange<B>(stream: TcpStream, request: Request<B>, limit: usize) -> Result<Reply, hyper::Error>
+async fn exchange<B>(
+    stream: TcpStream,
+    request: Request<B>,
+    limit: usize,
+) -> Result<MemberReply, hyper::Error>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = pin!(connection.without_shutdown());
     let mut parts = None;
-    let mut reply = {
-        let mut talk = pin!(async move {
+    let (mut reply, reusable) = {
+        let mut call = pin!(async move {
             let (head, body) = sender.send_request(request).await?.into_parts();
-            let closes = head.version == Version::HTTP_10 || says_close(&head.headers);
+            let closes = head.version == Version::HTTP_10 || has_close(&head.headers);
             let body = read(body, limit).await?;
-            let idle = None;
-            let keep = body.is_some() && !closes;
-            Ok::<_, hyper::Error>((Reply { status: head.status, headers: head.headers, body, idle }, keep))
+            let reusable = body.is_some() && !closes;
+            let reply = MemberReply { status: head.status, headers: head.headers, body, idle: None };
+            Ok::<_, hyper::Error>((reply, reusable))
         });
         std::future::poll_fn(|context| {
             if parts.is_none()
@@ -130,30 +138,30 @@ where
             {
                 parts = Some(ended);
             }
-            talk.as_mut().poll(context)
+            call.as_mut().poll(context)
         })
         .await?
     };
-    // The sender is gone, so the connection ends as soon as hyper has seen that, and gives the socket back.
-    if reply.1 {
+    // The sender is dropped, so hyper ends the connection and returns the socket.
+    if reusable {
         let ended = match parts {
             Some(ended) => ended,
             None => connection.await,
         };
         let parts = ended.ok().filter(|parts| parts.read_buf.is_empty());
-        reply.0.idle = parts.map(|parts| Idle(parts.io.into_inner()));
+        reply.idle = parts.map(|parts| IdleConn(parts.io.into_inner()));
     }
-    Ok(reply.0)
+    Ok(reply)
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
+fn has_close(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONNECTION).iter();
     values.any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"))
 }
 
 async fn read(body: hyper::body::Incoming, limit: usize) -> Result<Option<Bytes>, hyper::Error> {
     if body.size_hint().lower() > limit as u64 {
-        return Ok(None); // it says so itself
+        return Ok(None); // by its Content-Length
     }
     match http_body_util::Limited::new(body, limit).collect().await {
         Ok(body) => Ok(Some(body.to_bytes())),
@@ -176,7 +184,7 @@ mod tests {
         Request::get("/heart-beat").header("host", "x").body(Empty::<Bytes>::new()).unwrap()
     }
 
-    /// Answers each request on each connection with the next of these texts, and says how many it accepted.
+    /// Answers each request on each connection with the next of these texts, and counts accepted connections.
     async fn server(replies: Vec<&'static str>) -> (String, tokio::sync::watch::Receiver<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
@@ -199,12 +207,12 @@ mod tests {
         (addr, accepted)
     }
 
-    async fn get(addr: &str, idle: Option<Idle>) -> Result<Reply, PeerError> {
-        ask::<Empty<Bytes>>(addr, idle, request, 16, Duration::from_millis(500)).await
+    async fn get(addr: &str, idle: Option<IdleConn>) -> Result<MemberReply, ExchangeError> {
+        send::<Empty<Bytes>>(addr, idle, request, 16, Duration::from_millis(500)).await
     }
 
     #[tokio::test]
-    async fn a_connection_is_used_again() {
+    async fn a_connection_is_reused() {
         let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         let (addr, accepted) = server(vec![reply; 5]).await;
         let mut idle = None;
@@ -228,12 +236,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ends_a_connection_is_not_used_again() {
+    async fn a_reply_that_ends_the_connection_prevents_its_reuse() {
         for (reply, body) in [
             ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Some(&b""[..])),
             ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", Some(&b""[..])),
             ("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", None),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nmore than was said", Some(&b""[..])),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\ntrailing bytes", Some(&b""[..])),
         ] {
             let (addr, _) = server(vec![reply; 2]).await;
             let got = get(&addr, None).await.unwrap();
@@ -250,26 +258,26 @@ mod tests {
     }
 
     #[test]
-    fn what_we_lack_is_told_apart_from_what_a_member_does() {
-        let connect = |errno: Errno| PeerError::Connect(io::Error::from(errno));
-        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
-            assert!(connect(ours).is_our_lack("127.0.0.1:1"), "{ours}");
+    fn local_shortages_are_told_apart_from_failures_of_members() {
+        let connect = |errno: Errno| ExchangeError::Connect(io::Error::from(errno));
+        for local in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
+            assert!(connect(local).is_local("127.0.0.1:1"), "{local}");
         }
-        for theirs in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::TIMEDOUT] {
-            assert!(!connect(theirs).is_our_lack("127.0.0.1:1"), "{theirs}");
+        for remote in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::TIMEDOUT] {
+            assert!(!connect(remote).is_local("127.0.0.1:1"), "{remote}");
         }
-        assert!(!connect(Errno::ADDRNOTAVAIL).is_our_lack("[2001:db8::1]:1"));
-        assert!(!PeerError::Timeout(Duration::ZERO).is_our_lack("127.0.0.1:1"));
+        assert!(!connect(Errno::ADDRNOTAVAIL).is_local("[2001:db8::1]:1"));
+        assert!(!ExchangeError::Timeout(Duration::ZERO).is_local("127.0.0.1:1"));
     }
 
     #[tokio::test]
-    async fn silence_refusal_and_nonsense_are_told_apart() {
+    async fn timeouts_refused_connections_and_invalid_replies_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = listener.local_addr().unwrap().to_string();
-        assert!(matches!(get(&silent, None).await, Err(PeerError::Timeout(_))));
+        assert!(matches!(get(&silent, None).await, Err(ExchangeError::Timeout(_))));
         drop(listener);
-        assert!(matches!(get(&silent, None).await, Err(PeerError::Connect(_))));
+        assert!(matches!(get(&silent, None).await, Err(ExchangeError::Connect(_))));
         let (addr, _) = server(vec!["SSH-2.0-nonsense\r\n"]).await;
-        assert!(matches!(get(&addr, None).await, Err(PeerError::Http(_))));
+        assert!(matches!(get(&addr, None).await, Err(ExchangeError::Http(_))));
     }
 }

@@ -1,0 +1,84 @@
+//! What members call: register, renew, deregister.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hubspoke_chassis::{Json, Problem};
+use hubspoke_protocol::{PushMode, ServiceInfo};
+
+use super::context::Api;
+use super::revision::revision_header;
+use crate::catalog::{Initiator, InstanceKey, InstanceList};
+use crate::dispatch::RegistrationReply;
+use crate::error::invalid;
+
+/// `POST /services`
+pub(super) async fn register(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Json(mut info): Json<ServiceInfo>,
+) -> Result<Response, Problem> {
+    api.access.check_change(&headers)?;
+    info.check().map_err(|error| invalid(&error))?;
+    info.state = None;
+    let mut seen = HashSet::new();
+    info.required_services.retain(|name| seen.insert(name.clone()));
+    api.access.check_info(&info)?;
+    let is_renewal = api.dispatcher.catalog.with(|catalog, _| {
+        catalog.registered(&InstanceKey::new(&info.name, &info.addr)).is_some_and(|(_, known)| *known == info)
+    });
+    if !is_renewal {
+        api.access.check_rate(Instant::now())?;
+    }
+    let mode = info.push();
+    Ok(reply(api.dispatcher.register(info)?, mode))
+}
+
+/// `DELETE /services`
+pub(super) async fn deregister(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Json(info): Json<ServiceInfo>,
+) -> Result<Response, Problem> {
+    api.access.check_change(&headers)?;
+    info.check().map_err(|error| invalid(&error))?;
+    let key = InstanceKey::new(&info.name, &info.addr);
+    api.deregister(key, info.id, Initiator::Instance).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// The lists of all required services, as one JSON object. Each list is rendered once for all members, so they are
+/// only concatenated here.
+fn reply(RegistrationReply { lists, revision }: RegistrationReply, mode: PushMode) -> Response {
+    let json = |list: &InstanceList| -> Bytes {
+        match mode {
+            PushMode::Snapshot => list.json().clone(),
+            PushMode::Event => list.plain_json().clone(),
+        }
+    };
+    let length: usize = lists.iter().map(|(name, list)| name.len() + json(list).len() + 4).sum();
+    let mut body = Vec::with_capacity(2 + length);
+    body.push(b'{');
+    for (i, (name, list)) in lists.iter().enumerate() {
+        if i > 0 {
+            body.push(b',');
+        }
+        // A valid name needs no escaping in JSON.
+        body.push(b'"');
+        body.extend_from_slice(name.as_bytes());
+        body.extend_from_slice(b"\":");
+        body.extend_from_slice(&json(list));
+    }
+    body.push(b'}');
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.extend(revision_header(revision));
+    response
+}

@@ -1,0 +1,85 @@
+//! What the catalogue wants done about an event. Effects are plain values; the dispatcher carries them out.
+
+use std::sync::Arc;
+
+use hubspoke_protocol::{Load, ReasonKind, ServiceInfo};
+
+use super::instance::InstanceRecord;
+use super::key::InstanceKey;
+
+/// Something to be done.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// The list of this service has changed: push it to its dependents.
+    ListChanged(Arc<str>),
+    /// An instance registered or renewed, and will be answered with its lists.
+    Registered(Registration),
+    /// An incarnation is gone: send it nothing more.
+    Removed {
+        /// The instance.
+        key: InstanceKey,
+        /// Its incarnation.
+        incarnation: u64,
+    },
+    /// Send a heartbeat.
+    SendHeartbeat {
+        /// The instance.
+        key: InstanceKey,
+        /// Its incarnation.
+        incarnation: u64,
+        /// When to send it.
+        timing: HeartbeatTiming,
+    },
+    /// Log a change, and send it to watchers.
+    Change(Change),
+    /// Self-protection began (`true`) or stopped (`false`) to hold back removals.
+    Protecting(bool),
+    /// Send self-protection to watchers: it was switched, or holds back another number of instances.
+    ProtectionChanged,
+    /// A heartbeat was answered: send its load to watchers.
+    HeartbeatAnswered {
+        /// The instance.
+        key: InstanceKey,
+        /// Its load as last reported.
+        load: Option<Load>,
+    },
+}
+
+/// A registered instance, as the notifier must know it.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The instance.
+    pub key: InstanceKey,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// What it registered.
+    pub info: Arc<ServiceInfo>,
+    /// The revision of the lists in its reply.
+    pub revision: u64,
+}
+
+/// When to send a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeartbeatTiming {
+    /// At a random time within the interval: the first of an incarnation, the second of a restored one.
+    Spread,
+    /// Within a second: the first of a restored instance.
+    Soon,
+    /// About one interval after the last.
+    Interval,
+    /// After the short gap that follows a failed attempt.
+    Gap,
+}
+
+/// One change of the catalogue.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The revision of the change.
+    pub revision: u64,
+    /// What happened.
+    pub kind: ReasonKind,
+    /// The instance after the change, or as it was when it was removed.
+    pub instance: Arc<InstanceRecord>,
+    /// Whether the instance was removed by it.
+    pub removed: bool,
+}

@@ -1,0 +1,133 @@
+//! Results of heartbeats: answered, missed, or not sent.
+
+use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, Status};
+
+use super::effect::{Effect, HeartbeatTiming};
+use super::event::Outcome;
+use super::instance::Suspicion;
+use super::key::InstanceKey;
+use super::time::Time;
+use super::transition::Transition;
+
+impl Transition<'_> {
+    pub(super) fn heartbeat_answered(
+        &mut self,
+        key: &InstanceKey,
+        incarnation: u64,
+        reply: Option<Heartbeat>,
+    ) -> Outcome {
+        let now = self.now;
+        let Some(instance) = self.catalog.get_incarnation(key, incarnation) else { return Outcome::Unknown };
+        let before = instance.state();
+        instance.last_heartbeat = Some(now);
+        // A member that sends no status counts as serving.
+        instance.draining = reply.is_some_and(|reply| reply.status == Status::Draining);
+        if let Some(reply) = reply {
+            instance.load = Some(Load { requests: reply.requests, in_flight: reply.in_flight });
+        }
+        self.effects.push(Effect::HeartbeatAnswered { key: key.clone(), load: instance.load });
+        let was_failing = std::mem::take(&mut instance.misses) > 0;
+        let was_held_back = instance.is_held_back();
+        // Restored instances were all probed at once; from here on they are spread.
+        let timing = if instance.is_restored() { HeartbeatTiming::Spread } else { HeartbeatTiming::Interval };
+        instance.suspicion = match instance.suspicion {
+            Some(Suspicion::Flapping(until)) if now < until => instance.suspicion,
+            _ => None,
+        };
+        let after = instance.state();
+        let (kind, detail) = match (before, after) {
+            (before, after) if before == after => (ReasonKind::Recovered, "answered a heartbeat"),
+            (_, InstanceState::Draining) => (ReasonKind::Draining, "reported by the instance"),
+            (InstanceState::Draining, _) => (ReasonKind::Undrained, "reported by the instance"),
+            _ => (ReasonKind::Recovered, "answered a heartbeat"),
+        };
+        if was_failing || before != after {
+            instance.note(now, kind, detail);
+        }
+        self.catalog.failing -= usize::from(was_failing);
+        self.catalog.held_back -= usize::from(was_held_back);
+        self.schedule(key, incarnation, timing);
+        self.settle_protection();
+        if before == after {
+            return Outcome::Unchanged;
+        }
+        self.changed(key, kind);
+        Outcome::Changed
+    }
+
+    pub(super) fn heartbeat_missed(&mut self, key: &InstanceKey, incarnation: u64, why: &str) -> Outcome {
+        let now = self.now;
+        let Some(instance) = self.catalog.get_incarnation(key, incarnation) else { return Outcome::Unknown };
+        let is_first = instance.misses == 0;
+        if is_first {
+            instance.failing_since = now;
+            instance.note(now, ReasonKind::MissedHeartbeat, why);
+        }
+        instance.misses = instance.misses.saturating_add(1);
+        let (misses, since, suspicion) = (instance.misses, instance.failing_since, instance.suspicion);
+        let catalog = &mut *self.catalog;
+        catalog.failing += usize::from(is_first);
+        if misses < catalog.policy.attempts.max(1) {
+            self.schedule(key, incarnation, HeartbeatTiming::Gap);
+            return Outcome::Unchanged;
+        }
+        if let Some(Suspicion::Restored(until) | Suspicion::Silent(until)) = suspicion
+            && now < until
+        {
+            self.schedule(key, incarnation, HeartbeatTiming::Interval);
+            return self.suspect_restored(key, until, why);
+        }
+        if catalog.protection.holds_back(now, since, catalog.instances, catalog.failing) {
+            self.schedule(key, incarnation, HeartbeatTiming::Interval);
+            return self.hold_back(key, why);
+        }
+        let limit = catalog.policy.flap.limit;
+        if let Some(instance) = catalog.get_mut(key) {
+            instance.count_flap(now, limit);
+        }
+        self.remove(key, ReasonKind::Removed, &format!("{misses} heartbeats missed, last: {why}"));
+        self.catalog.protection.count_removal(now);
+        self.settle_protection();
+        Outcome::Changed
+    }
+
+    /// Not a miss: the heartbeat is scheduled again.
+    pub(super) fn heartbeat_not_sent(&mut self, key: InstanceKey, incarnation: u64) -> Outcome {
+        if self.catalog.get_incarnation(&key, incarnation).is_none() {
+            return Outcome::Unknown;
+        }
+        self.schedule(&key, incarnation, HeartbeatTiming::Gap);
+        Outcome::Unchanged
+    }
+
+    /// A restored instance has used up its attempts: it is not removed before its grace ends, but dependents now see
+    /// it as suspect.
+    fn suspect_restored(&mut self, key: &InstanceKey, until: Time, why: &str) -> Outcome {
+        let is_news = |suspicion| matches!(suspicion, Some(Suspicion::Restored(_)));
+        let instance = self.catalog.get_mut(key).filter(|instance| is_news(instance.suspicion));
+        let Some(instance) = instance else { return Outcome::Unchanged };
+        instance.suspicion = Some(Suspicion::Silent(until));
+        let detail = format!("no answer since the registry restarted: {why}");
+        instance.note(self.now, ReasonKind::HeldBack, &detail);
+        self.changed(key, ReasonKind::HeldBack);
+        Outcome::Changed
+    }
+
+    /// Self-protection holds back the removal of an instance.
+    fn hold_back(&mut self, key: &InstanceKey, why: &str) -> Outcome {
+        let Some(instance) = self.catalog.get_mut(key) else { return Outcome::Unknown };
+        if instance.is_held_back() {
+            return Outcome::Unchanged;
+        }
+        let before = instance.state();
+        instance.suspicion = Some(Suspicion::HeldBack);
+        instance.note(self.now, ReasonKind::HeldBack, why);
+        let after = instance.state();
+        self.catalog.held_back += 1;
+        if before == after {
+            return Outcome::Unchanged;
+        }
+        self.changed(key, ReasonKind::HeldBack);
+        Outcome::Changed
+    }
+}

@@ -1,0 +1,101 @@
+//! Registrations: new instances, replacements, renewals, and those restored from a snapshot file.
+
+use std::sync::Arc;
+
+use hubspoke_protocol::{ReasonKind, ServiceInfo};
+
+use super::effect::HeartbeatTiming;
+use super::event::{Outcome, Refusal, SavedInstance};
+use super::instance::{InstanceRecord, Suspicion};
+use super::key::InstanceKey;
+use super::list::ListedInstance;
+use super::transition::Transition;
+
+impl Transition<'_> {
+    pub(super) fn register(&mut self, info: ServiceInfo) -> Result<Outcome, Refusal> {
+        let key = InstanceKey::new(&info.name, &info.addr);
+        match self.catalog.get(&key) {
+            Some(known) if known.info.id() != info.id() => self.replace(key, info),
+            Some(known) if *known.info == info && !known.is_restored() => {
+                let (incarnation, info) = (known.incarnation, known.info.clone());
+                self.registered(key, incarnation, info);
+                Ok(Outcome::Unchanged)
+            }
+            Some(_) => self.renew(key, info),
+            None => self.add(key, info),
+        }
+    }
+
+    /// An instance at an address that is not in the catalogue.
+    fn add(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<Outcome, Refusal> {
+        self.catalog.check_room(&info)?;
+        let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
+        if let Some(earlier) = self.catalog.take_removed(&key) {
+            instance.inherit(earlier);
+        }
+        instance.note(self.now, ReasonKind::Registered, "");
+        instance.suspect_if_flapping(self.now, &self.catalog.policy.flap);
+        self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Registered);
+        self.settle_protection();
+        Ok(Outcome::Changed)
+    }
+
+    /// Another process at an address that is in the catalogue.
+    fn replace(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<Outcome, Refusal> {
+        self.catalog.check_services(&info)?;
+        let Some(earlier) = self.take(&key) else { return Ok(Outcome::Unknown) };
+        let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
+        let detail = format!("previous Id: {:?}", earlier.info.id());
+        instance.inherit(earlier);
+        instance.count_flap(self.now, self.catalog.policy.flap.limit);
+        instance.note(self.now, ReasonKind::Replaced, &detail);
+        instance.suspect_if_flapping(self.now, &self.catalog.policy.flap);
+        self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Replaced);
+        Ok(Outcome::Changed)
+    }
+
+    /// The same process with something changed, or the first renewal of a restored instance.
+    fn renew(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<Outcome, Refusal> {
+        self.catalog.check_services(&info)?;
+        let now = self.now;
+        let Some(instance) = self.catalog.get_mut(&key) else { return Ok(Outcome::Unknown) };
+        let was_restored = instance.is_restored();
+        let is_visible = instance.info.public() != info.public();
+        let before = std::mem::replace(&mut instance.info, Arc::new(info));
+        if was_restored {
+            instance.suspicion = None;
+            instance.note(now, ReasonKind::Recovered, "renewed its registration");
+        }
+        let (incarnation, info) = (instance.incarnation, instance.info.clone());
+        if !is_visible {
+            // Only the push key differs. Dependents see no change, but lists must not keep the old info alive.
+            instance.listed = Arc::new(ListedInstance::new(info.clone(), instance.listed.state()));
+        }
+        if before.required_services != info.required_services {
+            self.catalog.unsubscribe(&key, &before);
+            self.catalog.subscribe(&key, &info);
+        }
+        if was_restored || is_visible {
+            self.changed(&key, if was_restored { ReasonKind::Recovered } else { ReasonKind::Registered });
+        }
+        self.registered(key, incarnation, info);
+        Ok(Outcome::Changed)
+    }
+
+    pub(super) fn restore(&mut self, saved: SavedInstance) -> Result<Outcome, Refusal> {
+        let key = InstanceKey::new(&saved.info.name, &saved.info.addr);
+        if self.catalog.get(&key).is_some() {
+            return Ok(Outcome::Unchanged);
+        }
+        self.catalog.check_room(&saved.info)?;
+        let mut instance = InstanceRecord::new(saved.registered, self.catalog.revision + 1, saved.info);
+        if let Some(earlier) = self.catalog.take_removed(&key) {
+            instance.inherit(earlier);
+        }
+        instance.drained = saved.drained;
+        instance.suspicion = Some(Suspicion::Restored(self.now + self.catalog.policy.restore_grace));
+        instance.note(self.now, ReasonKind::Restored, "");
+        self.insert(key, instance, HeartbeatTiming::Soon, ReasonKind::Restored);
+        Ok(Outcome::Changed)
+    }
+}

@@ -1,0 +1,188 @@
+//! What the catalogue holds, and how it is indexed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use hubspoke_protocol::{EVERY_SERVICE, ServiceInfo};
+
+use super::event::Refusal;
+use super::instance::InstanceRecord;
+use super::key::InstanceKey;
+use super::list::InstanceList;
+use super::policy::Policy;
+use super::protection::SelfProtection;
+use super::time::Time;
+
+/// The catalogue: services with their instances, dependents and lists, under one revision.
+#[derive(Debug)]
+pub struct Catalog {
+    pub(super) policy: Policy,
+    pub(super) revision: u64,
+    pub(super) services: HashMap<Arc<str>, Service>,
+    /// Dependents of every service (`*`).
+    pub(super) wildcard_dependents: BTreeSet<InstanceKey>,
+    /// The newest revision of any list.
+    pub(super) newest_list: u64,
+    /// The newest list revision of any forgotten service. It is the list revision of all unknown services, so that
+    /// the revision of a list never goes back when its service is forgotten or comes back.
+    pub(super) forgotten: u64,
+    pub(super) instances: usize,
+    /// Instances whose last heartbeat was missed.
+    pub(super) failing: usize,
+    /// Instances whose removal self-protection holds back.
+    pub(super) held_back: usize,
+    pub(super) protection: SelfProtection,
+    /// Whether removals were held back when that was last announced.
+    pub(super) announced_protecting: bool,
+    /// Removed instances that are still shown, by the revision of their removal: oldest first.
+    pub(super) removed: BTreeMap<u64, RemovedInstance>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Service {
+    pub(super) instances: BTreeMap<Arc<str>, InstanceRecord>,
+    /// It has or had an instance, so it is more than a name that somebody requires.
+    pub(super) offered: bool,
+    /// Who requires it by name.
+    pub(super) dependents: HashSet<InstanceKey>,
+    /// Older than `list_revision` if nobody has asked for the list since it changed.
+    list: Arc<InstanceList>,
+    /// The revision of the list's last change.
+    pub(super) list_revision: u64,
+    /// Its removed instances that are still shown: address → key in [`Catalog::removed`]. None of them is in
+    /// `instances`.
+    pub(super) removed: BTreeMap<Arc<str>, u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct RemovedInstance {
+    pub(super) key: InstanceKey,
+    pub(super) at: Time,
+    pub(super) instance: Arc<InstanceRecord>,
+}
+
+impl Service {
+    pub(super) fn is_idle(&self) -> bool {
+        self.instances.is_empty() && self.dependents.is_empty() && self.removed.is_empty()
+    }
+
+    pub(super) fn list(&mut self) -> Arc<InstanceList> {
+        if self.list.revision() != self.list_revision {
+            let instances = self.instances.values().map(|instance| instance.listed.clone()).collect();
+            self.list = Arc::new(InstanceList::new(self.list_revision, instances));
+        }
+        self.list.clone()
+    }
+}
+
+impl Catalog {
+    /// An empty catalogue.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            protection: SelfProtection::new(policy.protection.clone(), policy.interval),
+            policy,
+            revision: 0,
+            services: HashMap::new(),
+            wildcard_dependents: BTreeSet::new(),
+            newest_list: 0,
+            forgotten: 0,
+            instances: 0,
+            failing: 0,
+            held_back: 0,
+            announced_protecting: false,
+            removed: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn get(&self, key: &InstanceKey) -> Option<&InstanceRecord> {
+        self.services.get(&key.name)?.instances.get(&key.addr)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &InstanceKey) -> Option<&mut InstanceRecord> {
+        self.services.get_mut(&key.name)?.instances.get_mut(&key.addr)
+    }
+
+    pub(super) fn get_incarnation(
+        &mut self,
+        key: &InstanceKey,
+        incarnation: u64,
+    ) -> Option<&mut InstanceRecord> {
+        self.get_mut(key).filter(|instance| instance.incarnation == incarnation)
+    }
+
+    /// The service, which is added if it is unknown.
+    pub(super) fn service(&mut self, name: impl Into<Arc<str>>) -> &mut Service {
+        let unknown = || Service { list_revision: self.forgotten, ..Service::default() };
+        self.services.entry(name.into()).or_insert_with(unknown)
+    }
+
+    /// Whether there is room for another instance and the services that it adds.
+    pub(super) fn check_room(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        if self.instances >= self.policy.max_instances {
+            return Err(Refusal::TooManyInstances(self.instances));
+        }
+        self.check_services(info)
+    }
+
+    /// Whether there is room for the services that a registration adds.
+    pub(super) fn check_services(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        let required =
+            info.required_services.iter().filter(|name| *name != EVERY_SERVICE && **name != info.name);
+        let new =
+            required.chain([&info.name]).filter(|name| !self.services.contains_key(name.as_str())).count();
+        if new > 0 && self.services.len() + new > self.policy.max_services {
+            return Err(Refusal::TooManyServices(self.services.len()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn subscribe(&mut self, key: &InstanceKey, info: &ServiceInfo) {
+        for name in &info.required_services {
+            if name == EVERY_SERVICE {
+                self.wildcard_dependents.insert(key.clone());
+            } else {
+                self.service(name.as_str()).dependents.insert(key.clone());
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, key: &InstanceKey, info: &ServiceInfo) {
+        self.wildcard_dependents.remove(key);
+        for name in &info.required_services {
+            if let Some(service) = self.services.get_mut(name.as_str()) {
+                service.dependents.remove(key);
+            }
+            if *name != *key.name {
+                self.forget_if_idle(name);
+            }
+        }
+    }
+
+    /// Takes a removed instance out of the history, for the next one at its address.
+    pub(super) fn take_removed(&mut self, key: &InstanceKey) -> Option<InstanceRecord> {
+        let revision = self.services.get_mut(&key.name)?.removed.remove(&key.addr)?;
+        self.removed.remove(&revision).map(|removed| Arc::unwrap_or_clone(removed.instance))
+    }
+
+    /// Forgets removed instances that were shown for long enough, or that are too many.
+    pub(super) fn forget_removed(&mut self, now: Time) {
+        let (max, keep) = (self.policy.removed_max, self.policy.removed_for);
+        while let Some((_, oldest)) = self.removed.first_key_value() {
+            if self.removed.len() <= max && now.since(oldest.at) < keep {
+                return;
+            }
+            let Some((_, oldest)) = self.removed.pop_first() else { return };
+            if let Some(service) = self.services.get_mut(&oldest.key.name) {
+                service.removed.remove(&oldest.key.addr);
+            }
+            self.forget_if_idle(&oldest.key.name);
+        }
+    }
+
+    fn forget_if_idle(&mut self, name: &str) {
+        if self.services.get(name).is_some_and(Service::is_idle) {
+            let idle = self.services.remove(name);
+            self.forgotten = self.forgotten.max(idle.map_or(0, |service| service.list_revision));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The steps that every change of the catalogue is made of.
+
+use std::sync::Arc;
+
+use hubspoke_protocol::{ReasonKind, ServiceInfo};
+
+use super::effect::{Change, Effect, HeartbeatTiming, Registration};
+use super::instance::InstanceRecord;
+use super::key::InstanceKey;
+use super::state::{Catalog, RemovedInstance};
+use super::time::Time;
+
+/// One event being applied: the catalogue, the time, and the effects so far.
+pub(super) struct Transition<'a> {
+    pub(super) catalog: &'a mut Catalog,
+    pub(super) now: Time,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl<'a> Transition<'a> {
+    pub(super) fn new(catalog: &'a mut Catalog, now: Time) -> Self {
+        Self { catalog, now, effects: Vec::new() }
+    }
+
+    /// Adds an instance.
+    pub(super) fn insert(
+        &mut self,
+        key: InstanceKey,
+        mut instance: InstanceRecord,
+        timing: HeartbeatTiming,
+        kind: ReasonKind,
+    ) {
+        instance.relist();
+        let (incarnation, info) = (instance.incarnation, instance.info.clone());
+        self.catalog.subscribe(&key, &info);
+        let service = self.catalog.service(key.name.clone());
+        service.offered = true;
+        service.instances.insert(key.addr.clone(), instance);
+        self.catalog.instances += 1;
+        self.list_changed(&key.name);
+        self.publish(&key, kind);
+        self.schedule(&key, incarnation, timing);
+        self.registered(key, incarnation, info);
+    }
+
+    /// Takes an instance out of the index, without a revision or a trace.
+    pub(super) fn take(&mut self, key: &InstanceKey) -> Option<InstanceRecord> {
+        let instance = self.catalog.services.get_mut(&key.name)?.instances.remove(&key.addr)?;
+        self.catalog.instances -= 1;
+        self.catalog.failing -= usize::from(instance.misses > 0);
+        self.catalog.held_back -= usize::from(instance.is_held_back());
+        self.catalog.unsubscribe(key, &instance.info);
+        self.effects.push(Effect::Removed { key: key.clone(), incarnation: instance.incarnation });
+        Some(instance)
+    }
+
+    /// Removes an instance and keeps it among the removed ones.
+    pub(super) fn remove(&mut self, key: &InstanceKey, kind: ReasonKind, detail: &str) {
+        let Some(mut instance) = self.take(key) else { return };
+        instance.note(self.now, kind, detail);
+        let instance = Arc::new(instance);
+        self.list_changed(&key.name);
+        let revision = self.catalog.revision;
+        if let Some(service) = self.catalog.services.get_mut(&key.name) {
+            service.removed.insert(key.addr.clone(), revision);
+        }
+        let removed = RemovedInstance { key: key.clone(), at: self.now, instance: instance.clone() };
+        self.catalog.removed.insert(revision, removed);
+        self.effects.push(Effect::Change(Change { revision, kind, instance, removed: true }));
+        self.catalog.forget_removed(self.now);
+    }
+
+    /// Publishes a change of an instance, to its dependents too if they can see it.
+    pub(super) fn changed(&mut self, key: &InstanceKey, kind: ReasonKind) {
+        if self.catalog.get_mut(key).is_some_and(InstanceRecord::relist) {
+            self.list_changed(&key.name);
+        } else {
+            self.catalog.revision += 1;
+        }
+        self.publish(key, kind);
+    }
+
+    pub(super) fn registered(&mut self, key: InstanceKey, incarnation: u64, info: Arc<ServiceInfo>) {
+        let revision = self.catalog.revision;
+        self.effects.push(Effect::Registered(Registration { key, incarnation, info, revision }));
+    }
+
+    pub(super) fn schedule(&mut self, key: &InstanceKey, incarnation: u64, timing: HeartbeatTiming) {
+        self.effects.push(Effect::SendHeartbeat { key: key.clone(), incarnation, timing });
+    }
+
+    /// Ends an episode of self-protection whose cause is gone. Called at every event that may show that, so that
+    /// the next outage begins an episode of its own.
+    pub(super) fn settle_protection(&mut self) {
+        self.catalog.protection.settle(self.now, self.catalog.instances, self.catalog.failing);
+    }
+
+    /// Announces what has changed about self-protection. An episode reaches its time bound without an event, so the
+    /// first event afterwards announces it, before its own effects.
+    pub(super) fn announce_protection(&mut self, held_back_before: usize) {
+        let protecting = self.catalog.protection.until(self.now).is_some();
+        if self.catalog.announced_protecting != protecting {
+            self.catalog.announced_protecting = protecting;
+            self.effects.insert(0, Effect::Protecting(protecting));
+        }
+        if self.catalog.held_back != held_back_before {
+            self.effects.push(Effect::ProtectionChanged);
+        }
+    }
+
+    fn list_changed(&mut self, name: &Arc<str>) {
+        self.catalog.revision += 1;
+        self.catalog.newest_list = self.catalog.revision;
+        if let Some(service) = self.catalog.services.get_mut(name) {
+            service.list_revision = self.catalog.revision;
+        }
+        self.effects.push(Effect::ListChanged(name.clone()));
+    }
+
+    fn publish(&mut self, key: &InstanceKey, kind: ReasonKind) {
+        if let Some(instance) = self.catalog.get(key) {
+            let (revision, instance) = (self.catalog.revision, Arc::new(instance.clone()));
+            self.effects.push(Effect::Change(Change { revision, kind, instance, removed: false }));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Applies events to the catalogue and hands its effects to those who carry them out.
+//!
+//! Effects are handed on while the catalogue is locked, through queues that never block, so that everybody sees the
+//! changes in the order in which the catalogue made them.
+
+use std::sync::Arc;
+
+use hubspoke_chassis::Metrics;
+use hubspoke_protocol::{ReasonKind, Revision, ServiceInfo};
+use tokio::sync::{Notify, mpsc};
+
+use crate::catalog::{
+    Applied, Change, Effect, Event, InstanceKey, InstanceList, Outcome, Refusal, Registration, SavedInstance,
+    Time,
+};
+use crate::config::Settings;
+use crate::heartbeat::HeartbeatCommand;
+use crate::instruments::Instruments;
+use crate::notifier::{AckGuard, Notifier};
+use crate::shared::SharedCatalog;
+use crate::watch::ChangeFeed;
+
+/// The way of an event into the catalogue, and of its effects out of it.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    pub(crate) catalog: Arc<SharedCatalog>,
+    pub(crate) notifier: Arc<Notifier>,
+    pub(crate) feed: Arc<ChangeFeed>,
+    pub(crate) instruments: Arc<Instruments>,
+    /// Unbounded, but the catalogue keeps it short: at most one heartbeat per instance, and one command when it goes.
+    heartbeats: mpsc::UnboundedSender<HeartbeatCommand>,
+    /// Notified when something has changed that belongs into the snapshot file.
+    pub(crate) unsaved: Notify,
+}
+
+/// The reply to a registration.
+#[derive(Debug)]
+pub(crate) struct RegistrationReply {
+    pub(crate) lists: Vec<(Arc<str>, Arc<InstanceList>)>,
+    pub(crate) revision: Revision,
+}
+
+/// What is logged about an event, once the catalogue is unlocked.
+enum LogEntry {
+    Change(Change),
+    Protecting(bool),
+}
+
+impl Dispatcher {
+    /// An empty catalogue with those who serve it, and the commands for the heartbeat task.
+    pub(crate) fn new(
+        settings: &Settings,
+        epoch: u64,
+        metrics: &Metrics,
+    ) -> (Self, mpsc::UnboundedReceiver<HeartbeatCommand>) {
+        let catalog = Arc::new(SharedCatalog::new(settings.policy(), epoch));
+        let instruments = Arc::new(Instruments::new(metrics, &settings.limits));
+        let (heartbeats, commands) = mpsc::unbounded_channel();
+        let dispatcher = Self {
+            notifier: Arc::new(Notifier::new(
+                settings.push.clone(),
+                catalog.clone(),
+                instruments.clone(),
+                metrics.source().clone(),
+            )),
+            feed: Arc::new(ChangeFeed::new(settings.history.changes, catalog.clone())),
+            catalog,
+            instruments,
+            heartbeats,
+            unsaved: Notify::new(),
+        };
+        (dispatcher, commands)
+    }
+
+    /// Applies a registration or renewal.
+    pub(crate) fn register(&self, info: ServiceInfo) -> Result<RegistrationReply, Refusal> {
+        let (reply, log) = self.catalog.with(|catalog, now| {
+            let applied = catalog.apply(now, Event::Register(info))?;
+            let (_, registration, log) = self.route(applied, None);
+            let revision = self.catalog.revision_of(catalog.revision());
+            let mut lists = Vec::new();
+            if let Some(registration) = registration {
+                lists = catalog.lists(&registration.info);
+                self.notifier.registered(registration, &lists);
+            }
+            Ok((RegistrationReply { lists, revision }, log))
+        })?;
+        self.log(&log);
+        Ok(reply)
+    }
+
+    /// Applies any other event. `ack` is dropped when all dependents have acknowledged what it changed.
+    pub(crate) fn apply(&self, event: Event, ack: Option<AckGuard>) -> Result<Outcome, Refusal> {
+        let (outcome, log) = self.catalog.with(|catalog, now| {
+            let applied = catalog.apply(now, event)?;
+            let (outcome, _, log) = self.route(applied, ack);
+            Ok((outcome, log))
+        })?;
+        self.log(&log);
+        Ok(outcome)
+    }
+
+    /// Restores instances from a snapshot file; returns how many.
+    pub(crate) fn restore(&self, saved: impl FnOnce(Time) -> Vec<SavedInstance>) -> usize {
+        let (count, refused) = self.catalog.with(|catalog, now| {
+            let (mut restored, mut refused) = (Vec::new(), Vec::new());
+            for saved in saved(now) {
+                let key = InstanceKey::new(&saved.info.name, &saved.info.addr);
+                match catalog.apply(now, Event::Restore(saved)) {
+                    Ok(applied) => restored.extend(self.route(applied, None).1),
+                    // The limits may be lower than when the file was written.
+                    Err(error) => refused.push((key, error)),
+                }
+            }
+            let count = restored.len();
+            // Restored dependents are assumed to know what the file contained. Those that know revisions see the new
+            // epoch in their next heartbeat; the others keep what they have.
+            for registration in restored {
+                let lists = catalog.lists(&registration.info);
+                self.notifier.registered(registration, &lists);
+            }
+            (count, refused)
+        });
+        for (key, error) in refused {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(service = %key.name, addr = %key.addr, error, "instance not restored");
+        }
+        count
+    }
+
+    /// Hands on the effects of an event. Called while the catalogue is locked.
+    fn route(
+        &self,
+        applied: Applied,
+        ack: Option<AckGuard>,
+    ) -> (Outcome, Option<Registration>, Vec<LogEntry>) {
+        let mut registration = None;
+        let mut log = Vec::new();
+        for effect in applied.effects {
+            match effect {
+                Effect::ListChanged(name) => self.notifier.list_changed(name, ack.clone()),
+                Effect::Registered(registered) => registration = Some(registered),
+                Effect::Removed { key, incarnation } => {
+                    self.notifier.removed(&key, incarnation);
+                    self.command(HeartbeatCommand::Forget { key, incarnation });
+                }
+                Effect::SendHeartbeat { key, incarnation, timing } => {
+                    self.command(HeartbeatCommand::Send { key, incarnation, timing });
+                }
+                Effect::Change(change) => {
+                    if change.removed {
+                        self.instruments.count_removal(change.kind);
+                    }
+                    self.unsaved.notify_one();
+                    self.feed.publish(change.clone());
+                    log.push(LogEntry::Change(change));
+                }
+                Effect::HeartbeatAnswered { key, load } => self.feed.heartbeat_answered(key, load),
+                Effect::Protecting(on) => log.push(LogEntry::Protecting(on)),
+                Effect::ProtectionChanged => self.feed.protection_changed(),
+            }
+        }
+        (applied.outcome, registration, log)
+    }
+
+    /// Logs what has changed. Not while the catalogue is locked, since writing the log may block.
+    fn log(&self, entries: &[LogEntry]) {
+        for entry in entries {
+            match entry {
+                LogEntry::Change(change) => log_change(change),
+                LogEntry::Protecting(on) => {
+                    if *on {
+                        tracing::warn!(
+                            "most instances fail at once, so the registry's own network is suspected: \
+                             holding back removals"
+                        );
+                    } else {
+                        tracing::warn!("no longer holding back removals");
+                    }
+                    self.feed.publish_protection();
+                }
+            }
+        }
+    }
+
+    fn command(&self, command: HeartbeatCommand) {
+        // Fails only if the registry is stopping.
+        let _ = self.heartbeats.send(command);
+    }
+}
+
+fn log_change(change: &Change) {
+    let Change { revision, kind, instance, .. } = change;
+    let (service, id, addr) = (&instance.info.name, instance.info.id(), &instance.info.addr);
+    let reason = instance.reasons.back().map(|entry| &*entry.detail).filter(|detail| !detail.is_empty());
+    let message = describe(*kind);
+    if matches!(kind, ReasonKind::Removed | ReasonKind::HeldBack) {
+        tracing::warn!(service, instance = id, addr, revision, reason, "{message}");
+    } else {
+        tracing::info!(service, instance = id, addr, revision, reason, "{message}");
+    }
+}
+
+fn describe(kind: ReasonKind) -> &'static str {
+    match kind {
+        ReasonKind::Registered => "registered",
+        ReasonKind::Replaced => "replaced by another start",
+        ReasonKind::MissedHeartbeat => "missed a heartbeat",
+        ReasonKind::Recovered => "passing again",
+        ReasonKind::Removed => "removed",
+        ReasonKind::Deregistered => "deregistered",
+        ReasonKind::HeldBack => "suspect",
+        ReasonKind::Restored => "restored",
+        ReasonKind::Draining => "draining",
+        ReasonKind::Undrained => "no longer draining",
+    }
+}

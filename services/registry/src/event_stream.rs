@@ -1,0 +1,64 @@
+//! A response of server-sent events that a task produces.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::Frame;
+use hubspoke_chassis::server::Connection;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
+
+/// When the registry stops, a reader has this long to take the end of its stream.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The response that `events` are sent in. It ends with `producer`, or on `shutdown`; then `connection` is closed if
+/// its reader does not take the end of the stream.
+pub(crate) fn response(
+    events: mpsc::Receiver<Bytes>,
+    producer: AbortOnDropHandle<()>,
+    connection: Connection,
+    shutdown: CancellationToken,
+) -> Response {
+    let stopped = shutdown.clone();
+    let closer = AbortOnDropHandle::new(tokio::spawn(async move {
+        stopped.cancelled().await;
+        tokio::time::sleep(END_TIMEOUT).await;
+        connection.end();
+    }));
+    let body =
+        EventBody { events, shutdown: Box::pin(shutdown.cancelled_owned()), _tasks: [producer, closer] };
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The body of such a response. Its tasks end with it.
+struct EventBody {
+    events: mpsc::Receiver<Bytes>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl http_body::Body for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.shutdown.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        self.events.poll_recv(context).map(|event| event.map(|text| Ok(Frame::data(text))))
+    }
+}

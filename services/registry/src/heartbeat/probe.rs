@@ -1,0 +1,102 @@
+//! One heartbeat on the wire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use hubspoke_chassis::telemetry::Source;
+use hubspoke_client::trace;
+use hubspoke_protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::catalog::InstanceKey;
+use crate::exchange::{self, ExchangeError, IdleConn, MemberReply};
+
+/// Longest reply body that is read, in bytes. The status and load of a member take about 60.
+const MAX_REPLY: usize = 4096;
+
+/// A heartbeat to be sent.
+pub(super) struct Probe {
+    pub(super) key: InstanceKey,
+    pub(super) incarnation: u64,
+    pub(super) info: Arc<ServiceInfo>,
+    /// The newest revision that concerns the member.
+    pub(super) revision: Revision,
+    pub(super) idle: Option<IdleConn>,
+}
+
+/// What came of a heartbeat.
+pub(super) struct ProbeResult {
+    pub(super) key: InstanceKey,
+    pub(super) incarnation: u64,
+    pub(super) duration: Duration,
+    pub(super) outcome: Result<Option<Heartbeat>, Failure>,
+    pub(super) idle: Option<IdleConn>,
+}
+
+/// Why there is no reply.
+pub(super) enum Failure {
+    /// The member did not answer as it should.
+    Missed(String),
+    /// The registry could not send the heartbeat.
+    NotSent(String),
+}
+
+/// Sends a heartbeat, in the current span.
+pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
+    let Probe { key, incarnation, info, revision, idle } = probe;
+    let addr = info.control_addr();
+    let began = Instant::now();
+    let reply = exchange::send(addr, idle, || request(addr, revision), MAX_REPLY, timeout).await;
+    let status = reply.as_ref().map(|reply| reply.status.as_u16());
+    trace::attempted(&Span::current(), status.map_err(ExchangeError::kind));
+    let (outcome, idle) = match reply {
+        Ok(reply) if reply.status == StatusCode::OK => match other_id(&info, &reply) {
+            Some(id) => {
+                let reason = format!("another process answers at this address: Id {id}");
+                (Err(Failure::Missed(reason)), reply.idle)
+            }
+            // A body that is no heartbeat is ignored: members that know only the core protocol may send anything.
+            None => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
+        },
+        Ok(reply) => (Err(Failure::Missed(format!("answered {}", reply.status))), reply.idle),
+        Err(error) if error.is_local(addr) => (Err(Failure::NotSent(error.reason())), None),
+        Err(error) => (Err(Failure::Missed(error.reason())), None),
+    };
+    ProbeResult { key, incarnation, duration: began.elapsed(), outcome, idle }
+}
+
+pub(super) fn probe_span(source: &Source, info: &ServiceInfo) -> Span {
+    let _entered = source.enter();
+    let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
+    let operation = Some("heartbeat");
+    trace::Attempt { operation, method: "GET", path: HEART_BEAT_PATH, service, instance, addr, resend: 0 }
+        .span()
+}
+
+fn request(addr: &str, revision: Revision) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = Uri::from_static(HEART_BEAT_PATH);
+    let headers = request.headers_mut();
+    trace::inject(headers);
+    for (name, value) in
+        [(header::HOST, addr.to_owned()), (HeaderName::from_static(HUB_REVISION), revision.to_string())]
+    {
+        // Valid addresses and revisions are valid header values.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+    request
+}
+
+/// The `Id` in a reply, if it is not the registered one. Addresses are reused, and another healthy process must not
+/// keep a dead instance in the catalogue.
+fn other_id(info: &ServiceInfo, reply: &MemberReply) -> Option<String> {
+    let registered = info.id.as_deref()?;
+    let answered = reply.headers.get(HUB_INSTANCE)?.to_str().ok()?;
+    (answered != registered).then(|| answered.chars().take(100).collect())
+}

@@ -1,0 +1,214 @@
+//! What is known of each dependent: what it has acknowledged, and who waits for it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubspoke_protocol::{Revision, ServiceInfo};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::plan::{Acknowledged, PushPlan, plan};
+use crate::catalog::{Catalog, InstanceKey, InstanceList, Registration};
+use crate::exchange::IdleConn;
+
+/// Held until a change is acknowledged by all its dependents. The channel's receiver learns that from its end.
+pub(crate) type AckGuard = mpsc::Sender<Infallible>;
+
+/// How long a connection is kept for the next push: less than servers usually keep it.
+const KEEP_IDLE: Duration = Duration::from_secs(4);
+
+/// All dependents.
+#[derive(Debug, Default)]
+pub(super) struct Dependents {
+    /// Services whose lists have changed since the last round, and who waits for that to be acknowledged.
+    changed: HashMap<Arc<str>, Vec<AckGuard>>,
+    dependents: HashMap<InstanceKey, Dependent>,
+}
+
+/// One dependent.
+#[derive(Debug)]
+struct Dependent {
+    incarnation: u64,
+    info: Arc<ServiceInfo>,
+    acknowledged: Acknowledged,
+    /// A task is delivering; it continues if `again` is set.
+    delivering: bool,
+    again: bool,
+    /// The last push failed.
+    failing: bool,
+    /// When the first push may be sent.
+    not_before: Instant,
+    idle: Option<(Instant, IdleConn)>,
+    /// Who waits for it to acknowledge a revision. The guards of one change are shared by all its dependents.
+    waiting: Vec<(u64, Arc<[AckGuard]>)>,
+}
+
+/// The number of dependents, in all and by condition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DependentCounts {
+    pub(crate) dependents: u64,
+    pub(crate) delivering: u64,
+    pub(crate) failing: u64,
+}
+
+/// What to send to a dependent now.
+pub(super) struct Delivery {
+    pub(super) info: Arc<ServiceInfo>,
+    pub(super) plan: PushPlan,
+    pub(super) idle: Option<IdleConn>,
+}
+
+impl Dependents {
+    /// A member registered or renewed, and is answered with these lists.
+    pub(super) fn registered(
+        &mut self,
+        registration: Registration,
+        lists: &[(Arc<str>, Arc<InstanceList>)],
+        not_before: Instant,
+    ) {
+        let Registration { key, incarnation, info, revision } = registration;
+        if info.required_services.is_empty() {
+            self.dependents.remove(&key);
+            return;
+        }
+        let acknowledged = Acknowledged::by_reply(&info, revision, lists);
+        match self.get(&key, incarnation) {
+            // A push in flight may arrive after the reply, so events can't be planned from the lists in the reply.
+            Some(known) if known.delivering && matches!(acknowledged, Acknowledged::Lists(_)) => {
+                known.info = info;
+            }
+            Some(known) => {
+                (known.info, known.acknowledged) = (info, acknowledged);
+                known.release(revision);
+            }
+            None => {
+                let dependent = Dependent {
+                    incarnation,
+                    info,
+                    acknowledged,
+                    delivering: false,
+                    again: false,
+                    failing: false,
+                    not_before,
+                    idle: None,
+                    waiting: Vec::new(),
+                };
+                self.dependents.insert(key, dependent);
+            }
+        }
+    }
+
+    /// An incarnation is gone.
+    pub(super) fn removed(&mut self, key: &InstanceKey, incarnation: u64) {
+        if self.get(key, incarnation).is_some() {
+            self.dependents.remove(key);
+        }
+    }
+
+    /// The list of a service has changed.
+    pub(super) fn list_changed(&mut self, name: Arc<str>, ack: Option<AckGuard>) {
+        self.changed.entry(name).or_default().extend(ack);
+    }
+
+    /// The dependents of changed lists, except for those to which a delivery is in flight: that one continues.
+    pub(super) fn due(&mut self, catalog: &Catalog) -> Vec<(InstanceKey, u64)> {
+        let mut due = Vec::new();
+        for (name, acks) in std::mem::take(&mut self.changed) {
+            let revision = catalog.list_revision(&name);
+            let acks: Arc<[AckGuard]> = acks.into();
+            for key in catalog.dependents(&name) {
+                let Some(dependent) = self.dependents.get_mut(&key) else { continue };
+                if !acks.is_empty() {
+                    dependent.drop_abandoned();
+                    dependent.waiting.push((revision, acks.clone()));
+                }
+                if dependent.delivering {
+                    dependent.again = true;
+                } else {
+                    dependent.delivering = true;
+                    due.push((key, dependent.incarnation));
+                }
+            }
+        }
+        due
+    }
+
+    /// What to send to a dependent now; `None` ends its delivery.
+    pub(super) fn next(
+        &mut self,
+        catalog: &mut Catalog,
+        key: &InstanceKey,
+        incarnation: u64,
+        revision_of: impl Fn(u64) -> Revision,
+    ) -> Option<Delivery> {
+        let dependent = self.get(key, incarnation)?;
+        dependent.again = false;
+        let Some(plan) = plan(catalog, &dependent.info, &dependent.acknowledged, revision_of) else {
+            dependent.delivering = false;
+            dependent.waiting.clear();
+            return None;
+        };
+        let idle = dependent.idle.take().filter(|(since, _)| since.elapsed() < KEEP_IDLE);
+        Some(Delivery { info: dependent.info.clone(), plan, idle: idle.map(|(_, idle)| idle) })
+    }
+
+    /// Records how many requests of a plan were acknowledged; returns whether there may be more to send.
+    pub(super) fn delivered(
+        &mut self,
+        key: &InstanceKey,
+        incarnation: u64,
+        plan: PushPlan,
+        acknowledged: usize,
+        idle: Option<IdleConn>,
+    ) -> bool {
+        let Some(dependent) = self.get(key, incarnation) else { return false };
+        dependent.idle = idle.map(|idle| (Instant::now(), idle));
+        dependent.failing = acknowledged < plan.requests.len();
+        if dependent.failing {
+            dependent.acknowledged = dependent.acknowledged.after(&plan, acknowledged);
+            return true;
+        }
+        dependent.release(plan.revision);
+        match (&mut dependent.acknowledged, plan.then) {
+            // A renewal may have told it more meanwhile.
+            (Acknowledged::Revision(known), Acknowledged::Revision(then)) => *known = then.max(*known),
+            (known, then) => *known = then,
+        }
+        dependent.delivering = dependent.again;
+        dependent.again
+    }
+
+    /// When the first push to a dependent may be sent.
+    pub(super) fn not_before(&mut self, key: &InstanceKey, incarnation: u64) -> Option<Instant> {
+        self.get(key, incarnation).map(|dependent| dependent.not_before)
+    }
+
+    pub(super) fn counts(&self) -> DependentCounts {
+        let mut counts =
+            DependentCounts { dependents: self.dependents.len() as u64, delivering: 0, failing: 0 };
+        for dependent in self.dependents.values() {
+            counts.delivering += u64::from(dependent.delivering);
+            counts.failing += u64::from(dependent.failing);
+        }
+        counts
+    }
+
+    fn get(&mut self, key: &InstanceKey, incarnation: u64) -> Option<&mut Dependent> {
+        self.dependents.get_mut(key).filter(|known| known.incarnation == incarnation)
+    }
+}
+
+impl Dependent {
+    /// It knows everything up to a revision: releases those who wait for that.
+    fn release(&mut self, revision: u64) {
+        self.waiting.retain(|(until, _)| *until > revision);
+        self.drop_abandoned();
+    }
+
+    /// Drops the guards of those who have stopped waiting.
+    fn drop_abandoned(&mut self) {
+        self.waiting.retain(|(_, acks)| !acks.iter().all(mpsc::Sender::is_closed));
+    }
+}

@@ -1,0 +1,169 @@
+//! The events of the watch stream, each rendered at its first use.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::{Change, InstanceKey};
+use crate::shared::SharedCatalog;
+use crate::view::{self, WallClock};
+
+/// An answered heartbeat.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnsweredHeartbeat {
+    pub(super) at: Timestamp,
+    pub(super) load: Option<Load>,
+}
+
+/// One event.
+#[derive(Debug)]
+pub(super) enum WatchEvent {
+    Change {
+        change: Change,
+        text: OnceLock<Bytes>,
+    },
+    /// `text` is for watchers of all services.
+    Load {
+        heartbeats: Vec<(InstanceKey, AnsweredHeartbeat)>,
+        text: OnceLock<Bytes>,
+    },
+    Protection(Bytes),
+}
+
+/// What a watcher wants to see.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WatchFilter {
+    /// These services; all if empty.
+    pub(crate) services: Vec<String>,
+    /// The revision that it saw last.
+    pub(crate) last: Option<Revision>,
+}
+
+impl WatchFilter {
+    fn includes(&self, name: &str) -> bool {
+        self.services.is_empty() || self.services.iter().any(|service| service == name)
+    }
+}
+
+impl WatchEvent {
+    pub(super) fn change(change: Change) -> Self {
+        Self::Change { change, text: OnceLock::new() }
+    }
+
+    pub(super) fn load(heartbeats: impl IntoIterator<Item = (InstanceKey, AnsweredHeartbeat)>) -> Self {
+        Self::Load { heartbeats: heartbeats.into_iter().collect(), text: OnceLock::new() }
+    }
+
+    pub(super) fn protection(catalog: &SharedCatalog) -> Self {
+        Self::Protection(text("protection", None, &view::protection(catalog)))
+    }
+
+    /// The revision, if this is a change.
+    pub(super) fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Change { change, .. } => Some(change.revision),
+            Self::Load { .. } | Self::Protection(_) => None,
+        }
+    }
+
+    /// The event for one watcher, unless it is filtered out. `seen` is the newest revision that the watcher has.
+    pub(super) fn text_for(
+        &self,
+        catalog: &SharedCatalog,
+        filter: &WatchFilter,
+        seen: &mut u64,
+    ) -> Option<Bytes> {
+        match self {
+            Self::Change { change, text } => {
+                if change.revision <= *seen {
+                    return None; // the snapshot included it
+                }
+                *seen = change.revision;
+                let included = filter.includes(&change.instance.info.name);
+                included.then(|| text.get_or_init(|| change_text(catalog, change)).clone())
+            }
+            Self::Load { heartbeats, text } if filter.services.is_empty() => {
+                Some(text.get_or_init(|| load_text(heartbeats)).clone())
+            }
+            Self::Load { heartbeats, .. } => {
+                let included = |(key, _): &&(InstanceKey, _)| filter.includes(&key.name);
+                let mut heartbeats = heartbeats.iter().filter(included).peekable();
+                heartbeats.peek().is_some().then(|| load_text(heartbeats))
+            }
+            Self::Protection(text) => Some(text.clone()),
+        }
+    }
+}
+
+/// The whole catalogue for one watcher, and its revision.
+pub(super) async fn snapshot(catalog: &SharedCatalog, filter: &WatchFilter) -> (Bytes, u64) {
+    let only = (!filter.services.is_empty()).then_some(filter.services.as_slice());
+    let _permit = if only.is_none() { catalog.view_permit().await } else { None };
+    let view = view::catalog(catalog, only);
+    (text("snapshot", Some(view.revision), &view), view.revision.n)
+}
+
+fn change_text(catalog: &SharedCatalog, change: &Change) -> Bytes {
+    let clock = catalog.with(|_, now| WallClock::new(now));
+    let view = view::instance(&change.instance, change.removed, clock);
+    let last = view.reasons.last().cloned();
+    let instance = InstanceView {
+        state: if change.removed { InstanceState::Removed } else { view.state },
+        reasons: last.into_iter().collect(),
+        ..view
+    };
+    let revision = catalog.revision_of(change.revision);
+    text("change", Some(revision), &ChangeView { revision, kind: change.kind, instance })
+}
+
+fn load_text<'a>(heartbeats: impl IntoIterator<Item = &'a (InstanceKey, AnsweredHeartbeat)>) -> Bytes {
+    let mut services: BTreeMap<String, BTreeMap<String, HeardView>> = BTreeMap::new();
+    for (key, AnsweredHeartbeat { at, load }) in heartbeats {
+        let view = HeardView { last_heartbeat: format!("{at:.3}"), load: *load };
+        services.entry(key.name.to_string()).or_default().insert(key.addr.to_string(), view);
+    }
+    text("load", None, &LoadView { services })
+}
+
+/// One server-sent event (HTML standard, "Server-sent events"). JSON contains no line ends, so one `data` line does.
+fn text(kind: &str, id: Option<Revision>, data: &impl Serialize) -> Bytes {
+    let mut out = format!("event: {kind}\n");
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}"); // a String takes everything
+    }
+    out.push_str("data: ");
+    out.push_str(&serde_json::to_string(data).unwrap_or_default());
+    out.push_str("\n\n");
+    Bytes::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn load_is_rendered_once_for_all_watchers_without_a_filter() {
+        let catalog = SharedCatalog::new(Settings::default().policy(), 1);
+        let (at, load) = (Timestamp::UNIX_EPOCH, Some(Load { requests: 1, in_flight: 0 }));
+        let heartbeats =
+            ["a", "b"].map(|name| (InstanceKey::new(name, "10.0.0.1:80"), AnsweredHeartbeat { at, load }));
+        let event = WatchEvent::load(heartbeats);
+        let text = |services: &[&str]| {
+            let services = services.iter().map(|&name| name.to_owned()).collect();
+            event.text_for(&catalog, &WatchFilter { services, last: None }, &mut 0)
+        };
+        let (one, two) = (text(&[]).unwrap(), text(&[]).unwrap());
+        assert_eq!(one.as_ptr(), two.as_ptr());
+        let filtered = text(&["b"]).unwrap();
+        assert!(
+            filtered.len() < one.len() && filtered.starts_with(b"event: load\ndata: {\"Services\":{\"b\"")
+        );
+        assert_eq!(text(&["c"]), None);
+    }
+}
