@@ -1,9 +1,9 @@
 """A real Kubernetes on this machine: API server, controllers, scheduler, kubelet on the Docker Engine, kube-proxy.
 
-Made from Debian's source package (1.20, the oldest that the core workloads are written for, and the last that runs on
-the engine directly), since no published cluster can be had where no image can be pulled. Building takes some ten
-minutes the first time. What it lacks: NetworkPolicies are not enforced, PodSecurity and the newer API groups are
-younger than it, and DNS knows the one name that the platform needs.
+Built from Debian's source package, since a machine that can't pull images can't use a published cluster. Version 1.20 is
+the oldest that the core workloads support and the last that runs on the Docker Engine directly. The first build takes
+about ten minutes. Limits: NetworkPolicies are not enforced, PodSecurity and newer API groups do not exist yet, and DNS
+resolves only the one name that the platform needs.
 """
 
 import json
@@ -37,12 +37,12 @@ def kubectl(*arguments, **options):
 
 
 def shell(script, **options):
-    """A script with the functions of docker/offline/lib.sh."""
+    """Runs a script that has the functions of docker/offline/lib.sh."""
     return run("bash", "-euc", f". {ROOT}/docker/offline/lib.sh\n{script}", **options)
 
 
 def programs():
-    """The folder of the programs, built where they are not there yet."""
+    """Returns the folder of the programs, and builds them if they are missing."""
     folder = HOME / "bin"
     if all((folder / name).is_file() for name in PROGRAMS):
         return folder
@@ -61,7 +61,7 @@ def programs():
         "${{apt[@]}}" source --download-only kubernetes
         mkdir -p tree
         tar --extract --gzip --strip-components 1 --directory tree --file kubernetes_*.orig.tar.gz
-        # An engine in a virtual machine or container of its own often may not lower the OOM score of what it starts.
+        # An engine inside a virtual machine or container often may not lower the OOM score of its containers.
         sed --in-place 's/defaultSandboxOOMAdj int = -998/defaultSandboxOOMAdj int = 0/' \
             tree/pkg/kubelet/dockershim/docker_sandbox.go
     """, timeout=600)
@@ -82,7 +82,7 @@ def programs():
 
 
 class Cluster:
-    """`with Cluster() as cluster:`; every process ends with it."""
+    """`with Cluster() as cluster: …`; all its processes end with the block."""
 
     def __init__(self):
         self.processes = []
@@ -149,7 +149,7 @@ class Cluster:
         wait_for(what, answered, 90, 1)
 
     def name(self, host, address):
-        """Lets pods resolve one name."""
+        """Makes one name resolvable for pods."""
         self.start("dns", "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null",
                    f"--listen-address={self.gateway}", "--bind-interfaces", f"--address=/{host}/{address}", "--pid-file=")
 
@@ -166,20 +166,20 @@ class Cluster:
         if left:
             run("docker", "rm", "--force", *left, may_fail=True)
         run(HOME / "bin" / "kube-proxy", "--cleanup", may_fail=True)
-        # The kubelet's own chains; rules of others stay as they are.
+        # Removes only the kubelet's chains.
         run("sh", "-c", "iptables-save | grep --invert-match KUBE- | iptables-restore", may_fail=True)
         unmount(STATE / "kubelet")
 
 
 def unmount(folder):
-    """The kubelet leaves its tmpfs volumes mounted when it ends before its pods."""
+    """Unmounts tmpfs volumes, which the kubelet leaves mounted if it stops before its pods."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for place in sorted((place for place in mounts if place.startswith(str(folder))), reverse=True):
         run("umount", place, may_fail=True)
 
 
 def pause_image():
-    """The container that holds a pod's network: waits until it is told to end."""
+    """Builds the container that owns a pod's network namespace. It waits for a signal."""
     if run("docker", "images", "--quiet", "hubspoke-test/pause").strip():
         return
     folder = STATE / "pause"
@@ -192,7 +192,7 @@ def pause_image():
 
 
 def ready(kind, name, count, seconds=120):
-    """Waits until a workload has `count` ready replicas of its newest form, and no others."""
+    """Waits until a workload has `count` ready replicas of its latest revision, and no others."""
 
     def settled():
         line = kubectl("-n", "hubspoke", "get", f"{kind}/{name}", "-o",

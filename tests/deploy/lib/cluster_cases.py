@@ -1,4 +1,4 @@
-"""The manifests on a real Kubernetes: applied, scaled, restarted, broken; under load, failures counted."""
+"""The manifests on a real Kubernetes: applied, scaled, restarted, broken, under load, with failures counted."""
 
 import contextlib
 import json
@@ -23,18 +23,18 @@ def run_all(report, keep):
 
 
 def run_alone(report, keep):
-    if not report.case("cluster: what it takes", possible, always=True):
+    if not report.case("cluster: requirements", possible, always=True):
         return
     if not report.case("cluster: images", images.build, always=True):
         return
     with Cluster() as cluster:
-        report.case("cluster: apply -f k8s, all but what is younger than 1.20", base_applies)
+        report.case("cluster: apply -f k8s, except for kinds newer than 1.20", base_applies)
         if report.case("cluster: the dev overlay comes up", come_up, cluster, always=True):
             for name, case in CASES:
                 report.case(f"cluster: {name}", case)
         if keep:
-            input("    running; enter ends it ")
-        report.case("cluster: the namespace goes", gone)
+            input("    running; press enter to stop ")
+        report.case("cluster: the namespace is deleted", delete_namespace)
 
 
 def possible():
@@ -42,11 +42,11 @@ def possible():
         if not shutil.which(command):
             raise Skipped(f"no {command}")
     if not root():
-        raise Skipped("a kubelet takes root")
+        raise Skipped("a kubelet needs root")
 
 
 def apply(*arguments):
-    """Applies; only objects of kinds that this version does not know may be refused."""
+    """Applies manifests. Only objects of kinds that this version does not know may be refused."""
     out = kubectl("apply", *arguments, may_fail=True)
     for line in out.splitlines():
         known = line.endswith((" created", " configured", " unchanged", "ensure CRDs are installed first"))
@@ -59,7 +59,7 @@ def apply(*arguments):
 def base_applies():
     out = apply("-f", "k8s")
     check(out.count("networkpolicy") >= 8 and "statefulset.apps/log" in out, f"too little was applied:\n{out}")
-    gone()
+    delete_namespace()
 
 
 def come_up(cluster):
@@ -77,7 +77,7 @@ def come_up(cluster):
 
 
 def instances():
-    """Who answers POST /log through the gateway."""
+    """Returns the ids of the instances that answer POST /log through the gateway."""
     return {get(f"{GATEWAY}/log", "POST", b"whose pod is this?")[1].get("Hub-Instance") for _ in range(60)}
 
 
@@ -104,7 +104,7 @@ def restarted(kind, name, count):
 
 
 def pod_lost():
-    """A log pod without any grace: what a lost node looks like."""
+    """Deletes a log pod without a grace period, as if its node were lost."""
     with Load(VISIT) as load:
         kubectl("-n", "hubspoke", "delete", "pod/log-1", "--grace-period=0", "--force")
         ready("statefulset", "log", 3)
@@ -113,7 +113,7 @@ def pod_lost():
 
 
 def crash():
-    """kill -9 of the registry's process: the container is restarted with its catalogue."""
+    """kill -9 of the registry's process. The container restarts with its catalogue."""
     with Load(VISIT) as load:
         out = run("docker", "ps", "--quiet", "--filter", "name=k8s_registry_registry")
         run("docker", "kill", "--signal", "KILL", out.split()[0])
@@ -146,7 +146,7 @@ def unprivileged():
             check(status["restartCount"] == 0 or "registry" in name, f"{name} was restarted")
 
 
-def gone():
+def delete_namespace():
     kubectl("delete", "namespace", "hubspoke", "--timeout=120s", timeout=150)
 
 

@@ -1,4 +1,4 @@
-"""The platform in containers: brought up, scaled, balanced, broken, renewed, taken down; under load, failures counted."""
+"""The platform in containers: started, scaled, broken, re-created and stopped, under load, with failures counted."""
 
 import collections
 import concurrent.futures
@@ -16,9 +16,9 @@ from .platform import GATEWAY, MEMBERS, ROLLING, VISIT, compose, containers
 
 VIA_GATEWAY, DIRECT = f"{GATEWAY}/visit", f"{VISIT}/visit"
 # Heartbeats every 5 s, 3 attempts of 1 s, 1 s apart, and room for a busy machine.
-NOTICED = 45
+DETECTED = 45
 # A member that was cut off comes back with its next renewal (15 s) at the latest.
-BACK = 60
+RECOVERED = 60
 
 
 def run_all(report, keep):
@@ -28,7 +28,7 @@ def run_all(report, keep):
 
 
 def run_alone(report, keep):
-    if not report.case("engine: there is one", engine, always=True):
+    if not report.case("engine: answers", engine, always=True):
         return
     try:
         built = report.case("engine: base images, plugins, build", images.build, always=True)
@@ -50,7 +50,7 @@ def run_alone(report, keep):
 
 def engine():
     if "Server" not in run("docker", "version", may_fail=True):
-        raise Skipped("no Docker Engine answers")
+        raise Skipped("no Docker Engine answers on this machine")
 
 
 def come_up():
@@ -87,21 +87,21 @@ def files_apart():
 
 
 def balance(count):
-    """2,000 entries through the gateway: by chi-squared no further from uniform than one run in a million."""
+    """Sends 2,000 entries through the gateway. One correct run in a million exceeds the chi-squared limit."""
     limit = {3: 27.6, 5: 33.4}.get(count)
     platform.wait_for_gateway("log", count)
     total, callers = 2000, 5
     with concurrent.futures.ThreadPoolExecutor(callers) as pool:
         served = sum(pool.map(served_by, [total // callers] * callers), collections.Counter())
     expected = total / count
-    chi = sum((seen - expected) ** 2 / expected for seen in served.values())
-    say(", ".join(f"{name}: {seen}" for name, seen in sorted(served.items())) + f"; chi-squared {chi:.1f}")
+    chi_squared = sum((seen - expected) ** 2 / expected for seen in served.values())
+    say(", ".join(f"{name}: {seen}" for name, seen in sorted(served.items())) + f"; chi-squared {chi_squared:.1f}")
     check(len(served) == count, f"{len(served)} instances served, not {count}")
-    check(limit is None or chi < limit, f"not uniform: chi-squared {chi:.1f} is over {limit}")
+    check(limit is None or chi_squared < limit, f"not uniform: chi-squared {chi_squared:.1f} is over {limit}")
 
 
 def served_by(total):
-    """Who served, for so many entries on one connection."""
+    """Sends `total` entries over one connection. Returns how many each instance served."""
     served = collections.Counter()
     connection = http.client.HTTPConnection("127.0.0.1", 31001, timeout=10)
     for number in range(total):
@@ -117,14 +117,14 @@ def served_by(total):
 def scale():
     with Load(VIA_GATEWAY, DIRECT) as load:
         ids = {container: platform.inspect(container)["Id"] for container in containers("log")}
-        compose("up", "--detach", "--scale", "log=5")  # as people type it: what runs already is left alone
+        compose("up", "--detach", "--scale", "log=5")  # as people type it; running containers stay
         platform.wait_for_passing("log", 5)
         again = [container for container in ids if platform.inspect(container)["Id"] != ids[container]]
         check(not again, f"{again} were re-created")
         for count in (5, 1, 3):
-            quiet()  # what is removed takes its log with it
+            no_errors_logged()  # a removed container's log is lost
             platform.scale_log(count)
-            time.sleep(2)  # a while under load at this size, not a wait for anything
+            time.sleep(2)  # two seconds of load at this size; not a wait for a condition
             say(f"{count} log replicas")
     load.none_failed()
 
@@ -138,23 +138,23 @@ def balance_of_5_and_1():
     balance(3)
 
 
-def fault(number, breaks, mends, gone):
-    """One log replica fails under load: no visit does. It is noticed, and is back when it is mended.
+def fault(number, inject, repair, removed):
+    """One log replica fails under load, and no visit does. The failure is detected; after repair the replica is back.
 
-    Each fault has another replica: one that fails three times within a minute is held suspect for a while."""
+    Each fault hits another replica: one that fails three times within a minute stays suspect for a while."""
     victim = containers("log")[number]
     with Load(VIA_GATEWAY, DIRECT) as load:
         time.sleep(1)  # load before the fault
         began = time.monotonic()
-        breaks(victim)
+        inject(victim)
         try:
-            if gone:
-                platform.wait_for_passing("log", 2, NOTICED)
-                say(f"noticed after {time.monotonic() - began:.1f} s")
+            if removed:
+                platform.wait_for_passing("log", 2, DETECTED)
+                say(f"detected after {time.monotonic() - began:.1f} s")
         finally:
             began = time.monotonic()
-            mends(victim)
-        platform.wait_for_passing("log", 3, BACK)
+            repair(victim)
+        platform.wait_for_passing("log", 3, RECOVERED)
         say(f"back after {time.monotonic() - began:.1f} s")
         wait_for("the replica's health", lambda: platform.healthy(victim), 30)
     load.none_failed()
@@ -162,18 +162,18 @@ def fault(number, breaks, mends, gone):
 
 
 def killed():
-    fault(1, lambda c: run("docker", "kill", c), lambda c: run("docker", "start", c), gone=True)
+    fault(1, lambda c: run("docker", "kill", c), lambda c: run("docker", "start", c), removed=True)
 
 
 def crashed():
-    """kill -9 of the process: the engine restarts it by itself."""
+    """kill -9 of the process; the engine restarts it."""
     if os.geteuid() != 0:
-        raise Skipped("killing another user's process takes root")
-    fault(0, lambda c: run("kill", "-9", platform.process(c, "log")), lambda c: None, gone=False)
+        raise Skipped("killing another user's process needs root")
+    fault(0, lambda c: run("kill", "-9", platform.process(c, "log")), lambda c: None, removed=False)
 
 
 def paused():
-    fault(2, lambda c: run("docker", "pause", c), lambda c: run("docker", "unpause", c), gone=True)
+    fault(2, lambda c: run("docker", "pause", c), lambda c: run("docker", "unpause", c), removed=True)
 
 
 def cut_off():
@@ -182,25 +182,25 @@ def cut_off():
         0,
         lambda c: run("docker", "network", "disconnect", network, c),
         lambda c: run("docker", "network", "connect", network, c),
-        gone=True,
+        removed=True,
     )
 
 
-def registry_renewed():
-    """The registry's container is re-created under load: no visit fails, everybody is back by renewal."""
+def registry_recreated():
+    """The registry's container is re-created under load. No visit fails, and all members come back by renewal."""
     before = {service: {i["Id"] for i in platform.passing(service)} for service in MEMBERS}
     with Load(VIA_GATEWAY, DIRECT) as load:
         compose("up", "--detach", "--no-deps", "--force-recreate", "registry")
         began = time.monotonic()
-        wait_for("everybody in the new catalogue", lambda: all(
-            {i["Id"] for i in platform.passing(service)} == before[service] for service in MEMBERS), BACK)
+        wait_for("all members in the new catalogue", lambda: all(
+            {i["Id"] for i in platform.passing(service)} == before[service] for service in MEMBERS), RECOVERED)
         say(f"the whole catalogue after {time.monotonic() - began:.1f} s")
         time.sleep(3)
     load.none_failed()
 
 
 def registry_killed():
-    """The registry goes without a word, stays away for a while under load, and comes back with what it had in its file."""
+    """The registry is killed, stays away for 300 visits, and comes back with the catalogue from its snapshot file."""
     before = {service: {i["Id"] for i in platform.passing(service)} for service in MEMBERS}
     (registry,) = containers("registry")
     with Load(VIA_GATEWAY, DIRECT) as load:
@@ -212,20 +212,20 @@ def registry_killed():
         finally:
             run("docker", "start", registry)
         began = time.monotonic()
-        wait_for("everybody in the catalogue", lambda: all(
-            {i["Id"] for i in platform.passing(service)} == before[service] for service in MEMBERS), BACK)
+        wait_for("all members in the catalogue", lambda: all(
+            {i["Id"] for i in platform.passing(service)} == before[service] for service in MEMBERS), RECOVERED)
         say(f"the whole catalogue after {time.monotonic() - began:.1f} s")
         wait_for("the registry's health", lambda: platform.healthy(registry), 30)
     load.none_failed()
 
 
 def renew_one_by_one(service, files):
-    """Each container of a service is stopped, removed and created again, the next one only when it takes part."""
+    """Stops, removes and re-creates each container of a service. The next one waits until the new one is in use."""
     old = containers(service)
     for container in old:
         run("docker", "stop", container)
         check(platform.inspect(container)["State"]["ExitCode"] == 0, f"{container} did not stop cleanly")
-        said_no_error(container)
+        no_error_logged(container)
         run("docker", "rm", container)
         platform.up("--no-deps", "--no-recreate", "--scale", f"{service}={len(old)}", service, files=files)
         platform.wait_for_passing(service, len(old))
@@ -233,7 +233,7 @@ def renew_one_by_one(service, files):
 
 
 def rolling():
-    """Every service in turn. Visit has two replicas for it; while the one gateway is gone, visits go without it."""
+    """Re-creates every service in turn. Visit has two replicas; while the only gateway is away, visits go directly."""
     platform.up("--scale", "visit=2", "--scale", "log=3", files=ROLLING)
     platform.wait_for_passing("visit", 2)
     platform.wait_for_gateway("visit", 2)
@@ -242,13 +242,13 @@ def rolling():
             for service in ("log", "visit"):
                 renew_one_by_one(service, ROLLING)
             compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", "registry", files=ROLLING)
-            platform.wait_for_passing("visit", 2, BACK)
-            platform.wait_for_passing("log", 3, BACK)
+            platform.wait_for_passing("visit", 2, RECOVERED)
+            platform.wait_for_passing("log", 3, RECOVERED)
         load.none_failed()
         direct = [f"http://{platform.address(container)}:20003/visit" for container in containers("visit")]
         with Load(*direct) as load:
             compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", "gateway", files=ROLLING)
-            platform.wait_for_passing("gateway", 1, BACK)
+            platform.wait_for_passing("gateway", 1, RECOVERED)
         load.none_failed(least=20)
         check(get(VIA_GATEWAY)[0] == 200, "the new gateway does not route")
     finally:
@@ -256,8 +256,8 @@ def rolling():
     platform.wait_for_passing("visit", 1)
 
 
-def numbers_once():
-    """Each visit of a burst gets its own number, and each number is an entry."""
+def unique_numbers():
+    """Each visit of a burst gets a number of its own."""
     with Load(VIA_GATEWAY) as load:
         wait_for("300 visits", lambda: load.done >= 300, 30)
     load.none_failed()
@@ -266,12 +266,12 @@ def numbers_once():
 
 def tool():
     out = compose("run", "--rm", "hub", "status", "--json")
-    listed, _ = json.JSONDecoder().raw_decode(out[out.index("{"):])  # after what Compose says of the container
+    listed, _ = json.JSONDecoder().raw_decode(out[out.index("{"):])  # after Compose's own lines
     check({"log", "visit", "gateway"} <= set(listed["Services"]), f"hub status lists {listed}")
 
 
 def down():
-    """Under 5 s, every process ends by itself with 0, entries and volumes stay; up again, they are all there."""
+    """Takes under 5 s, and every process exits with 0. Entries and volumes stay, and are there after the next up."""
     marker = f"before the end {time.time()}"
     check(get(f"{GATEWAY}/log", "POST", marker.encode())[0] == 200, "the last entry")
     before = platform.entries()
@@ -292,13 +292,13 @@ def down():
     for file, lines in before.items():
         check(after.get(file, [])[: len(lines)] == lines, f"{file} lost entries")
     platform.wait_for_passing("log", 3)
-    said = [get(f"http://{platform.address(c)}:20002/log?contains={marker.replace(' ', '%20')}") for c in containers("log")]
-    holders = [body for status, _, body in said if status == 200 and marker.encode() in body]
+    replies = [get(f"http://{platform.address(c)}:20002/log?contains={marker.replace(' ', '%20')}") for c in containers("log")]
+    holders = [body for status, _, body in replies if status == 200 and marker.encode() in body]
     check(len(holders) == 1, f"{len(holders)} instances answer with the entry from before")
 
 
 def metrics():
-    """Every metric that the dashboard and the alert rules name is shown by some instance."""
+    """Every metric named by the dashboard or an alert rule is exported by some instance."""
     folder = ROOT / "docker" / "observability"
     asked = set()
     for file in (folder / "alerts.yaml", folder / "grafana" / "dashboards" / "hubspoke.json"):
@@ -309,41 +309,41 @@ def metrics():
         check(status == 200, f"{service}: /metrics answers {status}")
         shown += body.decode()
     names = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
-    # Failures and retries show once there has been one.
-    check(asked - names <= {"hub_gateway_failures_total", "hub_telemetry_lost_total"}, f"nothing shows {sorted(asked - names)}")
+    # These two appear with the first failure or loss.
+    check(asked - names <= {"hub_gateway_failures_total", "hub_telemetry_lost_total"}, f"no instance exports {sorted(asked - names)}")
 
 
-def quiet():
-    """Nothing panicked, and nothing was logged as an error, since the containers were made."""
+def no_errors_logged():
+    """Nothing has panicked or logged an error since the containers were created."""
     for service in ("registry", *MEMBERS):
         for container in containers(service):
-            said_no_error(container)
+            no_error_logged(container)
 
 
-def said_no_error(container):
+def no_error_logged(container):
     out = run("docker", "logs", container)
     bad = [line for line in out.splitlines() if '"level":"ERROR"' in line or "panicked" in line]
-    check(not bad, f"{container} says {bad[:3]}")
+    check(not bad, f"{container} logged {bad[:3]}")
 
 
 CASES = (
     ("log replicas have their own addresses", own_addresses),
     ("log replicas have their own files", files_apart),
-    ("no root, no capabilities, nothing writable but volumes", isolation.held),
+    ("no root, no capabilities, nothing writable but volumes", isolation.unprivileged),
     ("hub status from a container", tool),
-    ("metrics that dashboard and alerts ask for", metrics),
+    ("metrics for dashboard and alerts", metrics),
     ("balance over 3", lambda: balance(3)),
     ("balance over 5, 1 and 3 again", balance_of_5_and_1),
     ("scale to 5, 1 and 3 under load", scale),
-    ("each visit has its own number", numbers_once),
+    ("each visit has its own number", unique_numbers),
     ("log replica crashed (kill -9) under load", crashed),
     ("log replica killed (docker kill) under load", killed),
     ("log replica paused under load", paused),
-    ("log replica cut off the network under load", cut_off),
+    ("log replica cut off from the network under load", cut_off),
     ("registry killed (docker kill) under load", registry_killed),
-    ("nothing logged an error so far", quiet),
-    ("registry re-created under load", registry_renewed),
+    ("no errors logged so far", no_errors_logged),
+    ("registry re-created under load", registry_recreated),
     ("rolling re-creation of every service under load", rolling),
-    ("nothing logged an error", quiet),
+    ("no errors logged", no_errors_logged),
     ("down within 5 s with exit codes 0, entries survive", down),
 )

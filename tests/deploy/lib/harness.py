@@ -1,4 +1,4 @@
-"""Running cases and saying how they went; running commands; waiting for conditions."""
+"""Runs and reports cases, runs commands, waits for conditions."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ LOCK = Path(tempfile.gettempdir()) / "hubspoke-deploy.lock"
 
 
 class Failed(Exception):
-    """What a case expected did not hold; the text says what."""
+    """A case found something other than expected; the text says what."""
 
 
 class Skipped(Exception):
@@ -42,7 +42,7 @@ class Report:
         self.failures = []
 
     def case(self, name, function, *args, always=False):
-        """True where the case passed. One that `-k` leaves out is not counted."""
+        """Returns whether the case passed. Cases left out by `-k` are not counted."""
         if self.only and self.only not in name and not always:
             return False
         started = time.monotonic()
@@ -55,7 +55,7 @@ class Report:
         except (Failed, TimeoutError) as why:
             self._failed(name, str(why))
             return False
-        except Exception as error:  # a bug of the test, or a tool that is not there: a failure as well
+        except Exception as error:  # a bug in the test or a missing tool
             traceback.print_exc()
             self._failed(name, repr(error))
             return False
@@ -78,11 +78,11 @@ class Report:
 
 @contextlib.contextmanager
 def alone(path=LOCK, patience=900):
-    """One run at a time on this machine, whoever's it is: the ports and the Compose project are the same for all."""
+    """Allows one run at a time on this machine, by any user: all runs use the same ports and Compose project."""
     with contextlib.suppress(FileExistsError):
         path.touch(exist_ok=False)
         path.chmod(0o444)
-    # Reading is enough to lock it, and all that the file of another user allows.
+    # Read access is enough for a lock, and another user's file allows no more.
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +93,7 @@ def alone(path=LOCK, patience=900):
 
 
 def holder(file):
-    """Whose lock it is, as far as the kernel tells."""
+    """Describes the process that holds the lock, if the kernel shows it."""
     inode = str(os.fstat(file.fileno()).st_ino)
     for line in Path("/proc/locks").read_text().splitlines():
         words = line.split()
@@ -105,7 +105,7 @@ def holder(file):
 
 
 def run(*command, timeout=120, may_fail=False, env=None, quiet=True):
-    """Output of a command, stdout and stderr together; Failed where it exits other than 0 or takes too long."""
+    """Returns stdout and stderr of a command, interleaved. Raises Failed if it fails or times out."""
     command = [str(part) for part in command]
     process = subprocess.Popen(
         command,
@@ -122,8 +122,8 @@ def run(*command, timeout=120, may_fail=False, env=None, quiet=True):
         out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         out = end(process)
-        may_fail, ended = False, f"was not done within {timeout} s"
-    except BaseException:  # this run is to end: a session of its own gets no ctrl-c
+        may_fail, ended = False, f"timed out after {timeout} s"
+    except BaseException:  # this run is ending, and the command, in its own session, gets no ctrl-c
         end(process)
         raise
     if process.returncode != 0 and not may_fail:
@@ -133,7 +133,7 @@ def run(*command, timeout=120, may_fail=False, env=None, quiet=True):
 
 
 def end(process):
-    """Kills a process and all that it started; what it said."""
+    """Kills a process and everything it started. Returns its output."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -142,7 +142,7 @@ def end(process):
 
 
 def wait_for(what, condition, seconds=60, every=0.25):
-    """The first true value of `condition`, or TimeoutError with what it said last."""
+    """Returns the first true value of `condition`, or raises TimeoutError with its last value."""
     deadline = time.monotonic() + seconds
     while True:
         value = None
@@ -159,7 +159,7 @@ def wait_for(what, condition, seconds=60, every=0.25):
 
 
 def tools(*requirements):
-    """The folder of programs of a virtual environment that holds the given packages."""
+    """Returns the bin folder of a virtual environment with the given packages."""
     folder = WORK / "venv"
     stamp = folder / "requirements"
     wanted = "\n".join(requirements)

@@ -1,4 +1,4 @@
-"""What the other cases rely on: the lock, and commands that end."""
+"""Tests of the harness: the lock, and the timeout of commands."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from .harness import Failed, check, run, wait_for
 
 
 def lock():
-    """Who holds it is named, also where the file can't be written to; it is not awaited for ever."""
+    """The holder is named even if the file is read-only, and the wait has a deadline."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lock"
         with harness.alone(path):
@@ -20,7 +20,7 @@ def lock():
             try:
                 other.stdout.readline()
                 with harness.alone(path, patience=0):
-                    raise Failed("two hold it at once")
+                    raise Failed("two runs hold the lock")
             except TimeoutError as error:
                 check(f"process {other.pid}" in str(error), f"{error}")
             finally:
@@ -30,15 +30,15 @@ def lock():
 
 
 def deadline():
-    """A command that takes too long ends with all that it has started."""
+    """A command that times out is killed with everything it has started."""
     with tempfile.TemporaryDirectory() as folder:
         pid = Path(folder) / "pid"
         try:
             run("sh", "-c", f"echo begun; sleep 1000 & echo $! >{pid}; wait", timeout=1, may_fail=True)
-            raise AssertionError("it went on")
+            raise AssertionError("it was not killed")
         except Failed as error:
-            check("not done within 1 s" in str(error) and "begun" in str(error), f"{error}")
-        wait_for("the end of what it started", lambda: not alive(pid.read_text().strip()), 10)
+            check("timed out after 1 s" in str(error) and "begun" in str(error), f"{error}")
+        wait_for("the child process to end", lambda: not alive(pid.read_text().strip()), 10)
 
 
 def alive(pid):

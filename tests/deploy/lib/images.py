@@ -1,4 +1,4 @@
-"""What was built: size, user, content, labels."""
+"""Builds the images and checks their size, user, content and labels."""
 
 import json
 
@@ -14,8 +14,8 @@ def image(name):
 
 
 def build():
-    run("docker/offline/prepare", timeout=900)  # a slow line may take 300 for each image
-    # The only step that compiles; its own output shows that it goes on.
+    run("docker/offline/prepare", timeout=900)  # a slow connection may take 300 per image
+    # Takes minutes: its output shows the progress.
     compose("--profile", "tools", "build", "--progress", "plain", timeout=2400, quiet=False)
 
 
@@ -52,11 +52,11 @@ def bare():
         check("no such file" in out, f"{name} has a shell: {out}")
         out = run("docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
                   f"hubspoke/{name}:test", "--version")
-        check(out.split()[-1][:1].isdigit(), f"{name} --version says {out!r}")
+        check(out.split()[-1][:1].isdigit(), f"{name} --version prints {out!r}")
 
 
 def settings():
-    """Each image carries its file of config/ as it is, and its binary accepts and reads it and the image's variables."""
+    """Each image contains its file of config/ unchanged, and its binary reads this file and the image's variables."""
     for name in NAMES[:-1]:
         file = f"config/{name}.toml"
         container = run("docker", "create", "--network", "none", f"hubspoke/{name}:test", "--check-config").strip()
@@ -64,10 +64,10 @@ def settings():
             copy = WORK / f"{name}.toml"
             copy.parent.mkdir(parents=True, exist_ok=True)
             run("docker", "cp", f"{container}:/{file}", copy)
-            check(copy.read_bytes() == (ROOT / file).read_bytes(), f"the image of {name} carries another {file}")
+            check(copy.read_bytes() == (ROOT / file).read_bytes(), f"the image of {name} contains another {file}")
             out = run("docker", "start", "--attach", container)
         finally:
             run("docker", "rm", container)
         check("# HUB_LISTEN" in out, f"{name} does not read its variables:\n{out}")
-        # The registry's file shows every default as a comment, so no value comes from it.
+        # The registry's file has every default as a comment, so no value comes from it.
         check(f"# {file}" in out or name == "registry", f"{name} does not read {file}:\n{out}")

@@ -1,4 +1,4 @@
-"""What a container may do, read from the kernel rather than from the settings."""
+"""Checks a container's privileges as the kernel reports them, not as the settings claim."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 from .harness import Skipped, check, say
 from .platform import MEMBERS, containers, inspect, process
 
-# The kernel's own. They are mounted for writing or hold devices, so their modes decide: nothing for just anyone to write.
+# Mounted read-write or holding devices, so file modes decide: nothing here may be writable for everybody.
 KERNEL = ("/dev", "/proc", "/sys")
-# Message queues, bounded by the kernel; without a path that could be opened as a file.
+# Message queues: bounded by the kernel, and not files.
 QUEUES = "/dev/mqueue"
 WRITABLE = {"registry": {"/tmp", "/data"}, "gateway": {"/tmp"}, "log": {"/tmp", "/data"}, "visit": {"/tmp", "/data"}}
 
 
-def held():
+def unprivileged():
     if os.geteuid() != 0:
         raise Skipped("reading other users' processes takes root")
     count = 0
@@ -36,8 +36,8 @@ def held():
             check(limits["RestartPolicy"]["Name"] == "unless-stopped", f"{container} is not restarted")
             writable(container, pid, WRITABLE[service])
             count += 1
-    say(f"{count} containers looked at")
-    check(count == 6, f"{count} containers are no platform")
+    say(f"{count} containers checked")
+    check(count == 6, f"{count} containers, not 6")
 
 
 def status_of(pid):
@@ -46,7 +46,7 @@ def status_of(pid):
 
 
 def writable(container, pid, expected):
-    """Every mount of the container's, by trying to write there."""
+    """Tries to write to each of the container's mounts."""
     found = set()
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         place = line.split()[4]
@@ -61,7 +61,7 @@ def writable(container, pid, expected):
 
 
 def can_write(place):
-    """As root, to whom only a read-only file system says no."""
+    """Runs as root, so only a read-only file system refuses."""
     try:
         if place.is_dir():
             probe = place / ".writable"

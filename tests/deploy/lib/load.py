@@ -1,4 +1,4 @@
-"""Visits at a steady, bounded rate from a few threads, each on a connection of its own, with every failure kept."""
+"""Visits at a steady, bounded rate from a few threads, each on a new connection. Every failure is recorded."""
 
 import http.client
 import threading
@@ -9,12 +9,12 @@ from .harness import Failed, check, say
 
 WORKERS = 6
 RATE = 60  # visits per second, all workers together
-TIMEOUT = 10  # seconds for one visit, as a patient client has
-MOST_SECONDS = 300  # the load ends by itself, whatever the test does, and then the case has failed
+TIMEOUT = 10  # seconds per visit, as for a patient client
+MOST_SECONDS = 300  # after this long the load stops by itself, and the case fails
 
 
 def get(url, method="GET", body=None, timeout=TIMEOUT, headers=None):
-    """(status, headers, body) of one request on a connection of its own. OSError where there is no reply."""
+    """Returns (status, headers, body) of one request on a new connection. Raises OSError if there is no response."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     try:
@@ -60,7 +60,7 @@ class Load:
                 self.overran = True
                 return
             self.stopped.wait(max(0.0, due - time.monotonic()))
-            # A late worker does not catch up: the load stays bounded.
+            # A late worker does not catch up, so the load stays bounded.
             due = max(due + step, time.monotonic())
             self._visit(self.urls[turn % len(self.urls)])
             turn += 1
@@ -87,5 +87,5 @@ class Load:
         if self.failures:
             shown = "\n      ".join(self.failures[:5])
             raise Failed(f"{len(self.failures)} of {self.done} visits failed\n      {shown}")
-        check(not self.overran, f"the load ended by itself after {MOST_SECONDS} s: what came later was not under load")
+        check(not self.overran, f"the load stopped by itself after {MOST_SECONDS} s: the rest of the case was not under load")
         check(self.done >= least, f"only {self.done} visits were made")

@@ -1,4 +1,4 @@
-"""docker/offline with the programs that it calls played by scripts: what it does where something is missing or fails."""
+"""Tests of docker/offline with fake programs: what it does if something is missing or fails."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .harness import ROOT, check, run
 
-# Each stand-in program notes its calls in $CALLS. `docker` has no image; `pull` fails unless $PULLS is set.
+# Each fake program records its calls in $CALLS. `docker` has no images; `pull` fails unless $PULLS is set.
 PROGRAMS = {
     "docker": """
         case "$1 ${2:-}" in
@@ -21,7 +21,7 @@ PROGRAMS = {
         exit "${MMDEBSTRAP:-0}" """,
     "rustc": """
         case "$1" in --version) echo "rustc $RUST" ;; *) echo /nowhere ;; esac""",
-    # An apt that has been told of no list yet.
+    # An apt without package lists.
     "apt-get": """
         case "$1" in
           update) touch "$CALLS.updated" ;;
@@ -34,8 +34,8 @@ PROGRAMS = {
 }
 
 
-def played(*command, may_fail=False, **variables):
-    """Output of a command among those programs, and their calls."""
+def run_with_fakes(*command, may_fail=False, **variables):
+    """Runs a command with the fake programs on its PATH. Returns its output and the recorded calls."""
     with tempfile.TemporaryDirectory() as folder:
         calls = Path(folder) / "calls"
         calls.touch()
@@ -48,30 +48,30 @@ def played(*command, may_fail=False, **variables):
                "TMPDIR": folder, "HUB_DEBIAN_KEYRING": "/dev/null", "SSL_CERT_FILE": "/dev/null", **variables}
         out = run(*command, may_fail=may_fail, env=env)
         left = [path.name for path in Path(folder).glob("*.tar")]
-        check(not left, f"{left} is left behind")
+        check(not left, f"left behind: {left}")
         return out, calls.read_text()
 
 
-def half_a_base():
-    """A root file system that could not be made whole is not imported: its image would be taken for present."""
+def incomplete_base():
+    """An incomplete root file system is not imported: its image would count as present."""
     mirror = {"HUB_DEBIAN_MIRROR": "file:/a"}
-    out, calls = played("docker/offline/bases", may_fail=True, MMDEBSTRAP="1", **mirror)
+    out, calls = run_with_fakes("docker/offline/bases", may_fail=True, MMDEBSTRAP="1", **mirror)
     check("mmdebstrap" in calls and "docker import" not in calls, f"{calls}{out}")
-    _, calls = played("docker/offline/bases", **mirror)
+    _, calls = run_with_fakes("docker/offline/bases", **mirror)
     check(calls.count("docker import") == 2, calls)
 
 
 def pulled_first():
-    """The published images are preferred; where they can't be had, that is said."""
-    _, calls = played("docker/offline/bases", PULLS="yes")
+    """Published images are preferred; a failed pull is reported."""
+    _, calls = run_with_fakes("docker/offline/bases", PULLS="yes")
     check(calls.count("docker pull") == 2 and "mmdebstrap" not in calls, calls)
-    out, calls = played("docker/offline/bases", HUB_DEBIAN_MIRROR="file:/a")
+    out, calls = run_with_fakes("docker/offline/bases", HUB_DEBIAN_MIRROR="file:/a")
     check(len(re.findall(r"can't pull \S+: no such host", out)) == 2, out)
 
 
 def fresh_apt():
-    """The mirror is found on a machine whose apt has read no list yet, and the lists are read once only."""
+    """The mirror is found on a machine whose apt has no package lists yet, and they are downloaded only once."""
     script = f". {ROOT}/docker/offline/lib.sh; debian_mirror; debian_mirror"
-    out, calls = played("bash", "-euc", script)
+    out, calls = run_with_fakes("bash", "-euc", script)
     check(out.split("\n")[-3:] == ["file:/a", "file:/a", ""], out)
     check(calls.count("apt-get update") == 1, calls)

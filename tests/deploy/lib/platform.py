@@ -1,4 +1,4 @@
-"""The platform under test: one Compose project of the real files, on ports of its own."""
+"""The platform under test: a Compose project from the real files, on other ports."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def compose(*arguments, files=FILES, timeout=180, **options):
 
 
 def containers(service, every=False):
-    """Names of a service's containers, by number; with `every`, stopped ones too."""
+    """Names of a service's containers by number; with `every`, including stopped ones."""
     scope = ["--all"] if every else []
     out = run("docker", "ps", *scope, "--format", "{{.Names}}",
               "--filter", f"label=com.docker.compose.project={PROJECT}",
@@ -40,7 +40,7 @@ def address(container):
 
 
 def process(container, program):
-    """The number of a container's process, as seen from here; Skipped where it is not this machine's."""
+    """Returns the pid of a container's process. Raises Skipped if it does not run on this machine."""
     pid = inspect(container)["State"]["Pid"]
     try:
         seen = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -56,7 +56,7 @@ def healthy(container):
 
 
 def catalogue():
-    """Instances by service name, as the registry lists them; removed ones are left out."""
+    """Instances by service name as listed by the registry, without removed ones."""
     status, _, body = get(f"{REGISTRY}/services")
     check(status == 200, f"GET /services: {status}")
     listed = json.loads(body)["Services"]
@@ -68,7 +68,7 @@ def passing(service):
 
 
 def wait_for_passing(service, count, seconds=60):
-    """Waits until the registry lists exactly `count` passing instances and no other of the service."""
+    """Waits until the registry lists exactly `count` instances of the service, all passing."""
 
     def settled():
         found = catalogue().get(service, [])
@@ -98,7 +98,7 @@ def scale_log(count):
 
 
 def log_volume():
-    """The folder of the log volume on this machine."""
+    """Returns the log volume's folder on this machine."""
     folder = run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", f"{PROJECT}_log").strip()
     if not os.access(folder, os.R_OK):
         raise harness.Skipped("the engine's volumes can't be read from here")
@@ -106,13 +106,13 @@ def log_volume():
 
 
 def entries():
-    """Entries by file of the log volume. A line that is no JSON object is a failure."""
+    """Returns the entries of the log volume by file. Fails on a line that is not a JSON object."""
     found = {}
     for file in sorted(log_volume().rglob("services*.log")):
         lines = file.read_bytes().splitlines()
         for line in lines:
             if not isinstance(json.loads(line), dict):
-                raise Failed(f"{file.name} holds {line[:100]!r}")
+                raise Failed(f"{file.name} contains {line[:100]!r}")
         found[str(file.relative_to(log_volume()))] = lines
     return found
 

@@ -1,4 +1,4 @@
-"""Each workload against the Pod Security profile `restricted`, and against what this project asks for on top."""
+"""Checks each workload against the Pod Security profile `restricted` and this project's further rules."""
 
 from .harness import check
 
@@ -23,7 +23,7 @@ def check_object(thing):
 
 
 def restricted(where, spec):
-    """The rules of the profile as of Kubernetes 1.37, for what a pod of ours may contain."""
+    """The profile's rules as of Kubernetes 1.37, for everything that our pods may contain."""
     for key in ("hostNetwork", "hostPID", "hostIPC", "hostUsers"):
         check(not spec.get(key), f"{where}: {key}")
     allowed = {"configMap", "emptyDir", "projected", "secret", "downwardAPI", "csi", "persistentVolumeClaim", "ephemeral"}
@@ -52,7 +52,7 @@ def restricted(where, spec):
 
 
 def ours(name, workload, spec):
-    """Beyond the profile."""
+    """Our rules beyond the profile."""
     check(spec.get("enableServiceLinks") is False, f"{name}: service links")
     check(spec.get("automountServiceAccountToken") is False, f"{name}: token")
     check(spec["securityContext"].get("runAsUser") == 65532, f"{name}: user")
@@ -64,8 +64,8 @@ def ours(name, workload, spec):
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
         get = container[probe]["httpGet"]
-        check(get["path"] == path, f"{name}: {probe} asks {get['path']}")
-        check(ports.get(get["port"]) == PORTS[name], f"{name}: {probe} asks port {get['port']}")
+        check(get["path"] == path, f"{name}: {probe} requests {get['path']}")
+        check(ports.get(get["port"]) == PORTS[name], f"{name}: {probe} uses port {get['port']}")
     if name == "registry":
         check(workload.get("replicas") == 1 and workload["strategy"]["type"] == "Recreate", "registry: not one at a time")
     else:

@@ -1,4 +1,4 @@
-"""The real Prometheus, with the alert rules that are shipped, scraping `hub up` on this machine: no engine is needed."""
+"""A real Prometheus with the shipped alert rules scrapes `hub up` on this machine. Needs no Docker Engine."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ JOBS = ("registry", "gateway", "log", "visit")
 
 
 def scraped(prometheus, promtool):
-    """Every process' metrics are as promtool wants them, are scraped, and the rules can be evaluated with them."""
-    run("cargo", "build", "--quiet", "--locked", "-p", "hub", "--bin", "hub", timeout=900)
+    """promtool accepts each process' metrics, Prometheus scrapes them and evaluates the rules on them."""
+    run("cargo", "build", "--quiet", "--locked", "-p", "hubspoke", "--bin", "hub", timeout=900)
     hub = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "hub"
     *ports, public, own = free_ports(len(JOBS) + 2)
     at = {job: f"127.0.0.1:{port}" for job, port in zip(JOBS, ports)}
@@ -39,7 +39,7 @@ def scraped(prometheus, promtool):
             "rule_files": [str(ROOT / "docker/observability/alerts.yaml")],
             "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [at[job]]}]} for job in JOBS],
         }
-        (folder / "prometheus.yaml").write_text(json.dumps(config))  # which is YAML, too
+        (folder / "prometheus.yaml").write_text(json.dumps(config))  # JSON is valid YAML
         command = [prometheus, "--config.file=prometheus.yaml", "--storage.tsdb.path=tsdb"]
         running.enter_context(process([*command, f"--web.listen-address=127.0.0.1:{own}"], folder))
 
@@ -74,7 +74,7 @@ def fetch(url):
 
 
 def free_ports(count):
-    """Different ones, since all are held until the last is known."""
+    """All are held until the last one is known, so they differ."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -84,14 +84,14 @@ def free_ports(count):
 
 @contextlib.contextmanager
 def process(command, folder, **options):
-    """Runs for as long as the block; what it said is told where the block fails."""
-    with open(folder / Path(command[0]).name, "w+") as said:
-        child = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, stdin=subprocess.DEVNULL, **options)
+    """Runs a command for the duration of the block. Its output is part of the error if the block fails."""
+    with open(folder / Path(command[0]).name, "w+") as output:
+        child = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options)
         try:
             yield
         except Exception as why:
-            said.seek(0)
-            raise Failed(f"{why}\n{said.read()[-2000:]}") from why
+            output.seek(0)
+            raise Failed(f"{why}\n{output.read()[-2000:]}") from why
         finally:
             child.terminate()
             try:

@@ -1,4 +1,4 @@
-"""The files by themselves: linters, schemas, and the rules that pods are held to."""
+"""Checks that need only the files: linters, schemas, rules for pods."""
 
 import json
 import os
@@ -15,20 +15,20 @@ OVERLAYS = ("k8s", "config/k8s/overlays/dev", "config/k8s/overlays/production")
 
 
 def run_all(report):
-    report.case("static: the lock of these tests", harness_cases.lock)
-    report.case("static: commands that take too long", harness_cases.deadline)
+    report.case("static: lock between test runs", harness_cases.lock)
+    report.case("static: commands that time out", harness_cases.deadline)
     report.case("static: hadolint", hadolint)
     report.case("static: yamllint", yamllint)
     report.case("static: shell scripts parse", shell)
-    report.case("static: a base image made by half is not imported", offline_cases.half_a_base)
-    report.case("static: base images are pulled where they can be", offline_cases.pulled_first)
-    report.case("static: the mirror of an apt that has read no list", offline_cases.fresh_apt)
+    report.case("static: an incomplete base image is not imported", offline_cases.incomplete_base)
+    report.case("static: base images are pulled if possible", offline_cases.pulled_first)
+    report.case("static: the mirror of an apt without package lists", offline_cases.fresh_apt)
     report.case("static: docker compose config", compose)
     for version in KUBERNETES:
         report.case(f"static: kubernetes-validate --strict {version}", validate, version)
     for folder in OVERLAYS:
         report.case(f"static: kubectl kustomize {folder}", kustomize, folder)
-    report.case("static: the README's service of one's own", own_service)
+    report.case("static: the documented Deployment of an own service", own_service)
     report.case("static: apply -f takes each object once, namespace first", apply_order)
     report.case("static: dev needs neither StorageClass nor metrics server", dev_overlay)
     report.case("static: ConfigMap equals config/*.toml", config_map)
@@ -74,7 +74,7 @@ def kubectl():
 
 
 def render(folder):
-    """The file that `kubectl kustomize` makes of an overlay."""
+    """Returns the file that `kubectl kustomize` renders from an overlay."""
     if not kubectl():
         raise Skipped("no kubectl on this machine")
     out = harness.WORK / f"{folder.replace('/', '-')}.yaml"
@@ -84,7 +84,7 @@ def render(folder):
 
 
 def objects(path):
-    """The objects of a YAML file, read with the tools' own YAML library."""
+    """Returns the objects in a YAML file, parsed with the linters' YAML library."""
     script = "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(open(sys.argv[1])) if d]))"
     return json.loads(run(bin_folder() / "python", "-c", script, path))
 
@@ -97,16 +97,16 @@ def kustomize(folder):
 
 
 def own_service():
-    """The README's example of a service of one's own is one that the namespace's profile and the policies let in."""
-    text = (ROOT / "README.md").read_text()
+    """The documented Deployment meets the namespace's Pod Security profile and the network policies."""
+    text = "".join(page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
     example = re.search(r"```yaml\n(apiVersion: apps/v1\nkind: Deployment\n.*?)```", text, re.DOTALL)
-    check(example, "the README shows none")
+    check(example, "the documentation shows none")
     path = harness.WORK / "own-service.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(example[1])
     (deployment,) = objects(path)
     pod = deployment["spec"]["template"]
-    pods.restricted("the README's Deployment", pod["spec"])
+    pods.restricted("the documented Deployment", pod["spec"])
     check(deployment["metadata"]["namespace"] == "hubspoke", "it is in another namespace")
     labels = pod["metadata"]["labels"]
     check(labels.get("hub-member") == "true", "the policies keep it out")
@@ -127,7 +127,7 @@ def apply_order():
             continue
         for thing in objects(path):
             key = (thing["kind"], thing["metadata"]["name"])
-            check(key not in seen, f"{key} stands twice")
+            check(key not in seen, f"{key} occurs twice")
             seen.add(key)
             last = last or thing["kind"]
             namespaced = thing["kind"] != "Namespace"
@@ -136,13 +136,13 @@ def apply_order():
     check(last == "Namespace", f"the first object is a {last}")
     listed = set(re.findall(r"- (\S+\.yaml)", (ROOT / "k8s" / "Kustomization").read_text()))
     files = {path.name for path in (ROOT / "k8s").glob("*.yaml")}
-    check(listed == files, f"Kustomization lists {sorted(listed ^ files)} differently from the folder")
+    check(listed == files, f"Kustomization and the folder differ in {sorted(listed ^ files)}")
 
 
 def dev_overlay():
     for thing in objects(render("config/k8s/overlays/dev")):
-        check(thing["kind"] != "HorizontalPodAutoscaler", "an autoscaler is left")
-        check(not (thing.get("spec") or {}).get("volumeClaimTemplates"), "a volume claim is left")
+        check(thing["kind"] != "HorizontalPodAutoscaler", "an autoscaler remains")
+        check(not (thing.get("spec") or {}).get("volumeClaimTemplates"), "a volume claim remains")
 
 
 def config_map():
@@ -155,15 +155,15 @@ def config_map():
 
 
 def prometheus():
-    """Configuration and rules by Prometheus' own tool; each rule with a case in which it fires, and one not."""
+    """promtool accepts configuration and rules. Each rule has a case in which it fires and one in which it does not."""
     promtool = of_prometheus("promtool")
     folder = ROOT / "docker" / "observability"
     rules = (folder / "alerts.yaml").read_text()
     tests = (folder / "alerts.test.yaml").read_text()
     for name in re.findall(r"- alert: (\S+)", rules):
-        check(tests.count(f"alertname: {name}") >= 2, f"the rule {name} is not tested")
+        check(tests.count(f"alertname: {name}") >= 2, f"rule {name} has no test")
     run(promtool, "test", "rules", folder / "alerts.test.yaml")
-    # Where the container has it is not where it is here.
+    # The container has these files at another path.
     config = (folder / "prometheus.yaml").read_text().replace("/etc/prometheus", str(folder))
     harness.WORK.mkdir(parents=True, exist_ok=True)
     copy = harness.WORK / "prometheus.yaml"
@@ -180,7 +180,7 @@ def of_prometheus(program):
 
 
 def unpacked(package, file):
-    """A file of a Debian package that is not installed: its services would be started, too."""
+    """Returns a file from a Debian package without installing it, which would start its services."""
     folder = harness.WORK / package
     if not (folder / file).is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,5 +189,5 @@ def unpacked(package, file):
         except Failed as why:
             if os.geteuid() == 0:
                 raise
-            raise Skipped(f"{file} could not be had without root: {why}") from why
+            raise Skipped(f"{file} can't be downloaded without root: {why}") from why
     return folder / file
