@@ -1,4 +1,4 @@
-//! A real member, as Rust services are: it registers, renews, and follows the catalogue.
+//! A member that uses `hubspoke-client`: it registers, renews, and follows the catalogue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,9 +15,10 @@ use hubspoke_protocol::ServiceInfo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::registry::{Registry, eventually};
+use super::fixture::TestRegistry;
+use hubspoke_testkit::eventually;
 
-pub(crate) struct Live {
+pub(crate) struct LiveMember {
     pub(crate) addr: String,
     pub(crate) member: Member,
     faults: Arc<Faults>,
@@ -26,18 +27,18 @@ pub(crate) struct Live {
 
 #[derive(Default)]
 struct Faults {
-    /// Pushes are answered with 500 and otherwise ignored.
+    /// Pushes are ignored and answered with 500.
     loses_pushes: AtomicBool,
-    /// Nothing is answered, as in a process that is stopped.
-    frozen: AtomicBool,
+    /// Nothing is answered, as by a suspended process.
+    suspended: AtomicBool,
 }
 
-impl Live {
-    pub(crate) async fn start(registry: &Registry, name: &str, required: &[&str]) -> Self {
+impl LiveMember {
+    pub(crate) async fn start(registry: &TestRegistry, name: &str, required: &[&str]) -> Self {
         Self::with(registry, name, required, Timing::default()).await
     }
 
-    pub(crate) async fn with(registry: &Registry, name: &str, required: &[&str], timing: Timing) -> Self {
+    pub(crate) async fn with(registry: &TestRegistry, name: &str, required: &[&str], timing: Timing) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let config = MemberConfig {
@@ -65,7 +66,7 @@ impl Live {
         live
     }
 
-    /// Renewals more often than usual.
+    /// Frequent renewals.
     pub(crate) fn quick() -> Timing {
         Timing { renew: Duration::from_secs(1), backoff_max: Duration::from_millis(500), ..Timing::default() }
     }
@@ -74,8 +75,8 @@ impl Live {
         self.faults.loses_pushes.store(on, Relaxed);
     }
 
-    pub(crate) fn freeze(&self, on: bool) {
-        self.faults.frozen.store(on, Relaxed);
+    pub(crate) fn suspend(&self, on: bool) {
+        self.faults.suspended.store(on, Relaxed);
     }
 
     /// The addresses of a service that it knows.
@@ -87,16 +88,16 @@ impl Live {
         addrs
     }
 
-    /// Waits until it knows what the catalogue holds.
-    pub(crate) async fn follows(&self, registry: &Registry, name: &str) {
-        eventually(&format!("{} knows {name} as the catalogue does", self.addr), || async {
+    /// Waits until it knows the same instances of a service as the catalogue.
+    pub(crate) async fn follows(&self, registry: &TestRegistry, name: &str) {
+        eventually(&format!("{} knows the same instances of {name} as the catalogue", self.addr), || async {
             self.knows(name) == registry.addrs(name).await
         })
         .await;
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveMember {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -105,7 +106,7 @@ impl Drop for Live {
 }
 
 async fn misbehave(State(faults): State<Arc<Faults>>, request: Request, next: Next) -> Response {
-    while faults.frozen.load(Relaxed) {
+    while faults.suspended.load(Relaxed) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     if faults.loses_pushes.load(Relaxed) && request.method() != Method::GET {
