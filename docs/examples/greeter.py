@@ -11,8 +11,9 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 REGISTRY = os.environ.get("HUB_REGISTRY__URL", "http://127.0.0.1:20000")
+me = {"Name": "greeter", "RequiredServices": ["log"]}  # and "Addr", once it listens
+known = {name: {} for name in me["RequiredServices"]}  # service -> {address: instance}
 lock = threading.Lock()
-known = {"log": {}}  # required service -> {address: instance}
 served = 0
 
 
@@ -26,7 +27,10 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/greeter/"):
             name = self.path.removeprefix("/greeter/")
             served += 1
-            self.answer(200 if log(f"greeted {name}") else 503, f"hello, {name}\n")
+            if log(f"greeted {name}"):
+                self.answer(200, f"hello, {name}\n")
+            else:
+                self.answer(503, "no log instance took the entry\n")
         else:
             self.answer(404, "not found\n")
 
@@ -54,13 +58,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def call(method, url, body):
-    request = urllib.request.Request(url, data=body.encode(), method=method)
+    headers = {"Hub-Source": f"{me['Name']}/{me['Addr']}"}  # so that entries name their sender
+    request = urllib.request.Request(url, body.encode(), headers, method=method)
     with urllib.request.urlopen(request, timeout=5) as reply:
         return reply.read()
 
 
 def log(text):
-    """Sends an entry to a random log instance, and to the others if it fails."""
+    """Sends an entry to a random log instance, or to another one if that fails."""
     with lock:
         instances = list(known["log"])
     random.shuffle(instances)
@@ -72,11 +77,11 @@ def log(text):
     return None
 
 
-def stay_registered(me, stop):
-    """Registers, and repeats it: an identical POST changes nothing, and brings the member back if it was lost."""
+def stay_registered(stop):
+    """Registers every 5 s: an identical POST changes nothing, and brings the member back if it was lost."""
     while True:
         try:
-            lists = json.loads(call("POST", f"{REGISTRY}/services", me))
+            lists = json.loads(call("POST", f"{REGISTRY}/services", json.dumps(me)))
             with lock:
                 for name, instances in lists.items():
                     known[name] = {one["Addr"]: one for one in instances}
@@ -88,14 +93,13 @@ def stay_registered(me, stop):
 
 def main():
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 9000), Handler)
+    me["Addr"] = f"127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever).start()  # serve first, then register
-    addr = f"127.0.0.1:{server.server_port}"
-    me = json.dumps({"Name": "greeter", "Addr": addr, "RequiredServices": list(known)})
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    stay_registered(me, stop)
-    call("DELETE", f"{REGISTRY}/services", me)  # answered when dependents know, or after 1 s
+    stay_registered(stop)
+    call("DELETE", f"{REGISTRY}/services", json.dumps(me))  # answered when dependents know, or after 1 s
     server.shutdown()
 
 

@@ -1,4 +1,4 @@
-//! The gateway's binary.
+//! The gateway's process.
 
 use std::process::ExitCode;
 

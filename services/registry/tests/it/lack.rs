@@ -1,18 +1,20 @@
-//! A registry that runs out of file descriptors.
+//! A registry that has not enough of what it needs itself.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use hubspoke_protocol::{CatalogView, InstanceState, ReasonKind, ServiceInfo};
-use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use tokio::process::Command;
+
+use super::fake::{Answer, Fake};
+use super::registry::eventually;
 
 const MEMBERS: usize = 100;
 
-/// Members answer slowly, so that more heartbeats are due at once than there are file descriptors.
+/// Each answers slowly, so that most of them are being asked at once, and there are far fewer file descriptors.
 #[tokio::test]
-async fn a_registry_without_file_descriptors_removes_no_members() {
-    // No other process uses this address, so the port stays free until the registry binds it.
+async fn members_are_not_removed_where_the_registry_has_no_file_descriptors_to_ask_them() {
+    // Nobody else uses this address, so the port stays free until the registry takes it.
     let [a, b, c]: [u8; 3] = rand::random();
     let listen = std::net::TcpListener::bind(format!("127.{a}.{b}.{}:0", c.clamp(1, 254))).unwrap();
     let addr = listen.local_addr().unwrap();
@@ -34,15 +36,15 @@ async fn a_registry_without_file_descriptors_removes_no_members() {
     let url = format!("http://{addr}/services");
     eventually("it serves", || async { http.get(&url).send().await.is_ok() }).await;
 
-    let fake = FakeMember::on("0.0.0.0:0").await;
-    fake.on_heartbeat(MemberReply::Delayed(Duration::from_millis(150)));
+    let fake = Fake::on("0.0.0.0:0").await;
+    fake.on_heartbeat(Answer::After(Duration::from_millis(150)));
     let port = fake.addr.rsplit_once(':').unwrap().1.to_owned();
     for i in 1..=MEMBERS {
         let info = ServiceInfo::new("log", format!("127.2.0.{i}:{port}"));
         let reply = http.post(&url).body(serde_json::to_string(&info).unwrap()).send().await.unwrap();
         assert_eq!(reply.status(), 200);
     }
-    eventually("they get several heartbeats each", || async { fake.heartbeats().len() > 5 * MEMBERS }).await;
+    eventually("they are asked again and again", || async { fake.heartbeats().len() > 5 * MEMBERS }).await;
     let view: CatalogView = http.get(&url).send().await.unwrap().json().await.unwrap();
     let members = &view.services["log"];
     assert_eq!(members.len(), MEMBERS);

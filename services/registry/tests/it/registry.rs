@@ -1,5 +1,6 @@
-//! A registry in this process.
+//! A registry in this process, and the conditions that tests wait for.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,14 +8,16 @@ use hubspoke_chassis::config::{Common, Secret};
 use hubspoke_chassis::{Config, ProblemType};
 use hubspoke_protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
 use hubspoke_registry::{PROCESS, Server, Settings};
-use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-pub(crate) struct TestRegistry {
+/// How long a condition may take to hold: test machines are noisy, and a pass never waits for it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Registry {
     pub(crate) addr: SocketAddr,
     pub(crate) http: reqwest::Client,
     settings: Settings,
@@ -22,14 +25,14 @@ pub(crate) struct TestRegistry {
     task: JoinHandle<()>,
 }
 
-pub(crate) struct RegistryReply {
+pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) revision: Revision,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: Value,
 }
 
-/// Heartbeats in quick succession, with a timeout that a busy machine can keep.
+/// Heartbeats quicker than usual, patient enough for a busy machine.
 pub(crate) fn quick() -> Settings {
     let mut settings = Settings::default();
     settings.heartbeat.interval = Duration::from_millis(200);
@@ -38,15 +41,15 @@ pub(crate) fn quick() -> Settings {
     settings
 }
 
-/// The same, but using up all attempts takes longer than an interval. By then every instance has had a heartbeat, so
-/// which ones self-protection holds back does not depend on their order.
-pub(crate) fn slow_removal() -> Settings {
+/// The same, but whoever uses up its attempts takes longer for that than an interval. By then everybody else was asked
+/// too, so whom self-protection holds back does not depend on the order of the heartbeats.
+pub(crate) fn evident() -> Settings {
     let mut settings = quick();
     settings.heartbeat.gap = Duration::from_millis(150);
     settings
 }
 
-impl TestRegistry {
+impl Registry {
     pub(crate) async fn start() -> Self {
         Self::with(quick()).await
     }
@@ -66,7 +69,7 @@ impl TestRegistry {
         common.registry.token = token.map(Secret::new);
         let deadline = Instant::now() + DEADLINE;
         let server = loop {
-            // After a kill, the port may not be free at once.
+            // After a kill the port may take a moment to be free.
             match Server::bind(Config { common: common.clone(), own: settings.clone() }).await {
                 Ok(server) => break server,
                 Err(_) if listen.port() != 0 && Instant::now() < deadline => {
@@ -83,21 +86,21 @@ impl TestRegistry {
         Self { addr, http, settings, stop, task }
     }
 
-    /// Aborts it, as kill -9 would.
+    /// Ends it without a word, as kill -9 would.
     pub(crate) async fn kill(self) -> (Settings, SocketAddr) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
         (self.settings, self.addr)
     }
 
-    /// Stops it, as ctrl-c would.
+    /// Ends it as ctrl-c would.
     pub(crate) async fn stop(self) -> (Settings, SocketAddr) {
         self.stop.send_replace(true);
         tokio::time::timeout(DEADLINE, self.task).await.expect("it stops").unwrap();
         (self.settings, self.addr)
     }
 
-    pub(crate) async fn restart((settings, addr): (Settings, SocketAddr)) -> Self {
+    pub(crate) async fn again((settings, addr): (Settings, SocketAddr)) -> Self {
         Self::at(settings, addr, None).await
     }
 
@@ -105,21 +108,16 @@ impl TestRegistry {
         format!("http://{}{path}", self.addr)
     }
 
-    pub(crate) async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: impl Into<reqwest::Body>,
-    ) -> RegistryReply {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Reply {
         let reply = self.http.request(method, self.url(path)).body(body).send().await.unwrap();
-        RegistryReply::read(reply).await
+        Reply::read(reply).await
     }
 
-    pub(crate) async fn register(&self, info: &ServiceInfo) -> RegistryReply {
+    pub(crate) async fn register(&self, info: &ServiceInfo) -> Reply {
         self.call(Method::POST, "/services", serde_json::to_string(info).unwrap()).await
     }
 
-    pub(crate) async fn deregister(&self, info: &ServiceInfo) -> RegistryReply {
+    pub(crate) async fn deregister(&self, info: &ServiceInfo) -> Reply {
         self.call(Method::DELETE, "/services", serde_json::to_string(info).unwrap()).await
     }
 
@@ -134,7 +132,7 @@ impl TestRegistry {
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// The registered instances of a service.
+    /// The instances of a service that are in the catalogue.
     pub(crate) async fn live(&self, name: &str) -> Vec<InstanceView> {
         let list = self.view().await.services.remove(name).unwrap_or_default();
         list.into_iter().filter(|instance| instance.state != InstanceState::Removed).collect()
@@ -150,7 +148,7 @@ impl TestRegistry {
     }
 }
 
-impl RegistryReply {
+impl Reply {
     pub(crate) async fn read(reply: reqwest::Response) -> Self {
         let (status, headers) = (reply.status(), reply.headers().clone());
         let revision = headers.get(HUB_REVISION).map(|value| value.to_str().unwrap().parse().unwrap());
@@ -160,7 +158,7 @@ impl RegistryReply {
         Self { status, revision: revision.unwrap_or(nothing), headers, body }
     }
 
-    /// The status, after checking that the body is a problem document for it.
+    /// An error reply is a problem document of the same status.
     pub(crate) fn problem(&self) -> u16 {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
         assert_eq!(self.body["status"], self.status.as_u16());
@@ -170,16 +168,11 @@ impl RegistryReply {
     }
 }
 
-/// Registers `count` instances of the service `log`, all of which then fail.
-pub(crate) async fn failing(registry: &TestRegistry, count: usize) -> Vec<FakeMember> {
-    let mut logs = Vec::new();
-    for _ in 0..count {
-        let log = FakeMember::start().await;
-        registry.register(&log.info("log", &[])).await;
-        logs.push(log);
+/// Waits until a condition holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        sleep(Duration::from_millis(10)).await;
     }
-    for log in &logs {
-        log.on_heartbeat(MemberReply::Status(500));
-    }
-    logs
 }

@@ -1,4 +1,4 @@
-//! A member that uses `hubspoke-client`: it registers, renews, and follows the catalogue.
+//! A real member, as Rust services are: it registers, renews, and follows the catalogue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,10 +15,9 @@ use hubspoke_protocol::ServiceInfo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::fixture::TestRegistry;
-use hubspoke_testkit::eventually;
+use super::registry::{Registry, eventually};
 
-pub(crate) struct LiveMember {
+pub(crate) struct Live {
     pub(crate) addr: String,
     pub(crate) member: Member,
     faults: Arc<Faults>,
@@ -27,18 +26,18 @@ pub(crate) struct LiveMember {
 
 #[derive(Default)]
 struct Faults {
-    /// Pushes are ignored and answered with 500.
+    /// Pushes are answered with 500 and otherwise ignored.
     loses_pushes: AtomicBool,
-    /// Nothing is answered, as by a suspended process.
-    suspended: AtomicBool,
+    /// Nothing is answered, as in a process that is stopped.
+    frozen: AtomicBool,
 }
 
-impl LiveMember {
-    pub(crate) async fn start(registry: &TestRegistry, name: &str, required: &[&str]) -> Self {
+impl Live {
+    pub(crate) async fn start(registry: &Registry, name: &str, required: &[&str]) -> Self {
         Self::with(registry, name, required, Timing::default()).await
     }
 
-    pub(crate) async fn with(registry: &TestRegistry, name: &str, required: &[&str], timing: Timing) -> Self {
+    pub(crate) async fn with(registry: &Registry, name: &str, required: &[&str], timing: Timing) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let config = MemberConfig {
@@ -66,7 +65,7 @@ impl LiveMember {
         live
     }
 
-    /// Frequent renewals.
+    /// Renewals more often than usual.
     pub(crate) fn quick() -> Timing {
         Timing { renew: Duration::from_secs(1), backoff_max: Duration::from_millis(500), ..Timing::default() }
     }
@@ -75,8 +74,8 @@ impl LiveMember {
         self.faults.loses_pushes.store(on, Relaxed);
     }
 
-    pub(crate) fn suspend(&self, on: bool) {
-        self.faults.suspended.store(on, Relaxed);
+    pub(crate) fn freeze(&self, on: bool) {
+        self.faults.frozen.store(on, Relaxed);
     }
 
     /// The addresses of a service that it knows.
@@ -88,16 +87,16 @@ impl LiveMember {
         addrs
     }
 
-    /// Waits until it knows the same instances of a service as the catalogue.
-    pub(crate) async fn follows(&self, registry: &TestRegistry, name: &str) {
-        eventually(&format!("{} knows the same instances of {name} as the catalogue", self.addr), || async {
+    /// Waits until it knows what the catalogue holds.
+    pub(crate) async fn follows(&self, registry: &Registry, name: &str) {
+        eventually(&format!("{} knows {name} as the catalogue does", self.addr), || async {
             self.knows(name) == registry.addrs(name).await
         })
         .await;
     }
 }
 
-impl Drop for LiveMember {
+impl Drop for Live {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -106,7 +105,7 @@ impl Drop for LiveMember {
 }
 
 async fn misbehave(State(faults): State<Arc<Faults>>, request: Request, next: Next) -> Response {
-    while faults.suspended.load(Relaxed) {
+    while faults.frozen.load(Relaxed) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     if faults.loses_pushes.load(Relaxed) && request.method() != Method::GET {
