@@ -1,13 +1,16 @@
-//! The gateway: the first path segment to a random healthy instance.
+//! The gateway: an HTTP reverse proxy that routes a request by its first path segment to a random healthy instance of
+//! that service.
 //!
-//! - pure: `route`, `edge` (what a request must be), `headers`, `balance`, `retry`, `eject`
-//! - `upstream`: the services behind it, their instances, and the connections to them
+//! - pure: `route`, `edge` (checks on requests), `headers`, `balance`, `retry`, `eject`, `limits`
+//! - `upstream`: the services, their instances, and the connections to them
 //! - `proxy`: one request from its head to the last byte of its reply
-//! - `server`: accept loop, workers, clients' connections
-//! - `http1`: what both sides of HTTP/1 have in common
+//! - `server`: the accept loop, the workers and the client connections (`client_conn`)
+//! - `gateway`: the state that all workers share; `stats`: its counters; `metrics`: the instruments that read them
+//! - `http1`: what the client's and the server's side of HTTP/1 share
 //!
-//! The data plane has no framework: each worker is a thread with its own event loop, and a connection to an instance is
-//! driven by the request that uses it, so that a request is one task from end to end. HTTP/1 is its own, HTTP/2 hyper's.
+//! There is no framework in the data plane. Each worker is a thread with its own event loop, and the request that uses a
+//! connection to an instance drives it, so a request is one task from end to end. HTTP/1 is the gateway's own, HTTP/2 is
+//! hyper's.
 
 mod balance;
 mod client_conn;

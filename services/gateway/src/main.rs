@@ -1,4 +1,4 @@
-//! The gateway's process.
+//! The gateway's binary.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! One request from its head to the last byte of its reply: checks, route, attempts, reply.
 //!
-//! All that is refused or fails becomes a [`Failure`] and, in one place, a problem document.
+//! Every refusal and every failure is a [`Failure`], which becomes a problem document in one place.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use rand::RngExt;
 use tracing::Instrument;
 
-use self::attempt::{Outgoing, Stage};
-use self::attempts::Errand;
+use self::active::ActiveRequest;
+use self::attempt_context::AttemptContext;
+use self::attempts::RoutedRequest;
 use self::client_body::ClientBody;
-use self::record::Record;
 use self::reply::Reply;
 use self::upload::{Pace, Rules, Shared};
+use self::upstream_request::UpstreamRequest;
 use crate::client_conn::ClientConn;
 use crate::config::Sticky;
 use crate::edge;
@@ -25,36 +26,41 @@ use crate::headers::{self, HUB_INSTANCE, Hop};
 use crate::http1;
 use crate::route::{self, Target};
 
+mod active;
 mod attempt;
+mod attempt_context;
+mod attempt_h2;
 mod attempts;
 pub(crate) mod client_body;
 pub(crate) mod record;
 pub(crate) mod reply;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
+mod upstream_request;
+mod upstream_response;
 
-/// Answers one request. What needs no waiting is done at once, so that the future is only what waits.
+/// Answers one request. All work that needs no waiting is done before the future, which is smaller for it.
 pub(crate) fn handle(
     client: Arc<ClientConn>,
     request: Request<ClientBody>,
 ) -> impl Future<Output = Response<Reply>> + Send {
     let version = request.version();
-    let mut record = Record::begin(&client, &request);
-    let span = record.span.clone();
-    let mut next = match span.in_scope(|| prepare(&client, request, &mut record)) {
-        Ok(Prepared::Ask(errand)) => Next::Ask(errand, record),
+    let mut active = ActiveRequest::begin(&client, &request);
+    let span = active.span().clone();
+    let mut next = match span.in_scope(|| prepare(&client, request, &mut active)) {
+        Ok(Prepared::Forward(routed)) => Next::Forward(routed, active),
         Ok(Prepared::Own(response)) => {
-            record.status = response.status().as_u16();
-            Next::Reply(named(&client, response.map(|()| Reply::text("", record))))
+            active.answered(response.status().as_u16());
+            Next::Reply(own_reply(&client, response.map(|()| Reply::text("", active))))
         }
-        Err(failure) => Next::Reply(named(&client, failed(&failure, record))),
+        Err(failure) => Next::Reply(own_reply(&client, problem_reply(&failure, active))),
     };
     async move {
         let mut response = match next {
-            Next::Ask(ref mut errand, mut record) => {
-                match attempts::run(errand, &mut record).instrument(span).await {
-                    Ok(exchange) => exchange.into_reply(record),
-                    Err(failure) => named(&client, failed(&failure, record)),
+            Next::Forward(ref mut routed, mut active) => {
+                match attempts::run(routed, &mut active).instrument(span).await {
+                    Ok(reply) => reply.into_reply(active),
+                    Err(failure) => own_reply(&client, problem_reply(&failure, active)),
                 }
             }
             Next::Reply(response) => response,
@@ -68,41 +74,28 @@ pub(crate) fn handle(
 }
 
 enum Next {
-    Ask(Errand, Box<Record>),
+    Forward(RoutedRequest, Box<ActiveRequest>),
     Reply(Response<Reply>),
 }
 
-/// What comes of a request's head.
+/// A request that passed all checks.
 enum Prepared {
-    /// An instance is asked.
-    Ask(Errand),
-    /// The gateway itself was asked.
+    /// It is for an instance.
+    Forward(RoutedRequest),
+    /// It is for the gateway itself, which answers this.
     Own(Response<()>),
 }
 
-/// A reply of the gateway's own says so.
-fn named(client: &ClientConn, mut response: Response<Reply>) -> Response<Reply> {
+/// Marks a reply as the gateway's own.
+fn own_reply(client: &ClientConn, mut response: Response<Reply>) -> Response<Reply> {
     response.headers_mut().insert(HUB_INSTANCE, client.gateway.id.clone());
     response
 }
 
-fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
+fn problem_reply(failure: &Failure, mut active: Box<ActiveRequest>) -> Response<Reply> {
     let status = failure.cause.status();
-    record.status = status.as_u16();
-    record.cause = Some(failure.cause);
-    if failure.cause.is_upstream()
-        && let Some((service, _)) = &record.service
-    {
-        tracing::warn!(
-            service = %service.name,
-            instance = record.upstream.as_ref().map(|upstream| &*upstream.instance().id),
-            cause = failure.cause.name(),
-            attempts = failure.attempts,
-            "no instance replied"
-        );
-    }
-    record.upstream = None;
-    let mut response = Response::new(Reply::text(failure.to_json(), record));
+    active.failed(failure);
+    let mut response = Response::new(Reply::text(failure.to_json(), active));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(hubspoke_protocol::problem::PROBLEM_JSON));
@@ -115,10 +108,11 @@ fn failed(failure: &Failure, mut record: Box<Record>) -> Response<Reply> {
     response
 }
 
+/// Checks a request, finds its service and rewrites its fields.
 fn prepare(
     client: &Arc<ClientConn>,
     request: Request<ClientBody>,
-    record: &mut Record,
+    active: &mut ActiveRequest,
 ) -> Result<Prepared, Failure> {
     let gateway = &client.gateway;
     let (mut parts, body) = request.into_parts();
@@ -136,7 +130,7 @@ fn prepare(
     if parts.headers.contains_key(VIA) && headers::is_loop(&parts.headers, &gateway.vias.pseudonym) {
         return Err(Cause::Loop.into());
     }
-    if !gateway.rates.admit(client_ip(client, &parts.headers), record.began()) {
+    if !gateway.rates.admit(client_ip(client, &parts.headers), active.began()) {
         return Err(Cause::RateLimited.into());
     }
     let table = gateway.table.load();
@@ -153,7 +147,7 @@ fn prepare(
     let admission = service.admit();
     let refuse = |cause: Cause| Err(Failure::new(cause).of(&service.name));
     let overloaded = admission.is_none();
-    record.service = Some((service.clone(), admission));
+    active.routed(service.clone(), admission);
     if overloaded {
         return refuse(Cause::Overloaded);
     }
@@ -167,11 +161,10 @@ fn prepare(
         host: host.as_ref(),
         via: gateway.vias.of(parts.version),
     };
-    let asked = headers::request(&mut parts.headers, &hop, || {
+    let options = headers::request(&mut parts.headers, &hop, || {
         let mut rng = rand::rng();
         headers::new_trace(rng.random(), rng.random())
     });
-    record.traced(&parts.headers);
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     if !host_is_header && let Some(host) = host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
         parts.headers.insert(HOST, host);
@@ -186,15 +179,22 @@ fn prepare(
             },
         )
     });
-    record.upload = upload.clone();
-    let outgoing = Outgoing { method: parts.method, path, headers: parts.headers, upload, asked };
-    let may_switch = outgoing.asked.upgrade.is_some() && parts.version == Version::HTTP_11;
-    let deadline = record.began() + settings.total;
-    let stage = Stage { client: client.clone(), settings, outgoing, is_retry: false, fresh: false, deadline };
-    Ok(Prepared::Ask(Errand { service, key, may_switch, stage }))
+    active.prepared(&parts.headers, upload.clone());
+    let may_upgrade = options.upgrade.is_some() && parts.version == Version::HTTP_11;
+    let request = UpstreamRequest { method: parts.method, path, headers: parts.headers, upload, options };
+    let deadline = active.began() + settings.total;
+    let context = AttemptContext {
+        client: client.clone(),
+        settings,
+        request,
+        is_retry: false,
+        new_connection: false,
+        deadline,
+    };
+    Ok(Prepared::Forward(RoutedRequest { service, key, may_upgrade, context }))
 }
 
-/// `OPTIONS *` asks what the server itself can do.
+/// Answers `OPTIONS *`, which is for the server itself.
 fn asterisk(parts: &request::Parts) -> Result<Prepared, Failure> {
     if parts.method != http::Method::OPTIONS {
         return Err(route::BadTarget::Form.into());
@@ -206,7 +206,7 @@ fn asterisk(parts: &request::Parts) -> Result<Prepared, Failure> {
     Ok(Prepared::Own(response))
 }
 
-/// Whether silence is part of the request: gRPC's streams. Only HTTP/2 asks its clients whether they still live.
+/// Whether the client may be silent for any time: a gRPC stream. Only over HTTP/2, which pings its clients.
 fn is_stream(parts: &request::Parts) -> bool {
     parts.version == Version::HTTP_2 && headers::is_grpc(&parts.headers)
 }
@@ -215,7 +215,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     http1::length(headers.get(CONTENT_LENGTH)?.as_bytes())
 }
 
-/// The address that a request's rate is counted for: behind trusted proxies, the nearest that is none of them.
+/// The address whose rate a request counts for: behind trusted proxies, the nearest one that is not a trusted proxy.
 fn client_ip(client: &ClientConn, headers: &HeaderMap) -> IpAddr {
     let direct = client.addr.ip().to_canonical();
     if !client.trusted {

@@ -1,7 +1,7 @@
-//! The public server: one accept loop that hands each connection to the least busy worker, and the life of the whole.
+//! The public server: an accept loop that hands each connection to the worker with the fewest, and the shutdown.
 //!
-//! One listener and not one per worker: the kernel's spreading by hash leaves one worker with half as many
-//! connections again as another, and what waits in a closed listener's queue is lost at shutdown.
+//! There is one listener, not one per worker with `SO_REUSEPORT`: the kernel's hash gives some workers half as many
+//! connections again as others, and connections in a closed listener's queue would be lost at shutdown.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ pub(crate) mod h1;
 mod swept_body;
 mod worker;
 
-/// What is fixed about a gateway.
+/// The gateway's process: its name and default addresses.
 pub const PROCESS: Process = Process {
     name: "gateway",
     listen: "127.0.0.1:20001",
@@ -36,32 +36,32 @@ pub const PROCESS: Process = Process {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Pause after a failed accept (no file descriptors left, mostly): connections that end make room.
+/// Pause after a failed accept. Mostly file descriptors ran out, and connections that end free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections that are taken at most from a queue that new ones keep coming to: more than it holds.
+/// Most connections that are taken from the accept queue at shutdown; more than it holds, and a bound if clients keep
+/// connecting.
 const MAX_BACKLOG: usize = 8192;
-/// A client that has been silent for so long is asked by its kernel whether it still lives, three times: a tunnel or a
-/// live stream has no timeout that would notice.
+/// TCP keep-alive, since an upgraded connection or a live stream has no timeout that would notice a dead client.
 const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(20))
     .with_retries(3);
 
-/// A bound gateway that has not started to serve.
+/// A gateway that is bound and not yet serving.
 pub struct Server {
     service: Service,
     gateway: Arc<Gateway>,
 }
 
 impl Server {
-    /// Binds both addresses; nothing is served before [`Server::run`].
+    /// Binds both addresses. Serves nothing until [`Server::run`].
     ///
     /// # Errors
-    /// [`BindError`].
+    /// If an address can't be bound, or the service can't be set up otherwise.
     pub async fn bind(config: Config<GatewayConfig>) -> Result<Self, BindError> {
         let Config { mut common, own } = config;
-        // The public port never takes what is for the control port.
+        // The control routes are never served on the public port.
         common.control_listen.get_or_insert(SocketAddr::new(common.listen.ip(), 0));
         let requires: Vec<&str> = match own.exposes_all() {
             true => vec![EVERY_SERVICE],
@@ -85,10 +85,10 @@ impl Server {
         self.service.control_addr()
     }
 
-    /// Serves until `shutdown` is done, then drains.
+    /// Serves until `shutdown` completes, then drains.
     ///
     /// # Errors
-    /// [`RunError`] where it ends before it was asked to.
+    /// If the gateway ends before that.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let directory = self.service.directory();
         let gateway = self.gateway;
@@ -97,18 +97,21 @@ impl Server {
 }
 
 async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, directory: Directory) {
-    // What is accepted here inherits it.
+    // Accepted connections inherit it.
     if let Err(error) = socket2::SockRef::from(&listener).set_tcp_keepalive(&KEEPALIVE) {
-        tracing::debug!(error = &error as &dyn std::error::Error, "connections are not kept alive");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "can't set TCP keep-alive on client connections"
+        );
     }
-    // Dropping this ends the workers.
+    // Dropping this stops the workers.
     let phase = watch::Sender::new(Phase::Serve);
     let started: io::Result<Vec<_>> =
         (0..gateway.workers).map(|index| Worker::start(index, gateway.clone(), phase.subscribe())).collect();
     let (workers, ends): (Vec<Worker>, Vec<oneshot::Receiver<()>>) = match started {
         Ok(started) => started.into_iter().unzip(),
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "can't start the workers");
+            tracing::error!(error = &error as &dyn std::error::Error, "can't start worker threads");
             return;
         }
     };
@@ -123,7 +126,7 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
         tokio::select! {
             () = &mut stop => break,
             Some(end) = ends.next() => {
-                tracing::error!(died = end.is_err(), "a worker has ended by itself");
+                tracing::error!(panicked = end.is_err(), "worker ended unexpectedly, stopping the gateway");
                 return;
             }
             accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
@@ -141,22 +144,22 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
     if tokio::time::timeout(drain.grace(), all).await.is_err() {
         tracing::warn!(
             connections = gateway.connections.load(Relaxed),
-            "requests were cut off: shutdown_grace is over"
+            "shutdown_grace is over: closing connections with requests in flight"
         );
         phase.send_replace(Phase::Stop);
         while ends.next().await.is_some() {}
     }
 }
 
-/// Gives a connection to the least busy worker.
+/// Gives a connection to the worker with the fewest.
 fn hand_over(gateway: &Arc<Gateway>, workers: &[Worker], stream: TcpStream, addr: SocketAddr) {
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
         worker.give(gateway, stream, addr);
     }
 }
 
-/// Closes the listener and says which connections waited in its queue. Their clients believe that they are connected,
-/// and closing would reset them.
+/// Closes the listener and returns the connections in its queue. Their clients consider them open; closing the listener
+/// would reset them.
 fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let Ok(listener) = listener.into_std() else { return Vec::new() };
     let mut waiting = Vec::new();
@@ -165,7 +168,7 @@ fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
         match accepted.and_then(|(stream, addr)| stream.set_nonblocking(true).map(|()| (stream, addr))) {
             Ok(connection) => waiting.push(connection),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => break, // nobody is left, mostly
+            Err(_) => break, // mostly the queue is empty
         }
     }
     waiting
@@ -184,7 +187,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_waits_in_a_listeners_queue_outlives_it() {
+    async fn connections_in_the_accept_queue_outlive_the_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
@@ -193,7 +196,7 @@ mod tests {
         assert!(TcpStream::connect(addr).is_err());
         drop(waiting);
         for client in &mut clients {
-            assert_eq!(io::Read::read(client, &mut [0]).unwrap(), 0); // closed, and not reset
+            assert_eq!(io::Read::read(client, &mut [0]).unwrap(), 0); // closed, not reset
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct IdleConn(TcpStream);
 
 /// The reply of a member.
 #[derive(Debug)]
-pub(crate) struct MemberReply {
+pub(crate) struct ExchangeReply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     /// The body, unless it exceeded the limit.
@@ -86,7 +86,7 @@ pub(crate) async fn send<B>(
     request: impl Fn() -> Request<B>,
     limit: usize,
     timeout: Duration,
-) -> Result<MemberReply, ExchangeError>
+) -> Result<ExchangeReply, ExchangeError>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
@@ -116,7 +116,7 @@ async fn exchange<B>(
     stream: TcpStream,
     request: Request<B>,
     limit: usize,
-) -> Result<MemberReply, hyper::Error>
+) -> Result<ExchangeReply, hyper::Error>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
@@ -129,7 +129,7 @@ where
             let closes = head.version == Version::HTTP_10 || has_close(&head.headers);
             let body = read(body, limit).await?;
             let reusable = body.is_some() && !closes;
-            let reply = MemberReply { status: head.status, headers: head.headers, body, idle: None };
+            let reply = ExchangeReply { status: head.status, headers: head.headers, body, idle: None };
             Ok::<_, hyper::Error>((reply, reusable))
         });
         std::future::poll_fn(|context| {
@@ -207,7 +207,7 @@ mod tests {
         (addr, accepted)
     }
 
-    async fn get(addr: &str, idle: Option<IdleConn>) -> Result<MemberReply, ExchangeError> {
+    async fn get(addr: &str, idle: Option<IdleConn>) -> Result<ExchangeReply, ExchangeError> {
         send::<Empty<Bytes>>(addr, idle, request, 16, Duration::from_millis(500)).await
     }
 

@@ -1,4 +1,4 @@
-//! The attempts of one request: which instance, how often, and what is done about those that failed.
+//! The attempts of one request: at which instance, how many, and what follows a failure.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,79 +6,82 @@ use std::time::Instant;
 use hubspoke_client::trace;
 use tracing::{Instrument, Span};
 
-use super::attempt::{Exchange, Failed, Stage};
-use super::record::Record;
-use super::{attempt, upload};
+use super::active::ActiveRequest;
+use super::attempt;
+use super::attempt_context::{AttemptContext, AttemptFailure};
+use super::upload::Shared;
+use super::upstream_response::UpstreamResponse;
 use crate::error::{Cause, Failure};
 use crate::http1::fields;
 use crate::retry;
 use crate::upstream::{Instance, Service};
 
-/// A request that is ready to go to an instance of its service.
-pub(super) struct Errand {
+/// A request that is ready to be sent to an instance of its service.
+pub(super) struct RoutedRequest {
     pub(super) service: Arc<Service>,
-    /// What keeps its client with one instance.
+    /// The key for sticky routing.
     pub(super) key: Option<Vec<u8>>,
     /// Whether the instance may switch to another protocol.
-    pub(super) may_switch: bool,
-    pub(super) stage: Stage,
+    pub(super) may_upgrade: bool,
+    pub(super) context: AttemptContext,
 }
 
-/// Tries until an instance replies, or nothing more may be tried.
-pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<Exchange>, Failure> {
-    let Errand { service, key, may_switch, stage } = errand;
+/// Sends the request until an instance replies or no further attempt is allowed.
+pub(super) async fn run(
+    routed: &mut RoutedRequest,
+    active: &mut ActiveRequest,
+) -> Result<Box<UpstreamResponse>, Failure> {
+    let RoutedRequest { service, key, may_upgrade, context } = routed;
     let mut tried: Vec<Arc<Instance>> = Vec::new();
-    let mut again: Option<Arc<Instance>> = None;
+    let mut last_resort: Option<Arc<Instance>> = None;
     let mut last: Option<Box<Failure>> = None;
     loop {
-        // The first follows its request at once, and clocks cost.
-        let now = if record.attempts == 0 { record.began() } else { Instant::now() };
-        let eject = &stage.client.gateway.config.eject;
+        // The first attempt follows at once, so it needs no other reading of the clock.
+        let now = if active.attempts() == 0 { active.began() } else { Instant::now() };
+        let eject = &context.client.gateway.config.eject;
         let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
-        let Some(instance) = picked.or_else(|| again.take()) else {
+        let Some(instance) = picked.or_else(|| last_resort.take()) else {
             let none = || Failure::new(Cause::NoInstance).of(&service.name);
             return Err(last.map_or_else(none, |last| *last));
         };
-        record.attempts += 1;
-        record.upstream = Some(instance.begin());
-        record.attempted = now;
-        let span = span(stage, &instance, record);
-        let result = match *may_switch {
+        active.attempt(&instance, now);
+        let span = span(context, &instance, active);
+        let result = match *may_upgrade {
             true => {
-                let upgrade = Box::pin(attempt::upgrade(stage, &instance, now, record));
+                let upgrade = Box::pin(attempt::upgrade(context, &instance, now, active));
                 upgrade.instrument(span.clone()).await
             }
-            false => attempt::run(stage, &instance, now, record).instrument(span.clone()).await,
+            false => attempt::run(context, &instance, now, active).instrument(span.clone()).await,
         };
-        let outcome = result.as_ref().map(|exchange| exchange.response.status().as_u16());
+        let outcome = result.as_ref().map(|reply| reply.response.status().as_u16());
         trace::attempted(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
-            Ok(exchange) => {
-                // It answers again. Whether it does so to the end is seen when the reply is over.
+            Ok(reply) => {
+                // The head ends an ejection; the end of the reply decides about the record.
                 if instance.is_ejected() {
                     instance.succeeded(now);
                 }
-                if let Some(upload) = &record.upload {
+                if let Some(upload) = active.upload() {
                     upload.forget();
                 }
-                fields::put(std::mem::take(&mut stage.outgoing.headers));
-                return Ok(exchange);
+                fields::put(std::mem::take(&mut context.request.headers));
+                return Ok(reply);
             }
             Err(failed) => failed,
         };
         let mut failure = Failure::new(failed.cause).of(&service.name);
-        failure.attempts = record.attempts;
-        if let Some(fault) = record.upload.as_ref().and_then(upload::Shared::fault) {
+        failure.attempts = active.attempts();
+        if let Some(fault) = active.upload().and_then(Shared::fault) {
             failure.cause = fault; // the client's, not the instance's
             return Err(failure);
         }
-        let gateway = &stage.client.gateway;
+        let gateway = &context.client.gateway;
         if !failed.stale {
             gateway.instance_failed(service, &instance);
         }
-        let may = may_go_on(stage, &failed, record)
+        let may_retry = may_retry(context, &failed, active)
             && (failed.stale || service.may_retry(Instant::now(), &gateway.config.retry));
-        if !may {
+        if !may_retry {
             return Err(failure);
         }
         service.stats().count_retry();
@@ -87,48 +90,48 @@ pub(super) async fn run(errand: &mut Errand, record: &mut Record) -> Result<Box<
             instance = %instance.id,
             cause = failed.cause.name(),
             stale = failed.stale,
-            "attempt failed, trying another instance"
+            "retrying on another instance"
         );
-        // An instance that has only closed an idle connection, or whose accept queue is full, has not failed: where
-        // it is all there is, it is asked again.
+        // An instance that has only closed an idle connection, or whose accept queue is full, gets the request again if
+        // there is no other.
         let queue_full = failed.cause == Cause::ConnectTimeout;
         if failed.stale || queue_full {
-            again = Some(instance.clone());
+            last_resort = Some(instance.clone());
         }
-        // Where one idle connection was stale, others may be.
-        (stage.is_retry, stage.fresh) = (true, failed.stale);
+        // If one idle connection was stale, others may be.
+        (context.is_retry, context.new_connection) = (true, failed.stale);
         tried.push(instance);
         last = Some(Box::new(failure));
-        // What has registered or left meanwhile counts.
-        if let Some(now) = gateway.table.load().service(&service.name) {
-            *service = now.clone();
+        // Instances may have been registered or removed in the meantime.
+        if let Some(current) = gateway.table.load().service(&service.name) {
+            *service = current.clone();
         }
     }
 }
 
-/// The span around an attempt, none where nobody listens; the instance then gets it as its parent.
-fn span(stage: &mut Stage, instance: &Instance, record: &Record) -> Span {
-    if record.span.is_disabled() {
+/// The span of an attempt, which the request then names as its parent; none if nothing listens.
+fn span(context: &mut AttemptContext, instance: &Instance, active: &ActiveRequest) -> Span {
+    if active.span().is_disabled() {
         return Span::none();
     }
-    let outgoing = &mut stage.outgoing;
+    let request = &mut context.request;
     let span = trace::Attempt {
         operation: None,
-        method: outgoing.method.as_str(),
-        path: outgoing.path.path(),
+        method: request.method.as_str(),
+        path: request.path.path(),
         service: &instance.service,
         instance: &instance.id,
         addr: &instance.addr,
-        resend: record.attempts.saturating_sub(1) as usize,
+        resend: active.attempts().saturating_sub(1) as usize,
     }
     .span();
-    span.in_scope(|| trace::inject(&mut outgoing.headers));
+    span.in_scope(|| trace::inject(&mut request.headers));
     span
 }
 
-fn may_go_on(stage: &Stage, failed: &Failed, record: &Record) -> bool {
-    let replayable = record.upload.as_ref().is_none_or(upload::Shared::is_replayable);
-    record.attempts <= stage.settings.attempts
-        && Instant::now() < stage.deadline
-        && retry::may_retry(failed.reached, &stage.outgoing.method, replayable)
+fn may_retry(context: &AttemptContext, failed: &AttemptFailure, active: &ActiveRequest) -> bool {
+    let replayable = active.upload().is_none_or(Shared::is_replayable);
+    active.attempts() <= context.settings.attempts
+        && Instant::now() < context.deadline
+        && retry::may_retry(failed.reached, &context.request.method, replayable)
 }

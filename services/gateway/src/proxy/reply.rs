@@ -1,7 +1,7 @@
 //! A reply's body on its way to the client.
 //!
 //! It owns what the request holds until the last byte is sent: the connection to the instance, which it drives and
-//! returns to the pool, and the request's record. Dropped early, it closes the connection.
+//! returns to the pool, and the request. Dropped early, it closes the connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,7 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::record::{Record, ReplyFailed};
+use super::active::ActiveRequest;
+use super::record::ReplyFailed;
 use super::tunnel::Tunnel;
 use crate::headers;
 use crate::upstream::h1::Conn;
@@ -21,7 +22,7 @@ use crate::upstream::h1::Conn;
 pub(crate) struct Reply {
     content: Content,
     /// Completed and dropped with the reply.
-    record: Option<Box<Record>>,
+    active: Option<Box<ActiveRequest>>,
 }
 
 enum Content {
@@ -58,19 +59,19 @@ pub(crate) struct Relay {
 }
 
 impl Reply {
-    pub(crate) fn text(text: impl Into<Bytes>, record: Box<Record>) -> Self {
-        Self { content: Content::Text(Some(text.into())), record: Some(record) }
+    pub(crate) fn text(text: impl Into<Bytes>, active: Box<ActiveRequest>) -> Self {
+        Self { content: Content::Text(Some(text.into())), active: Some(active) }
     }
 
-    pub(crate) fn relay(relay: Relay, record: Box<Record>) -> Self {
-        let mut reply = Self { content: Content::Instance(Box::new(relay)), record: Some(record) };
+    pub(crate) fn relay(relay: Relay, active: Box<ActiveRequest>) -> Self {
+        let mut reply = Self { content: Content::Instance(Box::new(relay)), active: Some(active) };
         reply.finish_if_over();
         reply
     }
 
-    pub(crate) fn tunnel(tunnel: Box<Tunnel>, mut record: Box<Record>) -> Self {
-        record.complete();
-        Self { content: Content::Tunnel(tunnel), record: Some(record) }
+    pub(crate) fn tunnel(tunnel: Box<Tunnel>, mut active: Box<ActiveRequest>) -> Self {
+        active.complete();
+        Self { content: Content::Tunnel(tunnel), active: Some(active) }
     }
 
     /// The tunnel of a 101. The request itself is over.
@@ -89,11 +90,11 @@ impl Reply {
     /// The last byte has been read: the connection can carry the next request.
     fn finish(&mut self) {
         let Content::Instance(relay) = &mut self.content else { return };
-        if let (Source::H1(conn), Some(record)) = (std::mem::take(&mut relay.source), &mut self.record) {
-            record.give_back(conn, relay.worker, relay.pool_size);
+        if let (Source::H1(conn), Some(active)) = (std::mem::take(&mut relay.source), &mut self.active) {
+            active.give_back(conn, relay.worker, relay.pool_size);
         }
-        if let Some(record) = &mut self.record {
-            record.complete();
+        if let Some(active) = &mut self.active {
+            active.complete();
         }
     }
 }
@@ -167,14 +168,14 @@ impl Body for Reply {
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::trailers(trailers);
                 }
-                if let (Some(data), Some(record)) = (frame.data_ref(), &mut this.record) {
-                    record.sent(data.len());
+                if let (Some(data), Some(active)) = (frame.data_ref(), &mut this.active) {
+                    active.sent(data.len());
                 }
                 this.finish_if_over();
             }
             Some(Err(error)) => {
-                if let Some(record) = &mut this.record {
-                    record.broke_off(*error);
+                if let Some(active) = &mut this.active {
+                    active.broke_off(*error);
                 }
             }
             None => this.finish(),

@@ -1,5 +1,5 @@
-//! A worker: a thread with an event loop of its own, its share of the clients' connections, and its own connections to
-//! the instances. Nothing of a request ever crosses from one worker to another.
+//! A worker: a thread with its own event loop, its share of the client connections, and its own connections to instances.
+//! A request never moves from one worker to another.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -15,22 +15,22 @@ use crate::client_conn::{ClientConn, ConnCommand, ConnTimeouts};
 use crate::error::{Cause, Failure};
 use crate::gateway::Gateway;
 
-/// How often connections are looked over: timeouts of connections are late by this much at most.
+/// How often connections are checked for timeouts, which are late by this much at most.
 const SWEEP: Duration = Duration::from_millis(250);
-/// Connections that are told to go away because there are too many, at one time.
+/// Most connections over the limit that get a 503 at the same time; further ones are closed.
 const MAX_REFUSALS: usize = 64;
 
-/// What a worker is to do.
+/// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Serve,
-    /// Finish what is in flight.
+    /// Finishes the requests in flight.
     Drain,
-    /// End at once.
+    /// Ends at once.
     Stop,
 }
 
-/// The accept loop's end of a worker.
+/// The accept loop's handle on a worker.
 pub(super) struct Worker {
     sockets: mpsc::UnboundedSender<Socket>,
     connections: Arc<AtomicUsize>,
@@ -40,12 +40,12 @@ pub(super) struct Worker {
 struct Socket {
     stream: TcpStream,
     addr: SocketAddr,
-    /// `None` where it is one too many.
-    place: Option<Counted>,
+    /// `None` if it exceeds a limit.
+    slot: Option<ConnSlot>,
 }
 
 impl Worker {
-    /// Starts the thread. The receiver is done when it has ended, with an error where it died.
+    /// Starts the thread. The receiver completes when it has ended, with an error if it panicked.
     pub(super) fn start(
         index: usize,
         gateway: Arc<Gateway>,
@@ -57,9 +57,9 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             runtime.block_on(run(index, &gateway, phase, incoming));
-            // What is left is connections past their grace: they end here.
+            // Closes the connections that are left, which have had their grace.
             drop(runtime);
-            let _ = ended.send(()); // nobody waits where the server was dropped
+            let _ = ended.send(()); // nobody waits if the server was dropped
         })?;
         Ok((Self { sockets, connections }, end))
     }
@@ -68,12 +68,11 @@ impl Worker {
         self.connections.load(Relaxed)
     }
 
-    /// Hands a new connection over. It is counted here and not where it is served, so that those that are on their way
-    /// count too.
+    /// Hands a connection over. It is counted here, not by the worker, so that connections on their way count too.
     pub(super) fn give(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
-        let place = Counted::admit(gateway, &self.connections, addr.ip().to_canonical());
-        // Fails only where the worker has ended, and the connection with it.
-        let _ = self.sockets.send(Socket { stream, addr, place });
+        let slot = ConnSlot::acquire(gateway, &self.connections, addr.ip().to_canonical());
+        // Fails only if the worker has ended, and closes the connection.
+        let _ = self.sockets.send(Socket { stream, addr, slot });
     }
 }
 
@@ -93,8 +92,8 @@ async fn run(
     loop {
         tokio::select! {
             socket = incoming.recv(), if !incoming.is_closed() || !incoming.is_empty() => {
-                let Some(Socket { stream, addr, place }) = socket else { continue };
-                let refused = place.is_none();
+                let Some(Socket { stream, addr, slot }) = socket else { continue };
+                let refused = slot.is_none();
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
                 let client = Arc::new(ClientConn::new(gateway.clone(), index, addr));
                 if refused && refusals >= MAX_REFUSALS {
@@ -114,13 +113,13 @@ async fn run(
                     } else {
                         connection::serve(stream, client, bodies).await;
                     }
-                    drop(place);
+                    drop(slot);
                     refused
                 });
             }
             Some(ended) = tasks.join_next() => match ended {
                 Ok(refused) => refusals -= usize::from(refused),
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a connection's task died"),
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "connection task panicked"),
             },
             _ = sweep.tick() => {
                 let now = Instant::now();
@@ -146,7 +145,7 @@ async fn run(
     }
 }
 
-/// Ends what has been in one state for too long.
+/// Sends a command to each connection that has been in one state for too long.
 fn sweep_clients(gateway: &Gateway, clients: &mut Vec<Weak<ClientConn>>, now: Instant) {
     let timeouts = &gateway.config.timeouts;
     let limits = ConnTimeouts {
@@ -164,18 +163,18 @@ fn sweep_clients(gateway: &Gateway, clients: &mut Vec<Weak<ClientConn>>, now: In
     });
 }
 
-/// One connection, counted until it ends.
-struct Counted {
+/// One connection that counts towards the limits until this is dropped.
+struct ConnSlot {
     gateway: Arc<Gateway>,
     worker: Arc<AtomicUsize>,
-    /// `None` for a proxy of ours, which may have as many as it likes.
+    /// `None` for a trusted proxy, whose connections are not limited.
     client: Option<IpAddr>,
 }
 
-impl Counted {
-    /// A place for one more connection; `None` where there are too many already. Called from one thread alone, so that
-    /// nothing comes between the question and the count.
-    fn admit(gateway: &Arc<Gateway>, worker: &Arc<AtomicUsize>, client: IpAddr) -> Option<Self> {
+impl ConnSlot {
+    /// A slot for one more connection, unless a limit is reached. Called from one thread alone, so nothing happens between
+    /// the check and the count.
+    fn acquire(gateway: &Arc<Gateway>, worker: &Arc<AtomicUsize>, client: IpAddr) -> Option<Self> {
         if gateway.connections.load(Relaxed) >= gateway.config.limits.connections {
             return None;
         }
@@ -189,7 +188,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnSlot {
     fn drop(&mut self) {
         self.gateway.connections.fetch_sub(1, Relaxed);
         self.worker.fetch_sub(1, Relaxed);

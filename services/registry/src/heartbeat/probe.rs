@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::catalog::InstanceKey;
-use crate::exchange::{self, ExchangeError, IdleConn, MemberReply};
+use crate::exchange::{self, ExchangeError, ExchangeReply, IdleConn};
 
 /// Longest reply body that is read, in bytes. The status and load of a member take about 60.
 const MAX_REPLY: usize = 4096;
@@ -95,7 +95,7 @@ fn request(addr: &str, revision: Revision) -> Request<Empty<Bytes>> {
 
 /// The `Id` in a reply, if it is not the registered one. Addresses are reused, and another healthy process must not
 /// keep a dead instance in the catalogue.
-fn other_id(info: &ServiceInfo, reply: &MemberReply) -> Option<String> {
+fn other_id(info: &ServiceInfo, reply: &ExchangeReply) -> Option<String> {
     let registered = info.id.as_deref()?;
     let answered = reply.headers.get(HUB_INSTANCE)?.to_str().ok()?;
     (answered != registered).then(|| answered.chars().take(100).collect())

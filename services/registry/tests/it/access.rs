@@ -1,24 +1,24 @@
 //! The token, the allowed networks, the limits.
 
 use hubspoke_protocol::ServiceInfo;
+use hubspoke_testkit::FakeMember;
 use reqwest::Method;
 
-use super::fake::Fake;
-use super::registry::{Registry, Reply, quick};
+use super::fixture::{RegistryReply, TestRegistry, quick};
 
 #[tokio::test]
-async fn where_a_token_is_set_changes_need_it_and_reading_does_not() {
-    let registry = Registry::with_token(quick(), "hush").await;
-    let log = Fake::start().await;
+async fn with_a_token_set_changes_require_it_and_reads_do_not() {
+    let registry = TestRegistry::with_token(quick(), "hush").await;
+    let log = FakeMember::start().await;
     let body = serde_json::to_string(&log.info("log", &[])).unwrap();
     let drain = format!("/services/log/{}/drain", log.addr);
-    let ghost = format!("/services/log/{}", log.addr);
+    let instance = format!("/services/log/{}", log.addr);
     let calls = [
         ("POST", "/services", body.as_str()),
         ("PUT", drain.as_str(), ""),
         ("DELETE", drain.as_str(), ""),
         ("PUT", "/protection", r#"{"Enabled":true}"#),
-        ("DELETE", ghost.as_str(), ""),
+        ("DELETE", instance.as_str(), ""),
         ("DELETE", "/services", body.as_str()),
     ];
     for (method, path, body) in calls {
@@ -31,7 +31,7 @@ async fn where_a_token_is_set_changes_need_it_and_reading_does_not() {
             }
         };
         for wrong in [None, Some("hus"), Some("hush2")] {
-            let reply = Reply::read(call(wrong).send().await.unwrap()).await;
+            let reply = RegistryReply::read(call(wrong).send().await.unwrap()).await;
             assert_eq!(reply.problem(), 401, "{method} {path}");
             assert_eq!(reply.headers["www-authenticate"], "Bearer");
             assert!(!reply.body.to_string().contains("hush"));
@@ -40,7 +40,7 @@ async fn where_a_token_is_set_changes_need_it_and_reading_does_not() {
         assert_eq!(reply.status(), 200, "{method} {path}");
     }
     assert_eq!(registry.view().await.services.len(), 1);
-    // Nor is the log for everybody.
+    // The relayed log requires it, too.
     let reply = registry.call(Method::GET, "/log/tail", "").await;
     assert_eq!(reply.problem(), 401);
     assert_eq!(reply.headers["www-authenticate"], "Bearer");
@@ -50,24 +50,24 @@ async fn where_a_token_is_set_changes_need_it_and_reading_does_not() {
 async fn only_allowed_networks_may_register() {
     let mut settings = quick();
     settings.allow_addrs = vec!["127.0.0.0/8".into()];
-    let registry = Registry::with(settings).await;
-    let log = Fake::start().await;
+    let registry = TestRegistry::with(settings).await;
+    let log = FakeMember::start().await;
     assert_eq!(registry.register(&log.info("log", &[])).await.status, 200);
     assert_eq!(registry.register(&ServiceInfo::new("log", "10.0.0.1:80")).await.problem(), 403);
     assert_eq!(registry.register(&ServiceInfo::new("log", "metadata.internal:80")).await.problem(), 403);
-    let elsewhere = ServiceInfo { control_addr: Some("10.0.0.1:80".into()), ..log.info("log", &[]) };
-    assert_eq!(registry.register(&elsewhere).await.problem(), 403);
+    let outside = ServiceInfo { control_addr: Some("10.0.0.1:80".into()), ..log.info("log", &[]) };
+    assert_eq!(registry.register(&outside).await.problem(), 403);
 }
 
 #[tokio::test]
-async fn limits_are_told_apart() {
+async fn each_limit_has_its_status() {
     let mut settings = quick();
     settings.limits.required = 2;
     settings.limits.meta = bytesize::ByteSize::b(10);
     settings.limits.instances = 2;
     settings.limits.services = 3;
-    let registry = Registry::with(settings).await;
-    let log = Fake::start().await;
+    let registry = TestRegistry::with(settings).await;
+    let log = FakeMember::start().await;
     assert_eq!(registry.register(&log.info("log", &["a", "b", "c"])).await.problem(), 422);
     let mut heavy = log.info("log", &[]);
     heavy.meta.insert("zone".into(), "far away".into());
@@ -77,15 +77,15 @@ async fn limits_are_told_apart() {
     assert_eq!((full.problem(), full.headers.contains_key("retry-after")), (429, true), "too many services");
     assert_eq!(registry.register(&log.info("a", &[])).await.status, 200);
     assert_eq!(registry.register(&log.info("b", &[])).await.problem(), 429, "too many instances");
-    assert_eq!(registry.register(&log.info("log", &["a", "b"])).await.status, 200, "a renewal is let in");
+    assert_eq!(registry.register(&log.info("log", &["a", "b"])).await.status, 200, "a renewal is accepted");
 }
 
 #[tokio::test]
 async fn registrations_are_limited_and_renewals_are_not() {
     let mut settings = quick();
     settings.limits.registrations_per_second = 5;
-    let registry = Registry::with(settings).await;
-    let log = Fake::start().await;
+    let registry = TestRegistry::with(settings).await;
+    let log = FakeMember::start().await;
     let mut refused = 0;
     for i in 0..20 {
         let id = Some(format!("start-{i}"));

@@ -1,28 +1,28 @@
-//! Faults. After each, live members know what the catalogue holds, and revisions never went back.
+//! Faults. After each, members know what the catalogue contains, and revisions have never gone back.
 
 use std::time::Duration;
 
 use hubspoke_protocol::{InstanceState, PushMode, ReasonKind, ServiceInfo};
+use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use reqwest::Method;
 use tokio::time::Instant;
 
-use super::fake::{Answer, Fake, failing};
-use super::live::Live;
-use super::registry::{Registry, eventually, evident, quick};
+use super::fixture::{TestRegistry, failing, quick, slow_removal};
+use super::live_member::LiveMember;
 
 #[tokio::test]
 async fn a_thousand_hung_dependents_delay_nobody() {
     let mut settings = quick();
     settings.heartbeat.interval = Duration::from_secs(5); // they hang in pushes, not yet in heartbeats
     settings.limits.registrations_per_second = 0;
-    // Trying again, they would hold every place all the time.
+    // With retries, they would hold all places all the time.
     settings.push.concurrency = 128;
     settings.push.timeout = Duration::from_millis(500);
     settings.push.backoff_max = Duration::from_millis(100);
-    let registry = Registry::with(settings).await;
+    let registry = TestRegistry::with(settings).await;
     // One server, a thousand addresses.
-    let hung = Fake::on("0.0.0.0:0").await;
-    hung.on_push(Answer::Hang);
+    let hung = FakeMember::on("0.0.0.0:0").await;
+    hung.on_push(MemberReply::Hang);
     let port = hung.addr.rsplit_once(':').unwrap().1.to_owned();
     for i in 0..1000_u32 {
         let addr = format!("127.1.{}.{}:{port}", i / 200, i % 200 + 1);
@@ -33,23 +33,24 @@ async fn a_thousand_hung_dependents_delay_nobody() {
         };
         assert_eq!(registry.register(&info).await.status, 200);
     }
-    let visit = Live::start(&registry, "visit", &["log"]).await;
-    // Nobody can know that they hang before they have been tried once. Until then a heartbeat tells who waits.
-    let log = Fake::start().await;
+    let visit = LiveMember::start(&registry, "visit", &["log"]).await;
+    // Before its first push, nothing shows that a dependent hangs. Until then, heartbeats tell the others.
+    let log = FakeMember::start().await;
     let start = Instant::now();
     registry.register(&log.info("log", &[])).await;
-    eventually("the live one knows it", || async { visit.knows("log") == [log.addr.clone()] }).await;
+    eventually("the healthy dependent knows it", || async { visit.knows("log") == [log.addr.clone()] }).await;
     assert!(start.elapsed() < Duration::from_secs(5 + 1), "it took {:?}", start.elapsed());
-    eventually("all that hang are known to", || async {
+    eventually("all hung dependents are known", || async {
         registry.metric("hub_registry_dependents_behind").await >= 1000.0
     })
     .await;
     let mut slowest = Duration::ZERO;
     for _ in 0..20 {
-        let log = Fake::start().await;
+        let log = FakeMember::start().await;
         let start = Instant::now();
         registry.register(&log.info("log", &[])).await;
-        eventually("the live one knows it", || async { visit.knows("log").contains(&log.addr) }).await;
+        eventually("the healthy dependent knows it", || async { visit.knows("log").contains(&log.addr) })
+            .await;
         slowest = slowest.max(start.elapsed());
     }
     assert!(slowest < Duration::from_secs(1), "it took {slowest:?}");
@@ -57,32 +58,32 @@ async fn a_thousand_hung_dependents_delay_nobody() {
 }
 
 #[tokio::test]
-async fn when_most_of_the_catalogue_fails_nobody_is_removed_for_a_bounded_time() {
-    let mut settings = evident();
-    settings.protection.max = Duration::from_secs(10); // all of the looking below must be done by then
-    let registry = Registry::with(settings).await;
-    let visit = Live::start(&registry, "visit", &["log"]).await;
+async fn when_most_of_the_catalogue_fails_removals_are_held_back_for_a_bounded_time() {
+    let mut settings = slow_removal();
+    settings.protection.max = Duration::from_secs(10); // the checks below must be done by then
+    let registry = TestRegistry::with(settings).await;
+    let visit = LiveMember::start(&registry, "visit", &["log"]).await;
     let mut logs = Vec::new();
     for _ in 0..39 {
-        let log = Fake::start().await;
+        let log = FakeMember::start().await;
         registry.register(&log.info("log", &[])).await;
         logs.push(log);
     }
     visit.follows(&registry, "log").await;
     let survivors: Vec<_> = logs.drain(..10).collect();
     for log in &logs {
-        log.on_heartbeat(Answer::Status(503));
+        log.on_heartbeat(MemberReply::Status(503));
     }
     let suspects = || async {
         let live = registry.live("log").await;
         let suspect = live.iter().filter(|instance| instance.state == InstanceState::Suspect).count();
         (live.len(), suspect) == (39, 29)
     };
-    eventually("the registry suspects itself", suspects).await;
+    eventually("removals are held back", suspects).await;
     let protection = registry.view().await.protection.unwrap();
     assert_eq!((protection.held_back, protection.until.is_some()), (29, true));
-    // Callers use suspects only where nothing else is there.
-    eventually("the caller knows who is suspect", || async {
+    // Callers use suspect instances only if there is no other.
+    eventually("the caller knows which are suspect", || async {
         let view = visit.member.directory().view();
         let list = view.instances("log").unwrap();
         list.iter().filter(|info| info.state() == InstanceState::Suspect).count() == 29
@@ -93,10 +94,10 @@ async fn when_most_of_the_catalogue_fails_nobody_is_removed_for_a_bounded_time()
         let picked = visit.member.directory().pick("log", &[""; 0], &mut rand::rng()).unwrap();
         assert!(passing.contains(&picked.addr.as_str()));
     }
-    // One of them was only cut off.
+    // One of them answers again.
     let back = logs.pop().unwrap();
-    back.on_heartbeat(Answer::Ok);
-    eventually("who answers again passes", || async {
+    back.on_heartbeat(MemberReply::Ok);
+    eventually("it passes again", || async {
         registry.state("log", &back.addr).await == Some(InstanceState::Passing)
     })
     .await;
@@ -112,10 +113,10 @@ async fn when_most_of_the_catalogue_fails_nobody_is_removed_for_a_bounded_time()
 
 #[tokio::test]
 async fn half_of_the_catalogue_is_not_most_of_it() {
-    let registry = Registry::start().await;
+    let registry = TestRegistry::start().await;
     let mut logs = Vec::new();
     for _ in 0..40 {
-        let log = Fake::start().await;
+        let log = FakeMember::start().await;
         registry.register(&log.info("log", &[])).await;
         logs.push(log);
     }
@@ -123,7 +124,7 @@ async fn half_of_the_catalogue_is_not_most_of_it() {
     let mut survivors: Vec<_> = survivors.iter().map(|log| log.addr.clone()).collect();
     survivors.sort();
     for log in dead {
-        log.on_heartbeat(Answer::Status(503));
+        log.on_heartbeat(MemberReply::Status(503));
     }
     eventually("the dead half is removed", || async { registry.addrs("log").await.len() <= 20 }).await;
     let live = registry.live("log").await;
@@ -133,12 +134,12 @@ async fn half_of_the_catalogue_is_not_most_of_it() {
 }
 
 #[tokio::test]
-async fn an_operator_ends_self_protection() {
-    let mut settings = evident();
+async fn switching_self_protection_off_removes_what_it_held_back() {
+    let mut settings = slow_removal();
     settings.protection.max = Duration::from_secs(3600);
-    let registry = Registry::with(settings).await;
+    let registry = TestRegistry::with(settings).await;
     let _logs = failing(&registry, 12).await;
-    eventually("the registry suspects itself", || async {
+    eventually("removals are held back", || async {
         registry.view().await.protection.unwrap().held_back == 12
     })
     .await;
@@ -147,39 +148,39 @@ async fn an_operator_ends_self_protection() {
 }
 
 #[tokio::test]
-async fn a_member_that_loses_every_push_is_right_after_a_heartbeat() {
+async fn a_member_that_loses_every_push_is_up_to_date_after_a_heartbeat() {
     let mut settings = quick();
     settings.heartbeat.interval = Duration::from_secs(1);
     let bound = settings.heartbeat.interval + Duration::from_secs(1);
-    let registry = Registry::with(settings).await;
-    let visit = Live::start(&registry, "visit", &["log"]).await;
+    let registry = TestRegistry::with(settings).await;
+    let visit = LiveMember::start(&registry, "visit", &["log"]).await;
     visit.lose_pushes(true);
     for _ in 0..2 {
-        let log = Fake::start().await;
-        for is_there in [true, false] {
+        let log = FakeMember::start().await;
+        for registered in [true, false] {
             let info = log.info("log", &[]);
             let changed = Instant::now();
             let reply =
-                if is_there { registry.register(&info).await } else { registry.deregister(&info).await };
+                if registered { registry.register(&info).await } else { registry.deregister(&info).await };
             assert_eq!(reply.status, 200);
             visit.follows(&registry, "log").await;
-            assert_eq!(visit.knows("log").len(), usize::from(is_there));
+            assert_eq!(visit.knows("log").len(), usize::from(registered));
             assert!(changed.elapsed() < bound, "it took {:?}", changed.elapsed());
         }
     }
     visit.lose_pushes(false);
-    let log = Fake::start().await;
+    let log = FakeMember::start().await;
     registry.register(&log.info("log", &[])).await;
     visit.follows(&registry, "log").await;
 }
 
 #[tokio::test]
-async fn two_starts_that_fight_for_an_address_leave_one_entry() {
-    let registry = Registry::start().await;
-    let visit = Live::start(&registry, "visit", &["log"]).await;
-    let log = Fake::start().await;
+async fn two_processes_that_fight_for_an_address_leave_one_entry() {
+    let registry = TestRegistry::start().await;
+    let visit = LiveMember::start(&registry, "visit", &["log"]).await;
+    let log = FakeMember::start().await;
     let start = |id: &str| ServiceInfo { id: Some(id.into()), ..log.info("log", &[]) };
-    log.on_heartbeat(Answer::As("two"));
+    log.on_heartbeat(MemberReply::WithId("two"));
     let mut last = registry.register(&start("one")).await.revision;
     for round in 0..10 {
         let revision = registry.register(&start(if round % 2 == 0 { "two" } else { "one" })).await.revision;
@@ -187,9 +188,9 @@ async fn two_starts_that_fight_for_an_address_leave_one_entry() {
         last = revision;
         assert_eq!(registry.live("log").await.len(), 1);
     }
-    assert_eq!(registry.state("log", &log.addr).await, Some(InstanceState::Suspect), "it is trusted less");
-    // The loser no longer renews: who answers at the address is not who registered, so it goes.
-    eventually("the one that is not there is removed", || async { registry.live("log").await.is_empty() })
+    assert_eq!(registry.state("log", &log.addr).await, Some(InstanceState::Suspect), "it is suspect");
+    // The one registered last is not the one that answers at the address, so it is removed.
+    eventually("the one that does not answer is removed", || async { registry.live("log").await.is_empty() })
         .await;
     registry.register(&start("two")).await;
     visit.follows(&registry, "log").await;
@@ -197,16 +198,18 @@ async fn two_starts_that_fight_for_an_address_leave_one_entry() {
 }
 
 #[tokio::test]
-async fn members_that_die_are_gone_for_everybody() {
-    let registry = Registry::start().await;
-    let (one, two) =
-        (Live::start(&registry, "log", &["log"]).await, Live::start(&registry, "log", &["log"]).await);
-    let three = Live::start(&registry, "log", &["log"]).await;
+async fn dead_members_are_removed_for_everybody() {
+    let registry = TestRegistry::start().await;
+    let (one, two) = (
+        LiveMember::start(&registry, "log", &["log"]).await,
+        LiveMember::start(&registry, "log", &["log"]).await,
+    );
+    let three = LiveMember::start(&registry, "log", &["log"]).await;
     for live in [&one, &two, &three] {
         live.follows(&registry, "log").await;
     }
     let dead = one.addr.clone();
-    drop(one); // its port is closed without a word
+    drop(one); // closes its port without deregistering
     eventually("it is removed", || async { !registry.addrs("log").await.contains(&dead) }).await;
     for live in [&two, &three] {
         live.follows(&registry, "log").await;
@@ -215,16 +218,16 @@ async fn members_that_die_are_gone_for_everybody() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_comes_and_goes_leaves_everybody_right() {
-    let registry = Registry::start().await;
+async fn after_many_changes_every_member_is_up_to_date() {
+    let registry = TestRegistry::start().await;
     let visits = [
-        Live::start(&registry, "visit", &["log"]).await,
-        Live::start(&registry, "visit", &["*"]).await,
-        Live::start(&registry, "visit", &["log", "visit"]).await,
+        LiveMember::start(&registry, "visit", &["log"]).await,
+        LiveMember::start(&registry, "visit", &["*"]).await,
+        LiveMember::start(&registry, "visit", &["log", "visit"]).await,
     ];
-    let old = Fake::start().await;
-    registry.register(&old.info("old", &["log"])).await;
-    let log = Fake::start().await;
+    let core = FakeMember::start().await;
+    registry.register(&core.info("core", &["log"])).await;
+    let log = FakeMember::start().await;
     let mut revision = 0;
     for round in 0..200 {
         let mut info = log.info("log", &[]);
@@ -238,9 +241,9 @@ async fn a_crowd_that_comes_and_goes_leaves_everybody_right() {
     for visit in &visits {
         visit.follows(&registry, "log").await;
     }
-    eventually("an old member's events add up to the catalogue", || async {
+    eventually("the events that a core member got add up to the catalogue", || async {
         let mut known: Vec<String> = Vec::new();
-        for (method, addr) in old.events() {
+        for (method, addr) in core.events() {
             known.retain(|other| *other != addr);
             if method == "POST" {
                 known.push(addr);

@@ -1,5 +1,5 @@
-//! The description at `/openapi.json` is what is served: every operation is there, and real documents have the
-//! keys that it names, the required ones among them, and no others.
+//! `/openapi.json` describes what is served: it has every operation, and real documents have all required keys of
+//! their schemas and no unknown ones.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use hubspoke_protocol::{
     CatalogView, ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, ProtectionSwitch,
     ProtectionView, PushMode, Reason, ReasonKind, Revision, ServiceInfo, Snapshot,
 };
+use hubspoke_testkit::FakeMember;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::fake::Fake;
-use super::registry::Registry;
+use super::fixture::TestRegistry;
 
-/// Where a document is not what its schema says.
+/// The differences between a document and its schema.
 fn differences(schemas: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.rsplit_once('/').unwrap().1;
@@ -34,12 +34,12 @@ fn differences(schemas: &Value, schema: &Value, value: &Value, at: &str) -> Vec<
         Value::Object(_) => "object",
     };
     if !kinds.contains(&kind) {
-        wrong.push(format!("{at}: {kind} is none of {kinds:?}"));
+        wrong.push(format!("{at}: {kind} is not one of {kinds:?}"));
     }
     if let Some(allowed) = schema["enum"].as_array()
         && !allowed.contains(value)
     {
-        wrong.push(format!("{at}: {value} is none of {allowed:?}"));
+        wrong.push(format!("{at}: {value} is not one of {allowed:?}"));
     }
     for (i, item) in value.as_array().into_iter().flatten().enumerate() {
         wrong.extend(differences(schemas, &schema["items"], item, &format!("{at}[{i}]")));
@@ -63,7 +63,7 @@ fn differences(schemas: &Value, schema: &Value, value: &Value, at: &str) -> Vec<
     wrong
 }
 
-/// Everything that can be set is set.
+/// Every field is set.
 fn full_info(state: Option<InstanceState>, push_key: bool) -> ServiceInfo {
     ServiceInfo {
         required_services: vec!["log".into()],
@@ -90,8 +90,8 @@ fn full_view(state: InstanceState, kind: ReasonKind) -> InstanceView {
 }
 
 #[tokio::test]
-async fn documents_are_as_described() {
-    let registry = Registry::start().await;
+async fn documents_match_their_schemas() {
+    let registry = TestRegistry::start().await;
     let described = registry.call(Method::GET, "/openapi.json", "").await.body;
     assert_eq!(described["openapi"], "3.1.0");
     let schemas = &described["components"]["schemas"];
@@ -141,8 +141,8 @@ async fn documents_are_as_described() {
     let lists = Snapshot { revision, services: Default::default() }.services;
     check("ServiceLists", document(&lists));
 
-    // And what a running registry says.
-    let visit = Fake::start().await;
+    // Documents of a running registry.
+    let visit = FakeMember::start().await;
     check("ServiceLists", registry.register(&visit.snapshot_info("visit", &["log", "visit"])).await.body);
     check("ServiceLists", registry.register(&visit.snapshot_info("visit", &["log", "visit"])).await.body);
     check("CatalogView", registry.call(Method::GET, "/services", "").await.body);
@@ -151,8 +151,8 @@ async fn documents_are_as_described() {
 }
 
 #[tokio::test]
-async fn every_operation_is_served_and_answers_as_described() {
-    let registry = Registry::start().await;
+async fn every_operation_is_served_and_described() {
+    let registry = TestRegistry::start().await;
     let described = registry.call(Method::GET, "/openapi.json", "").await.body;
     let mut operations = 0;
     for (path, methods) in described["paths"].as_object().unwrap() {

@@ -1,24 +1,24 @@
-//! The core protocol as old members speak it, and what is refused.
+//! Registration with the core protocol, and what is refused.
 
 use hubspoke_protocol::ServiceInfo;
+use hubspoke_testkit::FakeMember;
 use reqwest::Method;
 use serde_json::json;
 
-use super::fake::Fake;
-use super::registry::Registry;
+use super::fixture::TestRegistry;
 
 #[tokio::test]
-async fn old_members_register_as_they_always_did() {
-    let registry = Registry::start().await;
-    let log = Fake::start().await;
-    // null for a list, no content type, a trailing newline, twice after a crash.
+async fn a_core_member_registers_renews_and_deregisters() {
+    let registry = TestRegistry::start().await;
+    let log = FakeMember::start().await;
+    // A null list, no content type, a trailing newline.
     let body = format!("{{\"Name\":\"log\",\"Addr\":\"{}\",\"RequiredServices\":null}}\n", log.addr);
     let first = registry.call(Method::POST, "/services", body.clone()).await;
     assert_eq!((first.status.as_u16(), &first.body), (200, &json!({})));
     let again = registry.call(Method::POST, "/services", body).await;
     assert_eq!((again.status.as_u16(), again.revision), (200, first.revision), "a renewal changes nothing");
 
-    let visit = Fake::start().await;
+    let visit = FakeMember::start().await;
     let reply = registry.register(&visit.info("visit", &["log", "none", "log"])).await;
     let expected = json!({
         "log": [{ "Name": "log", "Addr": log.addr, "RequiredServices": [] }],
@@ -29,46 +29,42 @@ async fn old_members_register_as_they_always_did() {
 
     let body = json!({ "Name": "log", "Addr": log.addr }).to_string();
     assert_eq!(registry.call(Method::DELETE, "/services", body.clone()).await.status, 200);
-    assert_eq!(
-        registry.call(Method::DELETE, "/services", body).await.status,
-        200,
-        "also where it was unknown"
-    );
+    assert_eq!(registry.call(Method::DELETE, "/services", body).await.status, 200, "also if it is unknown");
     assert_eq!(registry.addrs("log").await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_member_that_requires_everything_gets_every_service_there_is() {
-    let registry = Registry::start().await;
-    let (a, b, all) = (Fake::start().await, Fake::start().await, Fake::start().await);
+async fn a_member_that_requires_every_service_gets_those_that_have_or_had_instances() {
+    let registry = TestRegistry::start().await;
+    let (a, b, all) = (FakeMember::start().await, FakeMember::start().await, FakeMember::start().await);
     registry.register(&a.info("a", &["never"])).await;
     registry.register(&b.info("b", &[])).await;
     let reply = registry.register(&all.info("all", &["*"])).await;
     let names: Vec<_> = reply.body.as_object().unwrap().keys().cloned().collect();
-    assert_eq!(names, ["a", "all", "b"], "no service is called * or is only required");
+    assert_eq!(names, ["a", "all", "b"], "neither * nor services that are only required");
     registry.deregister(&a.info("a", &[])).await;
     let reply = registry.register(&all.info("all", &["*"])).await;
-    assert_eq!(reply.body["a"], json!([]), "one that just lost its last instance is still known");
+    assert_eq!(reply.body["a"], json!([]), "a service that lost its last instance is still known");
 }
 
 #[tokio::test]
-async fn another_start_replaces_and_a_late_goodbye_of_the_older_is_refused() {
-    let registry = Registry::start().await;
-    let log = Fake::start().await;
-    let start = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..log.info("log", &[]) };
-    let first = registry.register(&start("one")).await;
-    let second = registry.register(&start("two")).await;
+async fn a_new_id_replaces_the_old_one_whose_late_deregistration_is_refused() {
+    let registry = TestRegistry::start().await;
+    let log = FakeMember::start().await;
+    let with_id = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..log.info("log", &[]) };
+    let first = registry.register(&with_id("one")).await;
+    let second = registry.register(&with_id("two")).await;
     assert!(second.revision.n > first.revision.n);
-    assert_eq!(registry.deregister(&start("one")).await.problem(), 409);
+    assert_eq!(registry.deregister(&with_id("one")).await.problem(), 409);
     let live = registry.live("log").await;
     assert_eq!((live.len(), live[0].info.id()), (1, "two"));
-    assert_eq!(registry.deregister(&start("two")).await.status, 200);
+    assert_eq!(registry.deregister(&with_id("two")).await.status, 200);
     assert!(registry.live("log").await.is_empty());
 }
 
 #[tokio::test]
-async fn bad_input_is_told_what_is_wrong_with_it() {
-    let registry = Registry::start().await;
+async fn invalid_requests_get_a_problem_document() {
+    let registry = TestRegistry::start().await;
     let long = format!("{{\"Name\":\"{}\"}}", "x".repeat(70_000));
     for (method, path, body, status) in [
         ("POST", "/services", "{", 400),
@@ -105,8 +101,8 @@ async fn bad_input_is_told_what_is_wrong_with_it() {
 
 #[tokio::test]
 async fn a_push_key_never_leaves_the_registry() {
-    let registry = Registry::start().await;
-    let log = Fake::start().await;
+    let registry = TestRegistry::start().await;
+    let log = FakeMember::start().await;
     registry.register(&log.snapshot_info("log", &["log"])).await;
     let reply = registry.register(&log.snapshot_info("log", &["log"])).await;
     assert_eq!(reply.body["log"].as_array().unwrap().len(), 1);

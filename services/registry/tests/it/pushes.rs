@@ -1,28 +1,29 @@
-//! What dependents are told, in which order, and that nobody is told too much.
+//! What is pushed to dependents, in which order, and to whom.
 
 use std::time::Duration;
 
 use hubspoke_protocol::ServiceInfo;
+use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use reqwest::Method;
 use tokio::time::{Instant, sleep};
 
-use super::fake::{Answer, Fake};
-use super::registry::{Registry, eventually, quick};
+use super::fixture::{TestRegistry, quick};
 
 fn strings(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(method, addr)| ((*method).to_owned(), (*addr).to_owned())).collect()
 }
 
 #[tokio::test]
-async fn an_old_member_is_told_of_each_instance_added_and_removed() {
-    let registry = Registry::start().await;
-    let (visit, log, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
+async fn a_core_member_gets_an_event_for_each_instance_added_and_removed() {
+    let registry = TestRegistry::start().await;
+    let (visit, log, other) =
+        (FakeMember::start().await, FakeMember::start().await, FakeMember::start().await);
     registry.register(&visit.info("visit", &["log"])).await;
     registry.register(&log.info("log", &[])).await;
     registry.register(&other.info("other", &[])).await;
-    eventually("it is told of the log", || async { visit.events().len() == 1 }).await;
+    eventually("it gets an event", || async { visit.events().len() == 1 }).await;
     registry.deregister(&log.info("log", &[])).await;
-    // The goodbye is answered when the dependents know.
+    // The deregistration is answered once the dependents have acknowledged it.
     assert_eq!(visit.events(), strings(&[("POST", &log.addr), ("DELETE", &log.addr)]));
     let push = &visit.pushes()[0];
     assert_eq!(push.body["Name"], "log");
@@ -30,31 +31,31 @@ async fn an_old_member_is_told_of_each_instance_added_and_removed() {
 }
 
 #[tokio::test]
-async fn a_new_start_at_an_old_address_is_a_removal_and_an_addition() {
-    let registry = Registry::start().await;
-    let (visit, log) = (Fake::start().await, Fake::start().await);
+async fn a_replaced_instance_is_removed_and_added() {
+    let registry = TestRegistry::start().await;
+    let (visit, log) = (FakeMember::start().await, FakeMember::start().await);
     registry.register(&visit.info("visit", &["log"])).await;
     registry.register(&ServiceInfo { id: Some("one".into()), ..log.info("log", &[]) }).await;
-    eventually("it is told", || async { visit.events().len() == 1 }).await;
+    eventually("it gets the events", || async { visit.events().len() == 1 }).await;
     registry.register(&ServiceInfo { id: Some("two".into()), ..log.info("log", &[]) }).await;
-    eventually("it is told", || async { visit.events().len() == 3 }).await;
+    eventually("it gets the events", || async { visit.events().len() == 3 }).await;
     let expected = strings(&[("POST", &log.addr), ("DELETE", &log.addr), ("POST", &log.addr)]);
     assert_eq!(visit.events(), expected);
     assert_eq!(visit.pushes()[2].body["Id"], "two");
 }
 
 #[tokio::test]
-async fn a_snapshot_member_gets_whole_lists_the_empty_one_too() {
-    let registry = Registry::start().await;
-    let (visit, log) = (Fake::start().await, Fake::start().await);
+async fn a_snapshot_member_gets_whole_lists_including_empty_ones() {
+    let registry = TestRegistry::start().await;
+    let (visit, log) = (FakeMember::start().await, FakeMember::start().await);
     let before = registry.register(&visit.snapshot_info("visit", &["log", "other"])).await.revision;
-    let there = registry.register(&log.info("log", &[])).await.revision;
-    eventually("it has the log", || async { visit.newest("log") == Some(vec![log.addr.clone()]) }).await;
+    let registered = registry.register(&log.info("log", &[])).await.revision;
+    eventually("it has the instance", || async { visit.newest("log") == Some(vec![log.addr.clone()]) }).await;
     registry.deregister(&log.info("log", &[])).await;
     assert_eq!(visit.newest("log"), Some(vec![]));
     let pushes = visit.pushes();
     assert_eq!(pushes[0].authorization.as_deref(), Some("Bearer push-key"));
-    assert_eq!(pushes[0].body["Revision"], there.to_string());
+    assert_eq!(pushes[0].body["Revision"], registered.to_string());
     assert!(
         pushes.iter().all(|push| push.method == Method::PUT && push.body["Services"].get("other").is_none())
     );
@@ -63,14 +64,14 @@ async fn a_snapshot_member_gets_whole_lists_the_empty_one_too() {
 }
 
 #[tokio::test]
-async fn many_changes_go_out_together_and_only_to_those_concerned() {
+async fn many_changes_are_pushed_together_and_only_to_their_dependents() {
     let mut settings = quick();
     settings.push.coalesce = Duration::from_millis(500); // far longer than a registration takes
-    let registry = Registry::with(settings).await;
-    let (visit, bystander) = (Fake::start().await, Fake::start().await);
+    let registry = TestRegistry::with(settings).await;
+    let (visit, bystander) = (FakeMember::start().await, FakeMember::start().await);
     registry.register(&visit.snapshot_info("visit", &["log"])).await;
     registry.register(&bystander.snapshot_info("bystander", &["other"])).await;
-    let log = Fake::start().await;
+    let log = FakeMember::start().await;
     let mut expected = Vec::new();
     for host in 2..102 {
         let mut info = log.info("log", &[]);
@@ -87,59 +88,62 @@ async fn many_changes_go_out_together_and_only_to_those_concerned() {
 }
 
 #[tokio::test]
-async fn a_goodbye_waits_for_slow_dependents_but_not_for_hung_ones() {
-    let registry = Registry::start().await;
-    let (slow, log) = (Fake::start().await, Fake::start().await);
-    slow.on_push(Answer::After(Duration::from_millis(300)));
+async fn a_deregistration_waits_for_slow_dependents_but_not_for_hung_ones() {
+    let registry = TestRegistry::start().await;
+    let (slow, log) = (FakeMember::start().await, FakeMember::start().await);
+    slow.on_push(MemberReply::Delayed(Duration::from_millis(300)));
     registry.register(&slow.snapshot_info("slow", &["log"])).await;
     registry.register(&log.info("log", &[])).await;
-    eventually("it knows", || async { slow.newest("log") == Some(vec![log.addr.clone()]) }).await;
-    sleep(Duration::from_millis(400)).await; // for that push to be over
+    eventually("it knows the instance", || async { slow.newest("log") == Some(vec![log.addr.clone()]) })
+        .await;
+    sleep(Duration::from_millis(400)).await; // until that push has been answered
     let start = Instant::now();
     registry.deregister(&log.info("log", &[])).await;
     assert!(start.elapsed() >= Duration::from_millis(290), "{:?}", start.elapsed());
     assert_eq!(slow.newest("log"), Some(vec![]));
 
     registry.register(&log.info("log", &[])).await;
-    eventually("it knows", || async { slow.newest("log") == Some(vec![log.addr.clone()]) }).await;
-    slow.on_push(Answer::Hang);
+    eventually("it knows the instance", || async { slow.newest("log") == Some(vec![log.addr.clone()]) })
+        .await;
+    slow.on_push(MemberReply::Hang);
     let start = Instant::now();
     assert_eq!(registry.deregister(&log.info("log", &[])).await.status, 200);
     assert!(start.elapsed() >= Duration::from_millis(990), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
-async fn a_push_that_fails_is_tried_again_with_only_the_newest() {
-    let registry = Registry::start().await;
-    let (visit, log, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
+async fn a_failed_push_is_retried_with_the_newest_state_only() {
+    let registry = TestRegistry::start().await;
+    let (visit, log, other) =
+        (FakeMember::start().await, FakeMember::start().await, FakeMember::start().await);
     registry.register(&visit.snapshot_info("visit", &["log"])).await;
-    visit.on_push(Answer::Status(500));
+    visit.on_push(MemberReply::Status(500));
     registry.register(&log.info("log", &[])).await;
     eventually("a push fails", || async { !visit.pushes().is_empty() }).await;
     registry.register(&other.info("log", &[])).await;
     registry.deregister(&log.info("log", &[])).await;
-    visit.on_push(Answer::Ok);
+    visit.on_push(MemberReply::Ok);
     let expected = Some(vec![other.addr.clone()]);
-    eventually("it has the newest", || async { visit.newest("log") == expected }).await;
+    eventually("it has the newest state", || async { visit.newest("log") == expected }).await;
     let after = visit.pushes().len();
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(visit.pushes().len(), after, "nothing more is sent");
+    assert_eq!(visit.pushes().len(), after, "nothing more is pushed");
 }
 
 #[tokio::test]
-async fn events_that_were_acknowledged_are_not_sent_again() {
-    let registry = Registry::start().await;
-    let (visit, a, b) = (Fake::start().await, Fake::start().await, Fake::start().await);
+async fn acknowledged_events_are_not_sent_again() {
+    let registry = TestRegistry::start().await;
+    let (visit, a, b) = (FakeMember::start().await, FakeMember::start().await, FakeMember::start().await);
     registry.register(&visit.info("visit", &["log"])).await;
     registry.register(&a.info("log", &[])).await;
-    eventually("it is told of the first", || async { visit.events().len() == 1 }).await;
-    visit.on_push(Answer::Status(503));
+    eventually("it gets the first event", || async { visit.events().len() == 1 }).await;
+    visit.on_push(MemberReply::Status(503));
     registry.register(&b.info("log", &[])).await;
     eventually("it refuses the second", || async { visit.events().len() >= 2 }).await;
-    visit.on_push(Answer::Ok);
+    visit.on_push(MemberReply::Ok);
     registry.deregister(&a.info("log", &[])).await;
-    let gone = || async { visit.events().last() == Some(&("DELETE".to_owned(), a.addr.clone())) };
-    eventually("it is told that the first is gone", gone).await;
+    let removed = || async { visit.events().last() == Some(&("DELETE".to_owned(), a.addr.clone())) };
+    eventually("it gets the removal of the first", removed).await;
     let events = visit.events();
     let first = events.iter().filter(|event| **event == ("POST".to_owned(), a.addr.clone())).count();
     assert_eq!(first, 1, "{events:?}");

@@ -9,24 +9,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::fake::{Answer, Fake, failing};
-use super::registry::{DEADLINE, Registry, eventually, evident, quick};
+use super::fixture::{TestRegistry, failing, quick, slow_removal};
+use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply, eventually};
 
-/// One watcher that reads.
-struct Watcher {
+/// A watcher that reads.
+struct ReadingWatcher {
     reply: reqwest::Response,
     text: String,
 }
 
 #[derive(Debug)]
-struct Event {
+struct WatchedEvent {
     kind: String,
     id: Option<String>,
     data: String,
 }
 
-impl Watcher {
-    async fn start(registry: &Registry, query: &str, last: Option<&str>) -> Self {
+impl ReadingWatcher {
+    async fn start(registry: &TestRegistry, query: &str, last: Option<&str>) -> Self {
         let mut request = registry.http.get(registry.url(&format!("/services/watch{query}")));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -37,11 +37,11 @@ impl Watcher {
     }
 
     /// The next event; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> Option<WatchedEvent> {
         timeout(DEADLINE, async {
             loop {
                 if let Some((event, rest)) = self.text.split_once("\n\n") {
-                    let mut found = Event { kind: String::new(), id: None, data: String::new() };
+                    let mut found = WatchedEvent { kind: String::new(), id: None, data: String::new() };
                     for line in event.lines() {
                         match line.split_once(": ") {
                             Some(("event", kind)) => found.kind = kind.to_owned(),
@@ -71,11 +71,11 @@ impl Watcher {
 }
 
 #[tokio::test]
-async fn a_watcher_sees_everything_first_and_then_each_change() {
-    let registry = Registry::start().await;
-    let (log, visit) = (Fake::start().await, Fake::start().await);
+async fn a_watcher_gets_a_snapshot_and_then_each_change() {
+    let registry = TestRegistry::start().await;
+    let (log, visit) = (FakeMember::start().await, FakeMember::start().await);
     registry.register(&log.snapshot_info("log", &[])).await;
-    let mut watcher = Watcher::start(&registry, "", None).await;
+    let mut watcher = ReadingWatcher::start(&registry, "", None).await;
     let first = watcher.next().await.unwrap();
     assert_eq!(first.kind, "snapshot");
     let view: CatalogView = serde_json::from_str(&first.data).unwrap();
@@ -83,23 +83,23 @@ async fn a_watcher_sees_everything_first_and_then_each_change() {
     assert_eq!(view.services["log"].len(), 1);
     registry.register(&visit.info("visit", &[])).await;
     registry.deregister(&log.info("log", &[])).await;
-    let (_, there) = watcher.change().await;
-    assert_eq!((there.kind, there.instance.info.name.as_str()), (ReasonKind::Registered, "visit"));
-    assert_eq!(there.revision.n, view.revision.n + 1);
-    let (_, gone) = watcher.change().await;
-    assert_eq!((gone.kind, gone.instance.state), (ReasonKind::Deregistered, InstanceState::Removed));
-    assert_eq!(gone.instance.info.push_key, None);
-    assert_eq!(gone.revision.n, view.revision.n + 2);
+    let (_, added) = watcher.change().await;
+    assert_eq!((added.kind, added.instance.info.name.as_str()), (ReasonKind::Registered, "visit"));
+    assert_eq!(added.revision.n, view.revision.n + 1);
+    let (_, removed) = watcher.change().await;
+    assert_eq!((removed.kind, removed.instance.state), (ReasonKind::Deregistered, InstanceState::Removed));
+    assert_eq!(removed.instance.info.push_key, None);
+    assert_eq!(removed.revision.n, view.revision.n + 2);
 }
 
 #[tokio::test]
-async fn a_filter_shows_only_what_was_asked_for() {
-    let registry = Registry::start().await;
-    let fake = Fake::start().await;
+async fn a_filter_limits_the_stream_to_its_services() {
+    let registry = TestRegistry::start().await;
+    let fake = FakeMember::start().await;
     for name in ["a", "b", "c"] {
         registry.register(&fake.info(name, &[])).await;
     }
-    let mut watcher = Watcher::start(&registry, "?service=a&service=c", None).await;
+    let mut watcher = ReadingWatcher::start(&registry, "?service=a&service=c", None).await;
     let view: CatalogView = serde_json::from_str(&watcher.next().await.unwrap().data).unwrap();
     assert_eq!(view.services.keys().collect::<Vec<_>>(), ["a", "c"]);
     for name in ["b", "c"] {
@@ -109,23 +109,23 @@ async fn a_filter_shows_only_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn who_comes_back_gets_what_it_missed_or_everything() {
+async fn a_watcher_that_reconnects_gets_what_it_missed_or_a_snapshot() {
     let mut settings = quick();
     settings.history.changes = 4;
-    let registry = Registry::with(settings).await;
-    let fake = Fake::start().await;
+    let registry = TestRegistry::with(settings).await;
+    let fake = FakeMember::start().await;
     registry.register(&fake.info("a", &[])).await;
-    let mut watcher = Watcher::start(&registry, "", None).await;
+    let mut watcher = ReadingWatcher::start(&registry, "", None).await;
     let seen = watcher.next().await.unwrap().id.unwrap();
     drop(watcher);
     registry.register(&fake.info("b", &[])).await;
     registry.register(&fake.info("c", &[])).await;
-    let mut watcher = Watcher::start(&registry, "", Some(&seen)).await;
+    let mut watcher = ReadingWatcher::start(&registry, "", Some(&seen)).await;
     assert_eq!(watcher.change().await.1.instance.info.name, "b");
     let (newest, change) = watcher.change().await;
     assert_eq!(change.instance.info.name, "c");
 
-    let mut watcher = Watcher::start(&registry, "", Some(&newest)).await;
+    let mut watcher = ReadingWatcher::start(&registry, "", Some(&newest)).await;
     registry.register(&fake.info("d", &[])).await;
     assert_eq!(watcher.change().await.1.instance.info.name, "d", "nothing was missed");
 
@@ -133,27 +133,27 @@ async fn who_comes_back_gets_what_it_missed_or_everything() {
         registry.register(&fake.info(&format!("e{i}"), &[])).await;
     }
     for last in [seen.as_str(), "1.1", "nonsense"] {
-        let mut watcher = Watcher::start(&registry, "", Some(last)).await;
+        let mut watcher = ReadingWatcher::start(&registry, "", Some(last)).await;
         assert_eq!(watcher.next().await.unwrap().kind, "snapshot", "{last} can't be resumed from");
     }
 }
 
 #[tokio::test]
-async fn load_comes_as_heartbeats_report_it() {
-    let registry = Registry::start().await;
-    let log = Fake::start().await;
-    log.on_heartbeat(Answer::Body(r#"{"Requests":1,"InFlight":0}"#.into()));
+async fn load_events_carry_what_heartbeats_report() {
+    let registry = TestRegistry::start().await;
+    let log = FakeMember::start().await;
+    log.on_heartbeat(MemberReply::Body(r#"{"Requests":1,"InFlight":0}"#.into()));
     registry.register(&log.info("log", &[])).await;
-    let mut watcher = Watcher::start(&registry, "", None).await;
+    let mut watcher = ReadingWatcher::start(&registry, "", None).await;
     watcher.next().await.unwrap();
-    log.on_heartbeat(Answer::Body(r#"{"Requests":5,"InFlight":2}"#.into()));
+    log.on_heartbeat(MemberReply::Body(r#"{"Requests":5,"InFlight":2}"#.into()));
     let load = loop {
         let event = watcher.next().await.unwrap();
         assert_eq!((event.kind.as_str(), event.id), ("load", None));
         let load: LoadView = serde_json::from_str(&event.data).unwrap();
-        let heard = &load.services["log"][&log.addr];
-        assert!(heard.last_heartbeat.ends_with('Z'));
-        let load = heard.load.unwrap();
+        let heartbeat = &load.services["log"][&log.addr];
+        assert!(heartbeat.last_heartbeat.ends_with('Z'));
+        let load = heartbeat.load.unwrap();
         if load.requests == 5 {
             break load;
         }
@@ -162,26 +162,26 @@ async fn load_comes_as_heartbeats_report_it() {
 }
 
 #[tokio::test]
-async fn self_protection_is_told_from_its_beginning_to_its_end() {
-    let mut settings = evident();
+async fn watchers_follow_self_protection_from_beginning_to_end() {
+    let mut settings = slow_removal();
     settings.protection.max = Duration::from_secs(3);
-    let registry = Registry::with(settings).await;
-    let mut watcher = Watcher::start(&registry, "?service=other", None).await;
+    let registry = TestRegistry::with(settings).await;
+    let mut watcher = ReadingWatcher::start(&registry, "?service=other", None).await;
     let _logs = failing(&registry, 12).await;
-    let mut told: Vec<ProtectionView> = Vec::new();
-    while told.last().is_none_or(|last| last.until.is_some()) {
+    let mut seen: Vec<ProtectionView> = Vec::new();
+    while seen.last().is_none_or(|last| last.until.is_some()) {
         let event = watcher.next().await.unwrap();
         if event.kind == "protection" {
-            told.push(serde_json::from_str(&event.data).unwrap());
+            seen.push(serde_json::from_str(&event.data).unwrap());
         }
     }
-    assert!(told[0].until.is_some() && told.iter().any(|told| told.held_back == 12), "{told:?}");
+    assert!(seen[0].until.is_some() && seen.iter().any(|seen| seen.held_back == 12), "{seen:?}");
     registry.call(reqwest::Method::PUT, "/protection", r#"{"Enabled":false}"#).await;
     while !watcher.next().await.unwrap().data.contains("\"Enabled\":false") {}
 }
 
-/// A watcher that takes little before it takes nothing.
-async fn stuck(registry: &Registry) -> TcpStream {
+/// A watcher that does not read, with a small receive buffer.
+async fn stuck(registry: &TestRegistry) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stuck = socket.connect(registry.addr).await.unwrap();
@@ -189,20 +189,20 @@ async fn stuck(registry: &Registry) -> TcpStream {
     stuck
 }
 
-/// It had no end of its chunked body, so it knows that it was cut off.
+/// Checks that the connection is reset, so that the watcher can tell this from the end of the stream.
 async fn is_reset(mut stuck: TcpStream) {
     let ended = timeout(Duration::from_secs(5), stuck.read_to_end(&mut Vec::new())).await;
     assert_eq!(ended.expect("it ends").unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
-    let registry = Registry::start().await;
-    let fake = Fake::start().await;
+async fn a_watcher_that_does_not_read_is_disconnected_and_delays_no_other() {
+    let registry = TestRegistry::start().await;
+    let fake = FakeMember::start().await;
     let stuck = stuck(&registry).await;
-    let mut reading = Watcher::start(&registry, "", None).await;
+    let mut reading = ReadingWatcher::start(&registry, "", None).await;
     reading.next().await.unwrap();
-    // Events of some 4 KiB each, far more of them than sockets and backlog hold.
+    // Events of about 4 KiB, far more than sockets and backlog take.
     let meta = [("padding".to_owned(), "x".repeat(4000))].into();
     let cut_off = || async { registry.metric("hub_registry_watchers_cut_off_total").await == 1.0 };
     let mut info = ServiceInfo { meta, ..fake.info("a", &[]) };
@@ -214,7 +214,7 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_harms_nobody() {
             return is_reset(stuck).await;
         }
     }
-    panic!("it is still not cut off");
+    panic!("it is still connected");
 }
 
 #[tokio::test]
@@ -222,9 +222,9 @@ async fn a_stop_does_not_wait_for_a_watcher_that_does_not_read() {
     let mut settings = quick();
     settings.limits.meta = bytesize::ByteSize::mib(1);
     settings.limits.body = bytesize::ByteSize::mib(2);
-    let registry = Registry::with(settings).await;
-    let fake = Fake::start().await;
-    // A first event that no socket holds.
+    let registry = TestRegistry::with(settings).await;
+    let fake = FakeMember::start().await;
+    // A snapshot larger than socket buffers.
     for i in 0..32 {
         let mut info = fake.info(&format!("a{i}"), &[]);
         info.meta.insert("padding".into(), "x".repeat(1_000_000));
@@ -239,17 +239,17 @@ async fn a_stop_does_not_wait_for_a_watcher_that_does_not_read() {
 }
 
 #[tokio::test]
-async fn too_many_watchers_are_refused_and_a_stop_ends_them() {
+async fn excess_watchers_are_refused_and_a_stop_ends_the_others() {
     let mut settings = quick();
     settings.limits.watchers = 2;
-    let registry = Registry::with(settings).await;
-    let mut one = Watcher::start(&registry, "", None).await;
-    let two = Watcher::start(&registry, "", None).await;
+    let registry = TestRegistry::with(settings).await;
+    let mut one = ReadingWatcher::start(&registry, "", None).await;
+    let two = ReadingWatcher::start(&registry, "", None).await;
     one.next().await.unwrap();
     let refused = registry.call(reqwest::Method::GET, "/services/watch", "").await;
     assert_eq!(refused.problem(), 429);
     drop(two);
-    eventually("a place is free again", || async {
+    eventually("there is room again", || async {
         let reply = registry.http.get(registry.url("/services/watch")).send().await.unwrap();
         reply.status() == 200
     })

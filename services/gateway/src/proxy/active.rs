@@ -1,0 +1,217 @@
+//! One request in flight: what it holds from its head to the last byte of its reply, and its [`Record`].
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hubspoke_chassis::trace;
+use hubspoke_client::load::InFlight as LoadInFlight;
+use tracing::Span;
+
+use super::record::{Parties, Record, ReplyFailed};
+use super::upload::Shared;
+use crate::client_conn::ClientConn;
+use crate::error::Failure;
+use crate::upstream::h1::Conn;
+use crate::upstream::{Admission, InFlightGuard, Instance, Service};
+
+/// The route that spans are named after.
+const ROUTE: &str = "/{service}/{*path}";
+
+/// How long a client may go on sending its body after the instance has replied.
+const EARLY_REPLY: Duration = Duration::from_secs(5);
+
+/// One request in flight. It is dropped with the reply's body, and then counted and logged.
+pub(crate) struct ActiveRequest {
+    client: Arc<ClientConn>,
+    _load: LoadInFlight,
+    /// The service that it is for, once that is known.
+    service: Option<Arc<Service>>,
+    _admission: Option<Admission>,
+    /// The instance of the last attempt.
+    upstream: Option<InFlightGuard>,
+    upload: Option<Shared>,
+    /// Disabled if nothing listens.
+    span: Span,
+    record: Record,
+}
+
+impl ActiveRequest {
+    pub(super) fn begin<B>(client: &Arc<ClientConn>, request: &http::Request<B>) -> Box<Self> {
+        let gateway = &client.gateway;
+        client.request_began();
+        let (source, uri) = (&gateway.source, request.uri());
+        Box::new(Self {
+            client: client.clone(),
+            _load: gateway.load.start(),
+            service: None,
+            _admission: None,
+            upstream: None,
+            upload: None,
+            span: trace::server_span(source, request.method(), uri, ROUTE, request.headers()),
+            record: Record::begin(request, gateway.is_sampled()),
+        })
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.record.began
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.record.attempts
+    }
+
+    /// How long the last connection took to open.
+    pub(super) fn connect_time(&self) -> Duration {
+        self.record.connect
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    pub(super) fn upload(&self) -> Option<&Shared> {
+        self.upload.as_ref()
+    }
+
+    /// The request is for this service, which has admitted it or not.
+    pub(super) fn routed(&mut self, service: Arc<Service>, admission: Option<Admission>) {
+        (self.service, self._admission) = (Some(service), admission);
+    }
+
+    /// The request is ready to be sent to an instance.
+    pub(super) fn prepared(&mut self, headers: &http::HeaderMap, upload: Option<Shared>) {
+        self.record.traced(headers);
+        self.upload = upload;
+    }
+
+    pub(super) fn attempt(&mut self, instance: &Arc<Instance>, now: Instant) {
+        self.upstream = Some(instance.begin());
+        self.record.attempts += 1;
+        self.record.attempted = now;
+    }
+
+    /// A connection was opened for the attempt that began at `since`.
+    pub(super) fn connected(&mut self, since: Instant) {
+        self.record.connect = since.elapsed();
+    }
+
+    /// The head of the reply is there.
+    pub(super) fn replied(&mut self, status: u16) {
+        self.record.replied(status);
+    }
+
+    /// The gateway answers by itself.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.record.status = status;
+    }
+
+    /// The gateway answers that the request failed.
+    pub(super) fn failed(&mut self, failure: &Failure) {
+        self.record.status = failure.cause.status().as_u16();
+        self.record.cause = Some(failure.cause);
+        let upstream = self.upstream.take();
+        if failure.cause.is_upstream()
+            && let Some(service) = &self.service
+        {
+            tracing::warn!(
+                service = %service.name,
+                instance = upstream.as_ref().map(|upstream| &*upstream.instance().id),
+                cause = failure.cause.name(),
+                attempts = failure.attempts,
+                "no instance replied"
+            );
+        }
+    }
+
+    /// A part of the reply's body goes to the client.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.record.bytes_out += bytes as u64;
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.record.complete = true;
+    }
+
+    pub(super) fn broke_off(&mut self, error: ReplyFailed) {
+        self.record.broke_off = Some(error);
+        if self.upload.as_ref().is_some_and(|upload| upload.fault().is_some()) {
+            return; // the client broke off its request, which closed the connection to the instance
+        }
+        if let (Some(service), Some(upstream)) = (&self.service, &self.upstream) {
+            // A removed instance may end as it likes.
+            if !upstream.instance().is_removed() {
+                self.client.gateway.instance_failed(service, upstream.instance());
+            }
+            tracing::warn!(
+                service = %service.name,
+                instance = %upstream.instance().id,
+                error = &error as &dyn std::error::Error,
+                "reply broke off"
+            );
+        }
+    }
+
+    /// The last byte of the reply has been read. The connection can carry the next request once all of this one has been
+    /// written: if the instance replied before that, the client may finish sending.
+    pub(super) fn give_back(&mut self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
+        let Some(instance) = self.upstream.as_ref().map(InFlightGuard::instance).cloned() else { return };
+        if self.upload.is_none() || conn.is_reusable() {
+            let now = Instant::now();
+            self.record.ended = Some(now);
+            return return_to_pool(&instance, conn, now, worker, pool_size);
+        }
+        // Ends with the body, the timeout or the worker's event loop.
+        tokio::spawn(async move {
+            let idle = poll_fn(|cx| conn.poll_idle(cx));
+            if tokio::time::timeout(EARLY_REPLY, idle).await == Ok(true) {
+                return_to_pool(&instance, conn, Instant::now(), worker, pool_size);
+            }
+        });
+    }
+}
+
+/// Keeps a connection for the next request, unless its instance has been removed.
+fn return_to_pool(instance: &Instance, conn: Box<Conn>, now: Instant, worker: usize, pool_size: usize) {
+    if let (Some(pool), false) = (instance.pool(worker), instance.is_removed()) {
+        pool.put(conn, now, pool_size);
+        // It may have been removed since the check.
+        if instance.is_removed() {
+            instance.close_idle();
+        }
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        let record = &self.record;
+        let now = record.ended.unwrap_or_else(Instant::now);
+        // Success means that the instance did not break its reply off. That the client left is no failure: many streams
+        // have no other end.
+        if let (Some(upstream), 1.., None) = (&self.upstream, record.status, record.broke_off) {
+            upstream.instance().succeeded(record.attempted);
+        }
+        if let Some(service) = &self.service {
+            service.stats().record_duration(now - record.began);
+        }
+        if let Some(cause) = record.cause {
+            match &self.service {
+                Some(service) => service.stats().failures.count(cause),
+                None => self.client.gateway.refused(cause),
+            }
+        }
+        trace::served(&self.span, record.status);
+        if let Some(cause) = record.cause {
+            self.span.record("error.type", cause.name());
+        }
+        if record.is_sampled() {
+            let parties = Parties {
+                client: self.client.addr.ip(),
+                service: self.service.as_ref().map(|service| &*service.name),
+                instance: self.upstream.as_ref().map(|upstream| &*upstream.instance().id),
+            };
+            record.log(now, &parties, self.upload.as_ref().map_or(0, Shared::received));
+        }
+        self.client.request_ended(now);
+    }
+}

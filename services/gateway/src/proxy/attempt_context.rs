@@ -1,0 +1,86 @@
+//! What the attempts of one request have in common, and how one of them fails.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use super::upload::Shared;
+use super::upstream_request::UpstreamRequest;
+use crate::client_conn::ClientConn;
+use crate::error::Cause;
+use crate::retry::Reached;
+use crate::upstream::Settings;
+
+/// What the attempts of one request have in common.
+pub(super) struct AttemptContext {
+    pub(super) client: Arc<ClientConn>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) request: UpstreamRequest,
+    pub(super) is_retry: bool,
+    /// Whether to open a connection: an idle one has just turned out to be closed.
+    pub(super) new_connection: bool,
+    pub(super) deadline: Instant,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AttemptFailure {
+    pub(super) cause: Cause,
+    pub(super) reached: Reached,
+    /// The connection had been idle, and closed before it brought a byte: not the instance's fault.
+    pub(super) stale: bool,
+}
+
+impl AttemptFailure {
+    /// No connection could be opened.
+    pub(super) fn unreached(cause: Cause) -> Self {
+        Self { cause, reached: Reached::Nothing, stale: false }
+    }
+}
+
+/// Limits the wait for a reply to begin. The time counts from when the instance has the whole request; before that, from
+/// when it stopped reading.
+pub(super) struct ReplyTimer {
+    timer: Option<Pin<Box<Sleep>>>,
+    began: Instant,
+    /// How long the reply may take to begin.
+    first_byte: Duration,
+    /// How long the instance may not read.
+    idle: Duration,
+    upload: Option<Shared>,
+}
+
+impl ReplyTimer {
+    pub(super) fn new(context: &AttemptContext, began: Instant) -> Self {
+        let first_byte = context.settings.first_byte;
+        // The first attempt may take its full time, a retry only what is left until the deadline.
+        let left = context.deadline.saturating_duration_since(began);
+        let first_byte = if context.is_retry { first_byte.min(left) } else { first_byte };
+        let upload = context.request.upload.clone();
+        Self { timer: None, began, first_byte, idle: context.settings.idle, upload }
+    }
+
+    /// Ready when the time is over. `blocked`: since when the instance has not been reading.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, blocked: Option<Instant>) -> Poll<()> {
+        let first =
+            self.began + if self.upload.is_some() { self.first_byte.min(self.idle) } else { self.first_byte };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(first.into())));
+        loop {
+            std::task::ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let until = match (&self.upload, blocked) {
+                (None, _) => self.began + self.first_byte,
+                (Some(_), Some(since)) => since + self.idle,
+                // The wait for the client has a timeout in the body.
+                (Some(upload), None) => upload.ended().unwrap_or(now) + self.first_byte,
+            };
+            if until <= now {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until.into());
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A request as it is sent to instances, over HTTP/1 or HTTP/2.
+
+use std::time::Duration;
+
+use http::header::{EXPECT, HOST, HeaderValue};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::upload::{Shared, Upload};
+use crate::headers::{self, HopOptions};
+use crate::upstream::h1::Outbound;
+
+/// How long an instance may leave `Expect: 100-continue` unanswered before it gets the body (RFC 9110, 10.1.1).
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A request that is ready to be sent to an instance, any number of times.
+#[derive(Clone)]
+pub(super) struct UpstreamRequest {
+    pub(super) method: Method,
+    pub(super) path: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    /// `None` if it has no body.
+    pub(super) upload: Option<Shared>,
+    pub(super) options: HopOptions,
+}
+
+impl UpstreamRequest {
+    /// The request for one HTTP/1 attempt.
+    pub(super) fn outbound(&mut self, upgrade: bool) -> Outbound<'_> {
+        let go_on = self.expect_continue();
+        Outbound {
+            method: &self.method,
+            path: &self.path,
+            headers: &self.headers,
+            upload: self.upload.as_ref().map(Shared::upload),
+            go_on,
+            upgrade,
+        }
+    }
+
+    /// If the client waits for `100 Continue`, asks the instance for it and holds the body back until the returned sender
+    /// is used or dropped, or the timeout is over.
+    fn expect_continue(&mut self) -> Option<oneshot::Sender<()>> {
+        let upload = self.upload.as_ref().filter(|_| self.options.expect_continue)?;
+        self.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        let (go_on, continued) = oneshot::channel::<()>();
+        upload.hold_back(async move {
+            let _ = tokio::time::timeout(CONTINUE_TIMEOUT, continued).await; // the body goes on in any case
+        });
+        Some(go_on)
+    }
+
+    /// The request for one HTTP/2 attempt.
+    pub(super) fn into_h2(mut self) -> Request<Upload> {
+        let go_on = self.expect_continue();
+        let host = self.headers.remove(HOST);
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = host.as_ref().and_then(|host| host.as_bytes().try_into().ok());
+        uri.path_and_query = Some(self.path);
+        let mut request = Request::new(self.upload.as_ref().map_or(Upload::Empty, Shared::upload));
+        *request.method_mut() = self.method;
+        if let Ok(uri) = Uri::from_parts(uri) {
+            *request.uri_mut() = uri;
+        }
+        headers::for_h2(&mut self.headers);
+        *request.headers_mut() = self.headers;
+        *request.version_mut() = Version::HTTP_2;
+        if let Some(go_on) = go_on {
+            let go_on = Mutex::new(Some(go_on));
+            hyper::ext::on_informational(&mut request, move |reply| {
+                if reply.status() == StatusCode::CONTINUE
+                    && let Some(go_on) = go_on.lock().take()
+                {
+                    let _ = go_on.send(()); // fails if the timeout is over
+                }
+            });
+        }
+        request
+    }
+}

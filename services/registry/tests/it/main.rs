@@ -1,0 +1,16 @@
+//! The registry over HTTP: real servers on loopback, with members that behave and members that do not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
+
+mod fixture;
+mod live_member;
+
+mod access;
+mod descriptors;
+mod faults;
+mod heartbeats;
+mod openapi;
+mod operator;
+mod protocol;
+mod pushes;
+mod restart;
+mod watch;
