@@ -11,6 +11,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
 use hubspoke_chassis::server::Connection;
+use hubspoke_protocol::sse;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
@@ -36,7 +37,7 @@ pub(crate) fn response(
         EventBody { events, shutdown: Box::pin(shutdown.cancelled_owned()), _tasks: [producer, closer] };
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(sse::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -174,9 +174,13 @@ async fn read(body: hyper::body::Incoming, limit: usize) -> Result<Option<Bytes>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use http_body_util::Empty;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use hubspoke_testkit::{ClosedPort, RawConn, Server};
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -184,55 +188,53 @@ mod tests {
         Request::get("/heart-beat").header("host", "x").body(Empty::<Bytes>::new()).unwrap()
     }
 
-    /// Answers each request on each connection with the next of these texts, and counts accepted connections.
-    async fn server(replies: Vec<&'static str>) -> (String, tokio::sync::watch::Receiver<usize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap().to_string();
-        let (count, accepted) = tokio::sync::watch::channel(0);
-        tokio::spawn(async move {
-            let mut replies = replies.into_iter();
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                count.send_modify(|count| *count += 1);
-                let mut buffer = [0; 4096];
-                while let Ok(1..) = stream.read(&mut buffer).await {
-                    let Some(reply) = replies.next() else { break };
+    /// Answers each request with the next of these texts; an empty one closes the connection. Counts connections.
+    async fn server(replies: Vec<&'static str>) -> (Server, Arc<AtomicUsize>) {
+        let (replies, accepted) =
+            (Arc::new(Mutex::new(VecDeque::from(replies))), Arc::<AtomicUsize>::default());
+        let count = accepted.clone();
+        let server = Server::script(move |mut conn: RawConn| {
+            count.fetch_add(1, Relaxed);
+            let replies = replies.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    let reply = replies.lock().pop_front().unwrap_or_default();
                     if reply.is_empty() {
                         break;
                     }
-                    stream.write_all(reply.as_bytes()).await.unwrap();
+                    conn.write(reply).await;
                 }
             }
         });
-        (addr, accepted)
+        (server.await, accepted)
     }
 
-    async fn get(addr: &str, idle: Option<IdleConn>) -> Result<ExchangeReply, ExchangeError> {
-        send::<Empty<Bytes>>(addr, idle, request, 16, Duration::from_millis(500)).await
+    async fn get(addr: SocketAddr, idle: Option<IdleConn>) -> Result<ExchangeReply, ExchangeError> {
+        send(&addr.to_string(), idle, request, 16, Duration::from_millis(500)).await
     }
 
     #[tokio::test]
     async fn a_connection_is_reused() {
         let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-        let (addr, accepted) = server(vec![reply; 5]).await;
+        let (server, accepted) = server(vec![reply; 5]).await;
         let mut idle = None;
         for _ in 0..5 {
-            let reply = get(&addr, idle).await.unwrap();
+            let reply = get(server.addr, idle).await.unwrap();
             assert_eq!((reply.status, reply.body.as_deref()), (StatusCode::OK, Some(&b"ok"[..])));
             idle = reply.idle;
             assert!(idle.is_some());
         }
-        assert_eq!(*accepted.borrow(), 1);
+        assert_eq!(accepted.load(Relaxed), 1);
     }
 
     #[tokio::test]
     async fn a_connection_closed_meanwhile_is_replaced() {
         let good = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        let (addr, accepted) = server(vec![good, "", good]).await;
-        let first = get(&addr, None).await.unwrap();
-        let second = get(&addr, first.idle).await.unwrap();
+        let (server, accepted) = server(vec![good, "", good]).await;
+        let first = get(server.addr, None).await.unwrap();
+        let second = get(server.addr, first.idle).await.unwrap();
         assert_eq!(second.status, StatusCode::OK);
-        assert_eq!(*accepted.borrow(), 2);
+        assert_eq!(accepted.load(Relaxed), 2);
     }
 
     #[tokio::test]
@@ -243,8 +245,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", None),
             ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\ntrailing bytes", Some(&b""[..])),
         ] {
-            let (addr, _) = server(vec![reply; 2]).await;
-            let got = get(&addr, None).await.unwrap();
+            let (server, _) = server(vec![reply; 2]).await;
+            let got = get(server.addr, None).await.unwrap();
             assert_eq!((got.body.as_deref(), got.idle.is_none()), (body, true), "{reply}");
         }
     }
@@ -252,8 +254,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_over_the_limit_is_not_read() {
         let long = "HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n012345678901234567890123456789";
-        let (addr, _) = server(vec![long]).await;
-        let reply = get(&addr, None).await.unwrap();
+        let (server, _) = server(vec![long]).await;
+        let reply = get(server.addr, None).await.unwrap();
         assert_eq!((reply.status, reply.body, reply.idle.is_none()), (StatusCode::OK, None, true));
     }
 
@@ -272,12 +274,18 @@ mod tests {
 
     #[tokio::test]
     async fn timeouts_refused_connections_and_invalid_replies_are_told_apart() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let silent = listener.local_addr().unwrap().to_string();
-        assert!(matches!(get(&silent, None).await, Err(ExchangeError::Timeout(_))));
-        drop(listener);
-        assert!(matches!(get(&silent, None).await, Err(ExchangeError::Connect(_))));
-        let (addr, _) = server(vec!["SSH-2.0-nonsense\r\n"]).await;
-        assert!(matches!(get(&addr, None).await, Err(ExchangeError::Http(_))));
+        let silent = Server::script(|conn: RawConn| async move {
+            let _conn = conn;
+            std::future::pending().await
+        });
+        let timeout = get(silent.await.addr, None).await.unwrap_err();
+        assert_eq!((timeout.kind(), timeout.reason().as_str()), ("timeout", "no answer within 500 ms"));
+        let refused = get(ClosedPort::new().addr(), None).await.unwrap_err();
+        assert_eq!(refused.kind(), "connect");
+        assert!(refused.reason().starts_with("can't connect: Connection refused"), "{}", refused.reason());
+        let (server, _) = server(vec!["SSH-2.0-nonsense\r\n"]).await;
+        let invalid = get(server.addr, None).await.unwrap_err();
+        assert_eq!(invalid.kind(), "broken_answer");
+        assert!(invalid.reason().starts_with("no valid response: "), "{}", invalid.reason());
     }
 }

@@ -12,7 +12,6 @@ use axum::routing::get;
 
 pub(crate) use self::relay::RelayState;
 
-mod blocks;
 mod relay;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \

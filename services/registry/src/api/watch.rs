@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use hubspoke_chassis::server::Connection;
 use hubspoke_chassis::{Problem, ProblemType};
-use hubspoke_protocol::check_name;
+use hubspoke_protocol::{check_name, sse};
 use percent_encoding::percent_decode_str;
 
 use super::context::Api;
@@ -24,7 +24,7 @@ pub(super) async fn watch(
     Extension(connection): Extension<Connection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let last = headers.get(sse::LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     let filter = WatchFilter { services: services(query.as_deref().unwrap_or_default())?, last };
     let started = watch::start(&api.dispatcher.feed, filter, api.max_watchers, connection.clone());
     let Some((events, task)) = started else {

@@ -25,6 +25,7 @@ use http_body_util::{BodyExt, Empty};
 use hubspoke_chassis::server::Connection;
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LOG_SERVICE;
+use hubspoke_protocol::sse;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -35,7 +36,6 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::blocks::{Blocks, id};
 use crate::access::Access;
 use crate::event_stream;
 use crate::shared::SharedCatalog;
@@ -133,9 +133,9 @@ impl LogRelay {
             let (open, known) = (self.open.load(Relaxed), list.instances().len());
             let text = if reported != Some((open, known)) {
                 reported = Some((open, known));
-                Bytes::from(format!("event: sources\ndata: {{\"Open\":{open},\"Known\":{known}}}\n\n"))
+                event("sources", &format!(r#"{{"Open":{open},"Known":{known}}}"#))
             } else if quiet_checks >= KEEP_ALIVE_CHECKS {
-                Bytes::from_static(b":\n\n")
+                sse::comment("").into()
             } else {
                 Bytes::new()
             };
@@ -212,22 +212,26 @@ impl LogSource {
         let mut body = timeout(ANSWER_TIMEOUT, self.connect(&mut driver)).await??;
         self.open.fetch_add(1, Relaxed);
         let _open = OpenStream(self.open.clone());
-        let mut blocks = Blocks::new(MAX_EVENT);
+        let mut blocks = sse::Splitter::new(MAX_EVENT);
         while let Some(frame) = timeout(self.silence_timeout, body.frame()).await? {
             let Ok(piece) = frame?.into_data() else { continue };
             blocks.push(&piece);
-            while let Some(block) = blocks.next() {
-                if let Some(id) = id(&block) {
+            let mut dropped = 0_u64;
+            while let Some(block) = blocks.next_block() {
+                let Ok(block) = block else {
+                    dropped += 1;
+                    continue;
+                };
+                if let Some((_, id)) = sse::fields(block).find(|(name, _)| *name == b"id") {
                     self.last_id = HeaderValue::from_bytes(id).ok();
                 }
+                let block = Bytes::copy_from_slice(block);
                 let size = block.len().min(MAX_BYTES_IN_FLIGHT);
                 let permits = self.budget.clone().acquire_many_owned(u32::try_from(size)?).await?;
                 self.to.send(Bytes::from_owner(BudgetedEvent { event: block, _permits: permits })).await?;
             }
-            let dropped = std::mem::take(&mut blocks.dropped);
             if dropped > 0 {
-                let text = format!("event: dropped\ndata: {{\"dropped\":{dropped}}}\n\n");
-                self.to.send(text.into()).await?;
+                self.to.send(event("dropped", &format!(r#"{{"dropped":{dropped}}}"#))).await?;
             }
         }
         Ok(())
@@ -239,44 +243,45 @@ impl LogSource {
         driver.spawn(connection);
         let mut request = http::Request::get(&*self.target)
             .header(header::HOST, &*self.addr)
-            .header(header::ACCEPT, "text/event-stream")
+            .header(header::ACCEPT, sse::CONTENT_TYPE)
             .body(Empty::<Bytes>::new())?;
         if let Some(id) = &self.last_id {
-            request.headers_mut().insert("last-event-id", id.clone());
+            request.headers_mut().insert(sse::LAST_EVENT_ID, id.clone());
         }
         let reply = sender.send_request(request).await?;
         let kind = reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if reply.status() != StatusCode::OK || !kind.starts_with(b"text/event-stream") {
+        if reply.status() != StatusCode::OK || !kind.starts_with(sse::CONTENT_TYPE.as_bytes()) {
             return Err(format!("answered {}, not with an event stream", reply.status()).into());
         }
         Ok(reply.into_body())
     }
 }
 
+fn event(name: &str, data: &str) -> Bytes {
+    let mut out = Vec::new();
+    sse::EventWriter::new(&mut out).name(name).data(data.as_bytes());
+    out.into()
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use hubspoke_testkit::{RawConn, Server};
 
     use super::*;
 
     /// A log instance that sends this many events of 8 bytes, and then nothing.
-    async fn instance(events: usize) -> (Arc<str>, JoinSet<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap().to_string().into();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+    async fn instance(events: usize) -> Server {
+        Server::script(move |mut conn: RawConn| async move {
+            conn.request().await;
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_owned();
-            let text = head + &"data:a\n\n".repeat(events);
-            stream.write_all(text.as_bytes()).await.unwrap();
-            std::future::pending::<()>().await;
-        });
-        (addr, task)
+            conn.write(head + &"data:a\n\n".repeat(events)).await;
+            std::future::pending().await
+        })
+        .await
     }
 
-    fn source(addr: Arc<str>, budget: usize) -> (LogSource, mpsc::Receiver<Bytes>) {
+    fn source(instance: &Server, budget: usize) -> (LogSource, mpsc::Receiver<Bytes>) {
+        let addr = instance.addr.to_string().into();
         let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
         let budget = Arc::new(Semaphore::new(budget));
         let (target, open, silence_timeout) = ("/log/tail".into(), Arc::default(), Duration::from_millis(50));
@@ -285,8 +290,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_stream_is_given_up() {
-        let (addr, _instance) = instance(1).await;
-        let (mut source, mut events) = source(addr, 100);
+        let instance = instance(1).await;
+        let (mut source, mut events) = source(&instance, 100);
         let ended = timeout(Duration::from_secs(10), source.follow()).await.unwrap();
         assert!(ended.unwrap_err().is::<tokio::time::error::Elapsed>());
         assert_eq!(events.try_recv().unwrap(), "data:a\n\n");
@@ -295,8 +300,8 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_in_flight_are_bounded() {
-        let (addr, _instance) = instance(10).await;
-        let (mut source, mut events) = source(addr, 30);
+        let instance = instance(10).await;
+        let (mut source, mut events) = source(&instance, 30);
         let budget = source.budget.clone();
         let mut follows = JoinSet::new();
         follows.spawn(async move { drop(source.follow().await) });

@@ -1,11 +1,10 @@
 //! The events of the watch stream, each rendered at its first use.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
+use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision, sse};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -130,15 +129,12 @@ fn load_text<'a>(heartbeats: impl IntoIterator<Item = &'a (InstanceKey, Answered
     text("load", None, &LoadView { services })
 }
 
-/// One server-sent event (HTML standard, "Server-sent events"). JSON contains no line ends, so one `data` line does.
-fn text(kind: &str, id: Option<Revision>, data: &impl Serialize) -> Bytes {
-    let mut out = format!("event: {kind}\n");
-    if let Some(id) = id {
-        let _ = writeln!(out, "id: {id}"); // a String takes everything
-    }
-    out.push_str("data: ");
-    out.push_str(&serde_json::to_string(data).unwrap_or_default());
-    out.push_str("\n\n");
+/// One server-sent event.
+fn text(name: &str, id: Option<Revision>, data: &impl Serialize) -> Bytes {
+    let mut out = Vec::new();
+    let event = sse::EventWriter::new(&mut out).name(name);
+    let event = if let Some(id) = id { event.id(id) } else { event };
+    event.data(&serde_json::to_vec(data).unwrap_or_default());
     Bytes::from(out)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hubspoke_chassis::server::Connection;
+use hubspoke_protocol::sse;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep, timeout};
@@ -91,7 +92,7 @@ async fn send_all(
                 Err(RecvError::Lagged(_)) => return Err(StreamEnd::TooSlow),
                 Err(RecvError::Closed) => return Err(StreamEnd::Disconnected),
             },
-            () = sleep(KEEP_ALIVE) => Some(Bytes::from_static(b":\n\n")),
+            () = sleep(KEEP_ALIVE) => Some(sse::comment("").into()),
         };
         if let Some(text) = text {
             put(to, &events, text).await?;
