@@ -309,7 +309,8 @@ async fn log(registry: SocketAddr, file: &Path) -> Instance {
 
 async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> Instance {
     let common = Common { listen, ..common(&hubspoke_log::PROCESS, registry) };
-    let own = hubspoke_log::LogConfig { file: file.to_owned(), ..Default::default() };
+    let mut own = hubspoke_log::LogConfig::default();
+    own.file = file.to_owned();
     let server = hubspoke_log::Server::bind(Config { common, own }).await.unwrap();
     Instance { file: file.to_owned(), ..Instance::run(server.local_addr(), |stop| server.run(stop)) }
 }

@@ -191,7 +191,8 @@ async fn services_start_in_any_order() {
     let registry = probe.local_addr().unwrap();
     let common = hubspoke_tests::common(&hubspoke_log::PROCESS, registry);
     let dir = tempfile::tempdir().unwrap();
-    let own = hubspoke_log::LogConfig { file: dir.path().join("services.log"), ..Default::default() };
+    let mut own = hubspoke_log::LogConfig::default();
+    own.file = dir.path().join("services.log");
     let server = hubspoke_log::Server::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
     let (log, (stop, stopped)) = (server.local_addr(), tokio::sync::oneshot::channel::<()>());
     let run = tokio::spawn(server.run(async { drop(stopped.await) }));

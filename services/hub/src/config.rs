@@ -157,15 +157,17 @@ impl HubConfig {
     /// That of log replica `n`, counted from 1: its file is `DATA_DIR/log-N/NAME`.
     pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogConfig> {
         let common = self.member(hubspoke_log::PROCESS.name, replica(self.hub.log, n), registry);
-        let file = self.own_file(&self.log.file, hubspoke_log::PROCESS.name, n);
-        Config { common, own: LogConfig { file, ..self.log.clone() } }
+        let mut own = self.log.clone();
+        own.file = self.own_file(&own.file, hubspoke_log::PROCESS.name, n);
+        Config { common, own }
     }
 
     /// That of visit replica `n`, counted from 1.
     pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitConfig> {
         let common = self.member(hubspoke_visit::PROCESS.name, replica(self.hub.visit, n), registry);
-        let file = self.own_file(&self.visit.file, hubspoke_visit::PROCESS.name, n);
-        Config { common, own: VisitConfig { file, ..self.visit.clone() } }
+        let mut own = self.visit.clone();
+        own.file = self.own_file(&own.file, hubspoke_visit::PROCESS.name, n);
+        Config { common, own }
     }
 
     /// A file of the same name in the replica's own folder.

@@ -1,18 +1,18 @@
-//! One entry: what a sender gives, and the JSON line that is kept of it. Pure.
+//! The stored form of an entry: one line of JSON. Pure.
 //!
-//! A line has its keys in this order, so that readers can look at the first two without parsing it:
+//! The keys have a fixed order, so readers find `ts` and `seq` without parsing the line:
 //!
 //! ```json
 //! {"ts":"2026-11-23T08:07:11.123456Z","seq":7,"instance":"log-1","source":"visit","source_id":"visit-9",
 //!  "trace_id":"4bf9…","level":"info","key":"k1","part":0,"of":3,"msg":"any text","msg_base64":"…","fields":{}}
 //! ```
 //!
-//! Only `ts`, `seq`, `instance` and `msg` are always there. Text that is not UTF-8 is kept twice: readable in `msg`,
-//! with U+FFFD for what could not be read, and exactly in `msg_base64`. JSON strings have no raw newline, so no
-//! text can forge an entry, and no raw quote, so `,"msg":"` occurs once outside `fields`, which come last.
+//! `ts`, `seq`, `instance` and `msg` are always present. Text that is not valid UTF-8 is stored twice: readable in
+//! `msg`, with U+FFFD in place of invalid bytes, and byte for byte in `msg_base64`. JSON strings contain no raw
+//! newline, so no text can forge an entry, and no raw quote, so `,"msg":"` occurs once before `fields`, the last key.
 //!
-//! A sender's part of the line is made where the request is handled; the writer adds only what it alone knows
-//! (`ts`, `seq`, `instance`), which keeps it fast.
+//! The request's handler encodes the sender's part of the line. The writer adds only what it alone knows (`ts`, `seq`,
+//! `instance`), which keeps it fast.
 
 use std::io::Write as _;
 
@@ -27,22 +27,22 @@ mod level;
 pub(crate) mod line;
 mod seq;
 
-/// Facts that all entries of one request share.
+/// What is known of an entry beside its text.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Origin<'a> {
+pub struct EntryMeta<'a> {
     /// Registered name of the sender.
     pub source: Option<&'a str>,
     /// `Id` of the sender.
     pub source_id: Option<&'a str>,
     /// W3C trace id: 32 lower-case hexadecimal digits.
     pub trace_id: Option<&'a str>,
-    /// How grave it is.
+    /// Severity.
     pub level: Option<Level>,
-    /// What makes this entry, of all in its request, known to readers if it is sent twice.
+    /// The entry's own key, by which readers recognize a copy. For batches without a key.
     pub key: Option<&'a str>,
 }
 
-/// Entries of one request, each encoded up to what only the writer knows. Written all or not at all.
+/// The entries of one request, encoded except for what the writer adds. Stored completely or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -52,38 +52,38 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// No entries yet. Entries with the same `key` are kept once, however often they are sent.
+    /// An empty batch. Of the batches with one `key`, only the first is stored.
     pub fn new(key: Option<String>) -> Self {
         Self { key, ..Self::default() }
     }
 
-    /// One entry.
-    pub fn one(origin: &Origin<'_>, msg: &[u8], key: Option<String>) -> Self {
+    /// A batch of one entry.
+    pub fn one(meta: &EntryMeta<'_>, msg: &[u8], key: Option<String>) -> Self {
         let mut batch = Self::new(key);
         batch.bytes.reserve(msg.len() + 160);
-        batch.push(origin, msg, None);
+        batch.push(meta, msg, None);
         batch
     }
 
     /// Adds an entry; `fields` is a JSON object as text.
-    pub fn push(&mut self, origin: &Origin<'_>, msg: &[u8], fields: Option<&str>) {
+    pub fn push(&mut self, meta: &EntryMeta<'_>, msg: &[u8], fields: Option<&str>) {
         let out = &mut self.bytes;
-        field(out, "source", origin.source);
-        field(out, "source_id", origin.source_id);
-        field(out, "trace_id", origin.trace_id);
-        field(out, "level", origin.level.map(Level::as_str));
-        field(out, "key", origin.key);
+        write_key(out, "source", meta.source);
+        write_key(out, "source_id", meta.source_id);
+        write_key(out, "trace_id", meta.trace_id);
+        write_key(out, "level", meta.level.map(Level::as_str));
+        write_key(out, "key", meta.key);
         out.extend_from_slice(b",\"msg\":");
         match std::str::from_utf8(msg) {
-            Ok(text) => string(out, text),
+            Ok(text) => write_string(out, text),
             Err(_) => {
-                string(out, &String::from_utf8_lossy(msg));
-                field(out, "msg_base64", Some(&STANDARD.encode(msg)));
+                write_string(out, &String::from_utf8_lossy(msg));
+                write_key(out, "msg_base64", Some(&STANDARD.encode(msg)));
             }
         }
         if let Some(fields) = fields {
             out.extend_from_slice(b",\"fields\":");
-            // JSON text may be laid out over several lines; raw newlines stand only between tokens.
+            // Pretty-printed JSON spans several lines; raw newlines occur only between tokens.
             out.extend(fields.bytes().map(|b| if b == b'\n' || b == b'\r' { b' ' } else { b }));
         }
         out.extend_from_slice(b"}\n");
@@ -95,17 +95,17 @@ impl Batch {
         self.ends.len()
     }
 
-    /// Whether there is no entry.
+    /// Whether the batch has no entries.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// What it takes in memory, in bytes.
+    /// Approximate memory use, in bytes.
     pub(crate) fn weight(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<usize>() + 128
     }
 
-    /// The key under which these entries are kept once.
+    /// The idempotency key.
     pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -120,7 +120,7 @@ impl Batch {
             out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
             out.extend_from_slice(stamp.instance);
             if let Some(key) = &self.key {
-                field(out, "key", Some(key));
+                write_key(out, "key", Some(key));
                 if self.ends.len() > 1 {
                     // Writing to memory does not fail.
                     let _ = write!(out, ",\"part\":{part},\"of\":{}", self.ends.len());
@@ -132,27 +132,27 @@ impl Batch {
     }
 }
 
-/// What the writer adds to each line of a batch, beside the number.
+/// What the writer adds to each line of a batch, beside the sequence number.
 pub(crate) struct Stamp<'a> {
-    /// What [`Clock`] or [`timestamp`] made.
+    /// From [`TimestampFormatter`] or [`timestamp`].
     pub(crate) ts: &'a [u8],
-    /// What [`instance_field`] made.
+    /// From [`instance_key`].
     pub(crate) instance: &'a [u8],
 }
 
-/// Makes timestamps; those of one second share most of the work.
+/// Formats timestamps like [`timestamp`]. Within one second it rewrites the microseconds only.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
+pub(crate) struct TimestampFormatter {
     text: Vec<u8>,
-    /// The second that `text` is of.
+    /// The second that `text` shows.
     second: Option<i64>,
 }
 
-impl Clock {
-    /// What [`timestamp`] makes.
-    pub(crate) fn timestamp(&mut self, at: Timestamp) -> &[u8] {
+impl TimestampFormatter {
+    /// The text of `at`, valid until the next call.
+    pub(crate) fn format(&mut self, at: Timestamp) -> &[u8] {
         let second = at.as_second();
-        // Before 1970 a second's parts count backwards.
+        // Before 1970 the fraction is negative.
         let Ok(mut micros) = u32::try_from(at.subsec_microsecond()) else {
             self.second = None;
             self.text = timestamp(at).into_bytes();
@@ -163,7 +163,6 @@ impl Clock {
             self.second = Some(second);
         } else if let Some(digits) = self.text.get_mut(MICROS) {
             for digit in digits.iter_mut().rev() {
-                // Below ten.
                 *digit = b'0' + (micros % 10) as u8;
                 micros /= 10;
             }
@@ -172,7 +171,7 @@ impl Clock {
     }
 }
 
-/// Where the microseconds are in a timestamp.
+/// The digits of the microseconds in a timestamp.
 const MICROS: std::ops::Range<usize> = 20..26;
 
 /// RFC 3339 in UTC with microseconds: 27 characters in the years 0 to 9999, so that text order is time order.
@@ -181,26 +180,26 @@ pub(crate) fn timestamp(at: Timestamp) -> String {
 }
 
 /// `,"instance":"…"`, made once per process.
-pub(crate) fn instance_field(instance: &str) -> Vec<u8> {
+pub(crate) fn instance_key(instance: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    field(&mut out, "instance", Some(instance));
+    write_key(&mut out, "instance", Some(instance));
     out
 }
 
-fn field(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+fn write_key(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
     if let Some(value) = value {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(b"\":");
-        string(out, value);
+        write_string(out, value);
     }
 }
 
-/// A JSON string, escaped in the one way that [`crate::query`] relies on when it searches raw lines.
-pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
-    // Neither a string nor writing to memory can fail to serialize.
+/// Writes a JSON string. The same text always has the same bytes, which lets [`crate::query`] search raw lines.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
+    // Neither serializing a string nor writing to memory fails.
     let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! What went wrong, as replies. Errors elsewhere in this package know no HTTP; their statuses are given here.
+//! Errors as replies. Other modules' errors know no HTTP; this is where they get their cause and status.
 
 use axum::response::{IntoResponse, Response};
 use hubspoke_chassis::{Problem, ProblemType};
@@ -9,22 +9,22 @@ use crate::query::QueryError;
 use crate::store::AppendError;
 
 /// Seconds after which a full queue has usually drained.
-const QUEUE_AGAIN: u32 = 1;
-/// Seconds after which a disk may have been mended.
-const DISK_AGAIN: u32 = 10;
+const QUEUE_RETRY_AFTER: u32 = 1;
+/// Seconds after which an operator may have fixed a disk.
+const DISK_RETRY_AFTER: u32 = 10;
 
-/// Why a request for entries to be stored failed.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    #[error("{0}: {1}")]
-    Header(&'static str, String),
+    #[error("{name}: {reason}")]
+    Header { name: &'static str, reason: String },
     #[error(transparent)]
     Query(#[from] QueryError),
-    #[error("only application/x-protobuf is understood here")]
+    #[error("the content type must be application/x-protobuf")]
     NotProtobuf,
     #[error("the body is longer than {limit} bytes")]
     BodyTooLong { limit: usize },
-    #[error("the body broke off or took too long")]
+    #[error("the body was incomplete or took too long")]
     BodyBroken,
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -32,23 +32,23 @@ pub(crate) enum ApiError {
     Ingest(#[from] IngestError),
     #[error(transparent)]
     Append(#[from] AppendError),
-    #[error("too many at a time; come back later")]
+    #[error("too many requests in progress; retry later")]
     Busy,
-    #[error("an internal error; it has been logged")]
+    #[error("an internal error; see the log service's own log")]
     Internal,
 }
 
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let cause = match &error {
-            ApiError::Header(..) => ProblemType::InvalidHeader,
+            ApiError::Header { .. } => ProblemType::InvalidHeader,
             ApiError::Query(_) => ProblemType::InvalidQuery,
             ApiError::NotProtobuf => ProblemType::UnsupportedMediaType,
             ApiError::BodyTooLong { .. } => ProblemType::BodyTooLarge,
             ApiError::BodyBroken => ProblemType::BadBody,
             ApiError::Decode(error) => match error {
-                DecodeError::Unknown(_) => ProblemType::UnsupportedEncoding,
-                DecodeError::Broken(_) => ProblemType::BadBody,
+                DecodeError::Unsupported(_) => ProblemType::UnsupportedEncoding,
+                DecodeError::Corrupt(_) => ProblemType::BadBody,
                 DecodeError::TooLarge { .. } => ProblemType::BodyTooLarge,
                 DecodeError::NoRoom => ProblemType::Overloaded,
             },
@@ -58,7 +58,7 @@ impl From<ApiError> for Problem {
                 IngestError::TooMany { .. } => ProblemType::TooManyEntries,
                 IngestError::Json(_) => ProblemType::InvalidJson,
                 IngestError::Otlp(_) => ProblemType::InvalidOtlp,
-                IngestError::Nothing(_) => ProblemType::NoValidEntry,
+                IngestError::NoneAccepted(_) => ProblemType::NoValidEntry,
             },
             ApiError::Append(error) => match error {
                 AppendError::QueueFull => ProblemType::Overloaded,
@@ -71,13 +71,15 @@ impl From<ApiError> for Problem {
         };
         let problem = Self::new(cause, error.to_string());
         match error {
-            ApiError::Append(AppendError::DiskFull | AppendError::Disk) => problem.retry_after(DISK_AGAIN),
-            ApiError::Append(_) | ApiError::Busy | ApiError::Decode(DecodeError::NoRoom) => {
-                problem.retry_after(QUEUE_AGAIN)
+            ApiError::Append(AppendError::DiskFull | AppendError::Disk) => {
+                problem.retry_after(DISK_RETRY_AFTER)
             }
-            ApiError::Ingest(IngestError::Nothing(refused)) => {
-                let named = serde_json::to_value(refused.named).unwrap_or_default();
-                problem.with("failed", named).with("failed_count", refused.count)
+            ApiError::Append(_) | ApiError::Busy | ApiError::Decode(DecodeError::NoRoom) => {
+                problem.retry_after(QUEUE_RETRY_AFTER)
+            }
+            ApiError::Ingest(IngestError::NoneAccepted(rejections)) => {
+                let listed = serde_json::to_value(rejections.listed).unwrap_or_default();
+                problem.with("failed", listed).with("failed_count", rejections.count)
             }
             _ => problem,
         }

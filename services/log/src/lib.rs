@@ -1,8 +1,8 @@
-//! The log service: takes entries from any service, keeps them in a file, and shows them again.
+//! The log service: stores entries from any service in a file, and lets readers query and follow them.
 //!
-//! - [`entry`]: the line that is kept of an entry (pure)
-//! - [`store`]: the file: group commit, recovery, rotation, retention
-//! - `ingest`: from a request's body to entries (pure); `query`: which entries a reader wants
+//! - [`entry`]: the stored form of an entry (pure)
+//! - [`store`]: the files: group commit, recovery, rotation, retention
+//! - `ingest`: from a request's body to entries (pure); `query`: which entries a reader gets
 //! - `api`: the routes; `error`: their failures
 //! - [`Server`]: from bind to shutdown
 
@@ -18,10 +18,10 @@ pub mod store;
 
 use hubspoke_chassis::Process;
 
-pub use self::config::{LogConfig, Retain, Rotate};
+pub use self::config::{LogConfig, RetainConfig, RotateConfig};
 pub use self::server::{Server, ServerError};
 
-/// What is fixed about the log service.
+/// The log service's fixed facts.
 pub const PROCESS: Process = Process {
     name: "log",
     listen: "127.0.0.1:20002",

@@ -9,26 +9,29 @@ use hubspoke_client::log::BATCH_META;
 use hubspoke_protocol::ServiceInfo;
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{self, App, Bodies};
+use crate::api;
+use crate::api::app::LogApp;
+use crate::api::body::BodyBudget;
 use crate::config::{LogConfig, bytes};
-use crate::ingest::Bounds;
+use crate::ingest::IngestLimits;
 use crate::metrics;
 use crate::store::{OpenError, Store};
 
-/// How long a peer may take to accept a connection.
+/// Maximum time to connect to a sibling. One that can't be reached must not hold up those that can.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why the service can't start, or ended before it was asked to.
+/// Why the service can't start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServerError {
     /// It can't listen or take part.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The log file can't be used.
-    #[error("the log file can't be used")]
+    /// The log can't be opened.
+    #[error("can't open the log")]
     Open(#[from] OpenError),
-    /// The client for its peers can't be made.
-    #[error("can't make an HTTP client")]
+    /// The HTTP client for its siblings can't be created.
+    #[error("can't create an HTTP client")]
     Client(#[from] reqwest::Error),
     /// The server ended by itself.
     #[error(transparent)]
@@ -36,7 +39,7 @@ pub enum ServerError {
     /// One of its tasks died.
     #[error("a task of the service died")]
     Task(#[from] tokio::task::JoinError),
-    /// The thread that writes has ended by itself.
+    /// The writer thread died.
     #[error("the writer of the log file died")]
     Writer,
 }
@@ -44,12 +47,12 @@ pub enum ServerError {
 /// A bound log service.
 pub struct Server {
     service: Service,
-    app: App,
-    close: watch::Sender<bool>,
+    app: LogApp,
+    closing: watch::Sender<bool>,
 }
 
 impl Server {
-    /// Binds the addresses and opens the file.
+    /// Binds the addresses and opens the log.
     ///
     /// # Errors
     /// [`ServerError`].
@@ -57,38 +60,38 @@ impl Server {
         let Config { common, own } = config;
         let (key, value) = BATCH_META;
         let info = ServiceInfo {
-            // Its peers, for one stream over all of them.
+            // Its siblings, for `/log/all`.
             required_services: vec![common.name.clone()],
             meta: [(key.to_owned(), value.to_owned())].into(),
             ..ServiceInfo::default()
         };
         let service = Service::bind_with(&common, info).await?;
         let id = service.id().to_owned();
-        // A peer that can't be reached must not hold up those that can.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
-        let options = own.options();
+        let options = own.store_options();
         let file = options.file.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
-        if store.torn() > 0 {
-            tracing::warn!(file = %file.display(), bytes = store.torn(), "an unfinished entry or batch was cut off");
+        if store.torn_bytes() > 0 {
+            let torn_bytes = store.torn_bytes();
+            tracing::warn!(file = %file.display(), torn_bytes, "cut off an incomplete entry or batch at the end of the log");
         }
         let store = Arc::new(store);
         metrics::register(&service.metrics().meter(), &store);
-        let (close, closing) = watch::channel(false);
-        let app = App {
+        let (closing, closed) = watch::channel(false);
+        let app = LogApp {
             store,
             name: common.name.into(),
             id: service.id().into(),
             directory: service.directory(),
             http,
-            bounds: Bounds { max_entry: bytes(own.max_entry), max_entries: own.max_batch_entries },
-            bodies: Bodies::new(bytes(own.max_bodies)),
+            limits: IngestLimits { max_entry: bytes(own.max_entry), max_entries: own.max_batch_entries },
+            bodies: BodyBudget::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
             max_stall: own.max_stall,
-            readers: Arc::new(Semaphore::new(own.max_queries)),
-            closing,
+            queries: Arc::new(Semaphore::new(own.max_queries)),
+            closing: closed,
         };
-        Ok(Self { service, app, close })
+        Ok(Self { service, app, closing })
     }
 
     /// The bound address.
@@ -96,17 +99,17 @@ impl Server {
         self.service.local_addr()
     }
 
-    /// Serves until `shutdown` is done; then finishes what is in flight, writes what waits, and syncs.
+    /// Serves until `shutdown` resolves. Then finishes requests in flight, writes what waits, and syncs.
     ///
     /// # Errors
-    /// [`ServerError`] where it ends before it was asked to.
+    /// [`ServerError`] if it ends by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { service, app, close } = self;
+        let Self { service, app, closing } = self;
         let store = Arc::clone(&app.store);
         let routes = api::routes(app);
         let shutdown = async move {
             shutdown.await;
-            close.send_replace(true);
+            closing.send_replace(true);
         };
         let result = tokio::select! {
             result = service.run(routes, shutdown) => result.map_err(ServerError::Run),

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hubspoke_log::entry::{Batch, Origin};
-use hubspoke_log::store::{Ack, AppendError, Limits, Options, Store};
+use hubspoke_log::entry::{Batch, EntryMeta};
+use hubspoke_log::store::{AckMode, AppendError, Store, StoreOptions};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -30,15 +30,9 @@ impl Small {
         mounted.then_some(Self(dir))
     }
 
-    fn open(&self, ack: Ack) -> Store {
-        let options = Options {
-            file: self.0.path().join("services.log"),
-            ack,
-            queue_bytes: 32 << 20,
-            keys: 100,
-            ring_bytes: 0,
-            limits: Limits::default(),
-        };
+    fn open(&self, ack: AckMode) -> Store {
+        let mut options = StoreOptions::new(self.0.path().join("services.log"));
+        options.ack = ack;
         Store::open(options, "log-a").unwrap()
     }
 
@@ -64,7 +58,7 @@ fn entries(file: &Path) -> Vec<(u64, String)> {
 }
 
 fn text(text: &str) -> Batch {
-    Batch::one(&Origin::default(), text.as_bytes(), None)
+    Batch::one(&EntryMeta::default(), text.as_bytes(), None)
 }
 
 /// The number of a stored entry.
@@ -74,7 +68,7 @@ async fn append(store: &Store, entry: &str) -> Result<u64, AppendError> {
 
 #[tokio::test]
 async fn a_full_disk_fails_the_entries_concerned_and_recovers_by_itself() {
-    for ack in [Ack::Written, Ack::Synced] {
+    for ack in [AckMode::Written, AckMode::Synced] {
         let Some(small) = Small::mount() else {
             eprintln!("skipped: this user can't mount a small file system");
             return;
@@ -85,7 +79,7 @@ async fn a_full_disk_fails_the_entries_concerned_and_recovers_by_itself() {
     queued_mode_tells_those_who_come_after(&Small::mount().unwrap()).await;
 }
 
-async fn entries_concerned_fail(small: &Small, ack: Ack) {
+async fn entries_concerned_fail(small: &Small, ack: AckMode) {
     let filler = small.0.path().join("filler");
     fs::write(&filler, vec![0; 600 << 10]).unwrap();
     let store = small.open(ack);
@@ -109,12 +103,12 @@ async fn entries_concerned_fail(small: &Small, ack: Ack) {
     assert!(stored.iter().zip(1..).all(|((seq, _), n)| *seq == n), "no gap in the numbers");
     drop(store);
     let store = small.open(ack);
-    assert_eq!((store.torn(), small.entries()), (0, stored));
+    assert_eq!((store.torn_bytes(), small.entries()), (0, stored));
 }
 
 /// A group in which some entries fit and some don't: each gets its own answer, and none waits long for it.
 async fn many_at_once_fail_quickly(small: &Small) {
-    let store = small.open(Ack::Written);
+    let store = small.open(AckMode::Written);
     let large = "x".repeat(200_000);
     let mut pending = Vec::new();
     for n in 0..100 {
@@ -133,7 +127,7 @@ async fn many_at_once_fail_quickly(small: &Small) {
 }
 
 async fn queued_mode_tells_those_who_come_after(small: &Small) {
-    let store = small.open(Ack::Queued);
+    let store = small.open(AckMode::Queued);
     let deadline = Instant::now() + Duration::from_secs(20);
     // The writer fails some time after the disk is full; those who were told before that are the price of this mode.
     while store.healthy() {

@@ -112,9 +112,10 @@ async fn following_goes_on_with_what_comes_on_every_instance_once() {
             common.registry.url = platform.registry();
             common
         },
-        own: hubspoke_log::LogConfig {
-            file: platform.addrs.logs[0].1.with_file_name("new.log"),
-            ..Default::default()
+        own: {
+            let mut own = hubspoke_log::LogConfig::default();
+            own.file = platform.addrs.logs[0].1.with_file_name("new.log");
+            own
         },
     };
     let server = hubspoke_log::Server::bind(third).await.unwrap();

@@ -1,10 +1,11 @@
 //! `GET /log/all`: the entries of all log instances as one stream, merged by time.
 //!
-//! This instance reads its own files and asks its peers for theirs, with the same filters; entries come out by
-//! time, and within an instance by number. An entry that a sender's retry left on two instances is given once, by
-//! its key. Peers that do not answer are named in `Hub-Log-Missing`; one that breaks off later breaks the reply
-//! off, so that nobody takes a part for the whole. Memory is constant: a buffer for each peer.
+//! This instance reads its own files and asks its siblings for theirs, with the same filters. Entries come by time, and
+//! within an instance by sequence number. An entry that a retry left on two instances comes once, by its key. Siblings
+//! that don't answer are named in `Hub-Log-Missing`. If one fails later, the reply is aborted, so that no client takes a
+//! part for the whole. Memory is constant: a buffer per sibling.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,46 +19,46 @@ use hubspoke_protocol::ServiceInfo;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use self::merge::Merge;
-use super::App;
-use super::read::{NDJSON, Pieces, plain, start};
+use self::merge::{EntryLines, TimeMerge};
+use super::app::LogApp;
+use super::stream::{FileStream, NDJSON, query_files};
 use crate::error::ApiError;
 use crate::query::Query;
 
 mod merge;
 
-/// Header that names the peers whose entries are not in the reply.
+/// Header that names the siblings whose entries are missing from the reply.
 const HUB_LOG_MISSING: &str = "hub-log-missing";
-/// A peer must begin to answer within this time.
-const BEGIN: Duration = Duration::from_secs(2);
-/// A peer must go on within this time; it may be searching a large file.
-const GO_ON: Duration = Duration::from_secs(60);
-/// Lines are passed on in pieces of about this size.
-const PIECE: usize = 64 << 10;
+/// A sibling must begin its reply within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// A sibling must continue its reply within this time; it may be searching a large file.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Approximate size of a chunk of the reply, in bytes.
+const CHUNK: usize = 64 << 10;
 
 pub(super) async fn read(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<LogApp>>,
     RawQuery(text): RawQuery,
 ) -> Result<Response, ApiError> {
-    let query = Query::parse(text.as_deref().unwrap_or(""), Timestamp::now())?;
+    let text = text.as_deref().unwrap_or("");
+    let query = Query::parse(text, Timestamp::now())?;
     let (order, limit) = (query.order, query.limit);
-    let path = format!("/{}?{}", app.name, query.absolute(text.as_deref().unwrap_or("")));
-    let range = query.seq_range(app.store.instance());
-    let own = Lines::new(Source::Own(start(&app, query, range, plain)?));
+    let path = format!("/{}?{}", app.name, query.absolute(text));
+    let own = LineReader::new(LineSource::Files(query_files(&app, query)?));
     let view = app.directory.view();
-    let all = view.instances(&app.name).unwrap_or_default();
-    let peers = all.iter().filter(|peer| peer.id() != &*app.id);
-    let answers = join_all(peers.map(|peer| ask(&app.http, peer, &path))).await;
+    let instances = view.instances(&app.name).unwrap_or_default();
+    let siblings = instances.iter().filter(|instance| instance.id() != &*app.id);
+    let replies = join_all(siblings.map(|sibling| request(&app.http, sibling, &path))).await;
     let mut missing = Vec::new();
     let mut streams = vec![own];
-    for answer in answers {
-        match answer {
+    for reply in replies {
+        match reply {
             Ok(lines) => streams.push(lines),
             Err(addr) => missing.push(addr),
         }
     }
-    let merge = Merge::new(streams, order, limit);
-    let body = Body::from_stream(futures_util::stream::try_unfold(merge, piece));
+    let merge = TimeMerge::new(streams, order, limit);
+    let body = Body::from_stream(futures_util::stream::try_unfold(merge, next_chunk));
     let mut reply = ([NDJSON], body).into_response();
     if !missing.is_empty()
         && let Ok(missing) = HeaderValue::try_from(missing.join(", "))
@@ -67,51 +68,57 @@ pub(super) async fn read(
     Ok(reply)
 }
 
-/// The peer's entries, or its address where it does not answer.
-async fn ask(http: &reqwest::Client, peer: &ServiceInfo, path: &str) -> Result<Lines, String> {
-    let request = http.get(format!("http://{}{path}", peer.addr)).send();
-    let failed = |error: &dyn std::fmt::Display| {
-        tracing::warn!(instance = peer.id(), %error, "a peer's entries are missing from a reply");
-        peer.addr.clone()
+/// The sibling's entries, or its address if it does not answer.
+async fn request(http: &reqwest::Client, sibling: &ServiceInfo, path: &str) -> Result<LineReader, String> {
+    let reply = async {
+        let reply = http.get(format!("http://{}{path}", sibling.addr)).send();
+        Ok::<_, Box<dyn Error + Send + Sync>>(timeout(HEAD_TIMEOUT, reply).await??.error_for_status()?)
     };
-    match timeout(BEGIN, request).await {
-        Ok(Ok(reply)) if reply.status().is_success() => Ok(Lines::new(Source::Peer(reply))),
-        Ok(Ok(reply)) => Err(failed(&reply.status())),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(late) => Err(failed(&late)),
+    match reply.await {
+        Ok(reply) => Ok(LineReader::new(LineSource::Sibling(reply))),
+        Err(error) => {
+            let (instance, addr, error) = (sibling.id(), &*sibling.addr, &*error as &dyn Error);
+            tracing::warn!(
+                instance,
+                addr,
+                error,
+                "a log instance did not answer; its entries are missing from a reply"
+            );
+            Err(sibling.addr.clone())
+        }
     }
 }
 
-async fn piece(mut merge: Merge<Lines>) -> io::Result<Option<(Bytes, Merge<Lines>)>> {
-    let mut piece = Vec::new();
-    while piece.len() < PIECE {
+async fn next_chunk(mut merge: TimeMerge<LineReader>) -> io::Result<Option<(Bytes, TimeMerge<LineReader>)>> {
+    let mut chunk = Vec::new();
+    while chunk.len() < CHUNK {
         let Some(line) = merge.next().await? else { break };
-        piece.extend_from_slice(&line);
-        piece.push(b'\n');
+        chunk.extend_from_slice(&line);
+        chunk.push(b'\n');
     }
-    Ok((!piece.is_empty()).then(|| (piece.into(), merge)))
+    Ok((!chunk.is_empty()).then(|| (chunk.into(), merge)))
 }
 
-enum Source {
-    Own(Pieces),
-    Peer(reqwest::Response),
+enum LineSource {
+    Files(FileStream),
+    Sibling(reqwest::Response),
 }
 
-/// Lines from a source that gives pieces.
-struct Lines {
-    source: Source,
+/// Splits the chunks of a source into lines.
+struct LineReader {
+    source: LineSource,
     buf: Vec<u8>,
-    /// How much of `buf` is used up.
+    /// How much of `buf` is consumed.
     at: usize,
 }
 
-impl Lines {
-    fn new(source: Source) -> Self {
+impl LineReader {
+    fn new(source: LineSource) -> Self {
         Self { source, buf: Vec::new(), at: 0 }
     }
 }
 
-impl merge::Lines for Lines {
+impl EntryLines for LineReader {
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.buf[self.at..]) {
@@ -121,14 +128,14 @@ impl merge::Lines for Lines {
             }
             self.buf.drain(..self.at);
             self.at = 0;
-            let piece = match &mut self.source {
-                Source::Own(pieces) => pieces.next().await.transpose()?,
-                Source::Peer(reply) => timeout(GO_ON, reply.chunk())
+            let chunk = match &mut self.source {
+                LineSource::Files(stream) => stream.next().await.transpose()?,
+                LineSource::Sibling(reply) => timeout(CHUNK_TIMEOUT, reply.chunk())
                     .await?
                     .map_err(|error| io::Error::other(error.without_url()))?,
             };
-            match piece {
-                Some(piece) => self.buf.extend_from_slice(&piece),
+            match chunk {
+                Some(chunk) => self.buf.extend_from_slice(&chunk),
                 None if self.buf.is_empty() => return Ok(None),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }

@@ -1,5 +1,4 @@
-//! Request bodies, with a bound on what those under way hold together, so that many large ones can't take all
-//! memory: who finds no room is told at once to come back.
+//! Reads request bodies within a memory budget. A body that finds no room is refused at once with 503.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +13,19 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
 
-/// So many bytes of each body are not counted: they cost no more than their connection does.
-const SMALL: usize = 64 << 10;
+/// Bytes of each body that are not counted: they cost no more than its connection does.
+const UNCOUNTED: usize = 64 << 10;
+/// A body that takes from the budget must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise a sender
+/// of a byte now and then would keep the memory from others forever.
+const MAX_DURATION: Duration = Duration::from_secs(60);
 
-/// A body that holds room must be there within this time: 140 KB/s for one of 8 MiB. Who sends a byte now and then
-/// would keep it from others for ever.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// The room for bodies. Cloning shares it.
+/// Memory for the bodies of all requests in progress. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Bodies {
+pub(crate) struct BodyBudget {
     bytes: Arc<Semaphore>,
 }
 
-impl Bodies {
-    /// Room for so many bytes beyond what each body has anyway.
+impl BodyBudget {
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))) }
     }
@@ -39,69 +36,70 @@ impl Bodies {
         head: &Parts,
         mut body: Body,
         limit: usize,
-    ) -> Result<(Bytes, Room), ApiError> {
-        let mut room = Room { all: Arc::clone(&self.bytes), used: 0, held: None };
-        // The server holds the body to it.
-        let told = head.headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
-        if told.is_some_and(|len| len > limit) {
+    ) -> Result<(Bytes, BodyMemory), ApiError> {
+        let mut memory = BodyMemory { budget: Arc::clone(&self.bytes), used: 0, permit: None };
+        // The server makes sure that the body has this length.
+        let length =
+            head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length| length > limit) {
             return Err(ApiError::BodyTooLong { limit });
         }
-        // For all of it before any of it is read, rather than breaking off many that are half there.
-        room.take(told.unwrap_or(0))?;
-        let mut all = Bytes::new();
+        // All of it before the first byte, rather than aborting many bodies halfway.
+        memory.reserve(length.unwrap_or(0))?;
+        let mut single = Bytes::new();
         let mut joined = Vec::new();
-        let deadline = Instant::now() + LONGEST;
+        let deadline = Instant::now() + MAX_DURATION;
         loop {
-            let frame = match room.held {
+            let frame = match memory.permit {
                 None => body.frame().await,
                 Some(_) => timeout_at(deadline, body.frame()).await.map_err(|_| ApiError::BodyBroken)?,
             };
             let Some(frame) = frame else { break };
             let Ok(data) = frame.map_err(|_| ApiError::BodyBroken)?.into_data() else { continue };
-            let len = all.len() + joined.len() + data.len();
-            if len > limit {
+            let so_far = single.len() + joined.len() + data.len();
+            if so_far > limit {
                 return Err(ApiError::BodyTooLong { limit });
             }
-            if told.is_none() {
-                room.take(data.len())?;
+            if length.is_none() {
+                memory.reserve(data.len())?;
             }
             // Most bodies come in one piece, which needs no copy.
-            if joined.is_empty() && all.is_empty() {
-                all = data;
+            if joined.is_empty() && single.is_empty() {
+                single = data;
                 continue;
             }
             if joined.is_empty() {
-                joined.reserve_exact(told.unwrap_or(len));
-                joined.extend_from_slice(&std::mem::take(&mut all));
+                joined.reserve_exact(length.unwrap_or(so_far));
+                joined.extend_from_slice(&std::mem::take(&mut single));
             }
             joined.extend_from_slice(&data);
         }
-        Ok((if joined.is_empty() { all } else { joined.into() }, room))
+        Ok((if joined.is_empty() { single } else { joined.into() }, memory))
     }
 }
 
-/// What one body takes; given back when dropped.
+/// The share of one body in the budget; returned when dropped.
 #[derive(Debug)]
-pub(super) struct Room {
-    all: Arc<Semaphore>,
+pub(super) struct BodyMemory {
+    budget: Arc<Semaphore>,
     used: usize,
-    held: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Room {
-    /// Takes room for `bytes` more.
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let counted = |used: usize| used.saturating_sub(SMALL);
+impl BodyMemory {
+    /// Takes `bytes` more.
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let counted = |used: usize| used.saturating_sub(UNCOUNTED);
         let more = counted(self.used + bytes) - counted(self.used);
         self.used += bytes;
         if more == 0 {
             return Ok(());
         }
         let more = u32::try_from(more).map_err(|_| ApiError::Busy)?;
-        let permit = Arc::clone(&self.all).try_acquire_many_owned(more).map_err(|_| ApiError::Busy)?;
-        match &mut self.held {
+        let permit = Arc::clone(&self.budget).try_acquire_many_owned(more).map_err(|_| ApiError::Busy)?;
+        match &mut self.permit {
             Some(held) => held.merge(permit),
-            None => self.held = Some(permit),
+            None => self.permit = Some(permit),
         }
         Ok(())
     }

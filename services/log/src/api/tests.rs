@@ -1,62 +1,60 @@
-//! The handlers themselves: on disks that fail, and with more followers than a test has file descriptors.
+//! The handlers without a server: on disks that fail, and with more followers than a test has file descriptors.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
+use hubspoke_client::Directory;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message as _;
+use tokio::sync::{Semaphore, watch};
 
+use super::body::BodyBudget;
 use super::*;
-use crate::store::faulty::{Fault, Script};
-use crate::store::{Ack, Limits, Options};
+use crate::ingest::IngestLimits;
+use crate::store::faulty::{Fault, FaultScript};
+use crate::store::{Store, StoreOptions};
 
 struct Fixture {
-    app: Arc<App>,
-    script: Arc<Script>,
+    app: Arc<LogApp>,
+    script: Arc<FaultScript>,
     _dir: tempfile::TempDir,
     _open: watch::Sender<bool>,
 }
 
 fn fixture(queue_bytes: usize) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let script = Arc::new(Script::default());
-    let options = Options {
-        file: dir.path().join("services.log"),
-        ack: Ack::Written,
-        queue_bytes,
-        keys: 100,
-        ring_bytes: 8 << 20,
-        limits: Limits::default(),
-    };
+    let script = Arc::new(FaultScript::default());
+    let options = StoreOptions { queue_bytes, ..StoreOptions::new(dir.path().join("services.log")) };
     let (open, closing) = watch::channel(false);
-    let app = Arc::new(App {
-        store: Arc::new(Store::open_on(options, "log-1", script.disk()).unwrap()),
-        bounds: Bounds { max_entry: 100_000, max_entries: 100 },
-        bodies: Bodies::new(1 << 20),
+    let app = Arc::new(LogApp {
+        store: Arc::new(Store::open_with(options, "log-1", script.disk()).unwrap()),
+        limits: IngestLimits { max_entry: 100_000, max_entries: 100 },
+        bodies: BodyBudget::new(1 << 20),
         max_batch: 200_000,
         name: "log".into(),
         id: "log-1".into(),
         directory: Directory::default(),
         http: reqwest::Client::new(),
-        readers: Arc::new(Semaphore::new(8)),
+        queries: Arc::new(Semaphore::new(8)),
         max_stall: Duration::from_secs(90),
         closing,
     });
     Fixture { app, script, _dir: dir, _open: open }
 }
 
-async fn post(app: &Arc<App>, text: &str) -> Response {
+async fn post(app: &Arc<LogApp>, text: &str) -> Response {
     let request = Request::post("/log").body(Body::from(text.to_owned())).unwrap();
     append::append(State(Arc::clone(app)), request).await.into_response()
 }
 
-/// Status, seconds after which to try again, and detail.
-async fn told(reply: Response) -> (u16, Option<String>, String) {
+/// Status, `Retry-After` and detail.
+async fn problem_of(reply: Response) -> (u16, Option<String>, String) {
     let after = reply.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
     let status = reply.status().as_u16();
     let body = to_bytes(reply.into_body(), 1 << 20).await.unwrap();
@@ -69,12 +67,12 @@ fn problem(status: u16, after: &str, detail: &str) -> (u16, Option<String>, Stri
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_or_fails_is_told_by_status_and_when_to_come_back() {
+async fn disk_trouble_is_reported_by_status_and_retry_after() {
     let Fixture { app, script, .. } = &fixture(1 << 20);
     script.next([Fault::Full]);
-    assert_eq!(told(post(app, "x").await).await, problem(507, "10", "the disk is full"));
+    assert_eq!(problem_of(post(app, "x").await).await, problem(507, "10", "the disk is full"));
     script.next([Fault::Fail]);
-    assert_eq!(told(post(app, "x").await).await, problem(503, "10", "the disk can't be written"));
+    assert_eq!(problem_of(post(app, "x").await).await, problem(503, "10", "can't write to the disk"));
     let log_records = vec![LogRecord { event_name: "x".to_owned(), ..LogRecord::default() }];
     let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
     let logs = ResourceLogs { scope_logs, ..ResourceLogs::default() };
@@ -82,15 +80,15 @@ async fn a_disk_that_is_full_or_fails_is_told_by_status_and_when_to_come_back() 
     let export = Request::post("/v1/logs").header(header::CONTENT_TYPE, "application/x-protobuf");
     script.next([Fault::Full]);
     let reply = otlp::export(State(Arc::clone(app)), export.body(Body::from(body)).unwrap()).await;
-    // OpenTelemetry's exporters give up at any other status.
-    assert_eq!(told(reply.into_response()).await, problem(503, "10", "the disk is full"));
+    // OpenTelemetry's exporters don't retry after 507.
+    assert_eq!(problem_of(reply.into_response()).await, problem(503, "10", "the disk is full"));
     assert_eq!(post(app, "x").await.status(), StatusCode::OK);
     app.store.close();
-    assert_eq!(told(post(app, "x").await).await, problem(503, "1", "the log is closing"));
+    assert_eq!(problem_of(post(app, "x").await).await, problem(503, "1", "the log is shutting down"));
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_at_once_and_what_it_holds_is_stored() {
+async fn a_full_queue_refuses_at_once_and_stores_what_it_has() {
     let Fixture { app, script, .. } = &fixture(100_000);
     script.hangs.store(true, Ordering::Relaxed);
     let text = "x".repeat(40_000);
@@ -104,16 +102,16 @@ async fn a_full_queue_refuses_at_once_and_what_it_holds_is_stored() {
         .collect();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while app.store.queued_bytes() < 80_000 {
-        assert!(std::time::Instant::now() < deadline, "nothing waits");
+        assert!(std::time::Instant::now() < deadline, "nothing is queued");
         tokio::task::yield_now().await;
     }
-    let full = problem(503, "1", "too many entries wait to be written");
-    assert_eq!(told(post(app, &text).await).await, full);
+    let full = problem(503, "1", "the write queue is full");
+    assert_eq!(problem_of(post(app, &text).await).await, full);
     script.hangs.store(false, Ordering::Relaxed);
     for waiting in waiting {
         assert_eq!(waiting.await.unwrap(), StatusCode::OK);
     }
-    assert_eq!(*app.store.last_seq().borrow(), 2, "and what was refused is not");
+    assert_eq!(*app.store.last_seq().borrow(), 2, "what was refused is not stored");
 }
 
 #[tokio::test]
@@ -148,9 +146,9 @@ async fn a_thousand_followers_get_every_entry_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_holds_room_is_given_up_where_it_takes_too_long() {
+async fn a_large_body_that_takes_too_long_is_refused() {
     let Fixture { app, .. } = &fixture(1 << 20);
-    // A byte a second: it never stands still.
+    // A byte a second.
     let drip = futures_util::stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         Some((Ok::<_, std::io::Error>("x"), ()))

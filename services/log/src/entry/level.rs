@@ -1,32 +1,32 @@
-//! How grave an entry is. Pure.
+//! Severity levels. Pure.
 
 use std::str::FromStr;
 
-/// How grave an entry is, least first.
+/// Severity, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Finest steps.
+    /// Step by step.
     Trace,
     /// For developers.
     Debug,
     /// Normal events.
     Info,
-    /// Something to look at.
+    /// Needs a look.
     Warn,
-    /// Something failed.
+    /// A failure.
     Error,
 }
 
-/// Not a level.
+/// An unknown level name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no level: trace, debug, info, warn or error")]
+#[error("{0:?} is not a level; use trace, debug, info, warn or error")]
 pub struct UnknownLevel(String);
 
 impl Level {
-    /// Every level, least grave first.
+    /// Every level, lowest first.
     pub const ALL: [Self; 5] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error];
 
-    /// As it stands in entries.
+    /// The name in stored entries.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Trace => "trace",
@@ -41,7 +41,7 @@ impl Level {
 impl FromStr for Level {
     type Err = UnknownLevel;
 
-    /// Any case; `warning`, `fatal` and `critical` are what other loggers call two of these.
+    /// Case is ignored. Other loggers' `warning` is `warn`; their `fatal` and `critical` are `error`.
     fn from_str(text: &str) -> Result<Self, UnknownLevel> {
         let is = |name: &str| text.eq_ignore_ascii_case(name);
         if is("warning") {

@@ -1,7 +1,7 @@
-//! Reading lines back: the head without parsing, the rest where a reader needs it. Pure.
+//! Reads stored lines: `ts` and `seq` without parsing, the rest where a reader needs it. Pure.
 //!
-//! The file may hold anything (an operator's edit, a block that a power cut left empty), so every function here
-//! says `None` of a line that is not an entry, and readers skip it.
+//! The file may contain anything (an operator's edit, a block that a power cut left empty). Every function here returns
+//! `None` for a line that is not an entry, and readers skip it.
 
 use std::borrow::Cow;
 
@@ -13,25 +13,25 @@ const SEQ: &[u8] = b"\",\"seq\":";
 
 /// The first two keys of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head<'a> {
+pub(crate) struct EntryHead<'a> {
     /// RFC 3339; text order is time order.
     pub(crate) ts: &'a [u8],
     pub(crate) seq: u64,
 }
 
-/// Reads the head of a line; the line's end need not be there.
-pub(crate) fn head(line: &[u8]) -> Option<Head<'_>> {
+/// Reads the first two keys of a line, which may be cut off after them.
+pub(crate) fn head(line: &[u8]) -> Option<EntryHead<'_>> {
     let rest = line.strip_prefix(b"{\"ts\":\"")?;
     let ts = rest.get(..TS_LEN)?;
     let digits = line.get(TS_START + TS_LEN..)?.strip_prefix(SEQ)?;
     let len = digits.iter().position(|b| !b.is_ascii_digit())?;
     let seq = std::str::from_utf8(&digits[..len]).ok()?.parse().ok()?;
-    Some(Head { ts, seq })
+    Some(EntryHead { ts, seq })
 }
 
-/// What readers want to know of an entry.
+/// The keys of a line that filters, merges and recovery look at.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Line<'a> {
+pub(crate) struct ParsedEntry<'a> {
     #[serde(borrow)]
     pub(crate) instance: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -42,10 +42,10 @@ pub(crate) struct Line<'a> {
     pub(crate) level: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(crate) key: Option<Cow<'a, str>>,
-    /// This entry's place in a batch with a key, from 0.
+    /// Position in a batch with a key, from 0.
     #[serde(default)]
     pub(crate) part: u64,
-    /// How many entries the batch has.
+    /// Number of entries in the batch.
     #[serde(default = "one")]
     pub(crate) of: u64,
     #[serde(borrow)]
@@ -57,7 +57,7 @@ fn one() -> u64 {
 }
 
 /// Parses a line, with or without its newline.
-pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
+pub(crate) fn parse(line: &[u8]) -> Option<ParsedEntry<'_>> {
     head(line)?;
     serde_json::from_slice(line).ok()
 }

@@ -3,23 +3,21 @@ use proptest::prelude::*;
 use super::line::{head, parse};
 use super::*;
 
-fn render(batch: &Batch, first_seq: u64) -> Vec<u8> {
-    let instance = instance_field("log-1");
+/// The stored lines of a batch, as the writer of instance `log-1` renders them at `at`.
+pub(crate) fn render_at(batch: &Batch, at: Timestamp, first_seq: u64) -> Vec<u8> {
+    let (ts, instance) = (timestamp(at), instance_key("log-1"));
     let mut out = Vec::new();
-    batch.render(
-        &mut out,
-        &Stamp {
-            ts: timestamp("2026-11-23T08:07:11.1234567Z".parse().unwrap()).as_bytes(),
-            instance: &instance,
-        },
-        first_seq,
-    );
+    batch.render(&mut out, &Stamp { ts: ts.as_bytes(), instance: &instance }, first_seq);
     out
 }
 
+fn render(batch: &Batch, first_seq: u64) -> Vec<u8> {
+    render_at(batch, "2026-11-23T08:07:11.1234567Z".parse().unwrap(), first_seq)
+}
+
 #[test]
-fn a_line_has_its_keys_in_order_and_the_text_as_sent() {
-    let origin = Origin {
+fn keys_are_in_order_and_text_is_stored_as_sent() {
+    let meta = EntryMeta {
         source: Some("visit"),
         source_id: Some("visit-9"),
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
@@ -27,8 +25,8 @@ fn a_line_has_its_keys_in_order_and_the_text_as_sent() {
         key: None,
     };
     let mut batch = Batch::new(Some("k\"1".to_owned()));
-    batch.push(&origin, "two\nlines \u{1b}[31m ü".as_bytes(), Some("{\"a\":\n1}"));
-    batch.push(&Origin::default(), b"x", None);
+    batch.push(&meta, "two\nlines \u{1b}[31m ü".as_bytes(), Some("{\"a\":\n1}"));
+    batch.push(&EntryMeta::default(), b"x", None);
     let text = String::from_utf8(render(&batch, 7)).unwrap();
     assert_eq!(
         text,
@@ -44,7 +42,7 @@ fn a_line_has_its_keys_in_order_and_the_text_as_sent() {
 }
 
 #[test]
-fn levels_read_in_any_case_and_by_other_names() {
+fn level_names_ignore_case_and_have_aliases() {
     assert_eq!("WARNING".parse(), Ok(Level::Warn));
     assert_eq!("Error".parse(), Ok(Level::Error));
     assert_eq!("fatal".parse(), Ok(Level::Error));
@@ -53,7 +51,7 @@ fn levels_read_in_any_case_and_by_other_names() {
 }
 
 #[test]
-fn heads_of_foreign_lines_are_none() {
+fn a_line_that_is_not_an_entry_has_no_head() {
     for line in [
         "",
         "{}",
@@ -67,22 +65,22 @@ fn heads_of_foreign_lines_are_none() {
 
 proptest! {
     #[test]
-    fn any_bytes_survive_and_stay_one_line(msg in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let lines = render(&Batch::one(&Origin::default(), &msg, None), 3);
+    fn any_bytes_survive_on_one_line(msg in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let lines = render(&Batch::one(&EntryMeta::default(), &msg, None), 3);
         prop_assert_eq!(lines.iter().filter(|b| **b == b'\n').count(), 1);
         prop_assert_eq!(head(&lines).unwrap().seq, 3);
         let value: serde_json::Value = serde_json::from_slice(&lines).unwrap();
-        let kept = match value.get("msg_base64") {
+        let stored = match value.get("msg_base64") {
             Some(exact) => STANDARD.decode(exact.as_str().unwrap()).unwrap(),
             None => value["msg"].as_str().unwrap().as_bytes().to_vec(),
         };
-        prop_assert_eq!(kept, msg);
+        prop_assert_eq!(stored, msg);
     }
 
     #[test]
     fn any_text_is_read_back_as_sent(msg in any::<String>(), source in "[a-z]{1,9}", key in any::<String>()) {
-        let origin = Origin { source: Some(&source), ..Origin::default() };
-        let lines = render(&Batch::one(&origin, msg.as_bytes(), Some(key.clone())), 1);
+        let meta = EntryMeta { source: Some(&source), ..EntryMeta::default() };
+        let lines = render(&Batch::one(&meta, msg.as_bytes(), Some(key.clone())), 1);
         let line = parse(&lines).unwrap();
         prop_assert_eq!(&*line.msg, msg);
         prop_assert_eq!(line.source.as_deref(), Some(source.as_str()));
@@ -91,7 +89,7 @@ proptest! {
 
     #[test]
     fn a_torn_head_is_never_misread(cut in 0_usize..60) {
-        let lines = render(&Batch::one(&Origin::default(), b"x", None), 123_456);
+        let lines = render(&Batch::one(&EntryMeta::default(), b"x", None), 123_456);
         let torn = &lines[..cut.min(lines.len() - 1)];
         prop_assert!(head(torn).is_none_or(|head| head.seq == 123_456));
     }
@@ -99,13 +97,13 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_clock_says_what_each_time_is_said_to_be(
+    fn the_formatter_agrees_with_plain_formatting(
         micros in proptest::collection::vec(prop_oneof![-3_000_000_i64..3_000_000, 1_790_000_000_000_000_i64..1_790_000_002_000_000], 1..20),
     ) {
-        let mut clock = Clock::default();
+        let mut formatter = TimestampFormatter::default();
         for micros in micros {
             let at = Timestamp::from_microsecond(micros).unwrap();
-            prop_assert_eq!(std::str::from_utf8(clock.timestamp(at)).unwrap(), timestamp(at));
+            prop_assert_eq!(std::str::from_utf8(formatter.format(at)).unwrap(), timestamp(at));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! OTLP log records as entries. Pure.
 //!
-//! The resource's `service.name` and `service.instance.id` are the source, the body is the text (as JSON where it is
-//! none), the severity is the level. Everything else a record says is kept under `fields`: its attributes as they
-//! are, and, under names of OpenTelemetry's own, `time`, `span_id`, `scope`, `event_name`.
+//! The resource's `service.name` and `service.instance.id` become the source, the body the text (as JSON unless it is a
+//! string), and the severity the level. Everything else goes to `fields`: the attributes, and, under OpenTelemetry's own
+//! names, `time`, `span_id`, `scope` and `event_name`.
 //!
-//! The encoding is walked before it is decoded ([`count`]), since decoded it takes far more.
+//! The messages are counted before they are decoded ([`count`]), since decoded they take far more memory.
 //!
-//! Left out: the resource's other attributes, which would stand in every entry; and the JSON encoding.
+//! Left out: the resource's other attributes, which would repeat in every entry, and OTLP's JSON encoding.
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -16,30 +16,34 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
-use super::{Bounds, Failures, IngestError, Parsed};
-use crate::entry::{Batch, Level, Origin, timestamp};
+use super::parsed::{IngestError, IngestLimits, ParsedBody, Rejections};
+use crate::entry::{Batch, EntryMeta, Level, timestamp};
 
 mod count;
 
-/// Reads an export request. The text and the fields of one record count as its length.
-pub(crate) fn parse(body: &[u8], key: Option<String>, bounds: Bounds) -> Result<Parsed, IngestError> {
-    count::check(body, bounds.max_entries)?;
+/// Parses an export request. The length of a record is that of its text and its fields.
+pub(crate) fn parse(
+    body: &[u8],
+    key: Option<String>,
+    limits: IngestLimits,
+) -> Result<ParsedBody, IngestError> {
+    count::check(body, limits.max_entries)?;
     let request =
         ExportLogsServiceRequest::decode(body).map_err(|error| IngestError::Otlp(error.to_string()))?;
-    let mut parsed = Parsed { batch: Batch::new(key), refused: Failures::default() };
+    let mut parsed = ParsedBody { batch: Batch::new(key), rejections: Rejections::default() };
     let mut line = 0;
     for resource_logs in &request.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
-        let origin = Origin {
+        let meta = EntryMeta {
             source: text_of(resource, "service.name"),
             source_id: text_of(resource, "service.instance.id"),
-            ..Origin::default()
+            ..EntryMeta::default()
         };
         for scope_logs in &resource_logs.scope_logs {
             let scope = scope_logs.scope.as_ref().map_or("", |scope| scope.name.as_str());
             for record in &scope_logs.log_records {
                 line += 1;
-                push(&mut parsed, line, origin, scope, record, bounds.max_entry);
+                push(&mut parsed, line, meta, scope, record, limits.max_entry);
             }
         }
     }
@@ -47,16 +51,16 @@ pub(crate) fn parse(body: &[u8], key: Option<String>, bounds: Bounds) -> Result<
 }
 
 fn push(
-    parsed: &mut Parsed,
+    parsed: &mut ParsedBody,
     line: usize,
-    origin: Origin<'_>,
+    meta: EntryMeta<'_>,
     scope: &str,
     record: &LogRecord,
     max_entry: usize,
 ) {
     let trace_id = (record.trace_id.len() == 16 && record.trace_id.iter().any(|b| *b != 0))
         .then(|| hex(&record.trace_id));
-    let origin = Origin { trace_id: trace_id.as_deref(), level: level(record.severity_number), ..origin };
+    let meta = EntryMeta { trace_id: trace_id.as_deref(), level: level(record.severity_number), ..meta };
     let msg = match record.body.as_ref().and_then(|body| body.value.as_ref()) {
         Some(Any::StringValue(text)) => text.clone(),
         Some(other) => json(other).to_string(),
@@ -64,15 +68,15 @@ fn push(
     };
     let fields = fields(scope, record);
     if msg.is_empty() && fields.is_empty() {
-        let detail = "the record says nothing".to_owned();
-        return parsed.refused.push(line, 400, detail);
+        let detail = "the record is empty".to_owned();
+        return parsed.rejections.push(line, 400, detail);
     }
     let fields = (!fields.is_empty()).then(|| Value::Object(fields).to_string());
     if msg.len() + fields.as_ref().map_or(0, String::len) > max_entry {
         let detail = format!("the record is longer than {max_entry} bytes");
-        return parsed.refused.push(line, 413, detail);
+        return parsed.rejections.push(line, 413, detail);
     }
-    parsed.batch.push(&origin, msg.as_bytes(), fields.as_deref());
+    parsed.batch.push(&meta, msg.as_bytes(), fields.as_deref());
 }
 
 fn fields(scope: &str, record: &LogRecord) -> Map<String, Value> {
@@ -98,7 +102,7 @@ fn fields(scope: &str, record: &LogRecord) -> Map<String, Value> {
     fields
 }
 
-/// By the ranges of OpenTelemetry's log data model; 0 is "not given".
+/// By the ranges of OpenTelemetry's log data model; 0 is unspecified.
 fn level(severity: i32) -> Option<Level> {
     match severity {
         1..=4 => Some(Level::Trace),
@@ -129,20 +133,20 @@ fn value(any: &AnyValue) -> Value {
     any.value.as_ref().map_or(Value::Null, json)
 }
 
-/// The decoder bounds how deep values nest, so this ends.
+/// Recursion is bounded: the decoder limits how deep values nest.
 fn json(any: &Any) -> Value {
     match any {
         Any::StringValue(text) => text.as_str().into(),
-        Any::BoolValue(truth) => (*truth).into(),
+        Any::BoolValue(value) => (*value).into(),
         Any::IntValue(number) => (*number).into(),
-        // JSON has no NaN and no infinity; their names are better than nothing.
+        // JSON has no NaN and no infinity; store their names.
         Any::DoubleValue(number) => {
             serde_json::Number::from_f64(*number).map_or_else(|| number.to_string().into(), Value::Number)
         }
         Any::ArrayValue(list) => list.values.iter().map(value).collect::<Vec<_>>().into(),
         Any::KvlistValue(list) => Value::Object(object(&list.values)),
         Any::BytesValue(bytes) => hex(bytes).into(),
-        // An index into a table that logs don't have.
+        // An index into a string table, which logs don't have.
         Any::StringValueStrindex(_) => Value::Null,
     }
 }
@@ -164,7 +168,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::entry::{Stamp, instance_field};
+    use crate::entry::tests::render_at;
 
     fn any(value: Any) -> AnyValue {
         AnyValue { value: Some(value) }
@@ -174,7 +178,7 @@ mod tests {
         KeyValue { key: key.to_owned(), value: Some(any(value)), ..KeyValue::default() }
     }
 
-    const BOUNDS: Bounds = Bounds { max_entry: 1_000, max_entries: 100 };
+    const LIMITS: IngestLimits = IngestLimits { max_entry: 1_000, max_entries: 100 };
 
     fn request(records: Vec<LogRecord>) -> Vec<u8> {
         let attributes = vec![
@@ -192,23 +196,15 @@ mod tests {
         ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
     }
 
-    fn read(records: Vec<LogRecord>) -> (Vec<Value>, Failures) {
+    fn read(records: Vec<LogRecord>) -> (Vec<Value>, Rejections) {
         let body = request(records);
-        let parsed = parse(&body, None, BOUNDS).unwrap();
-        let mut out = Vec::new();
-        let instance = instance_field("log-1");
-        parsed.batch.render(
-            &mut out,
-            &Stamp { ts: timestamp(Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
-            1,
-        );
-        let entries =
-            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        (entries, parsed.refused)
+        let parsed = parse(&body, None, LIMITS).unwrap();
+        let lines = String::from_utf8(render_at(&parsed.batch, Timestamp::UNIX_EPOCH, 1)).unwrap();
+        (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), parsed.rejections)
     }
 
     #[test]
-    fn a_record_keeps_all_it_says() {
+    fn everything_in_a_record_is_stored() {
         let record = LogRecord {
             time_unix_nano: 1_500,
             severity_number: 14,
@@ -222,7 +218,7 @@ mod tests {
             span_id: vec![1; 8],
             ..LogRecord::default()
         };
-        let (entries, refused) = read(vec![record]);
+        let (entries, rejections) = read(vec![record]);
         assert_eq!(
             entries,
             [json!({
@@ -235,29 +231,29 @@ mod tests {
                 },
             })]
         );
-        assert_eq!(refused, Failures::default());
+        assert_eq!(rejections, Rejections::default());
     }
 
     #[test]
-    fn records_that_are_too_long_are_refused_alone_and_rubbish_as_a_whole() {
+    fn a_record_that_is_too_long_is_rejected_alone_and_garbage_as_a_whole() {
         let long = LogRecord { body: Some(any(Any::StringValue("x".repeat(2_000)))), ..LogRecord::default() };
         let named = LogRecord { event_name: "started".into(), ..LogRecord::default() };
-        let (entries, refused) = read(vec![long, named]);
+        let (entries, rejections) = read(vec![long, named]);
         assert_eq!(entries[0]["msg"], "started");
-        assert_eq!((refused.named[0].line, refused.named[0].status), (1, 413));
-        assert!(matches!(parse(b"rubbish", None, BOUNDS), Err(IngestError::Otlp(_))));
+        assert_eq!((rejections.listed[0].line, rejections.listed[0].status), (1, 413));
+        assert!(matches!(parse(b"garbage", None, LIMITS), Err(IngestError::Otlp(_))));
     }
 
     #[test]
-    fn more_records_or_values_than_allowed_are_refused_before_they_are_decoded() {
-        let too_many = |body: &[u8]| match parse(body, None, BOUNDS) {
+    fn too_many_records_or_values_are_refused_before_they_are_decoded() {
+        let too_many = |body: &[u8]| match parse(body, None, LIMITS) {
             Err(IngestError::TooMany { limit, what }) => (limit, what),
             other => panic!("{other:?}"),
         };
         let named = LogRecord { event_name: "x".into(), ..LogRecord::default() };
         assert_eq!(read(vec![named.clone(); 100]).0.len(), 100);
         assert_eq!(too_many(&request(vec![named; 101])), (100, "entries"));
-        // Two bytes each, and each a value of its own once decoded.
+        // Two bytes each, but each a value once decoded.
         let values = ArrayValue { values: vec![AnyValue::default(); 6_400] };
         let wide = LogRecord { body: Some(any(Any::ArrayValue(values))), ..LogRecord::default() };
         assert_eq!(too_many(&request(vec![wide])), (6_400, "values"));

@@ -1,15 +1,15 @@
-//! Whether an entry is wanted. Pure, and fast where most entries are not: a whole block is searched at once for
-//! bytes that every wanted line must have, and only lines that have them are parsed.
+//! Decides whether an entry matches. Pure, and fast if most entries don't: it searches a whole block for bytes that every
+//! match contains, and parses only the lines that have them.
 
 use memchr::memmem::Finder;
 use regex::Regex;
 
-use crate::entry::line::{Head, head, parse};
-use crate::entry::{Level, string};
+use crate::entry::line::{EntryHead, head, parse};
+use crate::entry::{Level, write_string};
 
-/// What a reader asks for.
+/// The conditions of a [`Filter`].
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct FilterSpec {
     pub(super) contains: Option<String>,
     pub(super) regex: Option<String>,
     pub(super) source: Option<String>,
@@ -17,59 +17,59 @@ pub(super) struct Wanted {
     pub(super) level: Option<Level>,
 }
 
-/// Whether an entry is wanted. Without anything set, each is.
+/// All conditions must hold. The default matches every entry.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
-    /// As in entries.
+    /// In the format of entries; inclusive.
     pub(super) since: Option<String>,
-    /// As in entries; excluded.
+    /// In the format of entries; exclusive.
     pub(super) until: Option<String>,
     contains: Option<String>,
     regex: Option<Regex>,
     source: Option<String>,
     trace_id: Option<String>,
     level: Option<Level>,
-    /// Bytes that every wanted line has.
+    /// Bytes that every matching line contains.
     needle: Option<Finder<'static>>,
 }
 
 impl Filter {
-    pub(super) fn new(wanted: Wanted) -> Result<Self, String> {
-        let regex = wanted.regex.map(|regex| Regex::new(&regex)).transpose();
-        // The last line of the message says what is wrong; those before it draw a picture.
+    pub(super) fn new(spec: FilterSpec) -> Result<Self, String> {
+        let regex = spec.regex.map(|regex| Regex::new(&regex)).transpose();
+        // The last line of the message is the reason; those before it draw a picture.
         let regex = regex.map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())?;
         let field = |key: &str, value: &str| [b"\"", key.as_bytes(), b"\":", &*escaped(value)].concat();
-        // The rarest first: a text, a trace, a source.
-        let needle = (wanted.contains.as_deref())
+        // The rarest of them.
+        let needle = (spec.contains.as_deref())
             .map(|text| escaped(text)[1..].strip_suffix(b"\"").unwrap_or_default().to_vec())
-            .or_else(|| wanted.trace_id.as_deref().map(|id| field("trace_id", id)))
-            .or_else(|| wanted.source.as_deref().map(|name| field("source", name)));
+            .or_else(|| spec.trace_id.as_deref().map(|id| field("trace_id", id)))
+            .or_else(|| spec.source.as_deref().map(|name| field("source", name)));
         Ok(Self {
             since: None,
             until: None,
-            contains: wanted.contains,
+            contains: spec.contains,
             regex,
-            source: wanted.source,
-            trace_id: wanted.trace_id,
-            level: wanted.level,
+            source: spec.source,
+            trace_id: spec.trace_id,
+            level: spec.level,
             needle: needle.map(|needle| Finder::new(&needle).into_owned()),
         })
     }
 
-    /// The lines of a block that may be wanted, first to last.
+    /// The lines of a block that may match, first to last.
     pub(crate) fn candidates<'a>(&'a self, block: &'a [u8]) -> Candidates<'a> {
         Candidates { block, at: 0, needle: self.needle.as_ref() }
     }
 
-    /// The head of a line that is wanted.
-    pub(crate) fn wanted<'a>(&self, line: &'a [u8]) -> Option<Head<'a>> {
+    /// The head of a line, if the line matches.
+    pub(crate) fn matching<'a>(&self, line: &'a [u8]) -> Option<EntryHead<'a>> {
         let head = head(line)?;
         let since = self.since.as_ref().is_none_or(|since| head.ts >= since.as_bytes());
         let until = self.until.as_ref().is_none_or(|until| head.ts < until.as_bytes());
-        (since && until && self.text_wanted(line)).then_some(head)
+        (since && until && self.content_matches(line)).then_some(head)
     }
 
-    fn text_wanted(&self, line: &[u8]) -> bool {
+    fn content_matches(&self, line: &[u8]) -> bool {
         let all = self.contains.is_none()
             && self.regex.is_none()
             && self.source.is_none()
@@ -79,8 +79,9 @@ impl Filter {
             return true;
         }
         let Some(entry) = parse(line) else { return false };
-        let same =
-            |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|text| is == Some(text));
+        let same = |expected: &Option<String>, actual: Option<&str>| {
+            expected.as_deref().is_none_or(|text| actual == Some(text))
+        };
         same(&self.source, entry.source.as_deref())
             && same(&self.trace_id, entry.trace_id.as_deref())
             && self.level.is_none_or(|least| {
@@ -95,14 +96,14 @@ impl Filter {
     }
 }
 
-/// A JSON string as entries have it: the same text always has the same bytes, so lines can be searched unparsed.
+/// The JSON string that stands for `text` in every line.
 fn escaped(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    string(&mut out, text);
+    write_string(&mut out, text);
     out
 }
 
-/// Lines without their newlines. The block ends with one.
+/// Iterates over lines without their newlines. The block ends with a newline.
 pub(crate) struct Candidates<'a> {
     block: &'a [u8],
     at: usize,
@@ -132,61 +133,55 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::{Batch, Origin, Stamp, instance_field, timestamp};
+    use crate::entry::tests::render_at;
+    use crate::entry::{Batch, EntryMeta};
 
     fn block(entries: &[(&str, Option<&str>, Option<Level>)]) -> Vec<u8> {
-        let instance = instance_field("log-1");
         let mut batch = Batch::new(None);
         for (text, source, level) in entries {
-            batch.push(
-                &Origin { source: *source, level: *level, ..Origin::default() },
-                text.as_bytes(),
-                None,
-            );
+            let meta = EntryMeta { source: *source, level: *level, ..EntryMeta::default() };
+            batch.push(&meta, text.as_bytes(), None);
         }
-        let mut out = Vec::new();
-        batch.render(
-            &mut out,
-            &Stamp { ts: timestamp(jiff::Timestamp::UNIX_EPOCH).as_bytes(), instance: &instance },
-            1,
-        );
-        out
+        render_at(&batch, jiff::Timestamp::UNIX_EPOCH, 1)
     }
 
     fn found(filter: &Filter, block: &[u8]) -> Vec<u64> {
-        filter.candidates(block).filter_map(|line| filter.wanted(line)).map(|head| head.seq).collect()
+        filter.candidates(block).filter_map(|line| filter.matching(line)).map(|head| head.seq).collect()
     }
 
     #[test]
-    fn each_filter_narrows_and_all_must_hold() {
+    fn all_conditions_must_hold() {
         let block = block(&[
             ("disk \"hot\"", Some("visit"), Some(Level::Warn)),
             ("disk cold", Some("hits"), Some(Level::Info)),
             ("\"source\":\"visit\"", None, None),
         ]);
-        let all = |wanted| found(&Filter::new(wanted).unwrap(), &block);
+        let all = |spec| found(&Filter::new(spec).unwrap(), &block);
         let text = |text: &str| Some(text.to_owned());
-        assert_eq!(all(Wanted::default()), [1, 2, 3]);
-        assert_eq!(all(Wanted { contains: text("disk"), ..Wanted::default() }), [1, 2]);
-        assert_eq!(all(Wanted { contains: text("\"hot\""), ..Wanted::default() }), [1]);
-        assert_eq!(all(Wanted { source: text("visit"), ..Wanted::default() }), [1]);
-        assert_eq!(all(Wanted { level: Some(Level::Info), ..Wanted::default() }), [1, 2]);
-        assert_eq!(all(Wanted { regex: text("^disk .old$"), ..Wanted::default() }), [2]);
-        assert_eq!(all(Wanted { contains: text("disk"), source: text("hits"), ..Wanted::default() }), [2]);
+        assert_eq!(all(FilterSpec::default()), [1, 2, 3]);
+        assert_eq!(all(FilterSpec { contains: text("disk"), ..FilterSpec::default() }), [1, 2]);
+        assert_eq!(all(FilterSpec { contains: text("\"hot\""), ..FilterSpec::default() }), [1]);
+        assert_eq!(all(FilterSpec { source: text("visit"), ..FilterSpec::default() }), [1]);
+        assert_eq!(all(FilterSpec { level: Some(Level::Info), ..FilterSpec::default() }), [1, 2]);
+        assert_eq!(all(FilterSpec { regex: text("^disk .old$"), ..FilterSpec::default() }), [2]);
+        assert_eq!(
+            all(FilterSpec { contains: text("disk"), source: text("hits"), ..FilterSpec::default() }),
+            [2]
+        );
         assert!(
-            all(Wanted { contains: text("instance"), ..Wanted::default() }).is_empty(),
-            "keys are no text"
+            all(FilterSpec { contains: text("instance"), ..FilterSpec::default() }).is_empty(),
+            "keys are not text"
         );
     }
 
     proptest! {
         #[test]
-        fn a_search_finds_what_a_plain_look_finds(
+        fn the_search_agrees_with_plain_matching(
             texts in proptest::collection::vec("[ab\\\\\"\n\u{e9}\u{1}]{1,8}", 1..20),
             part in "[ab\\\\\"\n\u{e9}\u{1}]{1,3}",
         ) {
             let entries: Vec<_> = texts.iter().map(|text| (text.as_str(), None, None)).collect();
-            let filter = Filter::new(Wanted { contains: Some(part.clone()), ..Wanted::default() }).unwrap();
+            let filter = Filter::new(FilterSpec { contains: Some(part.clone()), ..FilterSpec::default() }).unwrap();
             let expected: Vec<u64> =
                 (1..).zip(&texts).filter(|(_, text)| text.contains(&part)).map(|(seq, _)| seq).collect();
             prop_assert_eq!(found(&filter, &block(&entries)), expected);

@@ -1,55 +1,45 @@
 //! Reads a segment block by block, forwards or backwards, in constant memory.
 //!
-//! A block is the lines that *start* in it, so blocks can be read in any order and give each line once. A plain
-//! segment has a block per MiB; a compressed one has a block per frame (see [`super::compress`]).
+//! A block is the lines that *start* in it, so blocks can be read in any order and give each line once. A plain segment
+//! has a block per MiB, a compressed one a block per frame.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::compress::Frames;
-use super::segment::{Segment, ZST};
+use super::seekable::SeekableReader;
+use super::segment::Segment;
 
 /// Bytes of a plain block.
 pub(crate) const BLOCK: u64 = 1 << 20;
-/// Steps in which the end of a block's last line is sought.
+/// Step in which to look for the end of a block's last line.
 const STEP: usize = 16 << 10;
 
 /// A segment opened for reading.
-pub(crate) enum Blocks {
+pub(crate) enum BlockReader {
     Plain { file: Arc<File>, len: u64 },
-    Compressed(Frames),
+    Compressed(SeekableReader),
 }
 
-impl Blocks {
-    /// The file being written, up to what is committed.
-    pub(crate) fn current(file: Arc<File>, len: u64) -> Self {
+impl BlockReader {
+    /// The active segment, up to its committed length.
+    pub(crate) fn active(file: Arc<File>, len: u64) -> Self {
         Self::Plain { file, len }
     }
 
-    /// A closed segment; `None` where it is gone, which retention may do at any time.
+    /// A closed segment; `None` if it is gone. Retention may remove it at any time.
     pub(crate) fn open(segment: &Segment) -> io::Result<Option<Self>> {
-        let open = |path: &std::path::Path| match File::open(path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        };
-        if !segment.compressed() {
-            if let Some(file) = open(&segment.path)? {
-                let len = file.metadata()?.len();
-                return Ok(Some(Self::Plain { file: Arc::new(file), len }));
-            }
-            // Perhaps compressed since the listing.
-            let mut name = segment.path.clone().into_os_string();
-            name.push(".");
-            name.push(ZST);
-            return open(name.as_ref())?
-                .map(Frames::open)
-                .transpose()
-                .map(|frames| frames.map(Self::Compressed));
+        if segment.compressed() {
+            return open_compressed(&segment.path);
         }
-        open(&segment.path)?.map(Frames::open).transpose().map(|frames| frames.map(Self::Compressed))
+        let Some(file) = open_file(&segment.path)? else {
+            // It may have been compressed since the listing.
+            return open_compressed(&segment.compressed_path());
+        };
+        let len = file.metadata()?.len();
+        Ok(Some(Self::Plain { file: Arc::new(file), len }))
     }
 
     /// Number of blocks.
@@ -69,12 +59,25 @@ impl Blocks {
     }
 }
 
+fn open_file(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_compressed(path: &Path) -> io::Result<Option<BlockReader>> {
+    let Some(file) = open_file(path)? else { return Ok(None) };
+    Ok(Some(BlockReader::Compressed(SeekableReader::open(file)?)))
+}
+
 fn read_plain(file: &File, len: u64, index: u64, buf: &mut Vec<u8>) -> io::Result<()> {
-    // From one byte before, which tells whether a line starts at the block's first byte.
+    // Starts one byte early, to see whether a line starts at the block's first byte.
     let before = u64::from(index > 0);
     let from = index * BLOCK - before;
     let mut end = (index * BLOCK + BLOCK).min(len);
-    // Within BLOCK + 1.
+    // At most BLOCK + 1.
     let size = usize::try_from(end.saturating_sub(from)).unwrap_or(0);
     buf.resize(size, 0);
     file.read_exact_at(buf, from)?;
@@ -97,7 +100,7 @@ fn read_plain(file: &File, len: u64, index: u64, buf: &mut Vec<u8>) -> io::Resul
     Ok(())
 }
 
-/// The finished lines of a block, first to last, without their newlines.
+/// The complete lines of a block, first to last, without their newlines.
 pub(crate) fn lines(block: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let end = memchr::memrchr(b'\n', block);
     end.map(|end| block[..end].split(|b| *b == b'\n')).into_iter().flatten()
@@ -108,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unfinished_line_hides_none_of_those_before_it() {
+    fn an_incomplete_line_hides_none_before_it() {
         let all = |block: &'static [u8]| lines(block).collect::<Vec<_>>();
         assert_eq!(all(b"a\n\nb\nc"), [&b"a"[..], b"", b"b"]);
         assert_eq!(all(b"a\n"), [b"a"]);
@@ -129,7 +132,7 @@ mod tests {
             expected.push(line);
         }
         file.write_all_at(&content, 0).unwrap();
-        let blocks = Blocks::current(Arc::new(file), content.len() as u64);
+        let blocks = BlockReader::active(Arc::new(file), content.len() as u64);
         let mut forward = Vec::new();
         let mut buf = Vec::new();
         for index in 0..blocks.count() {

@@ -1,172 +1,152 @@
-//! Compresses closed segments so that any part of them can be read without the rest.
-//!
-//! The file is in zstd's seekable format (facebook/zstd, contrib/seekable_format): frames of about a MiB, each of
-//! whole lines, and a table of their sizes in a last frame that plain decoders skip. So `zstd -d` reads it too.
+//! Compresses closed segments, one frame per block, so that queries still read any part of them alone.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::ffi::OsString;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use super::blocks::Blocks;
-use super::segment::{Segment, ZST};
+use super::blocks::BlockReader;
+use super::files::FileList;
+use super::seekable::SeekableWriter;
+use super::segment::Segment;
 
-const SKIPPABLE: u32 = 0x184D_2A5E;
-const SEEKABLE: u32 = 0x8F92_EAB1;
-/// Frame count, descriptor, magic number.
-const FOOTER: u64 = 9;
-/// Compressed and raw size of a frame.
-const ROW: u64 = 8;
-/// zstd's default: 3 to 5 times smaller at some hundred MB/s.
-const LEVEL: i32 = 3;
-/// A frame larger than this is no frame of ours: the longest line and a block, with room to spare.
-const MAX_FRAME: u32 = 1 << 30;
+/// Pause after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// A compressed segment opened for reading.
-pub(crate) struct Frames {
-    file: File,
-    /// Start, length, and length of the content.
-    table: Vec<(u64, u32, u32)>,
+/// The thread that compresses one segment. Dropping it stops the work and waits for the thread.
+pub(super) struct Compressor {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Frames {
-    pub(crate) fn open(file: File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
-        let footer_at = len.checked_sub(FOOTER).ok_or_else(not_seekable)?;
-        let mut footer = [0; FOOTER as usize];
-        file.read_exact_at(&mut footer, footer_at)?;
-        if u32_at(&footer, 5) != SEEKABLE || footer[4] != 0 {
-            return Err(not_seekable());
-        }
-        let rows = u64::from(u32_at(&footer, 0));
-        let table_at = footer_at.checked_sub(rows * ROW).ok_or_else(not_seekable)?;
-        let mut raw = vec![0; usize::try_from(rows * ROW).map_err(|_| not_seekable())?];
-        file.read_exact_at(&mut raw, table_at)?;
-        let mut start = 0;
-        let mut table = Vec::with_capacity(raw.len() / 8);
-        for row in raw.chunks_exact(8) {
-            let (stored, content) = (u32_at(row, 0), u32_at(row, 4));
-            if content > MAX_FRAME || start + u64::from(stored) > table_at {
-                return Err(not_seekable());
+impl Compressor {
+    /// Starts on the oldest segment that is not compressed.
+    pub(super) fn start(files: &Arc<FileList>) -> Option<Self> {
+        let segment = files.closed().into_iter().find(|segment| !segment.compressed())?;
+        let files = Arc::clone(files);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let work = move || match compress(&segment, &stopped) {
+            Ok(Some(copy)) => publish(&files, copy),
+            Ok(None) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(segment = %segment.path.display(), error, "can't compress a segment; retrying in a minute");
+                // The thread counts as busy meanwhile.
+                std::thread::park_timeout(RETRY_AFTER);
             }
-            table.push((start, stored, content));
-            start += u64::from(stored);
-        }
-        Ok(Self { file, table })
+        };
+        let thread = std::thread::Builder::new().name("log-compress".to_owned()).spawn(work);
+        let thread = thread.inspect_err(|error| {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "can't start a thread to compress segments"
+            );
+        });
+        Some(Self { stop, thread: Some(thread.ok()?) })
     }
 
-    pub(crate) fn count(&self) -> u64 {
-        self.table.len() as u64
-    }
-
-    pub(crate) fn read(&self, index: u64, buf: &mut Vec<u8>) -> io::Result<()> {
-        let row = usize::try_from(index).ok().and_then(|index| self.table.get(index));
-        let (start, stored, content) = *row.ok_or_else(not_seekable)?;
-        let mut frame = vec![0; stored as usize];
-        self.file.read_exact_at(&mut frame, start)?;
-        *buf = zstd::bulk::decompress(&frame, content as usize)?;
-        Ok(())
+    pub(super) fn busy(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
-/// Writes the compressed copy of `segment` beside it, then removes the original, unless retention already has: then
-/// the copy is no longer wanted, which the caller knows. `stop` ends it early, with the original left as it was.
-pub(crate) fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Option<Segment>> {
-    let Some(blocks) = Blocks::open(segment)? else { return Ok(None) };
-    let name = segment.path.file_name().unwrap_or_default();
-    let mut temp_name = std::ffi::OsString::from(".");
-    temp_name.push(name);
-    temp_name.push(".tmp");
-    let temp = segment.path.with_file_name(temp_name);
-    let Some(bytes) = write_frames(&blocks, &temp, stop).inspect_err(|_| remove(&temp))? else {
-        remove(&temp);
+impl Drop for Compressor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes the compressed copy of `segment` beside it and removes the original. Retention may have removed it already:
+/// then the caller finds the segment off the list, and removes the copy. `stop` cancels; the original stays.
+fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Option<Segment>> {
+    let Some(blocks) = BlockReader::open(segment)? else { return Ok(None) };
+    let mut name = OsString::from(".");
+    name.push(segment.path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    let temp = segment.path.with_file_name(name);
+    // A leftover takes room until the next start, no more.
+    let remove_temp = || drop(std::fs::remove_file(&temp));
+    let Some(bytes) = write_copy(&blocks, segment, &temp, stop).inspect_err(|_| remove_temp())? else {
+        remove_temp();
         return Ok(None);
     };
-    let mut target = segment.path.clone().into_os_string();
-    target.push(".");
-    target.push(ZST);
-    File::options().write(true).open(&temp)?.set_modified(segment.modified)?;
-    std::fs::rename(&temp, &target)?;
+    let path = segment.compressed_path();
+    std::fs::rename(&temp, &path)?;
     match std::fs::remove_file(&segment.path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    Ok(Some(Segment { path: target.into(), bytes, ..segment.clone() }))
+    Ok(Some(Segment { path, bytes, ..segment.clone() }))
 }
 
-fn write_frames(blocks: &Blocks, temp: &Path, stop: &AtomicBool) -> io::Result<Option<u64>> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temp)?;
-    let mut table = Vec::new();
-    let mut bytes = 0;
+fn write_copy(
+    blocks: &BlockReader,
+    segment: &Segment,
+    temp: &Path,
+    stop: &AtomicBool,
+) -> io::Result<Option<u64>> {
+    let mut copy = SeekableWriter::create(temp)?;
     let mut block = Vec::new();
     for index in 0..blocks.count() {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         blocks.read(index, &mut block)?;
-        if block.is_empty() {
-            continue;
-        }
-        let frame = zstd::bulk::compress(&block, LEVEL)?;
-        file.write_all(&frame)?;
-        bytes += frame.len() as u64;
-        for len in [frame.len(), block.len()] {
-            table.extend(u32::try_from(len).map_err(|_| not_seekable())?.to_le_bytes());
+        if !block.is_empty() {
+            copy.write(&block)?;
         }
     }
-    let rows = u32::try_from(table.len() / 8).map_err(|_| not_seekable())?;
-    let mut last = Vec::with_capacity(table.len() + 17);
-    last.extend(SKIPPABLE.to_le_bytes());
-    last.extend((rows * 8 + 9).to_le_bytes());
-    last.extend(table);
-    last.extend(rows.to_le_bytes());
-    last.push(0); // descriptor: no checksums in the table
-    last.extend(SEEKABLE.to_le_bytes());
-    file.write_all(&last)?;
-    file.sync_all()?;
-    Ok(Some(bytes + last.len() as u64))
+    let (file, bytes) = copy.finish()?;
+    file.set_modified(segment.modified)?;
+    Ok(Some(bytes))
 }
 
-fn remove(temp: &Path) {
-    // A leftover takes room until the next start, no more.
-    let _ = std::fs::remove_file(temp);
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-fn not_seekable() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "not a compressed segment")
+/// Lists a copy in its segment's place, or removes it if retention removed the segment meanwhile.
+fn publish(files: &FileList, copy: Segment) {
+    let path = copy.path.clone();
+    if !files.replace(copy)
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(segment = %path.display(), error, "can't remove an expired segment");
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::time::SystemTime;
+
     use super::*;
     use crate::store::blocks::lines;
+    use crate::store::files::FilesSnapshot;
 
     #[test]
     fn a_compressed_segment_reads_the_same_from_both_ends() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s-0000000000000001-20261123T080711Z.log");
         let content: String = (0..60_000).map(|n| format!("line {n} {}\n", "x".repeat(n % 90))).collect();
-        std::fs::write(&path, &content).unwrap();
-        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, &content).unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let segment = Segment { first_seq: 1, path: path.clone(), bytes: content.len() as u64, modified };
         assert_eq!(compress(&segment, &AtomicBool::new(true)).unwrap(), None);
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "nothing is left of an unfinished copy"
-        );
-        let small = compress(&segment, &AtomicBool::new(false)).unwrap().unwrap();
-        assert!(small.compressed() && small.bytes < segment.bytes && !path.exists());
-        assert_eq!(std::fs::metadata(&small.path).unwrap().modified().unwrap(), modified);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a cancelled copy leaves nothing");
+        let copy = compress(&segment, &AtomicBool::new(false)).unwrap().unwrap();
+        assert!(copy.compressed() && copy.bytes < segment.bytes && !path.exists());
+        assert_eq!(fs::metadata(&copy.path).unwrap().modified().unwrap(), modified);
 
-        // Found by the new name, and by the one it had in an older listing.
-        for segment in [&small, &segment] {
-            let blocks = Blocks::open(segment).unwrap().unwrap();
+        // Found by the new name, and by the one in an older listing.
+        for segment in [&copy, &segment] {
+            let blocks = BlockReader::open(segment).unwrap().unwrap();
             assert!(blocks.count() > 1);
             let mut buf = Vec::new();
             let mut back = Vec::new();
@@ -177,7 +157,29 @@ mod tests {
             back.reverse();
             assert!(back.iter().map(String::as_str).eq(content.lines()));
         }
-        let plain = zstd::stream::decode_all(File::open(&small.path).unwrap()).unwrap();
-        assert!(plain == content.as_bytes(), "an ordinary decoder reads it");
+        let plain = zstd::stream::decode_all(File::open(&copy.path).unwrap()).unwrap();
+        assert!(plain == content.as_bytes(), "a plain decoder reads it");
+    }
+
+    #[test]
+    fn a_copy_takes_its_segments_place_only_if_that_is_still_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s-0000000000000001-20261123T080711Z.log");
+        fs::write(&path, "entries").unwrap();
+        let plain = Segment { first_seq: 1, path, bytes: 7, modified: SystemTime::now() };
+        let active = Arc::new(tempfile::tempfile().unwrap());
+        let files = FileList::new(FilesSnapshot { closed: vec![plain.clone()], active, committed_len: 0 });
+        let never = AtomicBool::new(false);
+        let copy = compress(&plain, &never).unwrap().unwrap();
+        publish(&files, copy.clone());
+        // Again, from an older listing: the copy stays, since it is all there is.
+        let again = compress(&plain, &never).unwrap().unwrap();
+        publish(&files, again);
+        assert_eq!(files.closed(), std::slice::from_ref(&copy));
+        assert!(copy.path.exists());
+        // Removed while it is compressed.
+        assert_eq!(files.remove(1), Some(copy.clone()));
+        publish(&files, copy.clone());
+        assert!(!copy.path.exists() && files.closed().is_empty());
     }
 }

@@ -1,54 +1,55 @@
-//! For tests: a disk that fails by a script, and what a power cut would leave of it.
+//! Test support: a disk that fails by a script, and what a power cut would leave of it.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::MakeDisk;
-use super::appender::Disk;
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFactory};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// Takes this many bytes at most.
+    /// Takes at most this many bytes.
     Short(usize),
     Full,
     Fail,
 }
 
-/// What happens to the next calls.
+/// What happens to the next operations.
 #[derive(Default)]
-pub(crate) struct Script {
+pub(crate) struct FaultScript {
     faults: Mutex<VecDeque<Fault>>,
-    /// No write returns.
+    /// Writes block.
     pub(crate) hangs: AtomicBool,
-    /// What a power cut leaves at the least.
+    /// What a power cut leaves for certain.
     pub(crate) durable: Mutex<Vec<u8>>,
 }
 
-impl Script {
+impl FaultScript {
     pub(crate) fn next(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.faults.lock().unwrap().extend(faults);
+        self.faults.lock().extend(faults);
     }
 
-    pub(crate) fn disk(self: &Arc<Self>) -> MakeDisk {
+    pub(crate) fn disk(self: &Arc<Self>) -> DiskFactory {
         let script = Arc::clone(self);
-        Box::new(move |file| Box::new(Faulty { file, script: Arc::clone(&script) }))
+        Box::new(move |file| Box::new(FaultyDisk { file, script: Arc::clone(&script) }))
     }
 }
 
-struct Faulty {
+struct FaultyDisk {
     file: Arc<File>,
-    script: Arc<Script>,
+    script: Arc<FaultScript>,
 }
 
-impl Faulty {
+impl FaultyDisk {
     fn next(&self) -> io::Result<usize> {
-        match self.script.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
+        match self.script.faults.lock().pop_front().unwrap_or(Fault::None) {
             Fault::None => Ok(usize::MAX),
             Fault::Short(len) => Ok(len),
             Fault::Full => Err(io::ErrorKind::StorageFull.into()),
@@ -57,7 +58,7 @@ impl Faulty {
     }
 }
 
-impl Disk for Faulty {
+impl Disk for FaultyDisk {
     fn len(&self) -> io::Result<u64> {
         Disk::len(&self.file)
     }
@@ -74,13 +75,13 @@ impl Disk for Faulty {
         self.next()?;
         let mut content = vec![0; usize::try_from(Disk::len(&self.file)?).unwrap()];
         self.file.read_exact_at(&mut content, 0)?;
-        *self.script.durable.lock().unwrap() = content;
+        *self.script.durable.lock() = content;
         Ok(())
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.next()?;
-        self.script.durable.lock().unwrap().truncate(usize::try_from(len).unwrap());
+        self.script.durable.lock().truncate(usize::try_from(len).unwrap());
         self.file.truncate(len)
     }
 }

@@ -1,28 +1,28 @@
 //! The bounded queue between requests and the writer.
 //!
-//! Bounded by bytes, and what the writer has taken counts until it is written, so that memory stays bounded
-//! however slow the disk. Nothing waits here for room: a full queue refuses at once.
+//! Bounded by bytes. What the writer has taken counts until it is written, so memory stays bounded however slow the
+//! disk is. A full queue refuses at once; nobody waits for room.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{AppendError, Receipt};
+use super::receipt::{AppendError, Receipt};
 use crate::entry::Batch;
 
 /// One request's entries on their way to the writer.
 pub(super) struct Submission {
     pub(super) batch: Batch,
     pub(super) at: Timestamp,
-    /// `None` where the sender was told already (`ack = "queued"`).
+    /// `None` if the sender already has its answer ([`AckMode::Queued`](super::AckMode::Queued)).
     pub(super) reply: Option<oneshot::Sender<Result<Receipt, AppendError>>>,
 }
 
 impl Submission {
-    /// Tells the sender; one that has gone away does not mind.
+    /// Answers the sender, if it still waits.
     pub(super) fn answer(self, outcome: Result<Receipt, AppendError>) {
         if let Some(reply) = self.reply {
             let _ = reply.send(outcome);
@@ -30,51 +30,51 @@ impl Submission {
     }
 }
 
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct AppendQueue {
+    state: Mutex<QueueState>,
     filled: Condvar,
-    limit: usize,
+    max_bytes: usize,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     waiting: VecDeque<Submission>,
-    /// Of what waits and what the writer has taken.
+    /// Weight of what waits and of what the writer has taken.
     bytes: usize,
     /// The writer sleeps and must be woken.
-    idle: bool,
+    writer_sleeps: bool,
     closed: bool,
 }
 
-/// What the writer finds.
+/// The result of [`AppendQueue::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// Work; the bytes to give back with [`Queue::release`].
+    /// A group to write; pass `bytes` to [`AppendQueue::release`] afterwards.
     Group { bytes: usize },
     /// Nothing came in time.
-    Idle,
-    /// Nothing will come any more.
+    TimedOut,
+    /// Closed and empty.
     Closed,
 }
 
-impl Queue {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new(), limit }
+impl AppendQueue {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { state: Mutex::default(), filled: Condvar::new(), max_bytes }
     }
 
-    /// Adds work, or says at once why not. One submission larger than the whole queue passes where it is alone.
+    /// Adds a submission or refuses it at once. An empty queue takes one of any size.
     pub(super) fn push(&self, submission: Submission) -> Result<(), AppendError> {
         let weight = submission.batch.weight();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return Err(AppendError::Closed);
         }
-        if state.bytes > 0 && state.bytes + weight > self.limit {
+        if state.bytes > 0 && state.bytes + weight > self.max_bytes {
             return Err(AppendError::QueueFull);
         }
         state.bytes += weight;
         state.waiting.push_back(submission);
-        let wake = std::mem::take(&mut state.idle);
+        let wake = std::mem::take(&mut state.writer_sleeps);
         drop(state);
         if wake {
             self.filled.notify_one();
@@ -82,46 +82,43 @@ impl Queue {
         Ok(())
     }
 
-    /// Moves all that waits into `group`, which must be empty; waits for something up to `patience`.
-    pub(super) fn take(&self, group: &mut VecDeque<Submission>, patience: Duration) -> Taken {
-        let mut state = self.lock();
+    /// Moves everything that waits into `group`, which must be empty. Waits up to `timeout` for the first submission.
+    pub(super) fn take(&self, group: &mut VecDeque<Submission>, timeout: Duration) -> Taken {
+        let mut state = self.state.lock();
         if state.waiting.is_empty() && !state.closed {
-            state.idle = true;
-            let (woken, _) = self
-                .filled
-                .wait_timeout_while(state, patience, |state| state.waiting.is_empty() && !state.closed)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            state.idle = false;
+            state.writer_sleeps = true;
+            let empty = |state: &mut QueueState| state.waiting.is_empty() && !state.closed;
+            self.filled.wait_while_for(&mut state, empty, timeout);
+            state.writer_sleeps = false;
             if !state.waiting.is_empty() && !state.closed {
-                // On a busy core, let the requests that are ready join this group: fewer, larger writes.
+                // On a busy core, let requests that are ready join this group: fewer, larger writes.
                 drop(state);
                 std::thread::yield_now();
-                state = self.lock();
+                state = self.state.lock();
             }
         }
         if state.waiting.is_empty() {
-            return if state.closed { Taken::Closed } else { Taken::Idle };
+            return if state.closed { Taken::Closed } else { Taken::TimedOut };
         }
         std::mem::swap(&mut state.waiting, group);
         Taken::Group { bytes: group.iter().map(|submission| submission.batch.weight()).sum() }
     }
 
-    /// Gives back the room of what is written or refused.
+    /// Gives back the room of a group that is written or refused.
     pub(super) fn release(&self, bytes: usize) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
     }
 
-    /// Refuses new work; what waits is still written.
+    /// Refuses new submissions; those that wait are still written.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.filled.notify_one();
     }
 
-    /// Refuses new work, and what waits too: for a writer that ends before its time.
+    /// Refuses new submissions and those that wait: the writer has ended.
     pub(super) fn abandon(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.closed = true;
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
@@ -130,31 +127,26 @@ impl Queue {
         }
     }
 
-    /// Bytes waiting or being written.
+    /// Bytes that wait or are being written.
     pub(super) fn bytes(&self) -> usize {
-        self.lock().bytes
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock; if something did, the state is still whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Origin;
+    use crate::entry::EntryMeta;
 
     fn submission(len: usize) -> (Submission, oneshot::Receiver<Result<Receipt, AppendError>>) {
         let (reply, receiver) = oneshot::channel();
-        let batch = Batch::one(&Origin::default(), &vec![b'x'; len], None);
+        let batch = Batch::one(&EntryMeta::default(), &vec![b'x'; len], None);
         (Submission { batch, at: Timestamp::UNIX_EPOCH, reply: Some(reply) }, receiver)
     }
 
     #[test]
-    fn what_the_writer_holds_counts_until_released() {
-        let queue = Queue::new(3_000);
+    fn a_group_counts_until_it_is_released() {
+        let queue = AppendQueue::new(3_000);
         queue.push(submission(1_000).0).unwrap();
         queue.push(submission(1_000).0).unwrap();
         assert_eq!(queue.push(submission(1_000).0), Err(AppendError::QueueFull));
@@ -169,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_hands_out_the_rest_and_then_ends() {
-        let queue = Queue::new(3_000);
+        let queue = AppendQueue::new(3_000);
         queue.push(submission(1).0).unwrap();
         queue.close();
         assert_eq!(queue.push(submission(1).0), Err(AppendError::Closed));
@@ -180,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_queue_answers_everybody() {
-        let queue = Queue::new(3_000);
+    fn an_abandoned_queue_answers_every_sender() {
+        let queue = AppendQueue::new(3_000);
         let (waiting, mut receiver) = submission(1);
         queue.push(waiting).unwrap();
         queue.abandon();

@@ -1,122 +1,119 @@
-//! The last committed lines in memory, for those who follow the log.
+//! The last committed lines in memory, for followers.
 //!
-//! Bounded by bytes, so a follower who is slow misses lines (and learns how many from the numbers) but never slows
-//! the writer. Kept only while somebody follows.
+//! Bounded by bytes: a slow follower misses lines, and learns from the sequence numbers how many, but never slows the
+//! writer down. Filled only while the log has followers.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-/// What a chunk takes beside its lines, roughly, in bytes: many small ones must not take more than the bound says.
+/// Memory of a commit beside its lines, roughly, in bytes. It keeps many small commits within the bound.
 const OVERHEAD: usize = 100;
 
 /// Lines that were committed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chunk {
+pub(crate) struct CommittedLines {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) lines: Bytes,
 }
 
 pub(crate) struct Ring {
-    state: Mutex<State>,
-    limit: usize,
+    state: Mutex<RingState>,
+    max_bytes: usize,
 }
 
 #[derive(Default)]
-struct State {
+struct RingState {
     followers: usize,
-    /// The newest entry, whether it was kept or not.
+    /// Sequence number of the newest entry, in memory or not.
     last: u64,
-    chunks: VecDeque<Chunk>,
+    commits: VecDeque<CommittedLines>,
     bytes: usize,
 }
 
-/// Keeps the ring filled while it lives.
-pub(crate) struct Follower {
+/// A reader of the ring. The ring is filled while it has one.
+pub(crate) struct RingFollower {
     ring: Arc<Ring>,
     first: u64,
 }
 
-impl Chunk {
+impl CommittedLines {
     fn weight(&self) -> usize {
         self.lines.len() + OVERHEAD
     }
 }
 
 impl Ring {
-    /// After entry `last`.
-    pub(crate) fn new(limit: usize, last: u64) -> Self {
-        Self { state: Mutex::new(State { last, ..State::default() }), limit }
+    /// An empty ring; the next entry is `last` + 1.
+    pub(crate) fn new(max_bytes: usize, last: u64) -> Self {
+        Self { state: Mutex::new(RingState { last, ..RingState::default() }), max_bytes }
     }
 
-    /// Called by the writer, in the order of the numbers.
+    /// Adds a commit. The writer calls this in the order of the sequence numbers.
     pub(crate) fn push(&self, first: u64, last: u64, lines: &[u8]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.last = last;
         if state.followers == 0 {
             return;
         }
-        let chunk = Chunk { first, last, lines: Bytes::copy_from_slice(lines) };
-        state.bytes += chunk.weight();
-        state.chunks.push_back(chunk);
+        let commit = CommittedLines { first, last, lines: Bytes::copy_from_slice(lines) };
+        state.bytes += commit.weight();
+        state.commits.push_back(commit);
         // The newest stays, however large.
-        while state.bytes > self.limit && state.chunks.len() > 1 {
-            if let Some(oldest) = state.chunks.pop_front() {
+        while state.bytes > self.max_bytes && state.commits.len() > 1 {
+            if let Some(oldest) = state.commits.pop_front() {
                 state.bytes -= oldest.weight();
             }
         }
     }
 
-    /// The oldest entry that is kept; `None` where none is.
+    /// The oldest entry in memory.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        self.lock().chunks.front().map(|chunk| chunk.first)
+        self.state.lock().commits.front().map(|commit| commit.first)
     }
 
-    pub(crate) fn follow(self: &Arc<Self>) -> Follower {
-        let mut state = self.lock();
+    pub(crate) fn follow(self: &Arc<Self>) -> RingFollower {
+        let mut state = self.state.lock();
         state.followers += 1;
-        Follower { first: state.last + 1, ring: Arc::clone(self) }
+        RingFollower { first: state.last + 1, ring: Arc::clone(self) }
     }
 
-    /// Number of those who follow.
+    /// Number of followers.
     pub(crate) fn followers(&self) -> usize {
-        self.lock().followers
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().followers
     }
 }
 
-impl Follower {
-    /// The first entry that this follower can get here; those before it are in the files, or are about to be.
+impl RingFollower {
+    /// The first entry that this follower can get here. Older ones are in the files, or are about to be.
     pub(crate) fn first(&self) -> u64 {
         self.first
     }
 
-    /// The chunks that hold `next` and later entries: some `budget` bytes of them, since the writer waits meanwhile.
-    /// The first may start before `next`, or after it where what lay between is gone.
-    pub(crate) fn since(&self, next: u64, budget: usize) -> Vec<Chunk> {
-        let state = self.ring.lock();
-        let from = state.chunks.partition_point(|chunk| chunk.last < next);
+    /// The commits from entry `next` on, about `max_bytes` of them, since the writer waits for the lock. The first one may
+    /// begin before `next`, or after it if what was between has left the ring.
+    pub(crate) fn since(&self, next: u64, max_bytes: usize) -> Vec<CommittedLines> {
+        let state = self.ring.state.lock();
+        let from = state.commits.partition_point(|commit| commit.last < next);
         let mut bytes = 0;
-        let within = |chunk: &&Chunk| {
-            let more = bytes < budget;
-            bytes += chunk.weight();
+        let within = |commit: &&CommittedLines| {
+            let more = bytes < max_bytes;
+            bytes += commit.weight();
             more
         };
-        state.chunks.range(from..).take_while(within).cloned().collect()
+        state.commits.range(from..).take_while(within).cloned().collect()
     }
 }
 
-impl Drop for Follower {
+impl Drop for RingFollower {
     fn drop(&mut self) {
-        let mut state = self.ring.lock();
+        let mut state = self.ring.state.lock();
         state.followers -= 1;
         if state.followers == 0 {
-            state.chunks = VecDeque::new();
+            state.commits = VecDeque::new();
             state.bytes = 0;
         }
     }
@@ -127,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_follower_misses_the_oldest_and_nobody_costs_nothing() {
+    fn a_slow_follower_misses_the_oldest_and_no_follower_means_no_memory() {
         let ring = Arc::new(Ring::new(2 * OVERHEAD + 10, 0));
         ring.push(1, 1, b"unseen");
         let follower = ring.follow();
@@ -136,7 +133,7 @@ mod tests {
         assert_eq!(ring.oldest(), None);
         ring.push(2, 3, b"2\n3\n");
         ring.push(4, 4, b"4\n");
-        let firsts = |next| follower.since(next, 9_999).iter().map(|chunk| chunk.first).collect::<Vec<_>>();
+        let firsts = |next| follower.since(next, 9_999).iter().map(|commit| commit.first).collect::<Vec<_>>();
         assert_eq!(firsts(1), [2, 4]);
         assert_eq!(firsts(3), [2, 4]);
         assert_eq!(firsts(4), [4]);
@@ -144,17 +141,17 @@ mod tests {
         ring.push(5, 5, &[b'x'; 150]);
         assert_eq!((firsts(3), ring.oldest()), (vec![5], Some(5)));
         drop(follower);
-        assert!(ring.lock().chunks.is_empty());
+        assert!(ring.state.lock().commits.is_empty());
     }
 
     #[test]
-    fn many_small_chunks_count_for_what_they_take_and_are_handed_out_by_turns() {
+    fn small_commits_count_with_their_overhead_and_are_handed_out_in_turns() {
         let ring = Arc::new(Ring::new(100_000, 0));
         let follower = ring.follow();
         for seq in 1..=5_000 {
             ring.push(seq, seq, b"x\n");
         }
-        assert!(ring.lock().chunks.len() <= 1_000);
+        assert!(ring.state.lock().commits.len() <= 1_000);
         let oldest = ring.oldest().unwrap();
         let turn = follower.since(1, 10 * OVERHEAD);
         assert_eq!((turn[0].first, turn.len()), (oldest, 10));

@@ -1,24 +1,27 @@
-//! Names of segments, and which of them to drop. Pure but for [`list`].
+//! Segments on disk: their names, and the listing at the start.
 //!
-//! The file being written has the configured name (`services.log`); closed ones lie beside it as
-//! `services-FIRSTSEQ-DATE.log`, or `….log.zst` once compressed. The first number has 16 digits, so that a listing
-//! by name is in order, whatever the clock did.
+//! The active segment has the configured name (`services.log`). Closed ones lie beside it as
+//! `services-FIRSTSEQ-DATE.log`, or `….log.zst` once compressed. FIRSTSEQ has 16 digits, so that names sort in the order
+//! of the entries, whatever the clock did.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
+
+/// Extension of compressed segments.
+pub(crate) const ZST: &str = "zst";
 
 /// A closed segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// Number of its first entry.
+    /// Sequence number of its first entry.
     pub(crate) first_seq: u64,
     pub(crate) path: PathBuf,
-    /// In bytes, as stored.
+    /// Size of the file, in bytes.
     pub(crate) bytes: u64,
-    /// When it was last written.
+    /// Time of the last write.
     pub(crate) modified: SystemTime,
 }
 
@@ -26,22 +29,27 @@ impl Segment {
     pub(crate) fn compressed(&self) -> bool {
         self.path.extension().is_some_and(|ext| ext == ZST)
     }
+
+    /// Where the compressed copy of a plain segment lies.
+    pub(super) fn compressed_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".");
+        path.push(ZST);
+        path.into()
+    }
 }
 
-/// Extension of compressed segments.
-pub(crate) const ZST: &str = "zst";
-
-/// The names that belong to one log file.
+/// The file names that belong to one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Names {
+pub(crate) struct SegmentNames {
     dir: PathBuf,
     stem: String,
     /// With its dot; may be empty.
     ext: String,
 }
 
-impl Names {
-    /// Of the file being written.
+impl SegmentNames {
+    /// The names around an active segment; `None` if `file` does not end in a file name.
     pub(crate) fn new(file: &Path) -> Option<Self> {
         let stem = file.file_stem()?.to_str()?.to_owned();
         let ext = match file.extension() {
@@ -59,32 +67,34 @@ impl Names {
         &self.dir
     }
 
-    pub(crate) fn current(&self) -> PathBuf {
+    /// The active segment.
+    pub(crate) fn active(&self) -> PathBuf {
         self.dir.join(format!("{}{}", self.stem, self.ext))
     }
 
-    /// Held by the one process that writes.
+    /// The lock file, locked by the one process that writes.
     pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join(format!(".{}{}.lock", self.stem, self.ext))
     }
 
-    /// The next file while it is being made.
+    /// The next active segment until the rotation is complete.
     pub(crate) fn next(&self) -> PathBuf {
         self.dir.join(format!(".{}{}.next", self.stem, self.ext))
     }
 
+    /// A closed segment.
     pub(crate) fn closed(&self, first_seq: u64, at: Timestamp) -> PathBuf {
         let date = at.strftime("%Y%m%dT%H%M%SZ");
         self.dir.join(format!("{}-{first_seq:016}-{date}{}", self.stem, self.ext))
     }
 
-    /// A compressed copy that a crash left unfinished.
-    fn unfinished(&self, name: &str) -> bool {
+    /// Whether `name` is an unfinished compressed copy.
+    fn is_temp(&self, name: &str) -> bool {
         let segment = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
         segment.is_some_and(|name| self.first_seq(name).is_some())
     }
 
-    /// The first number in a closed segment's name; `None` for all other files.
+    /// The first sequence number in a closed segment's name; `None` for any other file.
     fn first_seq(&self, name: &str) -> Option<u64> {
         let name = name.strip_suffix(".zst").unwrap_or(name);
         let middle = name.strip_prefix(&self.stem)?.strip_prefix('-')?.strip_suffix(&self.ext)?;
@@ -95,13 +105,13 @@ impl Names {
     }
 }
 
-/// Closed segments in order. Where a crash left both a segment and its compressed copy, which is whole by then,
-/// the copy counts and the other is removed. For the start only: it also removes unfinished copies.
-pub(crate) fn list(names: &Names) -> io::Result<Vec<Segment>> {
+/// Lists the closed segments, oldest first, and cleans up after a crash: it removes unfinished compressed copies, and
+/// originals whose copy is complete. Only for the start, while nothing else works on the files.
+pub(crate) fn list(names: &SegmentNames) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(names.dir())? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| names.unfinished(name)) {
+        if entry.file_name().to_str().is_some_and(|name| names.is_temp(name)) {
             std::fs::remove_file(entry.path())?;
             continue;
         }
@@ -116,60 +126,27 @@ pub(crate) fn list(names: &Names) -> io::Result<Vec<Segment>> {
     }
     // A plain segment sorts before its compressed copy.
     found.sort_by(|a, b| (a.first_seq, &a.path).cmp(&(b.first_seq, &b.path)));
-    let mut kept: Vec<Segment> = Vec::with_capacity(found.len());
+    let mut segments: Vec<Segment> = Vec::with_capacity(found.len());
     for segment in found {
-        if let Some(last) = kept.last()
+        if let Some(last) = segments.last()
             && segment.compressed()
-            && segment.path.with_extension("") == last.path
+            && segment.path == last.compressed_path()
         {
             std::fs::remove_file(&last.path)?;
-            kept.pop();
+            segments.pop();
         }
-        kept.push(segment);
+        segments.push(segment);
     }
-    Ok(kept)
-}
-
-/// How many of the oldest segments to drop.
-///
-/// `current` is the length of the file being written. The newest closed segment stays while that file is empty:
-/// it knows the last number given out.
-pub(crate) fn expired(
-    closed: &[Segment],
-    current: u64,
-    now: SystemTime,
-    max_age: Option<Duration>,
-    max_bytes: Option<u64>,
-) -> usize {
-    let mut total = current + closed.iter().map(|segment| segment.bytes).sum::<u64>();
-    let droppable = if current == 0 { closed.len().saturating_sub(1) } else { closed.len() };
-    let mut drop = 0;
-    for segment in &closed[..droppable] {
-        // A time in the future is a clock's mistake, not age.
-        let age = now.duration_since(segment.modified).unwrap_or_default();
-        let too_old = max_age.is_some_and(|max| age > max);
-        let too_much = max_bytes.is_some_and(|max| total > max);
-        if !too_old && !too_much {
-            break;
-        }
-        total -= segment.bytes;
-        drop += 1;
-    }
-    drop
+    Ok(segments)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn segment(first_seq: u64, bytes: u64, age: u64) -> Segment {
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
-        Segment { first_seq, path: format!("s-{first_seq}").into(), bytes, modified }
-    }
-
     #[test]
-    fn names_are_read_back_and_others_are_left_alone() {
-        let names = Names::new(Path::new("/var/log/services.log")).unwrap();
+    fn names_are_parsed_back_and_other_files_are_ignored() {
+        let names = SegmentNames::new(Path::new("/var/log/services.log")).unwrap();
         let path = names.closed(42, "2026-11-23T08:07:11Z".parse().unwrap());
         assert_eq!(path, Path::new("/var/log/services-0000000000000042-20261123T080711Z.log"));
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -180,13 +157,13 @@ mod tests {
         {
             assert_eq!(names.first_seq(other), None, "{other}");
         }
-        assert_eq!(Names::new(Path::new("plain")).unwrap().current(), Path::new("./plain"));
+        assert_eq!(SegmentNames::new(Path::new("plain")).unwrap().active(), Path::new("./plain"));
     }
 
     #[test]
-    fn what_a_crash_left_of_compressing_is_cleared_away() {
+    fn the_listing_cleans_up_after_a_crash_during_compression() {
         let dir = tempfile::tempdir().unwrap();
-        let names = Names::new(&dir.path().join("services.log")).unwrap();
+        let names = SegmentNames::new(&dir.path().join("services.log")).unwrap();
         let at = "2026-11-23T08:07:11Z".parse().unwrap();
         let (one, two) = (names.closed(1, at), names.closed(2, at));
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -199,17 +176,5 @@ mod tests {
         let paths: Vec<_> = list(&names).unwrap().into_iter().map(|segment| segment.path).collect();
         assert_eq!(paths, [copy, two]);
         assert!(!one.exists() && !unfinished.exists() && other.exists());
-    }
-
-    #[test]
-    fn the_oldest_go_first_by_age_or_by_total() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let closed = [segment(1, 100, 300), segment(2, 100, 200), segment(3, 100, 100)];
-        let by_age = |secs| expired(&closed, 1, now, Some(Duration::from_secs(secs)), None);
-        assert_eq!((by_age(400), by_age(250), by_age(50)), (0, 1, 3));
-        let by_total = |max| expired(&closed, 1, now, None, Some(max));
-        assert_eq!((by_total(301), by_total(300), by_total(150), by_total(0)), (0, 1, 2, 3));
-        assert_eq!(expired(&closed, 0, now, None, Some(0)), 2, "the newest knows the last number");
-        assert_eq!(expired(&closed, 1, now - Duration::from_secs(999_999), Some(Duration::ZERO), None), 0);
     }
 }

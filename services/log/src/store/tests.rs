@@ -1,27 +1,28 @@
-//! The store on real files: what is said to be stored is there, in order and once, whatever happens in between.
+//! The store on real files: what is acknowledged is there, in order and once, whatever happens in between.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::blocks::{Blocks, lines};
+use super::blocks::{BlockReader, lines};
+use super::segment::Segment;
 use super::*;
-use crate::entry::Origin;
+use crate::entry::EntryMeta;
 use crate::entry::line::{head, parse};
 
 mod crash;
 mod faults;
 mod files;
-mod others;
+mod modified;
 
-fn options(dir: &Path) -> Options {
-    Options {
-        file: dir.join("services.log"),
-        ack: Ack::Written,
+fn options(dir: &Path) -> StoreOptions {
+    StoreOptions {
         queue_bytes: 1 << 20,
-        keys: 100,
+        dedup_keys: 100,
         ring_bytes: 1 << 20,
-        limits: Limits::default(),
+        ..StoreOptions::new(dir.join("services.log"))
     }
 }
 
@@ -42,26 +43,26 @@ fn names(dir: &Path) -> Vec<String> {
 
 fn keyed(key: &str, texts: &[&str]) -> Batch {
     let mut batch = Batch::new(Some(key.to_owned()));
-    texts.iter().for_each(|text| batch.push(&Origin::default(), text.as_bytes(), None));
+    texts.iter().for_each(|text| batch.push(&EntryMeta::default(), text.as_bytes(), None));
     batch
 }
 
 fn text(msg: &str) -> Batch {
-    Batch::one(&Origin::default(), msg.as_bytes(), None)
+    Batch::one(&EntryMeta::default(), msg.as_bytes(), None)
 }
 
 async fn append(store: &Store, batch: Batch) -> Result<Receipt, AppendError> {
-    Ok(store.append(batch, Timestamp::now())?.await?.expect("not in queued mode"))
+    Ok(store.append(batch, Timestamp::now())?.await?.expect("a receipt"))
 }
 
-/// (number, text) of every entry, in order.
+/// Sequence number and text of every entry, in order.
 fn entries(store: &Store) -> Vec<(u64, String)> {
     let snapshot = store.snapshot();
-    let mut all: Vec<Blocks> = Vec::new();
+    let mut all: Vec<BlockReader> = Vec::new();
     for segment in &snapshot.closed {
-        all.extend(Blocks::open(segment).unwrap());
+        all.extend(BlockReader::open(segment).unwrap());
     }
-    all.push(Blocks::current(snapshot.current, snapshot.len));
+    all.push(BlockReader::active(snapshot.active, snapshot.committed_len));
     let mut found = Vec::new();
     let mut buf = Vec::new();
     for blocks in all {
@@ -79,7 +80,7 @@ fn numbered(texts: &[&str]) -> Vec<(u64, String)> {
 }
 
 #[tokio::test]
-async fn numbers_go_on_after_a_restart_and_so_does_the_instance() {
+async fn sequence_numbers_and_instance_continue_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     assert_eq!(append(&store, text("one")).await, Ok(Receipt { first: 1, last: 1, duplicate: false }));
@@ -87,8 +88,8 @@ async fn numbers_go_on_after_a_restart_and_so_does_the_instance() {
     let store = Store::open(options(dir.path()), "log-b").unwrap();
     assert_eq!(store.instance(), "log-a");
     let mut batch = Batch::new(None);
-    batch.push(&Origin::default(), b"two", None);
-    batch.push(&Origin::default(), b"three", None);
+    batch.push(&EntryMeta::default(), b"two", None);
+    batch.push(&EntryMeta::default(), b"three", None);
     assert_eq!(append(&store, batch).await, Ok(Receipt { first: 2, last: 3, duplicate: false }));
     assert_eq!(entries(&store), numbered(&["one", "two", "three"]));
     let mode = fs::metadata(dir.path().join("services.log")).unwrap().permissions().mode();
@@ -96,7 +97,7 @@ async fn numbers_go_on_after_a_restart_and_so_does_the_instance() {
 }
 
 #[tokio::test]
-async fn a_second_process_on_one_file_refuses_to_start() {
+async fn a_second_process_on_the_same_file_refuses_to_start() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     assert!(matches!(Store::open(options(dir.path()), "log-b").err(), Some(OpenError::InUse(_))));
@@ -108,7 +109,7 @@ async fn a_second_process_on_one_file_refuses_to_start() {
 async fn a_batch_with_a_key_is_stored_once_even_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
-    // Both on their way at once: the second is still recognized.
+    // Both in the queue at once: the second is still recognized.
     let pending: Vec<_> =
         (0..2).map(|_| store.append(keyed("k1", &["one", "two"]), Timestamp::now()).unwrap()).collect();
     let mut duplicates = 0;
@@ -126,7 +127,7 @@ async fn a_batch_with_a_key_is_stored_once_even_across_a_restart() {
 }
 
 #[tokio::test]
-async fn many_senders_share_writes_and_each_keeps_its_order() {
+async fn senders_share_writes_and_each_keeps_its_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(options(dir.path()), "log-a").unwrap());
     let mut senders = tokio::task::JoinSet::new();
@@ -147,13 +148,13 @@ async fn many_senders_share_writes_and_each_keeps_its_order() {
         let own: Vec<_> = entries.iter().filter_map(|(_, text)| text.strip_prefix(&prefix)).collect();
         assert!(own.iter().enumerate().all(|(n, text)| *text == n.to_string()), "{own:?}");
     }
-    assert!(store.stats().writes.load(Ordering::Relaxed) < 1_000, "groups formed");
+    assert!(store.stats().writes.load(Ordering::Relaxed) < 1_000, "group commit works");
 }
 
 #[tokio::test]
-async fn what_waits_at_a_close_is_still_written_and_later_entries_are_refused() {
+async fn queued_entries_are_written_at_close_and_later_ones_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(Options { ack: Ack::Queued, ..options(dir.path()) }, "log-a").unwrap();
+    let store = Store::open(StoreOptions { ack: AckMode::Queued, ..options(dir.path()) }, "log-a").unwrap();
     for n in 0..1_000 {
         assert_eq!(store.append(text(&n.to_string()), Timestamp::now()).unwrap().await, Ok(None));
     }
@@ -164,9 +165,9 @@ async fn what_waits_at_a_close_is_still_written_and_later_entries_are_refused() 
 }
 
 #[tokio::test]
-async fn readers_never_see_more_than_is_committed_and_followers_miss_nothing() {
+async fn a_follower_gets_every_committed_entry() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(Options { ack: Ack::Synced, ..options(dir.path()) }, "log-a").unwrap();
+    let store = Store::open(StoreOptions { ack: AckMode::Synced, ..options(dir.path()) }, "log-a").unwrap();
     let follower = store.follow();
     let mut last_seq = store.last_seq();
     append(&store, text("one")).await.unwrap();
@@ -179,10 +180,10 @@ async fn readers_never_see_more_than_is_committed_and_followers_miss_nothing() {
 }
 
 #[tokio::test]
-async fn syncs_are_measured_apart_from_the_commits_that_they_are_part_of() {
-    for (ack, syncs) in [(Ack::Written, ""), (Ack::Synced, "1")] {
+async fn syncs_are_measured_apart_from_commits() {
+    for (ack, syncs) in [(AckMode::Written, ""), (AckMode::Synced, "1")] {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(Options { ack, ..options(dir.path()) }, "log-a").unwrap());
+        let store = Arc::new(Store::open(StoreOptions { ack, ..options(dir.path()) }, "log-a").unwrap());
         let metrics = hubspoke_chassis::Metrics::new("log", "log-a").unwrap();
         crate::metrics::register(&metrics.meter(), &store);
         append(&store, text("one")).await.unwrap();

@@ -1,278 +1,285 @@
-//! The one thread that writes: group commit, numbers, rotation.
+//! The writer thread: group commit, rotation, retention.
 //!
-//! Invariants: a sender is told "stored" only after its entries are written (and, with `ack = "synced"`, synced);
-//! numbers have no gaps, since an entry gets its number with the write that stores it; a failure fails the entries
-//! that it concerns and no others, and the next group is tried as if nothing had been.
+//! Invariants: an append is acknowledged only after its entries are written (and, with `ack = "synced"`, synced).
+//! Sequence numbers have no gaps, since an entry gets its number with the write that stores it. A failure fails the
+//! entries concerned and no others; the next group is tried normally.
 
 use std::collections::VecDeque;
+use std::error::Error;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use hubspoke_protocol::DedupWindow;
 use jiff::Timestamp;
 
-use self::keeper::Keeper;
-use super::appender::{Appender, Committed, Disk, Failure};
+use super::active::{self, ActiveSegment, FirstEntry};
+use super::appender::{Appender, CommitFailure, CommitOutcome};
+use super::compress::Compressor;
+use super::disk::{Disk, DiskFactory};
+use super::group::{KeyWindow, RenderedGroup};
+use super::options::{AckMode, FileLimits, StoreOptions};
 use super::queue::{Submission, Taken};
-use super::recover::{self, Current};
+use super::receipt::AppendError;
+use super::recover::RecoveredLog;
+use super::retention::remove_expired;
+use super::rotation::Rotation;
 use super::segment::Segment;
-use super::{Ack, AppendError, MakeDisk, Receipt, Shared};
-use crate::entry::{Clock, SeqRange, Stamp};
+use super::shared::StoreShared;
+use super::stats::CommitSample;
+use crate::entry::instance_key;
 
-pub(super) mod keeper;
-
-/// A group is written in pieces of about this size, so that the buffer stays bounded.
-const PIECE: usize = 4 << 20;
-/// How often rotation, retention and the file's place are looked at.
-const CHECK: Duration = Duration::from_secs(1);
-/// How long one word about failures has to do.
-const TELL_AGAIN: Duration = Duration::from_secs(5);
+/// Approximate size of one write, which bounds the buffer.
+const WRITE_BYTES: usize = 4 << 20;
+/// Interval of maintenance: rotation by age, retention, compression, and whether others touched the file.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+/// Minimum time between two log lines about the same trouble.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) keeper: Keeper,
-    pub(super) appender: Appender<Box<dyn Disk>>,
-    pub(super) disk: MakeDisk,
-    /// When the file being written got its first entry.
-    pub(super) first: Option<(u64, Timestamp)>,
-    pub(super) last_seq: u64,
+    shared: Arc<StoreShared>,
+    ack: AckMode,
+    limits: FileLimits,
+    rotation: Rotation,
+    compressor: Option<Compressor>,
+    appender: Appender<Box<dyn Disk>>,
+    disks: DiskFactory,
+    /// First entry of the active segment.
+    first: Option<FirstEntry>,
+    last_seq: u64,
     /// `,"instance":"…"`
-    pub(super) instance: Vec<u8>,
-    pub(super) window: DedupWindow<Arc<str>, SeqRange>,
-    pub(super) ack: Ack,
-    /// When a failure was last told.
-    pub(super) failure_told: Option<Instant>,
-    /// When others in the file were last told of.
-    pub(super) others_told: Option<Instant>,
-}
-
-/// One piece of a group, rendered.
-#[derive(Default)]
-struct Piece {
-    bytes: Vec<u8>,
-    /// Where each submission ends in `bytes`.
-    cuts: Vec<usize>,
-    receipts: Vec<(SeqRange, bool)>,
-    clock: Clock,
-}
-
-impl Piece {
-    /// Gives back what one large batch took.
-    fn shrink(&mut self) {
-        if self.bytes.capacity() > 2 * PIECE {
-            self.bytes = Vec::with_capacity(PIECE);
-        }
-    }
+    instance: Vec<u8>,
+    keys: KeyWindow,
+    /// When a write failure was last logged.
+    failure_logged: Option<Instant>,
+    /// When a change by others was last logged.
+    modified_logged: Option<Instant>,
+    /// Locked while the writer lives.
+    _lock: File,
 }
 
 impl Writer {
+    pub(super) fn new(
+        shared: Arc<StoreShared>,
+        log: RecoveredLog,
+        options: &StoreOptions,
+        instance: &str,
+        disks: DiskFactory,
+    ) -> io::Result<Self> {
+        let mut keys = KeyWindow::new(options.dedup_keys);
+        for (key, range) in log.keys {
+            keys.insert(key.into(), range);
+        }
+        let mut appender = Appender::new(disks(Arc::clone(&log.active.file)), log.active.len);
+        if options.ack == AckMode::Synced {
+            // What recovery found may never have reached the disk. It was not acknowledged, and a retry of it must not
+            // be acknowledged as stored before it is safe.
+            appender.sync()?;
+            active::sync_dir(log.names.dir())?;
+        }
+        Ok(Self {
+            shared,
+            ack: options.ack,
+            limits: options.limits,
+            rotation: Rotation::new(log.names, &options.limits),
+            compressor: None,
+            appender,
+            disks,
+            first: log.active.first,
+            last_seq: log.last_seq,
+            instance: instance_key(instance),
+            keys,
+            failure_logged: None,
+            modified_logged: None,
+            _lock: log.lock,
+        })
+    }
+
+    /// Writes until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let mut group = VecDeque::new();
-        let mut piece = Piece::default();
-        let mut checked = Instant::now();
+        let mut submissions = VecDeque::new();
+        let mut group = RenderedGroup::default();
+        let mut maintained = Instant::now();
         loop {
-            match self.shared.queue.take(&mut group, CHECK) {
+            match self.shared.queue.take(&mut submissions, MAINTENANCE) {
                 Taken::Group { bytes } => {
-                    self.commit(&mut group, &mut piece);
-                    piece.shrink();
+                    self.commit(&mut submissions, &mut group);
+                    group.shrink(WRITE_BYTES);
                     self.shared.queue.release(bytes);
                 }
-                Taken::Idle => {}
+                Taken::TimedOut => {}
                 Taken::Closed => break,
             }
-            if checked.elapsed() >= CHECK {
-                checked = Instant::now();
-                self.check();
+            if maintained.elapsed() >= MAINTENANCE {
+                maintained = Instant::now();
+                self.maintain();
             }
         }
         if let Err(error) = self.appender.sync() {
-            tracing::error!(%error, "the log file could not be synced at shutdown");
+            tracing::error!(error = &error as &dyn Error, "can't sync the log file at shutdown");
         }
     }
 
-    fn commit(&mut self, group: &mut VecDeque<Submission>, piece: &mut Piece) {
-        while !group.is_empty() {
-            if self.keeper.full(self.appender.len()) {
+    fn commit(&mut self, submissions: &mut VecDeque<Submission>, group: &mut RenderedGroup) {
+        while !submissions.is_empty() {
+            if self.rotation.due_by_size(self.appender.len()) {
                 self.rotate();
             }
-            // While writes fail, one submission at a time finds out which of them can be stored.
-            let size = if self.shared.healthy.load(Ordering::Acquire) { PIECE } else { 0 };
-            self.render(group, piece, size);
+            // While writes fail, try one submission at a time to find those that can be stored.
+            let size = if self.shared.healthy() { WRITE_BYTES } else { 0 };
+            group.render(submissions, size, self.last_seq, &self.keys, &self.instance);
             let began = Instant::now();
-            let result = match self.mind_others() {
-                Ok(()) => self.appender.commit(&piece.bytes, &piece.cuts, self.ack == Ack::Synced),
-                Err(error) => Committed { whole: 0, failure: Some(Failure::All(error)), synced: None },
+            let outcome = match self.reopen_if_modified() {
+                Ok(()) => self.appender.commit(&group.bytes, &group.ends, self.ack == AckMode::Synced),
+                Err(error) => CommitOutcome::failed(error, None),
             };
-            let whole = result.whole;
-            if let Some(commits) = self.shared.stats.commits.get() {
-                commits.record(whole, began.elapsed(), result.synced);
-            }
-            self.stored(group, piece, whole);
-            let Some(failure) = result.failure else {
-                // Batches that were stored before say nothing about the disk.
-                if !piece.bytes.is_empty() {
-                    self.recovered();
+            let stored = outcome.stored;
+            let sample = CommitSample { submissions: stored, duration: began.elapsed(), sync: outcome.sync };
+            self.shared.stats.on_commit.record(sample);
+            self.publish(submissions, group, stored);
+            let Some(failure) = outcome.failure else {
+                // A group of duplicates only wrote nothing, and proves nothing about the disk.
+                if !group.bytes.is_empty() {
+                    self.note_success();
                 }
                 continue;
             };
             let (error, failed) = match &failure {
-                Failure::Write(error) => (error, 1),
-                Failure::All(error) => (error, piece.cuts.len() - whole),
+                CommitFailure::Write(error) => (error, 1),
+                CommitFailure::All(error) => (error, group.ends.len() - stored),
             };
-            self.failed(error);
-            let cause = if is_full(error) { AppendError::DiskFull } else { AppendError::Disk };
-            for submission in group.drain(..failed.min(group.len())) {
+            self.note_failure(error);
+            let answer = if is_full(error) { AppendError::DiskFull } else { AppendError::Disk };
+            for submission in submissions.drain(..failed.min(submissions.len())) {
                 self.shared.stats.failed.fetch_add(submission.batch.len() as u64, Ordering::Relaxed);
-                submission.answer(Err(cause));
+                submission.answer(Err(answer));
             }
         }
     }
 
-    fn render(&self, group: &VecDeque<Submission>, piece: &mut Piece, size: usize) {
-        piece.bytes.clear();
-        piece.cuts.clear();
-        piece.receipts.clear();
-        let mut last = self.last_seq;
-        let mut fresh: Vec<(&str, SeqRange)> = Vec::new();
-        for submission in group {
-            let batch = &submission.batch;
-            let known = batch.key().and_then(|key| {
-                let in_piece = || fresh.iter().find(|(other, _)| *other == key).map(|(_, range)| *range);
-                self.window.get(key).copied().or_else(in_piece)
-            });
-            if let Some(range) = known {
-                piece.receipts.push((range, true));
-            } else {
-                let range = SeqRange { first: last + 1, last: last + batch.len() as u64 };
-                let stamp = Stamp { ts: piece.clock.timestamp(submission.at), instance: &self.instance };
-                batch.render(&mut piece.bytes, &stamp, range.first);
-                last = range.last;
-                piece.receipts.push((range, false));
-                fresh.extend(batch.key().map(|key| (key, range)));
-            }
-            piece.cuts.push(piece.bytes.len());
-            if piece.bytes.len() >= size {
-                break;
-            }
-        }
-    }
-
-    /// Publishes the first `whole` submissions of the piece, then tells their senders.
-    fn stored(&mut self, group: &mut VecDeque<Submission>, piece: &Piece, whole: usize) {
-        if whole == 0 {
+    /// Shows readers the first `stored` submissions of the group, then answers their senders.
+    fn publish(&mut self, submissions: &mut VecDeque<Submission>, group: &RenderedGroup, stored: usize) {
+        if stored == 0 {
             return;
         }
         let first = self.last_seq + 1;
-        for (submission, (range, duplicate)) in group.iter().zip(&piece.receipts[..whole]) {
-            if !duplicate {
-                self.last_seq = range.last;
-                self.first.get_or_insert((range.first, submission.at));
+        for (submission, receipt) in submissions.iter().zip(&group.receipts[..stored]) {
+            if !receipt.duplicate {
+                self.last_seq = receipt.last;
+                self.first.get_or_insert(FirstEntry { seq: receipt.first, at: submission.at });
                 if let Some(key) = submission.batch.key() {
-                    self.window.insert(key.into(), *range);
+                    self.keys.insert(key.into(), receipt.range());
                 }
             }
         }
-        let bytes = &piece.bytes[..piece.cuts[whole - 1]];
+        let bytes = &group.bytes[..group.ends[stored - 1]];
+        let stats = &self.shared.stats;
         if self.last_seq >= first {
-            let stats = &self.shared.stats;
             stats.entries.fetch_add(self.last_seq + 1 - first, Ordering::Relaxed);
             stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             stats.writes.fetch_add(1, Ordering::Relaxed);
             self.shared.ring.push(first, self.last_seq, bytes);
-            self.shared.committed(self.appender.len(), self.last_seq);
+            self.shared.files.commit(self.appender.len());
+            self.shared.last_seq.send_replace(self.last_seq);
         }
-        for (submission, (range, duplicate)) in group.drain(..whole).zip(&piece.receipts) {
-            if *duplicate {
-                self.shared.stats.duplicates.fetch_add(submission.batch.len() as u64, Ordering::Relaxed);
+        for (submission, receipt) in submissions.drain(..stored).zip(&group.receipts) {
+            if receipt.duplicate {
+                stats.duplicates.fetch_add(submission.batch.len() as u64, Ordering::Relaxed);
             }
-            submission.answer(Ok(Receipt { first: range.first, last: range.last, duplicate: *duplicate }));
+            submission.answer(Ok(*receipt));
         }
     }
 
-    /// Said once in a while, however many entries it concerns: on a disk that is nearly full, some pass.
-    fn failed(&mut self, error: &io::Error) {
-        self.shared.healthy.store(false, Ordering::Release);
-        if self.failure_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-            self.failure_told = Some(Instant::now());
-            let failed = self.shared.stats.failed.load(Ordering::Relaxed);
-            let file = self.keeper.file().display();
-            tracing::error!(%error, %file, failed_before = failed, "entries can't be written");
+    fn note_failure(&mut self, error: &io::Error) {
+        self.shared.set_healthy(false);
+        // On a disk that is nearly full some entries still pass, so success and failure may alternate quickly.
+        if self.failure_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            self.failure_logged = Some(Instant::now());
+            let failed_entries = self.shared.stats.failed.load(Ordering::Relaxed);
+            let (error, file) = (error as &dyn Error, self.rotation.path().display());
+            tracing::error!(error, %file, failed_entries, "can't write entries; senders are told to retry");
         }
     }
 
-    fn recovered(&mut self) {
-        self.shared.healthy.store(true, Ordering::Release);
-        if self.failure_told.is_some_and(|at| at.elapsed() >= TELL_AGAIN) {
-            self.failure_told = None;
-            let failed = self.shared.stats.failed.load(Ordering::Relaxed);
-            tracing::info!(failed_since_start = failed, "entries are written again");
+    fn note_success(&mut self) {
+        self.shared.set_healthy(true);
+        if self.failure_logged.is_some_and(|at| at.elapsed() >= LOG_INTERVAL) {
+            self.failure_logged = None;
+            let failed_entries = self.shared.stats.failed.load(Ordering::Relaxed);
+            tracing::info!(failed_entries, "entries are written again");
         }
     }
 
-    /// Takes the file up again, as at the start, where others have added to it or cut it: places in it would be
-    /// wrong by so much, for readers and for what is cut off after a failure.
-    fn mind_others(&mut self) -> io::Result<()> {
-        if self.appender.touched()? {
-            let (current, torn) = recover::open_current(self.keeper.file())?;
-            let (file, was, is) = (self.keeper.file().display(), self.appender.len(), current.len);
-            // Said once in a while: somebody may do so all the time.
-            if self.others_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                self.others_told = Some(Instant::now());
-                tracing::warn!(%file, was, is, torn, "the file was changed by others; it is taken up again");
+    /// Opens the active segment again, as at the start, if another process has appended to it or truncated it. Otherwise
+    /// every offset in it would be wrong, for readers and for what is cut off after a failure.
+    fn reopen_if_modified(&mut self) -> io::Result<()> {
+        if self.appender.modified_by_others()? {
+            let (active, torn_bytes) = ActiveSegment::open(self.rotation.path())?;
+            let (file, old_len, len) = (self.rotation.path().display(), self.appender.len(), active.len);
+            if self.modified_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                self.modified_logged = Some(Instant::now());
+                tracing::warn!(%file, old_len, len, torn_bytes, "another process changed the log file; reopened it");
             }
-            self.replace(None, current);
+            self.switch(None, active);
         }
         Ok(())
     }
 
-    fn check(&mut self) {
-        if let Some(current) = self.keeper.lost_file(&self.shared.current_file()) {
-            tracing::warn!(file = %self.keeper.file().display(), "the file was moved or removed; a new one is made");
-            self.replace(None, current);
-            if self.ack == Ack::Synced
-                && let Err(error) = self.keeper.sync_names()
-            {
-                tracing::error!(%error, "the name of the new file may not survive a power cut");
-            }
+    fn maintain(&mut self) {
+        self.reopen_if_replaced();
+        if let Err(error) = self.reopen_if_modified() {
+            tracing::error!(error = &error as &dyn Error, "can't check the log file for changes by others");
         }
-        if let Err(error) = self.mind_others() {
-            tracing::error!(%error, "the log file can't be looked at");
-        }
-        let age_from = self.first.map(|(_, at)| at);
-        if self.keeper.old(age_from, Timestamp::now()) {
+        if self.first.is_some_and(|first| self.rotation.due_by_age(first.at, Timestamp::now())) {
             self.rotate();
         }
-        self.keeper.tidy(&self.shared, self.appender.len());
+        remove_expired(&self.shared.files, &self.limits, self.appender.len(), SystemTime::now());
+        if self.limits.compress && !self.compressor.as_ref().is_some_and(Compressor::busy) {
+            self.compressor = Compressor::start(&self.shared.files);
+        }
+    }
+
+    fn reopen_if_replaced(&mut self) {
+        let file = self.rotation.path();
+        let Some(active) = ActiveSegment::reopen_if_replaced(file, &self.shared.files.active()) else {
+            return;
+        };
+        tracing::warn!(file = %file.display(), "the log file was moved or removed; writing to a new one");
+        self.switch(None, active);
+        if self.ack == AckMode::Synced
+            && let Err(error) = active::sync_dir(self.rotation.dir())
+        {
+            let error = &error as &dyn Error;
+            tracing::error!(error, "can't sync the folder; a power cut may lose the new log file");
+        }
     }
 
     fn rotate(&mut self) {
-        let Some((first_seq, _)) = self.first else { return };
-        let rotated = self
-            .appender
-            .sync()
-            .and_then(|()| self.keeper.rotate(first_seq, self.appender.len(), Timestamp::now()));
-        match rotated {
-            Ok((segment, current)) => self.replace(Some(segment), current),
+        let Some(first) = self.first else { return };
+        let len = self.appender.len();
+        let synced = self.appender.sync();
+        match synced.and_then(|()| self.rotation.rotate(first.seq, len, Timestamp::now())) {
+            Ok((closed, active)) => self.switch(Some(closed), active),
             Err(error) => {
-                tracing::error!(%error, "the log file could not be rotated; it grows on");
-                self.keeper.postpone();
+                let error = &error as &dyn Error;
+                tracing::error!(error, "can't rotate the log file; it keeps growing, next try in a minute");
+                self.rotation.postpone();
             }
         }
     }
 
-    fn replace(&mut self, closed: Option<Segment>, current: Current) {
-        self.appender = Appender::new((self.disk)(Arc::clone(&current.file)), current.len);
-        self.first = current.first;
-        self.shared.replaced(closed, current.file, current.len);
+    fn switch(&mut self, closed: Option<Segment>, active: ActiveSegment) {
+        self.appender = Appender::new((self.disks)(Arc::clone(&active.file)), active.len);
+        self.first = active.first;
+        self.shared.files.switch(closed, active.file, active.len);
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.queue.abandon();
-        self.shared.over.send_replace(true);
+        self.shared.writer_ended.send_replace(true);
     }
 }
 
@@ -281,20 +288,4 @@ fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_large_batch_does_not_keep_its_memory() {
-        let mut piece = Piece { bytes: vec![0; 2 * PIECE + 1], ..Piece::default() };
-        piece.shrink();
-        assert_eq!(piece.bytes.capacity(), PIECE);
-        piece.bytes.resize(PIECE + 1, 0);
-        let kept = piece.bytes.capacity();
-        piece.shrink();
-        assert_eq!(piece.bytes.capacity(), kept);
-    }
 }

@@ -33,8 +33,8 @@ impl Log {
         let mut common = Common::of(&PROCESS).unwrap();
         common.listen = "127.0.0.1:0".parse().unwrap();
         common.registry.url = "http://127.0.0.1:9".to_owned(); // nobody there
-        let own = LogConfig { file: dir.path().join("services.log"), ..LogConfig::default() };
-        let mut config = Config { common, own };
+        let mut config = Config { common, own: LogConfig::default() };
+        config.own.file = dir.path().join("services.log");
         change(&mut config);
         let server = Server::bind(config).await.unwrap();
         let url = format!("http://{}", server.local_addr());

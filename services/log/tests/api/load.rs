@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use hubspoke_log::{Retain, Rotate};
 use serde_json::Value;
 
 use super::fixture::{Log, ndjson};
@@ -20,8 +19,9 @@ fn seq(entry: &Value) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_come_and_go_under_load_and_readers_see_each_entry_once_and_in_order() {
     let log = Log::start_with(|config| {
-        config.own.rotate = Rotate { size: ByteSize::kb(50), compress: true, ..Rotate::default() };
-        config.own.retain = Retain { total: ByteSize::kb(400), ..Retain::default() };
+        config.own.rotate.size = ByteSize::kb(50);
+        config.own.rotate.compress = true;
+        config.own.retain.total = ByteSize::kb(400);
     })
     .await;
     let done = Arc::new(AtomicBool::new(false));

@@ -1,7 +1,6 @@
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use hubspoke_log::Rotate;
 
 use super::fixture::{Log, problem, texts};
 
@@ -32,8 +31,7 @@ async fn entries_are_found_by_what_they_say_and_who_said_it() {
 
 #[tokio::test]
 async fn pages_go_on_behind_their_last_entry_across_files() {
-    let rotate = Rotate { size: ByteSize::b(1_000), ..Rotate::default() };
-    let log = Log::start_with(|config| config.own.rotate = rotate).await;
+    let log = Log::start_with(|config| config.own.rotate.size = ByteSize::b(1_000)).await;
     for n in 0..50 {
         log.say(&n.to_string()).await;
     }

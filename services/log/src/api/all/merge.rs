@@ -1,4 +1,4 @@
-//! Merges streams of entries by time. No IO of its own.
+//! Merges streams of entries by time. Does no IO itself.
 
 use std::io;
 use std::sync::Arc;
@@ -6,55 +6,57 @@ use std::sync::Arc;
 use hubspoke_protocol::DedupWindow;
 
 use crate::entry::line::{head, parse};
-use crate::query::Order;
+use crate::query::SortOrder;
 
-/// How many keys are remembered. Copies of an entry lie seconds apart, since senders try again at once.
-const KEYS: usize = 50_000;
+/// How many keys to remember. Copies of an entry are seconds apart, since senders retry at once.
+const DEDUP_KEYS: usize = 50_000;
 
 /// A stream of entries, in the order of the query.
-pub(super) trait Lines {
+pub(super) trait EntryLines {
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>>;
 }
 
-pub(super) struct Merge<L> {
-    streams: Vec<Head<L>>,
-    order: Order,
+pub(super) struct TimeMerge<L> {
+    inputs: Vec<MergeInput<L>>,
+    order: SortOrder,
     left: u64,
-    begun: bool,
-    seen: DedupWindow<(Arc<str>, u64)>,
+    started: bool,
+    /// Keys of entries that were passed on, with their part of the batch.
+    keys: DedupWindow<(Arc<str>, u64)>,
 }
 
-struct Head<L> {
+/// A stream and its next entry.
+struct MergeInput<L> {
     lines: L,
-    /// `None` once the stream is at its end.
-    line: Option<Vec<u8>>,
+    /// `None` at the end of the stream.
+    next: Option<Vec<u8>>,
 }
 
-impl<L: Lines> Merge<L> {
-    pub(super) fn new(streams: Vec<L>, order: Order, limit: Option<u64>) -> Self {
-        let streams = streams.into_iter().map(|lines| Head { lines, line: None }).collect();
+impl<L: EntryLines> TimeMerge<L> {
+    pub(super) fn new(streams: Vec<L>, order: SortOrder, limit: Option<u64>) -> Self {
+        let inputs = streams.into_iter().map(|lines| MergeInput { lines, next: None }).collect();
         let left = limit.unwrap_or(u64::MAX);
-        Self { streams, order, left, begun: false, seen: DedupWindow::new(KEYS) }
+        Self { inputs, order, left, started: false, keys: DedupWindow::new(DEDUP_KEYS) }
     }
 
-    /// The next entry of all.
+    /// The next entry of all streams.
     pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if !std::mem::replace(&mut self.begun, true) {
-            for stream in &mut self.streams {
-                stream.advance().await?;
+        if !std::mem::replace(&mut self.started, true) {
+            for input in &mut self.inputs {
+                input.advance().await?;
             }
         }
         while self.left > 0 {
-            let times = self.streams.iter().enumerate().filter_map(|(n, stream)| Some((stream.ts()?, n)));
-            // Where times are equal, the first stream goes first, in both orders.
+            let times = self.inputs.iter().enumerate().filter_map(|(n, input)| Some((input.ts()?, n)));
+            // If times are equal, the first stream goes first in both orders.
             let next = match self.order {
-                Order::Asc => times.min(),
-                Order::Desc => times.max_by(|a, b| a.0.cmp(b.0).then(b.1.cmp(&a.1))),
+                SortOrder::Asc => times.min(),
+                SortOrder::Desc => times.max_by(|a, b| a.0.cmp(b.0).then(b.1.cmp(&a.1))),
             };
             let Some((_, n)) = next else { break };
-            let line = self.streams[n].advance().await?;
+            let line = self.inputs[n].advance().await?;
             if let Some(line) = line
-                && self.first_of_its_key(&line)
+                && self.is_first_copy(&line)
             {
                 self.left -= 1;
                 return Ok(Some(line));
@@ -63,31 +65,31 @@ impl<L: Lines> Merge<L> {
         Ok(None)
     }
 
-    fn first_of_its_key(&mut self, line: &[u8]) -> bool {
+    fn is_first_copy(&mut self, line: &[u8]) -> bool {
         if memchr::memmem::find(line, b",\"key\":\"").is_none() {
             return true;
         }
         let Some(entry) = parse(line) else { return true };
-        entry.key.is_none_or(|key| self.seen.insert((key.into(), entry.part), ()))
+        entry.key.is_none_or(|key| self.keys.insert((key.into(), entry.part), ()))
     }
 }
 
-impl<L: Lines> Head<L> {
-    /// Moves on to the next entry, and gives the one that was the head.
+impl<L: EntryLines> MergeInput<L> {
+    /// Moves on to the next entry; returns the one before.
     async fn advance(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let last = self.line.take();
-        // What is no entry has no time, and no place.
+        let previous = self.next.take();
+        // A line that is not an entry has no time, so no place in the order.
         while let Some(line) = self.lines.next().await? {
             if head(&line).is_some() {
-                self.line = Some(line);
+                self.next = Some(line);
                 break;
             }
         }
-        Ok(last)
+        Ok(previous)
     }
 
     fn ts(&self) -> Option<&[u8]> {
-        self.line.as_deref().and_then(head).map(|head| head.ts)
+        self.next.as_deref().and_then(head).map(|head| head.ts)
     }
 }
 
@@ -98,35 +100,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::{Batch, Origin, Stamp, instance_field, timestamp};
+    use crate::entry::tests::render_at;
+    use crate::entry::{Batch, EntryMeta};
 
-    struct Given(VecDeque<Vec<u8>>);
+    struct StoredLines(VecDeque<Vec<u8>>);
 
-    impl Lines for Given {
+    impl EntryLines for StoredLines {
         async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
             Ok(self.0.pop_front())
         }
     }
 
     fn line(second: i64, seq: u64, key: Option<&str>) -> Vec<u8> {
-        let instance = instance_field("log-1");
-        let batch = Batch::one(&Origin::default(), b"x", key.map(str::to_owned));
-        let mut out = Vec::new();
-        batch.render(
-            &mut out,
-            &Stamp {
-                ts: timestamp(jiff::Timestamp::from_second(second).unwrap()).as_bytes(),
-                instance: &instance,
-            },
-            seq,
-        );
-        out.pop();
-        out
+        let batch = Batch::one(&EntryMeta::default(), b"x", key.map(str::to_owned));
+        let mut line = render_at(&batch, jiff::Timestamp::from_second(second).unwrap(), seq);
+        line.pop();
+        line
     }
 
-    fn merged(streams: Vec<Vec<Vec<u8>>>, order: Order, limit: Option<u64>) -> Vec<Vec<u8>> {
-        let streams = streams.into_iter().map(|lines| Given(lines.into())).collect();
-        let mut merge = Merge::new(streams, order, limit);
+    fn merged(streams: Vec<Vec<Vec<u8>>>, order: SortOrder, limit: Option<u64>) -> Vec<Vec<u8>> {
+        let streams = streams.into_iter().map(|lines| StoredLines(lines.into())).collect();
+        let mut merge = TimeMerge::new(streams, order, limit);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut all = Vec::new();
@@ -138,17 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_on_two_instances_is_given_once() {
+    fn an_entry_on_two_instances_comes_once() {
         let streams = vec![
             vec![line(1, 1, Some("k")), line(3, 2, None)],
-            vec![line(2, 7, Some("k")), b"rubbish".to_vec()],
+            vec![line(2, 7, Some("k")), b"not an entry".to_vec()],
         ];
-        assert_eq!(merged(streams, Order::Asc, None), [line(1, 1, Some("k")), line(3, 2, None)]);
+        assert_eq!(merged(streams, SortOrder::Asc, None), [line(1, 1, Some("k")), line(3, 2, None)]);
     }
 
     proptest! {
         #[test]
-        fn nothing_is_lost_and_times_are_in_order(
+        fn nothing_is_lost_and_entries_are_in_order_of_time(
             mut streams in proptest::collection::vec(proptest::collection::vec(0_i64..50, 0..20), 0..5),
             desc in any::<bool>(),
             limit in proptest::option::of(0_u64..60),
@@ -162,7 +156,7 @@ mod tests {
                 all.reverse();
                 streams.iter_mut().for_each(|stream| stream.reverse());
             }
-            let order = if desc { Order::Desc } else { Order::Asc };
+            let order = if desc { SortOrder::Desc } else { SortOrder::Asc };
             let lines = streams.iter().map(|stream| stream.iter().map(|second| line(*second, 1, None)).collect()).collect();
             let expected: Vec<_> = all.iter().map(|second| line(*second, 1, None)).collect();
             let expected = &expected[..expected.len().min(limit.map_or(usize::MAX, |limit| limit as usize))];

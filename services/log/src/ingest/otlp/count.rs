@@ -1,18 +1,18 @@
-//! How much an export request would become, found by walking its encoding.
+//! Bounds the decoded size of an export request by walking its encoding.
 //!
-//! Decoded, each message takes some hundred bytes, and an empty one takes two encoded. So what decides is the number
-//! of messages; texts and bytes are never longer than they were.
+//! An empty message takes two bytes encoded and some hundred decoded, while text and bytes never grow. So the number of
+//! messages decides.
 
-use super::IngestError;
+use crate::ingest::parsed::IngestError;
 
-/// Messages for each record that is allowed: attributes are two each, their value included.
+/// Messages per allowed record. An attribute is two, with its value.
 const PER_RECORD: usize = 64;
-/// How deep messages may nest: what the decoder allows.
+/// How deep messages may nest; the decoder's limit.
 const DEPTH: usize = 100;
 
-/// The messages of an export request, as far as they hold others.
+/// The messages of an export request that contain others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Message {
+enum OtlpMessage {
     Request,
     ResourceLogs,
     Resource,
@@ -24,12 +24,12 @@ enum Message {
     Value,
     List,
     Pairs,
-    /// One of many, which takes room although it holds nothing.
+    /// A repeated string, which takes memory even if empty.
     Text,
 }
 
-impl Message {
-    /// What field `number` holds, by opentelemetry-proto 1.x; `None` where it is a single text or not known.
+impl OtlpMessage {
+    /// The message in field `number` (opentelemetry-proto 1.x); `None` for a single string and for an unknown field.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Request, 1) => Self::ResourceLogs,
@@ -48,27 +48,27 @@ impl Message {
     }
 }
 
-/// Refuses a request of more than `max` records, or one that would take far more than so many do.
+/// Refuses a request of more than `max` records, or of many more messages than they need.
 pub(super) fn check(body: &[u8], max: usize) -> Result<(), IngestError> {
-    let mut count = Count { records: 0, messages: 0, max };
-    count.walk(Message::Request, body, 0)
+    let mut counter = MessageCounter { records: 0, messages: 0, max };
+    counter.walk(OtlpMessage::Request, body, 0)
 }
 
-struct Count {
+struct MessageCounter {
     records: usize,
     messages: usize,
     max: usize,
 }
 
-impl Count {
-    fn walk(&mut self, message: Message, mut bytes: &[u8], depth: usize) -> Result<(), IngestError> {
+impl MessageCounter {
+    fn walk(&mut self, message: OtlpMessage, mut bytes: &[u8], depth: usize) -> Result<(), IngestError> {
         while !bytes.is_empty() {
             let Some((number, inner)) = field(&mut bytes) else {
-                return Err(IngestError::Otlp("it is not Protocol Buffers, or cut off".to_owned()));
+                return Err(IngestError::Otlp("it is not Protocol Buffers, or is cut off".to_owned()));
             };
             let Some(kind) = message.field(number).filter(|_| inner.is_some()) else { continue };
             self.messages += 1;
-            self.records += usize::from(kind == Message::Record);
+            self.records += usize::from(kind == OtlpMessage::Record);
             if self.records > self.max {
                 return Err(IngestError::TooMany { limit: self.max, what: "entries" });
             }
@@ -77,9 +77,9 @@ impl Count {
                 return Err(IngestError::TooMany { limit, what: "values" });
             }
             if depth == DEPTH {
-                return Err(IngestError::Otlp("its values are too deep".to_owned()));
+                return Err(IngestError::Otlp("its values nest too deep".to_owned()));
             }
-            if kind != Message::Text {
+            if kind != OtlpMessage::Text {
                 self.walk(kind, inner.unwrap_or_default(), depth + 1)?;
             }
         }
@@ -87,7 +87,7 @@ impl Count {
     }
 }
 
-/// The next field's number, and its bytes where it has a length.
+/// Takes the next field: its number, and its bytes if it is length-delimited.
 fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
     let key = varint(bytes)?;
     let number = key >> 3;
@@ -99,7 +99,7 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
             bytes.split_off(..len).map(|inner| (number, Some(inner)))
         }
         5 => bytes.split_off(..4).map(|_| (number, None)),
-        // Groups, which nobody has written for many years.
+        // Groups are deprecated.
         _ => None,
     }
 }

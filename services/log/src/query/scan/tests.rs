@@ -1,22 +1,22 @@
-//! Scans of real files, compared with a plain look at what was written.
+//! Scans of real files, compared with what was written.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Batch, Origin};
-use crate::store::{Ack, Limits, Options, Store};
+use crate::entry::{Batch, EntryMeta};
+use crate::store::{FileLimits, Store, StoreOptions};
 
 #[derive(Default)]
 struct Collect(Vec<u64>);
 
-impl Sink for Collect {
+impl EntrySink for Collect {
     fn entry(&mut self, seq: u64, _: &[u8]) -> ControlFlow<()> {
         self.0.push(seq);
         ControlFlow::Continue(())
     }
 
-    fn block(&mut self) -> ControlFlow<()> {
+    fn end_of_block(&mut self) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
@@ -26,21 +26,15 @@ fn at(second: u64) -> Timestamp {
 }
 
 /// A store of `count` entries, one a minute, each with a text of its number and `pad` bytes.
-fn store(dir: &std::path::Path, count: u64, pad: usize, limits: Limits) -> Store {
-    let options = Options {
-        file: dir.join("services.log"),
-        ack: Ack::Written,
-        queue_bytes: 64 << 20,
-        keys: 0,
-        ring_bytes: 0,
-        limits,
-    };
+fn store(dir: &std::path::Path, count: u64, pad: usize, limits: FileLimits) -> Store {
+    let options =
+        StoreOptions { limits, queue_bytes: 64 << 20, ..StoreOptions::new(dir.join("services.log")) };
     let store = Store::open(options, "log-1").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         for n in 1..=count {
             let text = format!("n{n}. {}", "x".repeat(pad));
-            let batch = Batch::one(&Origin::default(), text.as_bytes(), None);
+            let batch = Batch::one(&EntryMeta::default(), text.as_bytes(), None);
             let pending = store.append(batch, at(60 * n)).unwrap();
             if n % 50 == 0 || n == count {
                 pending.await.unwrap();
@@ -58,7 +52,7 @@ fn run(store: &Store, query: &str) -> Vec<u64> {
     found.0
 }
 
-/// Gives each closed file the time of its last entry, as if it had been written then.
+/// Gives each closed segment the modification time of its last entry.
 fn date_files(store: &Store) {
     let closed = store.snapshot().closed;
     for (segment, next) in closed.iter().zip(closed.iter().skip(1)) {
@@ -67,12 +61,12 @@ fn date_files(store: &Store) {
     }
 }
 
-fn small_files() -> Limits {
-    Limits { rotate_bytes: Some(3_000), ..Limits::default() }
+fn small_files() -> FileLimits {
+    FileLimits { rotate_bytes: Some(3_000), ..FileLimits::default() }
 }
 
 #[test]
-fn orders_limits_and_cursors_over_many_files() {
+fn order_limit_and_cursor_work_across_many_files() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path(), 400, 20, small_files());
     assert!(store.snapshot().closed.len() > 5);
@@ -81,7 +75,11 @@ fn orders_limits_and_cursors_over_many_files() {
     assert_eq!(run(&store, "order=asc&limit=0"), (1..=400).collect::<Vec<_>>());
     assert_eq!(run(&store, "order=asc&limit=2&cursor=log-1:200"), [201, 202]);
     assert_eq!(run(&store, "limit=2&cursor=log-1:200"), [199, 198]);
-    assert_eq!(run(&store, "limit=2&cursor=log-9:200"), [400, 399], "another instance's cursor says nothing");
+    assert_eq!(
+        run(&store, "limit=2&cursor=log-9:200"),
+        [400, 399],
+        "another instance's cursor does not count"
+    );
     assert!(run(&store, "order=asc&cursor=log-1:400").is_empty());
     assert!(run(&store, "cursor=log-1:1").is_empty());
     assert_eq!(run(&store, "contains=n123."), [123]);
@@ -89,10 +87,10 @@ fn orders_limits_and_cursors_over_many_files() {
 }
 
 #[test]
-fn large_files_are_entered_near_the_first_wanted_entry() {
+fn large_files_are_entered_near_the_first_match() {
     let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path(), 3_000, 1_000, Limits::default());
-    assert!(Blocks::current(store.snapshot().current, store.snapshot().len).count() >= 3);
+    let store = store(dir.path(), 3_000, 1_000, FileLimits::default());
+    assert!(BlockReader::active(store.snapshot().active, store.snapshot().committed_len).count() >= 3);
     assert_eq!(run(&store, "order=asc&limit=0"), (1..=3_000).collect::<Vec<_>>());
     assert_eq!(run(&store, "limit=0"), (1..=3_000).rev().collect::<Vec<_>>());
     for seq in [1, 2, 900, 1_500, 2_999] {
@@ -107,19 +105,11 @@ fn large_files_are_entered_near_the_first_wanted_entry() {
 }
 
 #[test]
-fn a_clock_set_back_leaves_the_numbers_as_the_order() {
+fn a_clock_set_back_does_not_change_the_order() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        file: dir.path().join("services.log"),
-        ack: Ack::Written,
-        queue_bytes: 1 << 20,
-        keys: 0,
-        ring_bytes: 0,
-        limits: Limits::default(),
-    };
-    let store = Store::open(options, "log-1").unwrap();
+    let store = Store::open(StoreOptions::new(dir.path().join("services.log")), "log-1").unwrap();
     for second in [100, 200, 150, 300] {
-        let batch = Batch::one(&Origin::default(), b"x", None);
+        let batch = Batch::one(&EntryMeta::default(), b"x", None);
         let pending = store.append(batch, at(second)).unwrap();
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(pending).unwrap();
     }
@@ -131,7 +121,7 @@ fn a_clock_set_back_leaves_the_numbers_as_the_order() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn pages_of_any_size_give_each_entry_once(limit in 1_u64..40, desc in any::<bool>(), count in 1_u64..120) {
+    fn pages_of_any_size_have_each_entry_once(limit in 1_u64..40, desc in any::<bool>(), count in 1_u64..120) {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path(), count, 5, small_files());
         let order = if desc { "desc" } else { "asc" };
@@ -152,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn times_narrow_as_a_plain_look_does(since in 0_u64..130, until in 0_u64..130, desc in any::<bool>()) {
+    fn time_bounds_agree_with_plain_comparison(since in 0_u64..130, until in 0_u64..130, desc in any::<bool>()) {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path(), 120, 5, small_files());
         date_files(&store);

@@ -1,4 +1,4 @@
-//! What a crash or a foreign hand leaves. (A full disk is in `tests/disk.rs`.)
+//! What a crash, or another program, leaves in the file. (A full disk is in `tests/it/disk.rs`.)
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn content(dir: &Path) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_tail_torn_at_any_byte_is_cut_off_and_reported() {
+async fn an_entry_torn_at_any_byte_is_cut_off_and_reported() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     append(&store, text("one")).await.unwrap();
@@ -19,14 +19,14 @@ async fn a_tail_torn_at_any_byte_is_cut_off_and_reported() {
     for cut in good..whole.len() {
         fs::write(dir.path().join("services.log"), &whole[..cut]).unwrap();
         let store = Store::open(options(dir.path()), "log-b").unwrap();
-        assert_eq!(store.torn(), (cut - good) as u64);
+        assert_eq!(store.torn_bytes(), (cut - good) as u64);
         assert_eq!(append(&store, text("four")).await.unwrap().first, 3);
         assert_eq!(entries(&store), numbered(&["one", "two", "four"]), "cut at {cut}");
     }
 }
 
 #[tokio::test]
-async fn blocks_that_a_power_cut_left_empty_are_cut_off_too() {
+async fn empty_blocks_after_a_power_cut_are_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     append(&store, text("one")).await.unwrap();
@@ -35,17 +35,17 @@ async fn blocks_that_a_power_cut_left_empty_are_cut_off_too() {
     torn.extend([0; 5_000]);
     fs::write(dir.path().join("services.log"), &torn).unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
-    assert_eq!(store.torn(), 5_000);
+    assert_eq!(store.torn_bytes(), 5_000);
     assert_eq!(append(&store, text("two")).await.unwrap().first, 2);
 }
 
 #[tokio::test]
-async fn text_of_others_in_the_file_is_left_alone_and_stepped_over() {
+async fn text_that_is_not_an_entry_stays_and_is_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let foreign = b"an old log\n{\"ts\":\"x\"}\n\xff\xfe\nlast line without an end";
     fs::write(dir.path().join("services.log"), foreign).unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
-    assert_eq!((store.torn(), store.instance()), (0, "log-a"));
+    assert_eq!((store.torn_bytes(), store.instance()), (0, "log-a"));
     append(&store, text("one")).await.unwrap();
     drop(store);
     let mut edited = content(dir.path());
@@ -59,7 +59,7 @@ async fn text_of_others_in_the_file_is_left_alone_and_stepped_over() {
 }
 
 #[tokio::test]
-async fn a_batch_cut_short_at_any_byte_is_cut_off_as_a_whole_and_stored_once_when_it_is_sent_again() {
+async fn a_batch_torn_at_any_byte_is_cut_off_whole_and_its_retry_is_stored_once() {
     let dir = tempfile::tempdir().unwrap();
     let batch = |key| keyed(key, &["a", "b, which is longer", "c"]);
     let store = Store::open(options(dir.path()), "log-a").unwrap();
@@ -73,7 +73,7 @@ async fn a_batch_cut_short_at_any_byte_is_cut_off_as_a_whole_and_stored_once_whe
     for cut in good..whole.len() {
         fs::write(dir.path().join("services.log"), &whole[..cut]).unwrap();
         let store = Store::open(options(dir.path()), "log-b").unwrap();
-        assert_eq!(store.torn(), (cut - good) as u64);
+        assert_eq!(store.torn_bytes(), (cut - good) as u64);
         assert!(append(&store, batch("k1")).await.unwrap().duplicate);
         let receipt = append(&store, batch("k2")).await.unwrap();
         assert_eq!(receipt, Receipt { first: 5, last: 7, duplicate: false }, "cut at {cut}");
@@ -82,7 +82,7 @@ async fn a_batch_cut_short_at_any_byte_is_cut_off_as_a_whole_and_stored_once_whe
 }
 
 #[tokio::test]
-async fn what_only_looks_like_a_batch_cut_short_is_left_alone() {
+async fn what_only_looks_like_a_torn_batch_stays() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     append(&store, keyed("k", &["a", "b", "c"])).await.unwrap();
@@ -92,17 +92,17 @@ async fn what_only_looks_like_a_batch_cut_short_is_left_alone() {
     for file in [format!("{b}\n"), format!("{a}\na note\n{b}\n"), format!("{b}\n{b}\n")] {
         fs::write(dir.path().join("services.log"), &file).unwrap();
         let store = Store::open(options(dir.path()), "log-a").unwrap();
-        assert_eq!((store.torn(), content(dir.path())), (0, file.into_bytes()));
+        assert_eq!((store.torn_bytes(), content(dir.path())), (0, file.into_bytes()));
         assert_eq!(append(&store, text("next")).await.unwrap().first, 3);
     }
 }
 
-/// The keys in a file that can't be read are forgotten; nothing else is.
+/// Only the keys in the unreadable file are forgotten.
 #[tokio::test]
-async fn a_closed_file_that_is_damaged_keeps_nothing_from_starting() {
+async fn the_store_opens_with_a_damaged_segment() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { rotate_bytes: Some(1_400), compress: true, ..Limits::default() };
-    let open = || Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let limits = FileLimits { rotate_bytes: Some(1_400), compress: true, ..FileLimits::default() };
+    let open = || Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
     let store = open();
     for n in 0..40 {
         append(&store, keyed(&format!("k{n}"), &[&n.to_string()])).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_closed_file_that_is_damaged_keeps_nothing_from_starting() {
     })
     .await;
     let closed = store.snapshot().closed;
-    let (path, elsewhere) = (&closed[0].path, closed[1].first_seq - 1);
+    let (path, other_key) = (&closed[0].path, closed[1].first_seq - 1);
     drop(store);
     let good = fs::read(path).unwrap();
     for at in [0, 10, good.len() / 2, good.len() - 1] {
@@ -121,7 +121,7 @@ async fn a_closed_file_that_is_damaged_keeps_nothing_from_starting() {
         damaged[at] ^= 0xff;
         fs::write(path, damaged).unwrap();
         let store = open();
-        for known in [elsewhere, 39] {
+        for known in [other_key, 39] {
             assert!(append(&store, keyed(&format!("k{known}"), &["x"])).await.unwrap().duplicate, "{at}");
         }
         drop(store);

@@ -1,37 +1,37 @@
-//! The whole writer on a disk that fails by a script, and what is left of it after a power cut.
+//! The writer on a disk that fails by a script, and what is left after a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use proptest::prelude::*;
 
-use super::super::faulty::{Fault, Script};
+use super::super::faulty::{Fault, FaultScript};
 use super::*;
 
-fn open(dir: &Path, ack: Ack, script: &Arc<Script>) -> Store {
-    Store::open_on(Options { ack, ..options(dir) }, "log-a", script.disk()).unwrap()
+fn open(dir: &Path, ack: AckMode, script: &Arc<FaultScript>) -> Store {
+    Store::open_with(StoreOptions { ack, ..options(dir) }, "log-a", script.disk()).unwrap()
 }
 
 #[tokio::test]
-async fn what_was_written_but_not_synced_is_synced_before_a_retry_of_it_is_acknowledged() {
+async fn a_recovered_batch_is_synced_before_its_retry_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    // As a kill between write and sync leaves it: in the page cache, and nowhere else.
+    // As a kill between write and sync leaves it: in the page cache only.
     append(&Store::open(options(dir.path()), "log-a").unwrap(), keyed("k", &["one"])).await.unwrap();
-    let script = Arc::new(Script::default());
-    let store = open(dir.path(), Ack::Synced, &script);
+    let script = Arc::new(FaultScript::default());
+    let store = open(dir.path(), AckMode::Synced, &script);
     assert!(append(&store, keyed("k", &["one"])).await.unwrap().duplicate);
-    assert!(String::from_utf8(script.durable.lock().unwrap().clone()).unwrap().contains("\"one\""));
+    assert!(String::from_utf8(script.durable.lock().clone()).unwrap().contains("\"one\""));
 }
 
 #[tokio::test]
-async fn only_a_write_that_went_well_makes_the_log_healthy_again() {
+async fn only_a_successful_write_makes_the_log_healthy_again() {
     let dir = tempfile::tempdir().unwrap();
-    let script = Arc::new(Script::default());
-    let store = open(dir.path(), Ack::Written, &script);
+    let script = Arc::new(FaultScript::default());
+    let store = open(dir.path(), AckMode::Written, &script);
     append(&store, keyed("k", &["one"])).await.unwrap();
     script.next([Fault::Fail]);
     assert_eq!(append(&store, text("two")).await, Err(AppendError::Disk));
-    // Twice: what the first one changed is seen after the second.
+    // Twice: any effect of the first is visible after the second.
     for _ in 0..2 {
         assert!(append(&store, keyed("k", &["one"])).await.unwrap().duplicate);
     }
@@ -42,10 +42,10 @@ async fn only_a_write_that_went_well_makes_the_log_healthy_again() {
 }
 
 #[tokio::test]
-async fn a_failed_write_cuts_off_nothing_that_is_acknowledged_though_others_wrote_in_between() {
+async fn a_failed_write_cuts_off_no_acknowledged_entry_even_if_others_wrote_in_between() {
     let dir = tempfile::tempdir().unwrap();
-    let script = Arc::new(Script::default());
-    let store = open(dir.path(), Ack::Written, &script);
+    let script = Arc::new(FaultScript::default());
+    let store = open(dir.path(), AckMode::Written, &script);
     append(&store, text("one")).await.unwrap();
     let mut file = fs::File::options().append(true).open(dir.path().join("services.log")).unwrap();
     io::Write::write_all(&mut file, "a long note of somebody else\n".repeat(20).as_bytes()).unwrap();
@@ -70,8 +70,8 @@ fn fault() -> impl Strategy<Value = Fault> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
-    /// Batches come in groups, the disk fails now and then, and in the end the power goes: what is left is what was
-    /// synced, and of what was written after that any part, or blocks without content.
+    /// Batches come in groups, the disk fails now and then, and finally the power is cut. That leaves what was synced, and
+    /// of what was written later any part, or empty blocks.
     #[test]
     fn synced_loses_nothing_in_a_power_cut(
         groups in proptest::collection::vec(proptest::collection::vec(1_usize..4, 1..6), 1..8),
@@ -81,8 +81,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let script = Arc::new(Script::default());
-        let store = open(dir.path(), Ack::Synced, &script);
+        let script = Arc::new(FaultScript::default());
+        let store = open(dir.path(), AckMode::Synced, &script);
         script.next(faults);
         let mut acknowledged: BTreeMap<u64, String> = BTreeMap::new();
         let mut batches = Vec::new();
@@ -100,8 +100,8 @@ proptest! {
                 }
             }
         }
-        // The power goes now: nothing that the end of the writer does counts any more.
-        let mut left = script.durable.lock().unwrap().clone();
+        // The power is cut now: what the writer does at its end does not count.
+        let mut left = script.durable.lock().clone();
         let written = fs::read(dir.path().join("services.log")).unwrap();
         drop(store);
         if let Some(rest) = written.strip_prefix(&left[..]) {
@@ -116,7 +116,7 @@ proptest! {
         for (seq, text) in &acknowledged {
             prop_assert_eq!(found.get(seq), Some(text));
         }
-        // Those who were told nothing send again: then each entry is there once.
+        // Senders without an acknowledgement retry: then each entry is there once.
         for batch in &batches {
             runtime.block_on(append(&store, batch.clone())).unwrap();
         }

@@ -1,14 +1,14 @@
-//! Rotation, retention, compression, and files that others move.
+//! Rotation, retention, compression, and files that an operator moves.
 
 use super::*;
 
 #[tokio::test]
-async fn rotation_loses_nothing_and_numbers_go_on_across_files_and_restarts() {
+async fn rotation_loses_nothing_and_sequence_numbers_continue() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { rotate_bytes: Some(2_000), ..Limits::default() };
+    let limits = FileLimits { rotate_bytes: Some(2_000), ..FileLimits::default() };
     let mut expected = Vec::new();
     for round in 0..3 {
-        let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+        let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
         for n in 0..50 {
             expected.push(format!("{round}-{n}"));
             append(&store, text(&format!("{round}-{n}"))).await.unwrap();
@@ -20,38 +20,38 @@ async fn rotation_loses_nothing_and_numbers_go_on_across_files_and_restarts() {
 }
 
 #[tokio::test]
-async fn retention_by_total_drops_the_oldest_while_entries_come() {
+async fn retention_by_total_removes_the_oldest_while_entries_come() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { rotate_bytes: Some(2_000), retain_bytes: Some(6_000), ..Limits::default() };
-    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let limits = FileLimits { rotate_bytes: Some(2_000), retain_bytes: Some(6_000), ..FileLimits::default() };
+    let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
     for n in 0..500 {
         append(&store, text(&n.to_string())).await.unwrap();
     }
-    until("the oldest are dropped", || store.stored_bytes() <= 6_000).await;
+    until("the oldest are removed", || store.stored_bytes() <= 6_000).await;
     let left = entries(&store);
     assert_eq!(left.last().unwrap(), &(500, "499".to_owned()));
-    assert!(left.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "what is left has no gap");
+    assert!(left.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "the rest has no gap");
 }
 
 #[tokio::test]
-async fn an_idle_file_is_closed_and_dropped_by_age_but_the_last_number_is_kept() {
+async fn an_idle_file_is_rotated_and_removed_by_age_but_the_last_sequence_number_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let age = Some(Duration::from_millis(1));
-    let limits = Limits { rotate_age: age, retain_age: age, ..Limits::default() };
-    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let limits = FileLimits { rotate_age: age, retain_age: age, ..FileLimits::default() };
+    let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
     append(&store, text("one")).await.unwrap();
-    until("it is closed", || fs::metadata(dir.path().join("services.log")).unwrap().len() == 0).await;
+    until("it is rotated", || fs::metadata(dir.path().join("services.log")).unwrap().len() == 0).await;
     drop(store);
-    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-b").unwrap();
+    let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-b").unwrap();
     assert_eq!(append(&store, text("two")).await.unwrap().first, 2);
     assert_eq!(store.instance(), "log-a");
 }
 
 #[tokio::test]
-async fn closed_segments_are_compressed_and_still_read() {
+async fn closed_segments_are_compressed_and_stay_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { rotate_bytes: Some(2_000), compress: true, ..Limits::default() };
-    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let limits = FileLimits { rotate_bytes: Some(2_000), compress: true, ..FileLimits::default() };
+    let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
     for n in 0..40 {
         append(&store, text(&n.to_string())).await.unwrap();
     }
@@ -64,12 +64,12 @@ async fn closed_segments_are_compressed_and_still_read() {
     })
     .await;
     drop(store);
-    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
     assert_eq!(append(&store, text("next")).await.unwrap().first, 41);
 }
 
 #[tokio::test]
-async fn a_file_that_was_moved_away_is_made_anew() {
+async fn a_file_that_was_moved_away_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("services.log");
     let store = Store::open(options(dir.path()), "log-a").unwrap();
@@ -80,23 +80,23 @@ async fn a_file_that_was_moved_away_is_made_anew() {
     assert!(fs::read_to_string(&file).unwrap().contains("two"));
 }
 
-/// Each file with a segment's name is one that readers know, whatever is rotated, compressed and dropped at a time.
+/// Each file with a segment's name is on the list, even if rotation, compression and retention run at the same time.
 #[tokio::test]
-async fn no_file_is_left_that_nobody_knows() {
+async fn no_file_is_left_off_the_list() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits {
+    let limits = FileLimits {
         rotate_bytes: Some(20_000),
         retain_bytes: Some(30_000),
         compress: true,
-        ..Limits::default()
+        ..FileLimits::default()
     };
-    let store = Store::open(Options { limits, ..options(dir.path()) }, "log-a").unwrap();
+    let store = Store::open(StoreOptions { limits, ..options(dir.path()) }, "log-a").unwrap();
     let started = std::time::Instant::now();
-    // Over two looks at the files, each of which drops some and compresses another.
+    // Two rounds of maintenance, each of which removes some segments and compresses another.
     while started.elapsed() < Duration::from_millis(2_500) {
         append(&store, text(&"x".repeat(2_000))).await.unwrap();
     }
-    until("only what is listed is there", || {
+    until("only listed files are there", || {
         let listed = store.snapshot().closed;
         let mut known: Vec<_> =
             listed.iter().map(|one| one.path.file_name().unwrap().to_str().unwrap().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Hands other than the writer's in the file while it is written.
+//! Other programs change the file while it is written.
 
 use std::io::Write as _;
 
@@ -9,7 +9,7 @@ fn file(dir: &Path) -> fs::File {
 }
 
 #[tokio::test]
-async fn a_file_that_others_cut_is_gone_on_with_and_has_no_holes() {
+async fn a_file_that_others_truncate_is_continued_without_holes() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     for n in 0..3 {
@@ -19,21 +19,22 @@ async fn a_file_that_others_cut_is_gone_on_with_and_has_no_holes() {
     append(&store, text("three")).await.unwrap();
     assert_eq!(entries(&store), [(4, "three".to_owned())]);
     assert!(!fs::read(dir.path().join("services.log")).unwrap().contains(&0));
-    // In the middle of an entry, and noticed without any new one.
+    // In the middle of an entry, and noticed without a new one.
     append(&store, text("four")).await.unwrap();
-    let len = store.snapshot().len;
+    let len = store.snapshot().committed_len;
     file(dir.path()).set_len(len - 5).unwrap();
-    until("it is taken up again", || store.snapshot().len < len - 5).await;
+    until("it is reopened", || store.snapshot().committed_len < len - 5).await;
     append(&store, text("five")).await.unwrap();
     assert_eq!(entries(&store), [(4, "three".to_owned()), (6, "five".to_owned())]);
 }
 
 #[tokio::test]
-async fn what_others_add_hides_no_entry() {
+async fn text_that_others_append_hides_no_entry() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(options(dir.path()), "log-a").unwrap();
     append(&store, text("one")).await.unwrap();
-    for (n, note) in ["a note\n", "one without an end", "{\"ts\":\"half an entry"].into_iter().enumerate() {
+    for (n, note) in ["a note\n", "one without a newline", "{\"ts\":\"half an entry"].into_iter().enumerate()
+    {
         file(dir.path()).write_all(note.as_bytes()).unwrap();
         append(&store, text("next")).await.unwrap();
         let entries = entries(&store);
@@ -41,7 +42,7 @@ async fn what_others_add_hides_no_entry() {
         assert_eq!(entries.last().unwrap(), &(n as u64 + 2, "next".to_owned()));
     }
     let content = fs::read_to_string(dir.path().join("services.log")).unwrap();
-    assert!(content.contains("\na note\n") && content.contains("\none without an end\n"));
-    assert!(!content.contains("half an entry"), "as after a crash");
-    assert_eq!(store.snapshot().len, content.len() as u64);
+    assert!(content.contains("\na note\n") && content.contains("\none without a newline\n"));
+    assert!(!content.contains("half an entry"), "cut off as after a crash");
+    assert_eq!(store.snapshot().committed_len, content.len() as u64);
 }

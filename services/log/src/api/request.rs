@@ -1,0 +1,72 @@
+//! What both ways of storing entries need of a request.
+
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use hubspoke_protocol::HUB_SOURCE;
+
+use crate::entry::{Level, UnknownLevel};
+use crate::error::ApiError;
+use crate::ingest::RequestMeta;
+use crate::ingest::json::MAX_KEY;
+use crate::ingest::traceparent::trace_id;
+use crate::query::QueryError;
+
+/// A batch with a key is stored once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const MAX_SOURCE: usize = 200;
+
+/// Reads sender, trace, level and key from a request's head.
+pub(super) fn request_meta(parts: &Parts) -> Result<RequestMeta, ApiError> {
+    let headers = &parts.headers;
+    let source = text(headers, HUB_SOURCE)?.unwrap_or_default();
+    if source.len() > MAX_SOURCE {
+        let reason = format!("longer than {MAX_SOURCE} bytes");
+        return Err(ApiError::Header { name: "Hub-Source", reason });
+    }
+    let (name, id) = source.split_once('/').unwrap_or((source, ""));
+    let key = text(headers, IDEMPOTENCY_KEY)?;
+    if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
+        let reason = format!("must be 1 to {MAX_KEY} bytes");
+        return Err(ApiError::Header { name: "Idempotency-Key", reason });
+    }
+    let trace_id = headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
+    Ok(RequestMeta {
+        source: non_empty(name),
+        source_id: non_empty(id),
+        trace_id: trace_id.map(str::to_owned),
+        level: parts.uri.query().map(level).transpose()?.flatten(),
+        key: key.map(str::to_owned),
+    })
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn level(query: &str) -> Result<Option<Level>, ApiError> {
+    let mut level = None;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        if key != "level" {
+            return Err(QueryError::new(&key, "unknown parameter; the only one is level").into());
+        }
+        let parsed = value.parse();
+        level = Some(parsed.map_err(|error: UnknownLevel| QueryError::new(&key, error.to_string()))?);
+    }
+    Ok(level)
+}
+
+/// The text of a header.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let value = headers.get(name).map(|value| value.to_str());
+    value.transpose().map_err(|_| ApiError::Header { name, reason: "not visible ASCII".to_owned() })
+}
+
+/// Runs `work` on a thread where it may take long.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a task that parses a request's body died");
+        Err(ApiError::Internal)
+    })
+}

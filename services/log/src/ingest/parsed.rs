@@ -1,0 +1,87 @@
+//! The result of parsing a body.
+
+use serde::Serialize;
+
+use crate::entry::Batch;
+
+/// Rejected entries that a reply lists; beyond them it only counts.
+pub(super) const MAX_LISTED: usize = 100;
+
+/// Limits on the content of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IngestLimits {
+    /// Longest text of one entry, in bytes.
+    pub(crate) max_entry: usize,
+    /// Entries per batch, including rejected ones.
+    pub(crate) max_entries: usize,
+}
+
+/// Why a whole body is refused. A retry does not help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IngestError {
+    #[error("the entry is empty")]
+    Empty,
+    #[error("the entry is longer than {limit} bytes")]
+    TooLong { limit: usize },
+    #[error("the batch has more than {limit} {what}")]
+    TooMany { limit: usize, what: &'static str },
+    #[error("invalid JSON: {0}")]
+    Json(String),
+    #[error("invalid OTLP log export: {0}")]
+    Otlp(String),
+    #[error("none of the {} entries is valid", .0.count)]
+    NoneAccepted(Rejections),
+}
+
+/// What a body contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ParsedBody {
+    pub(crate) batch: Batch,
+    pub(crate) rejections: Rejections,
+}
+
+impl ParsedBody {
+    /// An error if there is nothing to store.
+    pub(super) fn require_entries(self) -> Result<Self, IngestError> {
+        match (self.batch.is_empty(), self.rejections.count == 0) {
+            (true, true) => Err(IngestError::Empty),
+            (true, false) => Err(IngestError::NoneAccepted(self.rejections)),
+            (false, _) => Ok(self),
+        }
+    }
+}
+
+/// The rejected entries of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Rejections {
+    /// The first ones.
+    #[serde(rename = "failed", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) listed: Vec<Rejection>,
+    /// All of them.
+    #[serde(rename = "failed_count", skip_serializing_if = "is_zero")]
+    pub(crate) count: usize,
+}
+
+impl Rejections {
+    pub(crate) fn push(&mut self, line: usize, status: u16, detail: String) {
+        self.count += 1;
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(Rejection { line, status, detail });
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// A rejected entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Rejection {
+    /// Line of the body or position in the list, from 1.
+    pub(crate) line: usize,
+    /// The status that the entry would have got alone.
+    pub(crate) status: u16,
+    pub(crate) detail: String,
+}
