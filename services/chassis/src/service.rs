@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use hubspoke_client::membership::{Advertise, CallError, MemberConfig, NewMemberError, Reach, Timing};
-use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
+use hubspoke_client::membership::{Advertise, MemberConfig, MemberError, Reach, RegistryError};
+use hubspoke_client::{Directory, HttpClientError, LoadCounters, LogClient, Member};
 use hubspoke_protocol::ServiceInfo;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
@@ -53,10 +53,10 @@ pub enum BindError {
     Config(#[from] ConfigError),
     /// The membership can't be prepared.
     #[error(transparent)]
-    Member(#[from] NewMemberError),
+    Member(#[from] MemberError),
     /// The log client can't be made.
-    #[error("can't make an HTTP client")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] HttpClientError),
     /// Metrics can't be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -112,13 +112,9 @@ impl Service {
         let token = common.registry.read_token()?;
         let mut service = Self::bind_alone(common).await?;
         let info = ServiceInfo { name: common.name.clone(), id: Some(service.id.clone()), ..info };
-        let config = MemberConfig {
-            registry: common.registry.url.clone(),
-            token: token.map(|token| token.expose().to_owned()),
-            info: info.clone(),
-            advertise: advertise(common.advertise.as_deref(), service.addr, service.control_addr),
-            timing: Timing::default(),
-        };
+        let mut config = MemberConfig::new(&common.registry.url, info.clone());
+        config.token = token.map(|token| token.expose().to_owned());
+        config.advertise = advertise(common.advertise.as_deref(), service.addr, service.control_addr);
         let member = Member::new(config, service.load.clone())?;
         service.log = LogClient::new(member.directory().clone(), &info)?;
         service.readiness.unmet(REGISTRY, "not registered yet");
@@ -310,7 +306,7 @@ async fn leave(member: &Member, mut membership: tokio::task::JoinSet<()>) {
         membership.join_next().await;
         if *member.joined().borrow() { member.deregister().await } else { Ok(()) }
     });
-    let result: Result<Result<(), CallError>, _> = left.await;
+    let result: Result<Result<(), RegistryError>, _> = left.await;
     match result {
         Ok(Ok(())) => tracing::debug!("deregistered"),
         Ok(Err(error)) => tracing::warn!(

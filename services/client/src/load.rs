@@ -1,12 +1,22 @@
-//! What a process counts of its own requests, for its heartbeat: written by whatever serves them, read by
-//! [`Member`](crate::Member). Counters only; rates are for readers to derive.
+//! The load that a process reports with its heartbeats: counters, written by its server and read by
+//! [`Member`](crate::Member). Readers derive rates from them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use hubspoke_protocol::{Heartbeat, Status};
 
-/// Shared counters of requests served and in flight, and whether the process drains.
+/// Counts requests, served and in flight, and tells whether the process is draining. Clones share the counters.
+///
+/// ```
+/// use hubspoke_client::LoadCounters;
+///
+/// let load = LoadCounters::default();
+/// let request = load.start();
+/// assert_eq!((load.heartbeat().requests, load.heartbeat().in_flight), (1, 1));
+/// drop(request);
+/// assert_eq!((load.heartbeat().requests, load.heartbeat().in_flight), (1, 0));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct LoadCounters(Arc<Counters>);
 
@@ -25,12 +35,12 @@ impl LoadCounters {
         InFlight(self.clone())
     }
 
-    /// From now on the heartbeat says `draining`.
+    /// Heartbeats report [`Status::Draining`] from now on.
     pub fn drain(&self) {
         self.0.draining.store(true, Relaxed);
     }
 
-    /// What the next heartbeat will say.
+    /// What a heartbeat is answered with now.
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             status: if self.0.draining.load(Relaxed) { Status::Draining } else { Status::Serving },
@@ -40,7 +50,7 @@ impl LoadCounters {
     }
 }
 
-/// One request in flight.
+/// A request in flight; over when this is dropped.
 #[derive(Debug)]
 pub struct InFlight(LoadCounters);
 
@@ -55,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_in_flight_while_its_guard_lives() {
+    fn a_request_is_in_flight_until_its_guard_is_dropped() {
         let load = LoadCounters::default();
         let first = load.start();
         let second = load.start();

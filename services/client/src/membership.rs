@@ -1,339 +1,261 @@
-//! Membership: a member registers, renews, answers heartbeats, takes pushes, and deregisters.
+//! Membership: a member registers, renews, answers heartbeats, receives pushes and deregisters.
 //!
-//! [`Member::routes`] goes into the member's own server and must be served before [`Member::run`] starts, since
-//! the registry may call back at once. One task runs [`Member::run`]; nothing else registers, so replies come in
-//! order. Which kind of registry is on the other side shows in its last reply: one that stamps a `Hub-Revision`
-//! is renewed with every 15 s and at once when a heartbeat shows that we are behind; one that knows only the core
-//! would list us twice, so we register again only when it has been silent for 90 s.
+//! One task runs [`Member::run`]; nothing else registers, so the registry's answers arrive in order. The last answer
+//! tells which kind of registry this is. One that stamps its answers with `Hub-Revision` gets a renewal every 15 s,
+//! and at once when a heartbeat shows that the directory is out of date. One that knows only the core protocol would
+//! list a renewing member twice, so the member registers again only after 90 s without a heartbeat.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
+use hubspoke_protocol::{PushMode, ServiceInfo};
 use rand::RngExt;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
+use self::registry::RegistryClient;
+use self::state::MemberState;
 use crate::directory::Directory;
 use crate::load::LoadCounters;
-use hubspoke_protocol::{InvalidInfo, PushMode, Revision, SERVICES_PATH, ServiceInfo};
-
-mod advertise;
-mod api;
-mod call;
 
 pub use self::advertise::{Advertise, Reach};
-pub use self::call::CallError;
+pub use self::config::{MemberConfig, MemberError, Timing, is_registry_url};
+pub use self::registry::RegistryError;
 
-/// How often and how patiently a member speaks to the registry.
-#[derive(Debug, Clone)]
-pub struct Timing {
-    /// A renewal is due this long after the last, less up to a quarter at random.
-    pub renew: Duration,
-    /// A core-only registry is registered with again after this long without a heartbeat.
-    pub silence: Duration,
-    /// One call to the registry may take this long.
-    pub timeout: Duration,
-    /// Pause after a first failed call; doubles, with jitter.
-    pub backoff: Duration,
-    /// Longest pause after failed calls.
-    pub backoff_max: Duration,
-    /// After a registry has lost its state, instances that it knows no more are kept for this long: longer than
-    /// `renew`, so that each has had its chance to come back.
-    pub keep: Duration,
-}
+mod advertise;
+mod config;
+mod registry;
+mod routes;
+mod state;
 
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            renew: Duration::from_secs(15),
-            silence: Duration::from_secs(90),
-            timeout: Duration::from_secs(5),
-            backoff: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(2),
-            keep: Duration::from_secs(20),
-        }
-    }
-}
+/// When many members are out of date at once, their renewals are spread over this time. It also lets a push arrive
+/// first, which makes the renewal cheap.
+const RENEWAL_SPREAD: Duration = Duration::from_millis(200);
 
-/// What a member needs to take part.
-#[derive(Debug, Clone)]
-pub struct MemberConfig {
-    /// The registry's base URL: `http://127.0.0.1:20000`.
-    pub registry: String,
-    /// Bearer token for registering, where the registry asks for one.
-    pub token: Option<String>,
-    /// What to register. `addr` and `control_addr` are taken from `advertise`, `push` and `push_key` are set by
-    /// [`Member::new`].
-    pub info: ServiceInfo,
-    /// Under which addresses.
-    pub advertise: Advertise,
-    /// How often and how patiently.
-    pub timing: Timing,
-}
-
-/// This process's membership of one service. Cloning shares it.
+/// The membership of this process in one service. Clones share it.
+///
+/// The order matters: serve [`Member::routes`] before [`Member::run`] starts, since the registry calls back at once,
+/// and call [`Member::deregister`] after it has ended.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use hubspoke_client::membership::MemberConfig;
+/// use hubspoke_client::{LoadCounters, Member};
+/// use hubspoke_protocol::ServiceInfo;
+/// use tokio::net::TcpListener;
+/// use tokio::sync::oneshot;
+/// # use hubspoke_testkit::{FakeRegistry, eventually};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let registry = FakeRegistry::start().await;
+/// # registry.set("log", &[ServiceInfo::new("log", "127.0.0.1:20002")]);
+/// # let registry_url = registry.url();
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let info = ServiceInfo {
+///     required_services: vec!["log".to_owned()],
+///     ..ServiceInfo::new("greeter", listener.local_addr()?.to_string())
+/// };
+/// let mut config = MemberConfig::new(registry_url, info);
+/// config.timing.timeout = Duration::from_secs(2);
+/// let member = Member::new(config, LoadCounters::default())?;
+/// let routes = member.routes();
+/// tokio::spawn(async { axum::serve(listener, routes).await });
+///
+/// let (stop, stopped) = oneshot::channel::<()>();
+/// let running = tokio::spawn({
+///     let member = member.clone();
+///     async move { member.run(async { drop(stopped.await) }).await }
+/// });
+/// member.joined().wait_for(|joined| *joined).await?;
+/// assert_eq!(member.directory().view().instances("log").map(<[_]>::len), Some(1));
+///
+/// # registry.publish("log", &[]).await;
+/// # assert_eq!(member.directory().pick("log"), None);
+/// drop(stop);
+/// running.await?;
+/// member.deregister().await?;
+/// # assert_eq!(registry.methods(), ["POST", "DELETE"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
-pub struct Member(Arc<Inner>);
-
-struct Inner {
-    config: MemberConfig,
-    /// What was registered last: `config.info` with addresses and push key.
-    registered: Mutex<Arc<ServiceInfo>>,
-    push_key: String,
-    directory: Directory,
-    load: LoadCounters,
-    http: reqwest::Client,
-    url: String,
-    /// The registry's last reply carried no revision.
-    core_only: AtomicBool,
-    joined: watch::Sender<bool>,
-    /// Why the last call to register failed; `None` where it did not.
-    failing: watch::Sender<Option<Arc<CallError>>>,
-    /// Something showed that we are behind: renew now.
-    behind: Notify,
-    last_heartbeat: Mutex<Instant>,
+pub struct Member {
+    config: Arc<MemberConfig>,
+    registry: Arc<RegistryClient>,
+    state: Arc<MemberState>,
 }
 
 impl Member {
-    /// Prepares a membership; nothing is sent before [`Member::run`].
+    /// Creates a membership; nothing is sent before [`Member::run`].
     ///
     /// # Errors
-    /// [`NewMemberError`] where a name or address is invalid or the URL is none.
-    pub fn new(config: MemberConfig, load: LoadCounters) -> Result<Self, NewMemberError> {
+    /// [`MemberError`] if a name, an address or the registry's URL is invalid.
+    pub fn new(config: MemberConfig, load: LoadCounters) -> Result<Self, MemberError> {
         config.advertise.check(&config.info)?;
-        let url = format!("{}{SERVICES_PATH}", config.registry.trim_end_matches('/'));
-        if !is_registry_url(&config.registry) {
-            return Err(NewMemberError::Url(config.registry));
-        }
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.timing.timeout)
-            .timeout(config.timing.timeout)
-            .pool_max_idle_per_host(0) // a call every 15 s is not worth a connection kept open
-            .build()
-            .map_err(NewMemberError::Client)?;
-        let push_key = format!("{:032x}", rand::rng().random::<u128>());
-        let registered = Mutex::new(Arc::new(config.info.clone()));
-        Ok(Self(Arc::new(Inner {
-            config,
-            registered,
-            push_key,
-            directory: Directory::default(),
-            load,
-            http,
-            url,
-            core_only: AtomicBool::new(false),
-            joined: watch::Sender::new(false),
-            failing: watch::Sender::new(None),
-            behind: Notify::new(),
-            last_heartbeat: Mutex::new(Instant::now()),
-        })))
+        let registry = Arc::new(RegistryClient::new(&config)?);
+        let state = Arc::new(MemberState::new(config.info.clone(), load));
+        Ok(Self { config: Arc::new(config), registry, state })
     }
 
-    /// `GET /heart-beat` and `POST`, `DELETE`, `PUT /services`, for the server on the control address.
+    /// `GET /heart-beat`, `GET /directory` and the pushes (`POST`, `DELETE` and `PUT /services`), for the server on
+    /// the control address.
     pub fn routes(&self) -> Router {
-        api::routes(self.clone())
+        routes::routes(self.state.clone())
     }
 
     /// The instances of the services that this member requires.
     pub fn directory(&self) -> &Directory {
-        &self.0.directory
+        &self.state.directory
     }
 
-    /// What this member registered last; before the first registration its addresses may be missing.
+    /// What this member registered last. Before the first registration, addresses may be missing.
     pub fn info(&self) -> Arc<ServiceInfo> {
-        self.0.registered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.registered.lock().clone()
     }
 
-    /// Whether the registry knows this member, as far as it can tell; false until the first registration.
+    /// Whether the registry knows this member: true from the first registration to [`Member::deregister`].
     pub fn joined(&self) -> watch::Receiver<bool> {
-        self.0.joined.subscribe()
+        self.state.joined.subscribe()
     }
 
-    /// Why the last call to register or to renew failed; `None` where it did not.
-    pub fn failing(&self) -> watch::Receiver<Option<Arc<CallError>>> {
-        self.0.failing.subscribe()
+    /// Why the last registration or renewal failed; `None` if it succeeded, or before the first.
+    pub fn failing(&self) -> watch::Receiver<Option<Arc<RegistryError>>> {
+        self.state.failing.subscribe()
     }
 
-    /// Registers, and stays registered until `stop` is done. A call that is under way is finished first (at most
-    /// [`Timing::timeout`]), so that it can't overtake the deregistration that follows.
+    /// Registers, and stays registered until `stop` completes. A call in progress is finished first (at most
+    /// [`Timing::timeout`]), so that it can't overtake the deregistration.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let registry = self.config.registry.as_str();
         let mut failures: u32 = 0;
-        let mut forget_at = None;
+        let mut drop_carried_at = None;
         loop {
             match self.register().await {
                 Ok(other_epoch) => {
                     if other_epoch {
-                        forget_at = Some(Instant::now() + self.0.config.timing.keep);
+                        drop_carried_at = Some(Instant::now() + self.config.timing.epoch_grace);
                     }
                     if failures > 0 {
-                        tracing::info!(registry = %self.0.config.registry, "the registry is back");
+                        tracing::info!(registry, "the registry is back");
                     }
                     failures = 0;
-                    self.0.failing.send_replace(None);
+                    self.state.failing.send_replace(None);
                 }
                 Err(error) => {
                     let error = Arc::new(error);
-                    let before = self.0.failing.send_replace(Some(error.clone()));
-                    // Said once, and again where it is something else: that one is refused now is news.
+                    let before = self.state.failing.send_replace(Some(error.clone()));
+                    // Logged once, and again when the cause changes.
                     if !before.is_some_and(|before| before.is_like(&error)) {
-                        tracing::warn!(
-                            registry = %self.0.config.registry,
-                            error = &*error as &dyn std::error::Error,
-                            "can't register; trying again until it works"
-                        );
+                        let error = &*error as &dyn Error;
+                        tracing::warn!(registry, error, "can't register; retrying until it succeeds");
                     }
                     failures = failures.saturating_add(1);
                 }
             }
-            let due = self.next_registration_due(failures);
+            let due = self.registration_due(failures);
             tokio::pin!(due);
             loop {
                 tokio::select! {
                     () = &mut stop => return,
                     () = &mut due => break,
-                    () = until(forget_at) => {
-                        self.0.directory.forget();
-                        forget_at = None;
+                    () = at(drop_carried_at) => {
+                        self.state.directory.drop_carried();
+                        drop_carried_at = None;
                     }
                 }
             }
         }
     }
 
-    async fn next_registration_due(&self, failures: u32) {
+    /// Removes this member from the catalogue. The registry answers when dependents have acknowledged the removal, or
+    /// after 1 s.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the registry could not be reached or refused; it then removes the member when it misses
+    /// heartbeats.
+    pub async fn deregister(&self) -> Result<(), RegistryError> {
+        self.registry.deregister(&self.info()).await?;
+        self.state.joined.send_replace(false);
+        Ok(())
+    }
+
+    /// Completes when the next registration is due.
+    async fn registration_due(&self, failures: u32) {
+        let timing = &self.config.timing;
         if failures > 0 {
-            tokio::time::sleep(self.backoff(failures)).await;
-        } else if self.0.core_only.load(Relaxed) {
+            sleep(crate::backoff(failures, timing.backoff, timing.backoff_max)).await;
+        } else if self.state.is_core_only() {
             tokio::select! {
                 () = self.silence() => {}
-                // The registry was replaced by one that stamps revisions.
-                () = self.0.behind.notified() => {}
+                // A registry that stamps revisions has replaced this one.
+                () = self.state.behind.notified() => {}
             }
         } else {
-            let renew = self.0.config.timing.renew;
-            let due = rand::rng().random_range(renew.mul_f64(0.75)..=renew);
+            let due = rand::rng().random_range(timing.renew.mul_f64(0.75)..=timing.renew);
             tokio::select! {
-                () = tokio::time::sleep(due) => {}
-                () = self.0.behind.notified() => self.spread().await,
+                () = sleep(due) => {}
+                () = self.state.behind.notified() => {
+                    let spread = rand::rng().random_range(Duration::ZERO..=RENEWAL_SPREAD.min(timing.renew));
+                    sleep(spread).await;
+                }
             }
         }
     }
 
-    /// A change that concerns many members shows in all their heartbeats: they must not renew in one instant, and
-    /// the push that is on its way may come first.
-    async fn spread(&self) {
-        let most = Duration::from_millis(200).min(self.0.config.timing.renew);
-        let pause = rand::rng().random_range(Duration::ZERO..=most);
-        tokio::time::sleep(pause).await;
-    }
-
+    /// Completes when no heartbeat has come for [`Timing::silence`].
     async fn silence(&self) {
         loop {
-            let silent_until = *self.last_heartbeat() + self.0.config.timing.silence;
-            if silent_until <= Instant::now() {
-                *self.last_heartbeat() = Instant::now(); // the next round starts now
+            let silent_at = *self.state.last_heartbeat.lock() + self.config.timing.silence;
+            if silent_at <= Instant::now() {
+                *self.state.last_heartbeat.lock() = Instant::now(); // the next period starts now
                 return;
             }
-            tokio::time::sleep_until(silent_until).await;
+            sleep_until(silent_at).await;
         }
     }
 
-    fn backoff(&self, failures: u32) -> Duration {
-        let timing = &self.0.config.timing;
-        let doubled = timing.backoff.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        doubled.min(timing.backoff_max).mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-
-    /// Says whether the registry is of another epoch than before.
-    async fn register(&self) -> Result<bool, CallError> {
-        let (addr, control_addr) = self.0.config.advertise.resolve(&self.0.config.registry).await?;
+    /// Registers once. Returns whether the registry's epoch has changed.
+    async fn register(&self) -> Result<bool, RegistryError> {
+        let resolved = self.config.advertise.resolve(&self.config.registry).await;
+        let (addr, control_addr) = resolved.map_err(RegistryError::Address)?;
         let info = Arc::new(ServiceInfo {
             addr,
             control_addr,
             push: Some(PushMode::Snapshot),
-            push_key: Some(self.0.push_key.clone()),
-            ..self.0.config.info.clone()
+            push_key: Some(self.state.push_key.clone()),
+            ..self.config.info.clone()
         });
-        *self.0.registered.lock().unwrap_or_else(PoisonError::into_inner) = info.clone();
-        self.0.directory.registering();
-        match call::register(&self.0, &info).await {
+        *self.state.registered.lock() = info.clone();
+        self.state.directory.begin_registration();
+        match self.registry.register(&info).await {
             Ok((lists, revision)) => {
-                self.0.core_only.store(revision.is_none(), Relaxed);
-                let other_epoch = self.0.directory.registered(lists, revision);
-                if !self.0.joined.send_replace(true) {
+                self.state.core_only.store(revision.is_none(), Relaxed);
+                let other_epoch = self.state.directory.apply_registration(lists, revision);
+                if !self.state.joined.send_replace(true) {
                     tracing::info!(service = info.name, addr = info.addr, "registered");
                 }
                 Ok(other_epoch)
             }
             Err(error) => {
-                self.0.directory.not_registered();
+                self.state.directory.abandon_registration();
                 Err(error)
             }
         }
     }
-
-    /// Takes this member out of the catalogue; the registry answers once dependents know, or after 1 s. Call it
-    /// after [`Member::run`] has ended.
-    ///
-    /// # Errors
-    /// [`CallError`] where the registry could not be asked or refused; it will then notice by heartbeat.
-    pub async fn deregister(&self) -> Result<(), CallError> {
-        call::deregister(&self.0, &self.info()).await?;
-        self.0.joined.send_replace(false);
-        Ok(())
-    }
-
-    /// A heartbeat came, stamped with what the registry holds to be our newest revision.
-    fn heard(&self, stamp: Option<Revision>) {
-        *self.last_heartbeat() = Instant::now();
-        let Some(stamp) = stamp else { return };
-        let ours = self.0.directory.view().revision();
-        if !ours.is_some_and(|ours| ours.epoch == stamp.epoch && ours.n >= stamp.n) {
-            self.0.behind.notify_one();
-        }
-    }
-
-    fn last_heartbeat(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.0.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Whether a text is the base URL of a registry: `http://host:port`, perhaps with a path.
-pub fn is_registry_url(text: &str) -> bool {
-    reqwest::Url::parse(text).is_ok_and(|url| {
-        url.scheme() == "http"
-            && url.has_host()
-            && url.port() != Some(0)
-            && url.username().is_empty()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    })
-}
-
-async fn until(time: Option<Instant>) {
+/// Completes at `time`; never if there is none.
+async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-/// Why a membership can't even be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum NewMemberError {
-    /// A name or an address is invalid.
-    #[error(transparent)]
-    Info(#[from] InvalidInfo),
-    /// The registry's URL is none.
-    #[error("{0:?} is no registry URL: http://host:port")]
-    Url(String),
-    /// The HTTP client could not be made.
-    #[error("can't make an HTTP client")]
-    Client(#[source] reqwest::Error),
 }
 
 #[cfg(test)]

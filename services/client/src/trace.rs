@@ -1,7 +1,7 @@
-//! Trace context across HTTP: the process's propagator (OpenTelemetry's global one) reads it from headers and
-//! writes it to them. Without a propagator nothing is read or written; without an exporter a context passes through
-//! as it came. Here is only the carrying: spans are ordinary `tracing` spans, and whether they go anywhere is the
-//! process's affair.
+//! Trace context across HTTP. OpenTelemetry's global propagator reads it from headers and writes it to them; without a
+//! propagator this does nothing, and without an exporter a context is passed on unchanged. Spans are ordinary `tracing`
+//! spans, and exporting them is up to the process. The types of OpenTelemetry and `http` in these signatures are on
+//! purpose.
 
 use std::fmt;
 
@@ -11,39 +11,46 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Span;
 use tracing::field::Empty;
 
-/// Where a context can come in: the headers of the propagators that there are (W3C trace context and baggage). Most
-/// requests bring neither, and asking the propagators costs more than looking.
+/// The headers that the propagators read: W3C trace context and baggage. Most requests have neither, and looking is
+/// cheaper than asking the propagators.
 const CARRIERS: [&str; 2] = ["traceparent", "baggage"];
 
-/// Writes the current context to the headers of a request that is about to be sent.
+/// Writes the current context to the headers of a request before it is sent.
 pub fn inject(headers: &mut HeaderMap) {
     global::get_text_map_propagator(|propagator| {
-        propagator.inject_context(&Context::current(), &mut Write(headers));
+        propagator.inject_context(&Context::current(), &mut HeaderInjector(headers));
     });
 }
 
-/// The context that came with a request; an empty one where none did, or where it is broken.
+/// The context in the headers of a request; an empty one if there is none or it is malformed.
 pub fn extract(headers: &HeaderMap) -> Context {
     if !CARRIERS.iter().any(|name| headers.contains_key(*name)) {
         return Context::new();
     }
     global::get_text_map_propagator(|propagator| {
-        propagator.extract_with_context(&Context::new(), &Read(headers))
+        propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers))
     })
 }
 
-/// The value of `http.request.method` where it is none of the known ones. In a span's name stands `HTTP` instead
-/// (OpenTelemetry's semantic conventions).
+/// The value of `http.request.method` for an unknown method. In the names of spans it is `HTTP` (both by OpenTelemetry's
+/// semantic conventions).
 pub const OTHER_METHOD: &str = "_OTHER";
 
-/// A method as it may stand in names of spans and in labels; nothing where it is not known. Methods are the caller's
-/// to choose, and there must not be as many names and series as callers can think of.
+/// The method as it may appear in names of spans and in labels; `None` if it is unknown. Callers choose the method, and
+/// they must not be able to create any number of names and series.
+///
+/// ```
+/// use hubspoke_client::trace::known_method;
+///
+/// assert_eq!((known_method("GET"), known_method("BREW")), (Some("GET"), None));
+/// ```
 pub fn known_method(method: &str) -> Option<&'static str> {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
     KNOWN.into_iter().find(|known| *known == method)
 }
 
-/// `host`, `host:port`, `[v6]` or `[v6]:port` as the attributes `server.address` (without brackets) and `server.port`.
+/// Splits `host`, `host:port`, `[v6]` or `[v6]:port` into the attributes `server.address` (without brackets) and
+/// `server.port`.
 pub fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, after)) => (host, after.strip_prefix(':')),
@@ -52,28 +59,28 @@ pub fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     (host, port.and_then(|port| port.parse().ok()))
 }
 
-/// One attempt to have a request served by an instance, for its span.
+/// One attempt of a request, for its span.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// What is attempted, for the span's name; unset: the method and the service.
+    /// Name of the span; by default the method and the service.
     pub operation: Option<&'a str>,
-    /// Of the request, as it was sent.
+    /// The method.
     pub method: &'a str,
-    /// Of the request, without its query, which may hold what is nobody's business.
+    /// The path, without the query: that may contain secrets.
     pub path: &'a str,
-    /// The name of the service asked.
+    /// The name of the service.
     pub service: &'a str,
-    /// The `Id` of the instance asked.
+    /// The `Id` of the instance.
     pub instance: &'a str,
-    /// The `host:port` of the instance asked.
+    /// The `host:port` of the instance.
     pub addr: &'a str,
-    /// How many attempts came before this one.
+    /// How many attempts of the same request came before.
     pub resend: usize,
 }
 
 impl Attempt<'_> {
-    /// The span around it, by OpenTelemetry's semantic conventions for HTTP clients. Where nobody listens it is
-    /// none, and costs nothing.
+    /// The span of the attempt, by OpenTelemetry's semantic conventions for HTTP clients. If it is filtered out, it
+    /// costs nothing.
     pub fn span(&self) -> Span {
         let (host, port) = host_and_port(self.addr);
         let method = known_method(self.method);
@@ -100,8 +107,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Writes to the span of an attempt what became of it: a status, or in a word why there is none.
-pub fn attempted(span: &Span, outcome: Result<u16, &str>) {
+/// Records the outcome of an attempt on its span: the status, or in one word why there is none.
+pub fn record_outcome(span: &Span, outcome: Result<u16, &str>) {
     if span.is_disabled() {
         return;
     }
@@ -113,16 +120,16 @@ pub fn attempted(span: &Span, outcome: Result<u16, &str>) {
                 span.record("otel.status_code", "error");
             }
         }
-        Err(why) => {
-            span.record("error.type", why);
+        Err(error) => {
+            span.record("error.type", error);
             span.record("otel.status_code", "error");
         }
     }
 }
 
-struct Write<'a>(&'a mut HeaderMap);
+struct HeaderInjector<'a>(&'a mut HeaderMap);
 
-impl Injector for Write<'_> {
+impl Injector for HeaderInjector<'_> {
     fn set(&mut self, key: &str, value: String) {
         if let (Ok(name), Ok(value)) = (key.parse::<HeaderName>(), HeaderValue::try_from(value)) {
             self.0.insert(name, value);
@@ -130,9 +137,9 @@ impl Injector for Write<'_> {
     }
 }
 
-struct Read<'a>(&'a HeaderMap);
+struct HeaderExtractor<'a>(&'a HeaderMap);
 
-impl Extractor for Read<'_> {
+impl Extractor for HeaderExtractor<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }

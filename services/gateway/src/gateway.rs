@@ -10,7 +10,7 @@ use http::HeaderValue;
 use hubspoke_chassis::Metrics;
 use hubspoke_chassis::telemetry::Source;
 use hubspoke_client::LoadCounters;
-use hubspoke_client::directory::{Follower, Settled, View};
+use hubspoke_client::directory::{DirectoryFollower, Settled, View};
 use parking_lot::Mutex;
 use rand::RngExt;
 
@@ -51,8 +51,8 @@ pub(crate) struct Gateway {
     epoch: Instant,
 }
 
-impl Follower for Gateway {
-    fn take(&self, view: &View) {
+impl DirectoryFollower for Gateway {
+    fn update(&self, view: &View) {
         let builder = TableBuilder {
             config: &self.config,
             own_name: &self.name,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_chassis::telemetry::Source;
+use hubspoke_client::backoff;
 use parking_lot::Mutex;
-use rand::RngExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -169,15 +169,10 @@ async fn deliver(notifier: Arc<Notifier>, key: InstanceKey, incarnation: u64) {
                     tracing::warn!(service = %key.name, addr = %key.addr, reason, "push failed; retrying");
                 }
                 failures = failures.saturating_add(1);
-                tokio::time::sleep(backoff(failures, notifier.settings.backoff_max)).await;
+                tokio::time::sleep(backoff(failures, BACKOFF, notifier.settings.backoff_max)).await;
             }
         }
     }
-}
-
-fn backoff(failures: u32, max: Duration) -> Duration {
-    let doubled = BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(max).mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 #[cfg(test)]

@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+
+use hubspoke_protocol::InstanceState;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -31,128 +34,127 @@ fn addrs(directory: &Directory) -> Vec<String> {
 #[test]
 fn an_older_answer_never_undoes_a_newer_push() {
     let directory = Directory::default();
-    directory.registered(lists(&["a:1"]), at(1, 5));
-    assert_eq!(directory.snapshot(push(1, 8, &["a:1", "b:1"])), Applied::UpToDate);
-    directory.registered(lists(&["a:1"]), at(1, 6));
+    directory.apply_registration(lists(&["a:1"]), at(1, 5));
+    assert_eq!(directory.apply_snapshot(push(1, 8, &["a:1", "b:1"])), Applied::UpToDate);
+    directory.apply_registration(lists(&["a:1"]), at(1, 6));
     assert_eq!(addrs(&directory), ["a:1", "b:1"]);
-    assert_eq!(directory.snapshot(push(1, 7, &[])), Applied::UpToDate);
+    assert_eq!(directory.apply_snapshot(push(1, 7, &[])), Applied::UpToDate);
     assert_eq!(addrs(&directory), ["a:1", "b:1"]);
     assert_eq!(directory.view().revision(), at(1, 8));
-    directory.registered(lists(&[]), at(1, 9));
+    directory.apply_registration(lists(&[]), at(1, 9));
     assert_eq!(addrs(&directory), [""; 0]);
     assert_eq!(directory.view().instances("log").map(<[_]>::len), Some(0), "an empty list is delivered too");
 }
 
 #[test]
-fn a_name_that_the_reply_leaves_out_is_gone() {
+fn a_service_that_the_registrys_answer_omits_is_gone() {
     let directory = Directory::default();
-    directory.registered(lists(&["a:1"]), at(1, 5));
-    directory.registered(ServiceLists::default(), at(1, 6));
+    directory.apply_registration(lists(&["a:1"]), at(1, 5));
+    directory.apply_registration(ServiceLists::default(), at(1, 6));
     assert_eq!(directory.view().instances("log"), None);
 }
 
 #[test]
-fn another_epoch_is_taken_from_a_reply_only() {
+fn another_epoch_starts_with_an_answer_never_with_a_push() {
     let directory = Directory::default();
-    directory.registered(lists(&["a:1"]), at(1, 50));
-    assert_eq!(directory.snapshot(push(2, 60, &["b:1"])), Applied::OtherEpoch);
+    directory.apply_registration(lists(&["a:1"]), at(1, 50));
+    assert_eq!(directory.apply_snapshot(push(2, 60, &["b:1"])), Applied::OtherEpoch);
     assert_eq!(addrs(&directory), ["a:1"]);
-    assert!(directory.registered(lists(&["c:1"]), at(2, 1)));
-    directory.forget();
+    assert!(directory.apply_registration(lists(&["c:1"]), at(2, 1)));
+    directory.drop_carried();
     assert_eq!(addrs(&directory), ["c:1"]);
-    assert_eq!(directory.snapshot(push(1, 99, &["a:1"])), Applied::OtherEpoch);
+    assert_eq!(directory.apply_snapshot(push(1, 99, &["a:1"])), Applied::OtherEpoch);
     assert_eq!(addrs(&directory), ["c:1"]);
 }
 
 #[test]
-fn a_registry_that_lost_its_state_takes_nobody_away_at_first() {
+fn a_registry_that_lost_its_state_removes_no_instance_at_first() {
     let directory = Directory::default();
-    directory.registered(lists(&["a:1", "b:1", "c:1"]), at(1, 50));
-    assert!(directory.registered(lists(&["b:1"]), at(2, 1)), "another epoch");
+    directory.apply_registration(lists(&["a:1", "b:1", "c:1"]), at(1, 50));
+    assert!(directory.apply_registration(lists(&["b:1"]), at(2, 1)), "another epoch");
     assert_eq!(addrs(&directory), ["a:1", "b:1", "c:1"]);
     assert_eq!(directory.view().revision(), at(2, 1));
-    directory.snapshot(push(2, 2, &["a:1", "b:1"]));
-    assert_eq!(addrs(&directory), ["a:1", "b:1", "c:1"], "c has not come back yet");
-    directory.snapshot(push(2, 3, &["b:1"]));
-    assert_eq!(addrs(&directory), ["b:1", "c:1"], "a came back and left");
-    assert!(!directory.registered(lists(&["b:1"]), at(2, 3)), "the same epoch");
+    directory.apply_snapshot(push(2, 2, &["a:1", "b:1"]));
+    assert_eq!(addrs(&directory), ["a:1", "b:1", "c:1"], "c has not registered again yet");
+    directory.apply_snapshot(push(2, 3, &["b:1"]));
+    assert_eq!(addrs(&directory), ["b:1", "c:1"], "a registered again and left");
+    assert!(!directory.apply_registration(lists(&["b:1"]), at(2, 3)), "the same epoch");
     assert_eq!(addrs(&directory), ["b:1", "c:1"]);
-    directory.event(Event::Removed(info("c:1")), at(2, 4));
-    assert_eq!(addrs(&directory), ["b:1"], "said by name to be gone");
-    directory.registered(lists(&[]), at(3, 1));
+    directory.apply_event(InstanceEvent::Removed(info("c:1")), at(2, 4));
+    assert_eq!(addrs(&directory), ["b:1"], "removed by an event");
+    directory.apply_registration(lists(&[]), at(3, 1));
     assert_eq!(addrs(&directory), ["b:1"]);
-    directory.forget();
+    directory.drop_carried();
     assert_eq!(addrs(&directory), [""; 0]);
 }
 
 #[test]
-fn events_of_a_core_registry_survive_the_reply_that_they_overtook() {
+fn events_of_a_core_only_registry_survive_the_answer_that_they_overtook() {
     let directory = Directory::default();
-    directory.registering();
-    directory.event(Event::Added(info("b:1")), None);
-    directory.event(Event::Removed(info("c:1")), None);
-    directory.registered(lists(&["a:1", "c:1"]), None);
+    directory.begin_registration();
+    directory.apply_event(InstanceEvent::Added(info("b:1")), None);
+    directory.apply_event(InstanceEvent::Removed(info("c:1")), None);
+    directory.apply_registration(lists(&["a:1", "c:1"]), None);
     assert_eq!(addrs(&directory), ["a:1", "b:1"]);
-    directory.event(Event::Removed(info("a:1")), None);
+    directory.apply_event(InstanceEvent::Removed(info("a:1")), None);
     assert_eq!(addrs(&directory), ["b:1"]);
-    directory.event(Event::Added(info("b:1")), None);
-    assert_eq!(addrs(&directory), ["b:1"], "told twice, listed once");
+    directory.apply_event(InstanceEvent::Added(info("b:1")), None);
+    assert_eq!(addrs(&directory), ["b:1"], "added twice, listed once");
 }
 
 #[test]
-fn a_late_removal_of_an_older_start_leaves_the_newer_one() {
+fn a_late_removal_of_an_older_start_keeps_the_newer_one() {
     let start = |id: &str| ServiceInfo { id: Some(id.into()), ..info("a:1") };
     let directory = Directory::default();
-    directory.registered(ServiceLists([("log".to_owned(), vec![start("new")])].into()), at(1, 1));
-    directory.event(Event::Removed(start("old")), at(1, 2));
+    directory.apply_registration(ServiceLists([("log".to_owned(), vec![start("new")])].into()), at(1, 1));
+    directory.apply_event(InstanceEvent::Removed(start("old")), at(1, 2));
     assert_eq!(addrs(&directory), ["a:1"]);
-    directory.event(Event::Removed(start("new")), at(1, 3));
+    directory.apply_event(InstanceEvent::Removed(start("new")), at(1, 3));
     assert_eq!(addrs(&directory), [""; 0]);
 }
 
 #[test]
 fn a_follower_has_each_view_before_the_change_returns() {
     let directory = Directory::default();
-    directory.registered(lists(&["a:1"]), at(1, 1));
+    directory.apply_registration(lists(&["a:1"]), at(1, 1));
     let seen = Arc::<Mutex<Vec<usize>>>::default();
     let seen_by_follower = seen.clone();
     directory.follow(Arc::new(move |view: &View| {
-        seen_by_follower.lock().unwrap().push(view.instances("log").map_or(0, <[_]>::len));
+        seen_by_follower.lock().push(view.instances("log").map_or(0, <[_]>::len));
     }));
-    assert_eq!(*seen.lock().unwrap(), [1], "what is known already");
-    directory.event(Event::Added(info("b:1")), at(1, 2));
-    assert_eq!(*seen.lock().unwrap(), [1, 2]);
-    directory.registered(lists(&["a:1", "b:1"]), at(1, 3)); // nothing new
-    directory.event(Event::Removed(info("a:1")), at(1, 4));
-    assert_eq!(*seen.lock().unwrap(), [1, 2, 1]);
+    assert_eq!(*seen.lock(), [1], "the current view");
+    directory.apply_event(InstanceEvent::Added(info("b:1")), at(1, 2));
+    assert_eq!(*seen.lock(), [1, 2]);
+    directory.apply_registration(lists(&["a:1", "b:1"]), at(1, 3)); // nothing new
+    directory.apply_event(InstanceEvent::Removed(info("a:1")), at(1, 4));
+    assert_eq!(*seen.lock(), [1, 2, 1]);
 }
 
 #[test]
-fn the_pick_is_uniform_over_what_is_left() {
+fn a_pick_is_uniform_over_the_instances_not_tried() {
     let directory = Directory::default();
-    directory.registered(lists(&["a:1", "b:1", "c:1", "d:1"]), at(1, 1));
+    directory.apply_registration(lists(&["a:1", "b:1", "c:1", "d:1"]), at(1, 1));
     let mut rng = StdRng::seed_from_u64(7);
     let mut counts = BTreeMap::<String, f64>::new();
     for _ in 0..30_000 {
-        let pick = directory.pick("log", &["b:1"], &mut rng).unwrap();
+        let pick = directory.view().pick_with("log", &["b:1"], &mut rng).unwrap();
         *counts.entry(pick.addr.clone()).or_default() += 1.0;
     }
     assert_eq!(counts.keys().collect::<Vec<_>>(), ["a:1", "c:1", "d:1"]);
-    let chi2: f64 = counts.values().map(|n| (n - 10_000.0).powi(2) / 10_000.0).sum();
-    assert!(chi2 < 13.8, "chi² = {chi2}, above the 0.1 % point for 2 degrees of freedom");
-    assert_eq!(directory.pick("log", &["a:1", "b:1", "c:1", "d:1"], &mut rng), None);
-    assert_eq!(directory.pick::<&str>("none", &[], &mut rng), None);
+    let chi_squared: f64 = counts.values().map(|n| (n - 10_000.0).powi(2) / 10_000.0).sum();
+    assert!(chi_squared < 13.8, "chi² = {chi_squared}, above the 0.1 % point for 2 degrees of freedom");
+    assert_eq!(directory.pick_except("log", &["a:1", "b:1", "c:1", "d:1"]), None);
+    assert_eq!(directory.pick("none"), None);
 }
 
 #[test]
-fn suspects_are_the_last_resort_and_draining_instances_none() {
+fn suspects_are_picked_last_and_draining_instances_never() {
     let in_state = |addr: &str, state| ServiceInfo { state: Some(state), ..info(addr) };
     let list =
         vec![info("a:1"), in_state("b:1", InstanceState::Suspect), in_state("c:1", InstanceState::Draining)];
     let directory = Directory::default();
-    directory.registered(ServiceLists([("log".to_owned(), list)].into()), at(1, 1));
-    let mut rng = StdRng::seed_from_u64(7);
-    let mut pick = |tried: &[&str]| directory.pick("log", tried, &mut rng).map(|info| info.addr.clone());
+    directory.apply_registration(ServiceLists([("log".to_owned(), list)].into()), at(1, 1));
+    let pick = |tried: &[&str]| directory.pick_except("log", tried).map(|info| info.addr.clone());
     for _ in 0..50 {
         assert_eq!(pick(&[]).as_deref(), Some("a:1"));
         assert_eq!(pick(&["a:1"]).as_deref(), Some("b:1"));
@@ -160,7 +162,7 @@ fn suspects_are_the_last_resort_and_draining_instances_none() {
     }
 }
 
-/// Runs two things at the same moment, many times over: what each round begins with and what must be true after it.
+/// Runs two closures at the same moment, many times over, each time on a new directory.
 fn race(
     prepare: impl Fn(&Directory),
     one: impl Fn(&Directory) + Sync,
@@ -188,28 +190,30 @@ fn race(
 }
 
 #[test]
-fn an_event_of_a_core_registry_is_never_lost_to_the_reply_beside_it() {
+fn an_event_of_a_core_only_registry_survives_a_concurrent_answer() {
     race(
-        Directory::registering,
+        Directory::begin_registration,
         |directory| {
-            directory.registered(lists(&["a:1"]), None);
+            directory.apply_registration(lists(&["a:1"]), None);
         },
-        |directory| assert_eq!(directory.event(Event::Added(info("b:1")), None), Applied::UpToDate),
+        |directory| {
+            assert_eq!(directory.apply_event(InstanceEvent::Added(info("b:1")), None), Applied::UpToDate)
+        },
         |directory| assert_eq!(addrs(directory), ["a:1", "b:1"]),
     );
 }
 
 #[test]
-fn a_push_of_the_epoch_before_never_undoes_the_reply_beside_it() {
+fn a_push_of_the_previous_epoch_never_undoes_a_concurrent_answer() {
     race(
         |directory| {
-            directory.registered(lists(&["a:1"]), at(1, 1));
+            directory.apply_registration(lists(&["a:1"]), at(1, 1));
         },
         |directory| {
-            directory.registered(lists(&["b:1"]), at(2, 1));
+            directory.apply_registration(lists(&["b:1"]), at(2, 1));
         },
         |directory| {
-            directory.snapshot(push(1, 2, &["c:1"]));
+            directory.apply_snapshot(push(1, 2, &["c:1"]));
         },
         |directory| {
             assert!(addrs(directory).contains(&"b:1".to_owned()), "{:?}", directory.view());
@@ -219,22 +223,22 @@ fn a_push_of_the_epoch_before_never_undoes_the_reply_beside_it() {
 }
 
 proptest! {
-    /// Replies and pushes of one epoch, each true at its revision, in any order, ever again: the end is the list
-    /// of the newest, and the revision never goes back.
+    /// Answers and pushes of one epoch arrive in any order, each any number of times. The directory ends with the list of
+    /// the newest one, and its revision never goes back.
     #[test]
     fn any_order_of_delivery_ends_at_the_newest(
         order in prop::collection::vec((1u64..40, any::<bool>()), 1..60)
     ) {
         let directory = Directory::default();
-        directory.registered(lists(&["at-1:1"]), at(3, 1));
+        directory.apply_registration(lists(&["at-1:1"]), at(3, 1));
         let mut newest = 1;
         for (n, as_push) in order {
             let list = format!("at-{n}:1");
             if as_push {
-                directory.snapshot(push(3, n, &[&list]));
+                directory.apply_snapshot(push(3, n, &[&list]));
             } else {
-                directory.registering();
-                directory.registered(lists(&[&list]), at(3, n));
+                directory.begin_registration();
+                directory.apply_registration(lists(&[&list]), at(3, n));
             }
             newest = newest.max(n);
             prop_assert_eq!(directory.view().revision(), at(3, newest));
@@ -244,10 +248,13 @@ proptest! {
 }
 
 #[test]
-fn what_is_remembered_during_a_registration_is_bounded() {
+fn the_buffer_of_events_is_bounded() {
     let directory = Directory::default();
-    let event = || Event::Added(ServiceInfo::new("log", "127.0.0.1:1"));
-    assert!(!directory.remember(&event()), "no registration is under way");
-    directory.registering();
-    assert_eq!((0..MAX_MEANWHILE * 2).filter(|_| directory.remember(&event())).count(), MAX_MEANWHILE);
+    let event = || InstanceEvent::Added(ServiceInfo::new("log", "127.0.0.1:1"));
+    assert!(!directory.buffer(&event()), "no registration is in progress");
+    directory.begin_registration();
+    assert_eq!(
+        (0..MAX_BUFFERED_EVENTS * 2).filter(|_| directory.buffer(&event())).count(),
+        MAX_BUFFERED_EVENTS
+    );
 }

@@ -1,41 +1,45 @@
-//! The requests that carry entries: one text, or many as lines of JSON.
+//! The requests that carry entries: one text, or a batch as lines of JSON.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use reqwest::StatusCode;
+use hubspoke_protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
-use super::{ATTEMPT, AttemptError, at_fault};
-use hubspoke_protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
+use super::error::{AttemptError, entry_at_fault};
 
-/// In `Meta` of a log instance that takes `application/x-ndjson` with keys, traces and levels; others take texts.
+/// Timeout of one attempt: an instance that hangs must leave time for the others.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The `Meta` of a log instance that takes batches (`application/x-ndjson` with keys, traces and levels). Others take
+/// one text per request.
 pub const BATCH_META: (&str, &str) = ("log.batch", "ndjson");
-/// What makes a request's entries count once.
+/// Header that makes the entries of a request count once, however often it is sent.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Whether an instance takes many entries in one request.
+/// Whether an instance takes batches.
 pub(super) fn takes_batches(instance: &ServiceInfo) -> bool {
     instance.meta.get(BATCH_META.0).is_some_and(|kind| kind == BATCH_META.1)
 }
 
-/// An entry on its way.
+/// An entry to be sent.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Item {
+pub(super) struct PendingEntry {
     pub(super) text: String,
     pub(super) level: Option<&'static str>,
     pub(super) fields: Map<String, Value>,
     /// Trace context of the sender, as headers.
     pub(super) trace: HeaderMap,
-    /// The same in each attempt, so that readers know copies.
+    /// The same in every attempt, so that readers recognize copies.
     pub(super) key: Option<String>,
 }
 
 /// One line of a batch.
 #[derive(Serialize)]
-struct Line<'a> {
+struct BatchLine<'a> {
     msg: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<&'a str>,
@@ -47,88 +51,85 @@ struct Line<'a> {
     fields: &'a Map<String, Value>,
 }
 
-/// What a log instance says of a batch: the entries that it did not take.
+/// The answer to a batch: the entries that were not stored.
 #[derive(Debug, Default, Deserialize)]
-struct Reply {
-    /// The first ones.
+struct BatchAnswer {
+    /// The first of them, in order.
     #[serde(default)]
-    failed: Vec<Failed>,
+    failed: Vec<FailedLine>,
     #[serde(default)]
     failed_count: usize,
 }
 
 #[derive(Debug, Deserialize)]
-struct Failed {
+struct FailedLine {
     /// From 1.
     line: usize,
     status: u16,
 }
 
-/// Adds an entry to a batch.
-fn line(body: &mut Vec<u8>, item: &Item, with_key: bool) {
-    let traceparent = item.trace.get("traceparent").and_then(|value| value.to_str().ok());
-    let line = Line {
-        msg: &item.text,
-        level: item.level,
-        trace_id: traceparent.and_then(|parent| parent.split('-').nth(1)),
-        key: item.key.as_deref().filter(|_| with_key),
-        fields: &item.fields,
-    };
-    // Texts and JSON values can't fail to serialize.
-    let _ = serde_json::to_writer(&mut *body, &line);
-    body.push(b'\n');
+impl PendingEntry {
+    /// Adds this entry to the body of a batch.
+    fn append_to(&self, body: &mut Vec<u8>, with_key: bool) {
+        let traceparent = self.trace.get("traceparent").and_then(|value| value.to_str().ok());
+        let line = BatchLine {
+            msg: &self.text,
+            level: self.level,
+            trace_id: traceparent.and_then(|parent| parent.split('-').nth(1)),
+            key: self.key.as_deref().filter(|_| with_key),
+            fields: &self.fields,
+        };
+        // Strings and JSON values always serialize.
+        let _ = serde_json::to_writer(&mut *body, &line);
+        body.push(b'\n');
+    }
 }
 
-/// Posts entries to instances, signed with their sender.
+/// Posts entries to instances in the name of their sender.
 #[derive(Debug, Clone)]
 pub(super) struct Poster {
     pub(super) http: reqwest::Client,
+    /// `NAME/ID`.
     pub(super) source: Arc<str>,
 }
 
 impl Poster {
-    /// One entry as text.
-    pub(super) async fn text(&self, addr: &str, item: &Item) -> Result<StatusCode, AttemptError> {
-        let mut request = self
-            .http
-            .post(format!("http://{addr}{LOG_PATH}"))
-            .headers(item.trace.clone())
-            .header(HUB_SOURCE, &*self.source)
-            .header(CONTENT_TYPE, "text/plain; charset=utf-8");
-        if let Some(key) = &item.key {
-            request = request.header(IDEMPOTENCY_KEY, key);
-        }
-        self.answer(request.body(item.text.clone())).await.map(|(status, _)| status)
+    /// Posts one entry as text; its level and fields are dropped.
+    pub(super) async fn text(&self, addr: &str, entry: &PendingEntry) -> Result<StatusCode, AttemptError> {
+        let request = self.request(addr, "text/plain; charset=utf-8", entry.key.as_deref());
+        let request = request.headers(entry.trace.clone()).body(entry.text.clone());
+        send(request).await.map(|(status, _)| status)
     }
 
-    /// Many entries in one request, with the outcome of each. `key` is for the whole; without it each has its own.
+    /// Posts entries in one request and returns the outcome of each. With a `key`, that one is for the whole batch;
+    /// otherwise every entry has its own.
     pub(super) async fn batch<'a>(
         &self,
         addr: &str,
-        items: impl Iterator<Item = &'a Item> + Clone,
+        entries: impl Iterator<Item = &'a PendingEntry> + Clone,
         key: Option<&str>,
     ) -> Vec<Result<StatusCode, AttemptError>> {
         let mut body = Vec::new();
-        for item in items.clone() {
-            line(&mut body, item, key.is_none());
+        for entry in entries.clone() {
+            entry.append_to(&mut body, key.is_none());
         }
-        let (status, reply) = match self.lines(addr, body, key).await {
+        let (status, answer) = match self.lines(addr, body, key).await {
             Ok(answer) => answer,
-            Err(error) => return items.map(|_| Err(error.clone())).collect(),
+            Err(error) => return entries.map(|_| Err(error.clone())).collect(),
         };
-        let Reply { failed, failed_count } = reply;
-        // Where the batch as such was refused, one by one each gets what it deserves; and where more failed than are
-        // named, those behind the last one that is.
+        let BatchAnswer { failed, failed_count } = answer;
+        // Entries with an unknown outcome are sent one by one: all of them if the batch as such was refused, and those
+        // behind the last failed one that the answer names if there are more than it names.
         let known = match failed.last() {
-            None if at_fault(status) => 0,
+            None if entry_at_fault(status) => 0,
             Some(last) if failed_count > failed.len() => last.line,
             _ => usize::MAX,
         };
         let mut outcomes = Vec::new();
-        for (at, item) in items.enumerate() {
-            outcomes.push(if at < known { Ok(status) } else { self.one(addr, item).await });
+        for (at, entry) in entries.enumerate() {
+            outcomes.push(if at < known { Ok(status) } else { self.batch_of_one(addr, entry).await });
         }
-        for Failed { line, status } in failed {
+        for FailedLine { line, status } in failed {
             if let (Some(outcome), Ok(status)) =
                 (line.checked_sub(1).and_then(|at| outcomes.get_mut(at)), StatusCode::from_u16(status))
             {
@@ -138,12 +139,12 @@ impl Poster {
         outcomes
     }
 
-    /// One entry with all it says, as a batch of one.
-    async fn one(&self, addr: &str, item: &Item) -> Result<StatusCode, AttemptError> {
+    /// Posts one entry with its level and fields.
+    async fn batch_of_one(&self, addr: &str, entry: &PendingEntry) -> Result<StatusCode, AttemptError> {
         let mut body = Vec::new();
-        line(&mut body, item, false);
-        let (status, reply) = self.lines(addr, body, item.key.as_deref()).await?;
-        let own = reply.failed.first().and_then(|failed| StatusCode::from_u16(failed.status).ok());
+        entry.append_to(&mut body, false);
+        let (status, answer) = self.lines(addr, body, entry.key.as_deref()).await?;
+        let own = answer.failed.first().and_then(|failed| StatusCode::from_u16(failed.status).ok());
         Ok(own.unwrap_or(status))
     }
 
@@ -152,26 +153,26 @@ impl Poster {
         addr: &str,
         body: Vec<u8>,
         key: Option<&str>,
-    ) -> Result<(StatusCode, Reply), AttemptError> {
-        let mut request = self
-            .http
-            .post(format!("http://{addr}{LOG_PATH}"))
-            .header(HUB_SOURCE, &*self.source)
-            .header(CONTENT_TYPE, "application/x-ndjson");
-        if let Some(key) = key {
-            request = request.header(IDEMPOTENCY_KEY, key);
-        }
-        let (status, reply) = self.answer(request.body(body)).await?;
-        Ok((status, serde_json::from_slice(&reply).unwrap_or_default()))
+    ) -> Result<(StatusCode, BatchAnswer), AttemptError> {
+        let (status, answer) = send(self.request(addr, "application/x-ndjson", key).body(body)).await?;
+        Ok((status, serde_json::from_slice(&answer).unwrap_or_default()))
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Vec<u8>), AttemptError> {
-        let answer = timeout_at(Instant::now() + ATTEMPT, async {
-            let reply = request.send().await?;
-            let status = reply.status();
-            // Read to its end, so that the connection can be used again.
-            Ok::<_, reqwest::Error>((status, reply.bytes().await?.to_vec()))
-        });
-        answer.await.map_err(|_| AttemptError::TimedOut)?.map_err(|error| AttemptError::Http(Arc::new(error)))
+    fn request(&self, addr: &str, content_type: &str, key: Option<&str>) -> RequestBuilder {
+        let request = self.http.post(format!("http://{addr}{LOG_PATH}"));
+        let request = request.header(HUB_SOURCE, &*self.source).header(CONTENT_TYPE, content_type);
+        match key {
+            Some(key) => request.header(IDEMPOTENCY_KEY, key),
+            None => request,
+        }
     }
+}
+
+/// Sends a request and reads the response to its end, so that the connection can be used again.
+async fn send(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), AttemptError> {
+    let exchange = async {
+        let response = request.send().await?;
+        Ok::<_, reqwest::Error>((response.status(), response.bytes().await?.to_vec()))
+    };
+    Ok(timeout(ATTEMPT_TIMEOUT, exchange).await.map_err(|_| AttemptError::TimedOut)??)
 }

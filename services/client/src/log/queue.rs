@@ -1,127 +1,156 @@
-//! Entries that nobody waits for: they go in batches, in the background, from a queue of bounded size.
+//! Sending entries in the background, from a bounded queue.
 //!
-//! An entry is lost only where the queue is full, or where no log instance takes it for [`PATIENCE`]; lost entries
-//! are counted, and the count is sent as an entry once something can be sent again.
+//! An entry is lost only if the queue is full, or if no log instance takes it for [`GIVE_UP_AFTER`]. Lost entries are
+//! counted, and an entry reports their number as soon as something can be sent again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::lane::{TOGETHER, TOGETHER_BYTES};
-use super::post::{Item, takes_batches};
-use super::{Keys, LOG_SERVICE, LogClient, at_fault};
+use super::batcher::batch_len;
+use super::client::{IdempotencyKeys, LOG_SERVICE, LogClient};
+use super::error::{AttemptError, entry_at_fault};
+use super::post::{PendingEntry, takes_batches};
 
-/// How long a batch is tried before it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause after every known instance has failed; doubled each time, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long a batch is tried before its entries are lost.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+/// Pause after every known instance has failed. Doubled after each round.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause between rounds.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// What is to be logged.
+/// An entry for a [`LogQueue`].
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Entry {
-    /// Any text but the empty one.
+pub struct LogEntry {
+    /// Any text except the empty one.
     pub text: String,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: Option<&'static str>,
-    /// More, for machines.
+    /// Further fields, for programs that read the log.
     pub fields: Map<String, Value>,
 }
 
-impl From<String> for Entry {
+impl From<String> for LogEntry {
     fn from(text: String) -> Self {
         Self { text, ..Self::default() }
     }
 }
 
-impl From<&str> for Entry {
+impl From<&str> for LogEntry {
     fn from(text: &str) -> Self {
         text.to_owned().into()
     }
 }
 
-/// The queue is full; the entry is lost, and counted.
+/// The queue is full. The entry is lost, and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many entries wait to be sent")]
+#[error("the queue of log entries is full")]
 pub struct QueueFull;
 
-/// Sends entries in the background. Dropping it gives up what waits: [`LogQueue::flush`] first.
+/// Sends entries in the background. Dropping it drops the entries that are queued: [`LogQueue::flush`] first.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use hubspoke_client::log::LogQueue;
+/// # use hubspoke_client::{Directory, LogClient};
+/// # use hubspoke_protocol::{ServiceInfo, ServiceLists};
+/// # use hubspoke_testkit::FakeLog;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let log = FakeLog::start().await;
+/// # let directory = Directory::from(ServiceLists([("log".to_owned(), vec![log.batch_info()])].into()));
+/// # let client = LogClient::new(directory, &ServiceInfo::new("greeter", "10.0.0.7:8080"))?;
+/// // With a `LogClient` that is …
+/// let queue = LogQueue::start(client, 1 << 20);
+/// queue.push("started")?;
+/// queue.push("hello, ada")?;
+/// let unsent = queue.flush(Duration::from_secs(5)).await;
+/// assert_eq!(unsent, 0);
+/// # assert_eq!(log.texts(), ["started", "hello, ada"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct LogQueue {
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    shared: Arc<QueueShared>,
+    _sender: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct QueueShared {
+    state: Mutex<QueueState>,
     filled: Notify,
     emptied: Notify,
     limit: usize,
-    keys: Keys,
+    keys: IdempotencyKeys,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Item>,
-    /// Of what waits and what is being sent.
+struct QueueState {
+    queued: VecDeque<PendingEntry>,
+    /// Size of the entries that are queued or being sent.
     bytes: usize,
     /// Entries being sent.
-    in_hand: usize,
+    sending: usize,
     lost: u64,
 }
 
-/// Puts entries into a [`LogQueue`].
+/// Adds entries to a [`LogQueue`].
 #[derive(Debug, Clone)]
-pub struct Pusher(Arc<Shared>);
+pub struct Pusher(Arc<QueueShared>);
 
 impl LogQueue {
     /// A queue of at most `limit` bytes. Must be called on a tokio runtime.
     pub fn start(client: LogClient, limit: usize) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(QueueShared {
             state: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
             limit,
             keys: client.keys.clone(),
         });
-        let task = tokio::spawn(send_all(Arc::clone(&shared), client));
-        Self { shared, task }
+        let sender = tokio::spawn(send_all(Arc::clone(&shared), client));
+        Self { shared, _sender: AbortOnDropHandle::new(sender) }
     }
 
-    /// Adds an entry; it is sent as soon as may be.
+    /// Adds an entry. It is sent at once, or together with others after the batch that is being sent.
     ///
     /// # Errors
     /// [`QueueFull`].
-    pub fn push(&self, entry: impl Into<Entry>) -> Result<(), QueueFull> {
+    pub fn push(&self, entry: impl Into<LogEntry>) -> Result<(), QueueFull> {
         self.shared.push(entry.into())
     }
 
-    /// A handle that only adds.
+    /// A handle that adds entries.
     pub fn pusher(&self) -> Pusher {
         Pusher(Arc::clone(&self.shared))
     }
 
-    /// Waits until everything that was added is stored or given up, at most `patience` long. Says how many entries
-    /// still wait.
-    pub async fn flush(&self, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
+    /// Waits until every entry is stored or lost, at most for `timeout`. Returns how many are left.
+    pub async fn flush(&self, timeout: Duration) -> usize {
+        let deadline = Instant::now() + timeout;
         loop {
             let emptied = self.shared.emptied.notified();
-            let left = self.shared.lock().left();
-            if left == 0 || tokio::time::timeout_at(deadline, emptied).await.is_err() {
+            let left = self.shared.state.lock().left();
+            if left == 0 || timeout_at(deadline, emptied).await.is_err() {
                 return left;
             }
         }
     }
 
-    /// Entries lost so far and not reported yet.
+    /// Entries that were lost and are not reported yet.
     pub fn lost(&self) -> u64 {
-        self.shared.lock().lost
+        self.shared.state.lock().lost
     }
 }
 
@@ -130,64 +159,48 @@ impl Pusher {
     ///
     /// # Errors
     /// [`QueueFull`].
-    pub fn push(&self, entry: impl Into<Entry>) -> Result<(), QueueFull> {
+    pub fn push(&self, entry: impl Into<LogEntry>) -> Result<(), QueueFull> {
         self.0.push(entry.into())
     }
 }
 
-impl Drop for LogQueue {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl State {
+impl QueueState {
     fn left(&self) -> usize {
-        self.waiting.len() + self.in_hand
+        self.queued.len() + self.sending
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, entry: Entry) -> Result<(), QueueFull> {
-        let mut trace = reqwest::header::HeaderMap::new();
+impl QueueShared {
+    fn push(&self, entry: LogEntry) -> Result<(), QueueFull> {
+        let mut trace = HeaderMap::new();
         crate::trace::inject(&mut trace);
-        let key = Some(self.keys.next());
-        let item = Item { text: entry.text, level: entry.level, fields: entry.fields, trace, key };
-        let size = weight(&item);
-        let mut state = self.lock();
+        let LogEntry { text, level, fields } = entry;
+        let entry = PendingEntry { text, level, fields, trace, key: Some(self.keys.next()) };
+        let size = memory(&entry);
+        let mut state = self.state.lock();
         if state.bytes + size > self.limit {
             state.lost += 1;
             return Err(QueueFull);
         }
         state.bytes += size;
-        state.waiting.push_back(item);
+        state.queued.push_back(entry);
         drop(state);
         self.filled.notify_one();
         Ok(())
     }
 
-    fn take(&self) -> Vec<Item> {
-        let mut state = self.lock();
-        let mut bytes = 0;
-        let fits = |item: &&Item| {
-            bytes += weight(item);
-            bytes <= TOGETHER_BYTES
-        };
-        // One alone goes, however large.
-        let count =
-            state.waiting.iter().take(TOGETHER).take_while(fits).count().max(1).min(state.waiting.len());
-        state.in_hand = count;
-        state.waiting.drain(..count).collect()
+    fn next_batch(&self) -> Vec<PendingEntry> {
+        let mut state = self.state.lock();
+        let count = batch_len(state.queued.iter().map(memory));
+        state.sending = count;
+        state.queued.drain(..count).collect()
     }
 
-    fn sent(&self, items: &[Item], lost: u64) {
-        let mut state = self.lock();
-        state.bytes = state.bytes.saturating_sub(items.iter().map(weight).sum());
-        state.in_hand = 0;
+    /// Ends a batch: every entry was stored, except `lost` of them.
+    fn finish(&self, batch: &[PendingEntry], lost: u64) {
+        let mut state = self.state.lock();
+        state.bytes = state.bytes.saturating_sub(batch.iter().map(memory).sum());
+        state.sending = 0;
         state.lost += lost;
         let empty = state.left() == 0;
         drop(state);
@@ -197,69 +210,68 @@ impl Shared {
     }
 }
 
-/// What an entry takes in memory, roughly, in bytes.
-fn weight(item: &Item) -> usize {
-    size_of::<Item>() + item.text.len() + members(&item.fields)
+/// Approximate memory of an entry, in bytes.
+fn memory(entry: &PendingEntry) -> usize {
+    size_of::<PendingEntry>() + entry.text.len() + object_memory(&entry.fields)
 }
 
-fn members(members: &Map<String, Value>) -> usize {
-    members.iter().map(|(key, value)| key.len() + size(value)).sum()
+fn object_memory(object: &Map<String, Value>) -> usize {
+    object.iter().map(|(key, value)| key.len() + value_memory(value)).sum()
 }
 
-fn size(value: &Value) -> usize {
+fn value_memory(value: &Value) -> usize {
     16 + match value {
         Value::String(text) => text.len(),
-        Value::Array(values) => values.iter().map(size).sum(),
-        Value::Object(object) => members(object),
+        Value::Array(values) => values.iter().map(value_memory).sum(),
+        Value::Object(object) => object_memory(object),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 
-async fn send_all(shared: Arc<Shared>, client: LogClient) {
+async fn send_all(shared: Arc<QueueShared>, client: LogClient) {
     loop {
         let filled = shared.filled.notified();
-        let items = shared.take();
-        if items.is_empty() {
+        let batch = shared.next_batch();
+        if batch.is_empty() {
             filled.await;
             continue;
         }
-        let lost = deliver(&client, &items).await;
-        shared.sent(&items, lost);
-        let unreported = std::mem::take(&mut shared.lock().lost);
+        let lost = deliver(&client, &batch).await;
+        shared.finish(&batch, lost);
+        let unreported = std::mem::take(&mut shared.state.lock().lost);
         if unreported > 0 {
-            let report = Item {
+            let report = PendingEntry {
                 text: format!("{unreported} log entries were lost"),
                 level: Some("warn"),
                 key: Some(shared.keys.next()),
-                ..Item::default()
+                ..PendingEntry::default()
             };
             if lost > 0 || deliver(&client, &[report]).await > 0 {
-                shared.lock().lost += unreported;
+                shared.state.lock().lost += unreported;
             }
         }
     }
 }
 
-/// Sends a batch to one instance after the other until one has it. Says how many entries are lost.
-async fn deliver(client: &LogClient, items: &[Item]) -> u64 {
-    let deadline = Instant::now() + PATIENCE;
-    let mut left: Vec<&Item> = items.iter().collect();
+/// Sends a batch to one instance after another until all entries are stored. Returns how many are lost.
+async fn deliver(client: &LogClient, batch: &[PendingEntry]) -> u64 {
+    let deadline = Instant::now() + GIVE_UP_AFTER;
+    let mut left: Vec<&PendingEntry> = batch.iter().collect();
     let mut key = client.keys.next();
     let mut lost = 0;
     let mut tried: Vec<String> = Vec::new();
-    let mut pause = PAUSE.0;
+    let mut pause = PAUSE;
     loop {
-        let picked = client.directory.pick(LOG_SERVICE, &tried, &mut rand::rng());
-        if let Some(instance) = picked {
+        if let Some(instance) = client.directory.pick_except(LOG_SERVICE, &tried) {
             let outcomes = if takes_batches(&instance) {
-                client.lanes.poster.batch(&instance.addr, left.iter().copied(), Some(&key)).await
+                client.batchers.poster.batch(&instance.addr, left.iter().copied(), Some(&key)).await
             } else {
                 one_by_one(client, &instance.addr, &left).await
             };
             let before = left.len();
             let mut outcomes = outcomes.into_iter();
             left.retain(|_| match outcomes.next() {
-                Some(Ok(status)) if at_fault(status) => {
+                Some(Ok(status)) if entry_at_fault(status) => {
                     lost += 1;
                     false
                 }
@@ -270,8 +282,7 @@ async fn deliver(client: &LogClient, items: &[Item]) -> u64 {
                 return lost;
             }
             if left.len() < before {
-                // Another batch than the one that this key is of.
-                key = client.keys.next();
+                key = client.keys.next(); // what is left is another batch
             }
             tried.push(instance.addr.clone());
             continue;
@@ -280,7 +291,7 @@ async fn deliver(client: &LogClient, items: &[Item]) -> u64 {
             return lost + left.len() as u64;
         }
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        pause = (pause * 2).min(MAX_PAUSE);
         tried.clear();
     }
 }
@@ -288,11 +299,11 @@ async fn deliver(client: &LogClient, items: &[Item]) -> u64 {
 async fn one_by_one(
     client: &LogClient,
     addr: &str,
-    items: &[&Item],
-) -> Vec<Result<reqwest::StatusCode, super::AttemptError>> {
+    entries: &[&PendingEntry],
+) -> Vec<Result<StatusCode, AttemptError>> {
     let mut outcomes = Vec::new();
-    for item in items {
-        outcomes.push(client.lanes.poster.text(addr, item).await);
+    for entry in entries {
+        outcomes.push(client.batchers.poster.text(addr, entry).await);
     }
     outcomes
 }

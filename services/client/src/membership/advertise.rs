@@ -1,53 +1,52 @@
-//! Under which addresses a member registers. Where it listens on a wildcard, the address is found anew for each
-//! registration: a container that is taken off its network and put back may have another one.
+//! The addresses that a member registers.
+//!
+//! A member that listens on a wildcard address looks up its own address before each registration: a container that is
+//! disconnected from its network and connected again may have another one.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::net::{UdpSocket, lookup_host};
-
-use super::NewMemberError;
 use hubspoke_protocol::{InvalidInfo, ServiceInfo, check_addr};
+use tokio::net::{UdpSocket, lookup_host};
 
 /// Where others reach a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advertise {
     /// For callers.
     pub addr: Reach,
-    /// For the registry, where it is another.
+    /// For heartbeats and pushes of the registry, if it differs.
     pub control_addr: Option<Reach>,
 }
 
-/// Where one address of a member is reached.
+/// One address of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
-    /// At this `host:port`.
+    /// This `host:port`.
     At(String),
-    /// At this port of the local address of a socket connected towards the registry.
+    /// This port of the local address that the route to the registry starts from.
     Local(u16),
 }
 
 impl Advertise {
-    /// The same fixed `host:port` for callers and the registry.
-    pub fn at(addr: impl Into<String>) -> Self {
-        Self { addr: Reach::At(addr.into()), control_addr: None }
+    /// The addresses in `info`.
+    pub fn fixed(info: &ServiceInfo) -> Self {
+        Self { addr: Reach::At(info.addr.clone()), control_addr: info.control_addr.clone().map(Reach::At) }
     }
 
     /// Checks `info` as it would be registered.
-    pub(super) fn check(&self, info: &ServiceInfo) -> Result<(), NewMemberError> {
+    pub(super) fn check(&self, info: &ServiceInfo) -> Result<(), InvalidInfo> {
         let (addr, control_addr) = self.on(Ipv4Addr::LOCALHOST.into());
         check_addr(&addr).map_err(InvalidInfo::Addr)?;
-        ServiceInfo { addr, control_addr, ..info.clone() }.check()?;
-        Ok(())
+        ServiceInfo { addr, control_addr, ..info.clone() }.check()
     }
 
-    /// The addresses to register now.
+    /// The addresses to register now: for callers, and for the registry.
     pub(super) async fn resolve(&self, registry: &str) -> io::Result<(String, Option<String>)> {
         let is_local = |reach: &Reach| matches!(reach, Reach::Local(_));
         let local = if is_local(&self.addr) || self.control_addr.as_ref().is_some_and(is_local) {
             local_ip_towards(registry).await?
         } else {
-            Ipv4Addr::UNSPECIFIED.into() // not needed
+            Ipv4Addr::UNSPECIFIED.into() // unused
         };
         Ok(self.on(local))
     }

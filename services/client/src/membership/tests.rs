@@ -1,116 +1,67 @@
-//! Members against a registry that knows only the core, and against one that stamps revisions: small fakes on real
-//! sockets, whose replies each test sets.
+//! Members against a registry that knows only the core protocol, and against one that stamps revisions.
 
-use std::collections::VecDeque;
 use std::future::pending;
 
-use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::Method;
-use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use hubspoke_protocol::{HEART_BEAT_PATH, HUB_REVISION, SERVICES_PATH};
+use hubspoke_testkit::{FakeRegistry, RawConn, Server, eventually};
+use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use hubspoke_protocol::{HEART_BEAT_PATH, HUB_REVISION};
-
-/// A registry that answers what it is told to, and remembers what it was asked.
-#[derive(Clone, Default)]
-struct Fake(Arc<Mutex<FakeState>>);
-
-#[derive(Default)]
-struct FakeState {
-    /// Status, stamp and body of the next replies; the last one stays.
-    replies: VecDeque<(u16, Option<&'static str>, String)>,
-    calls: Vec<(Method, ServiceInfo)>,
-}
-
-impl Fake {
-    fn reply(&self, status: u16, stamp: Option<&'static str>, body: &str) {
-        self.0.lock().unwrap().replies.push_back((status, stamp, body.to_owned()));
-    }
-
-    fn calls(&self, method: Method) -> usize {
-        self.0.lock().unwrap().calls.iter().filter(|(called, _)| *called == method).count()
-    }
-
-    fn last(&self) -> ServiceInfo {
-        self.0.lock().unwrap().calls.last().unwrap().1.clone()
-    }
-
-    async fn serve(&self) -> String {
-        let app = Router::new().fallback(answer).with_state(self.clone());
-        spawn_server(app).await.0
-    }
-}
-
-async fn answer(State(fake): State<Fake>, method: Method, body: Bytes) -> Response {
-    let mut state = fake.0.lock().unwrap();
-    state.calls.push((method, serde_json::from_slice(&body).unwrap()));
-    let reply =
-        if state.replies.len() > 1 { state.replies.pop_front() } else { state.replies.front().cloned() };
-    let (status, stamp, body) = reply.unwrap();
-    let mut response = (axum::http::StatusCode::from_u16(status).unwrap(), body).into_response();
-    if let Some(stamp) = stamp {
-        response.headers_mut().insert(HUB_REVISION, stamp.parse().unwrap());
-    }
-    response
-}
-
-async fn spawn_server(app: Router) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    (url, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
-}
 
 /// A member that serves its routes and runs.
 struct Running {
     member: Member,
-    url: String,
+    server: Server,
     http: reqwest::Client,
-    _run: JoinHandle<()>,
+    _run: AbortOnDropHandle<()>,
 }
 
-fn prepared(registry: &str, timing: Timing) -> Member {
-    Member::new(
-        MemberConfig {
-            registry: registry.to_owned(),
-            token: Some("let-me-in".to_owned()),
-            info: ServiceInfo {
-                required_services: vec!["log".to_owned()],
-                id: Some("visit-1".to_owned()),
-                ..ServiceInfo::new("visit", "")
-            },
-            advertise: Advertise::at("127.0.0.1:9"),
-            timing,
-        },
-        LoadCounters::default(),
-    )
-    .unwrap()
-}
-
-async fn member(registry: &str, timing: Timing) -> Running {
-    let member = prepared(registry, timing);
-    let (url, _) = spawn_server(member.routes()).await;
-    let running = member.clone();
-    let run = tokio::spawn(async move { running.run(pending()).await });
-    Running { member, url, http: reqwest::Client::new(), _run: run }
+fn member(registry: &str, timing: Timing) -> Member {
+    let info = ServiceInfo {
+        required_services: vec!["log".to_owned()],
+        id: Some("visit-1".to_owned()),
+        ..ServiceInfo::new("visit", "127.0.0.1:9")
+    };
+    let token = Some("let-me-in".to_owned());
+    Member::new(MemberConfig { token, timing, ..MemberConfig::new(registry, info) }, LoadCounters::default())
+        .unwrap()
 }
 
 impl Running {
-    async fn beat(&self, stamp: Option<&str>) {
-        let mut request = self.http.get(format!("{}{HEART_BEAT_PATH}", self.url));
-        if let Some(stamp) = stamp {
-            request = request.header(HUB_REVISION, stamp);
+    async fn start(registry: &FakeRegistry, timing: Timing) -> Self {
+        let member = member(&registry.url(), timing);
+        let server = Server::start(member.routes()).await;
+        let running = member.clone();
+        let run = AbortOnDropHandle::new(tokio::spawn(async move { running.run(pending()).await }));
+        Self { member, server, http: reqwest::Client::new(), _run: run }
+    }
+
+    /// Starts one that has registered.
+    async fn joined(registry: &FakeRegistry, timing: Timing) -> Self {
+        let running = Self::start(registry, timing).await;
+        running.has_joined().await;
+        running
+    }
+
+    async fn has_joined(&self) {
+        eventually("joined", async || *self.member.joined().borrow()).await;
+    }
+
+    async fn heartbeat(&self, revision: Option<&str>) {
+        let mut request = self.http.get(format!("{}{HEART_BEAT_PATH}", self.server.url()));
+        if let Some(revision) = revision {
+            request = request.header(HUB_REVISION, revision);
         }
-        let reply = request.send().await.unwrap();
-        assert_eq!(reply.status(), 200);
-        assert_eq!(reply.text().await.unwrap(), r#"{"Status":"serving","Requests":0,"InFlight":0}"#);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text().await.unwrap(), r#"{"Status":"serving","Requests":0,"InFlight":0}"#);
     }
 
     async fn push(&self, method: Method, headers: &[(&str, &str)], body: &str) -> u16 {
-        let mut request =
-            self.http.request(method, format!("{}{SERVICES_PATH}", self.url)).body(body.to_owned());
+        let url = format!("{}{SERVICES_PATH}", self.server.url());
+        let mut request = self.http.request(method, url).body(body.to_owned());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -123,12 +74,9 @@ impl Running {
     }
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+/// The `Authorization` of a registry that the member has registered with.
+fn bearer(registry: &FakeRegistry) -> String {
+    format!("Bearer {}", registry.last().unwrap().push_key.unwrap())
 }
 
 fn quick() -> Timing {
@@ -139,7 +87,7 @@ fn quick() -> Timing {
         timeout: ms(2_000),
         backoff: ms(1),
         backoff_max: ms(5),
-        keep: ms(20_000),
+        epoch_grace: ms(20_000),
     }
 }
 
@@ -147,86 +95,83 @@ const LOG_A: &str = r#"{"Name":"log","Addr":"127.0.0.1:1","RequiredServices":nul
 const LOG_B: &str = "{\"Name\":\"log\",\"Addr\":\"127.0.0.1:2\"}\n";
 
 #[tokio::test]
-async fn with_a_core_only_registry_events_count_and_nothing_is_renewed() {
-    let fake = Fake::default();
-    fake.reply(200, None, &format!(r#"{{"log":[{LOG_A}]}}"#));
-    let member = member(&fake.serve().await, Timing { renew: Duration::from_millis(5), ..quick() }).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
+async fn with_a_core_only_registry_events_are_applied_and_nothing_is_renewed() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, None, &format!(r#"{{"log":[{LOG_A}]}}"#));
+    let member = Running::joined(&registry, Timing { renew: Duration::from_millis(5), ..quick() }).await;
     assert_eq!(member.logs(), ["127.0.0.1:1"]);
     assert_eq!(member.push(Method::POST, &[], LOG_B).await, 200);
     assert_eq!(member.push(Method::POST, &[], LOG_B).await, 200);
     assert_eq!(member.logs(), ["127.0.0.1:1", "127.0.0.1:2"]);
     assert_eq!(member.push(Method::DELETE, &[], LOG_A).await, 200);
     assert_eq!(member.logs(), ["127.0.0.1:2"]);
-    member.beat(None).await;
-    assert_eq!(fake.calls(Method::POST), 1, "a core-only registry would list a renewal twice");
+    member.heartbeat(None).await;
+    assert_eq!(registry.count(Method::POST), 1, "a core-only registry would list a renewing member twice");
 }
 
 #[tokio::test]
-async fn a_core_only_registry_that_falls_silent_is_registered_with_again() {
-    let fake = Fake::default();
-    fake.reply(200, None, "null");
+async fn a_member_registers_again_when_a_core_only_registry_falls_silent() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, None, "null");
     let timing = Timing { silence: Duration::from_millis(40), ..quick() };
-    let member = member(&fake.serve().await, timing).await;
-    eventually("registered again, twice", || fake.calls(Method::POST) >= 3).await;
+    let member = Running::start(&registry, timing).await;
+    registry.registration(3).await;
     assert!(member.logs().is_empty());
 }
 
 #[tokio::test]
-async fn a_heartbeat_postpones_the_silence_that_is_waited_for() {
+async fn a_heartbeat_restarts_the_period_of_silence() {
     let silence = Duration::from_millis(200);
-    let member = prepared("http://127.0.0.1:9", Timing { silence, ..quick() });
-    *member.last_heartbeat() = Instant::now() - silence * 3 / 4;
-    let ((), heard) = tokio::join!(member.silence(), async {
-        let heard = Instant::now();
-        member.heard(None);
-        heard
+    let member = member("http://127.0.0.1:9", Timing { silence, ..quick() });
+    *member.state.last_heartbeat.lock() = Instant::now() - silence * 3 / 4;
+    let ((), heartbeat) = tokio::join!(member.silence(), async {
+        let heartbeat = Instant::now();
+        member.state.on_heartbeat(None);
+        heartbeat
     });
-    assert!(heard.elapsed() >= silence, "silent after {:?}", heard.elapsed());
+    assert!(heartbeat.elapsed() >= silence, "silent after {:?}", heartbeat.elapsed());
 }
 
 #[tokio::test]
-async fn a_heartbeat_that_shows_a_newer_revision_makes_the_member_renew() {
-    let fake = Fake::default();
-    fake.reply(200, Some("1.5"), r#"{"log":[]}"#);
-    fake.reply(200, Some("1.7"), &format!(r#"{{"log":[{LOG_A}]}}"#));
-    fake.reply(200, Some("2.1"), &format!(r#"{{"log":[{LOG_B}]}}"#));
-    let member = member(&fake.serve().await, quick()).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
+async fn a_heartbeat_with_a_newer_revision_makes_the_member_renew() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, Some("1.5"), r#"{"log":[]}"#);
+    registry.reply(200, Some("1.7"), &format!(r#"{{"log":[{LOG_A}]}}"#));
+    registry.reply(200, Some("2.1"), &format!(r#"{{"log":[{LOG_B}]}}"#));
+    let member = Running::joined(&registry, quick()).await;
     for known in ["1.4", "1.5", "no revision"] {
-        member.beat(Some(known)).await;
+        member.heartbeat(Some(known)).await;
     }
-    assert_eq!(fake.calls(Method::POST), 1, "nothing new, nothing asked");
-    member.beat(Some("1.7")).await;
-    eventually("renewed", || member.logs() == ["127.0.0.1:1"]).await;
-    member.beat(Some("2.1")).await;
-    eventually("renewed in the new epoch, keeping what was", || {
+    assert_eq!(registry.count(Method::POST), 1, "nothing new, no renewal");
+    member.heartbeat(Some("1.7")).await;
+    eventually("renewed", async || member.logs() == ["127.0.0.1:1"]).await;
+    member.heartbeat(Some("2.1")).await;
+    eventually("renewed in the new epoch, with the old instance carried over", async || {
         member.logs() == ["127.0.0.1:2", "127.0.0.1:1"]
     })
     .await;
-    let sent = fake.last();
+    let sent = registry.last().unwrap();
     assert_eq!((sent.addr.as_str(), sent.id(), sent.push()), ("127.0.0.1:9", "visit-1", PushMode::Snapshot));
 }
 
 #[tokio::test]
-async fn what_the_lost_state_held_is_forgotten_after_the_grace() {
-    let fake = Fake::default();
-    fake.reply(200, Some("1.5"), &format!(r#"{{"log":[{LOG_A}]}}"#));
-    fake.reply(200, Some("2.1"), r#"{"log":[]}"#);
-    let timing = Timing { keep: Duration::from_millis(50), ..quick() };
-    let member = member(&fake.serve().await, timing).await;
-    eventually("joined", || member.logs() == ["127.0.0.1:1"]).await;
-    member.beat(Some("2.1")).await;
-    eventually("forgotten", || member.logs().is_empty()).await;
+async fn instances_of_the_lost_state_are_dropped_after_the_grace_period() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, Some("1.5"), &format!(r#"{{"log":[{LOG_A}]}}"#));
+    registry.reply(200, Some("2.1"), r#"{"log":[]}"#);
+    let timing = Timing { epoch_grace: Duration::from_millis(50), ..quick() };
+    let member = Running::start(&registry, timing).await;
+    eventually("joined", async || member.logs() == ["127.0.0.1:1"]).await;
+    member.heartbeat(Some("2.1")).await;
+    eventually("dropped", async || member.logs().is_empty()).await;
 }
 
 #[tokio::test]
-async fn pushes_need_the_key_where_the_registry_has_it() {
-    let fake = Fake::default();
-    fake.reply(200, Some("1.5"), r#"{"log":[]}"#);
-    let member = member(&fake.serve().await, quick()).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
-    let key = format!("Bearer {}", fake.last().push_key.unwrap());
+async fn pushes_need_the_push_key_if_the_registry_has_it() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, Some("1.5"), r#"{"log":[]}"#);
+    let member = Running::joined(&registry, quick()).await;
+    let key = bearer(&registry);
     let snapshot = format!(r#"{{"Revision":"1.6","Services":{{"log":[{LOG_A}]}}}}"#);
     for wrong in ["Bearer x", "", &key[7..]] {
         assert_eq!(member.push(Method::PUT, &[("authorization", wrong)], &snapshot).await, 401);
@@ -241,43 +186,42 @@ async fn pushes_need_the_key_where_the_registry_has_it() {
     let stamped = [("authorization", key.as_str()), (HUB_REVISION, "1.7")];
     assert_eq!(member.push(Method::POST, &stamped, LOG_B).await, 200);
     assert_eq!(member.logs(), ["127.0.0.1:1", "127.0.0.1:2"]);
-    // Of another epoch: not believed, but a reason to ask.
-    fake.reply(200, Some("9.1"), r#"{"log":[]}"#);
+    // A push of another epoch is not applied, but makes the member renew.
+    registry.reply(200, Some("9.1"), r#"{"log":[]}"#);
     let other = snapshot.replace("1.6", "9.1");
     assert_eq!(member.push(Method::PUT, &authorized, &other).await, 200);
-    eventually("asked", || fake.calls(Method::POST) == 2).await;
+    eventually("renewed", async || registry.count(Method::POST) == 2).await;
 }
 
 #[tokio::test]
-async fn a_registry_that_is_down_refuses_or_babbles_is_asked_until_it_works() {
-    let fake = Fake::default();
-    fake.reply(503, None, "starting");
-    fake.reply(200, None, "<html>");
-    fake.reply(200, None, r#"{"log":7}"#);
-    fake.reply(200, Some("1.1"), &format!(r#"{{"log":[{LOG_A}]}}"#));
-    let member = member(&fake.serve().await, quick()).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
+async fn a_member_retries_until_the_registry_answers_with_lists() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(503, None, "starting");
+    registry.reply(200, None, "<html>");
+    registry.reply(200, None, r#"{"log":7}"#);
+    registry.reply(200, Some("1.1"), &format!(r#"{{"log":[{LOG_A}]}}"#));
+    let member = Running::joined(&registry, quick()).await;
     assert_eq!(member.logs(), ["127.0.0.1:1"]);
-    assert_eq!(fake.calls(Method::POST), 4);
+    assert_eq!(registry.count(Method::POST), 4);
 }
 
-/// What is logged on this thread, while the guard lives.
+/// Log lines of this thread while the guard lives.
 fn log_lines() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     let lines = Arc::<Mutex<Vec<u8>>>::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_env_filter("hubspoke_client::membership=info")
-        .with_writer(move || Lines(writer.clone()))
+        .with_writer(move || LineWriter(writer.clone()))
         .finish();
     (lines, tracing::subscriber::set_default(subscriber))
 }
 
-struct Lines(Arc<Mutex<Vec<u8>>>);
+struct LineWriter(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Lines {
+impl std::io::Write for LineWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -287,62 +231,55 @@ impl std::io::Write for Lines {
 }
 
 #[tokio::test]
-async fn trouble_with_the_registry_is_said_once_and_again_when_it_is_another_then_that_it_is_back() {
+async fn a_failing_registry_is_logged_once_per_cause_and_once_when_it_is_back() {
     let (lines, _guard) = log_lines();
-    let fake = Fake::default();
+    let registry = FakeRegistry::start().await;
     for _ in 0..3 {
-        fake.reply(503, None, "starting");
+        registry.reply(503, None, "starting");
     }
     for _ in 0..3 {
-        fake.reply(401, None, r#"{"title":"Unauthorized","detail":"this needs the token"}"#);
+        registry.reply(401, None, r#"{"title":"Unauthorized","detail":"this needs the token"}"#);
     }
-    fake.reply(200, Some("1.1"), "{}");
-    let member = member(&fake.serve().await, quick()).await;
+    registry.reply(200, Some("1.1"), "{}");
+    let member = Running::start(&registry, quick()).await;
     let mut failing = member.member.failing();
     let refused =
         failing.wait_for(|error| error.as_ref().is_some_and(|error| error.to_string().contains("401")));
     let refused = refused.await.unwrap().as_ref().unwrap().to_string();
     assert_eq!(refused, "refused with 401 Unauthorized: this needs the token");
-    eventually("joined", || *member.member.joined().borrow()).await;
-    eventually("not failing", || member.member.failing().borrow().is_none()).await;
-    assert_eq!(fake.calls(Method::POST), 7);
-    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
-    let said: Vec<&str> = text.lines().collect();
-    assert_eq!(said.len(), 4, "{text}");
-    assert!(said[0].contains("WARN") && said[0].contains("503"), "{text}");
-    assert!(said[1].contains("WARN") && said[1].contains("401"), "{text}");
-    assert!(said[2].contains("registered") && said[3].contains("the registry is back"), "{text}");
+    member.has_joined().await;
+    eventually("not failing", async || member.member.failing().borrow().is_none()).await;
+    assert_eq!(registry.count(Method::POST), 7);
+    assert!(registry.calls().iter().all(|call| call.authorization.as_deref() == Some("Bearer let-me-in")));
+    let text = String::from_utf8(lines.lock().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[0].contains("WARN") && lines[0].contains("503"), "{text}");
+    assert!(lines[1].contains("WARN") && lines[1].contains("401"), "{text}");
+    assert!(lines[2].contains("registered") && lines[3].contains("the registry is back"), "{text}");
 }
 
 #[tokio::test]
-async fn what_comes_without_the_key_is_refused_before_it_is_read() {
-    let fake = Fake::default();
-    fake.reply(200, Some("1.5"), r#"{"log":[]}"#);
-    let member = member(&fake.serve().await, quick()).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
+async fn a_push_without_the_key_is_refused_before_its_body_is_read() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, Some("1.5"), r#"{"log":[]}"#);
+    let member = Running::joined(&registry, quick()).await;
     for method in ["POST", "DELETE", "PUT"] {
-        let addr = member.url.strip_prefix("http://").unwrap();
-        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let mut conn = RawConn::connect(member.server.addr).await;
         let head =
             format!("{method} {SERVICES_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n{{");
-        tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
-        let mut answer = [0; 12];
-        let read = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut answer);
-        tokio::time::timeout(Duration::from_secs(10), read)
-            .await
-            .expect("an answer, though most is unsent")
-            .unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 401", "{method}");
+        conn.write(head).await;
+        let response = conn.response().await; // although most of the body is not sent
+        assert!(response.starts_with("HTTP/1.1 401"), "{method}: {response}");
     }
 }
 
 #[tokio::test]
-async fn an_event_is_one_instance_and_a_snapshot_may_be_many() {
-    let fake = Fake::default();
-    fake.reply(200, Some("1.5"), r#"{"log":[]}"#);
-    let member = member(&fake.serve().await, quick()).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
-    let key = format!("Bearer {}", fake.last().push_key.unwrap());
+async fn an_event_has_a_smaller_size_limit_than_a_snapshot() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, Some("1.5"), r#"{"log":[]}"#);
+    let member = Running::joined(&registry, quick()).await;
+    let key = bearer(&registry);
     let authorized = [("authorization", key.as_str())];
     let long = format!("{LOG_B}{}", " ".repeat(64 << 10));
     assert_eq!(member.push(Method::POST, &authorized, &long).await, 413);
@@ -353,34 +290,28 @@ async fn an_event_is_one_instance_and_a_snapshot_may_be_many() {
 }
 
 #[tokio::test]
-async fn deregistering_names_the_start_and_ends_the_membership() {
-    let fake = Fake::default();
-    fake.reply(200, Some("1.1"), "{}");
-    let member = member(&fake.serve().await, quick()).await;
-    eventually("joined", || *member.member.joined().borrow()).await;
+async fn deregistering_sends_the_id_and_ends_the_membership() {
+    let registry = FakeRegistry::start().await;
+    registry.reply(200, Some("1.1"), "{}");
+    let member = Running::joined(&registry, quick()).await;
     member.member.deregister().await.unwrap();
-    assert_eq!(fake.calls(Method::DELETE), 1);
-    assert_eq!(fake.last().id.as_deref(), Some("visit-1"));
+    assert_eq!(registry.count(Method::DELETE), 1);
+    assert_eq!(registry.last().unwrap().id.as_deref(), Some("visit-1"));
     assert!(!*member.member.joined().borrow());
 }
 
 #[test]
 fn a_member_that_could_never_register_is_refused() {
-    let config = MemberConfig {
-        registry: "http://127.0.0.1:1".to_owned(),
-        token: None,
-        info: ServiceInfo::new("visit", ""),
-        advertise: Advertise { addr: Reach::Local(80), control_addr: None },
-        timing: Timing::default(),
-    };
-    let new = |config: &MemberConfig| Member::new(config.clone(), LoadCounters::default()).map(drop);
-    assert!(new(&config).is_ok());
+    let mut config = MemberConfig::new("http://127.0.0.1:1", ServiceInfo::new("visit", ""));
+    config.advertise.addr = Reach::Local(80);
+    let new = |config: MemberConfig| Member::new(config, LoadCounters::default()).map(drop);
+    assert!(new(config.clone()).is_ok());
     for registry in ["", "registry:20000", "https://registry", "ftp://x"] {
-        let error = new(&MemberConfig { registry: registry.to_owned(), ..config.clone() }).unwrap_err();
-        assert!(error.to_string().contains("is no registry URL"), "{registry}: {error}");
+        let error = new(MemberConfig { registry: registry.to_owned(), ..config.clone() }).unwrap_err();
+        assert!(error.to_string().contains("is not a valid registry URL"), "{registry}: {error}");
     }
-    let wrong = MemberConfig { info: ServiceInfo::new("Visit", ""), ..config.clone() };
-    assert!(new(&wrong).unwrap_err().to_string().starts_with("Name: "));
-    let wrong = MemberConfig { advertise: Advertise::at("nowhere"), ..config };
-    assert!(new(&wrong).unwrap_err().to_string().starts_with("Addr: "));
+    let invalid = MemberConfig { info: ServiceInfo::new("Visit", ""), ..config.clone() };
+    assert!(new(invalid).unwrap_err().to_string().starts_with("Name: "));
+    config.advertise.addr = Reach::At("nowhere".to_owned());
+    assert!(new(config).unwrap_err().to_string().starts_with("Addr: "));
 }

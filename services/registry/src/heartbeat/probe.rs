@@ -52,7 +52,7 @@ pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
     let began = Instant::now();
     let reply = exchange::send(addr, idle, || request(addr, revision), MAX_REPLY, timeout).await;
     let status = reply.as_ref().map(|reply| reply.status.as_u16());
-    trace::attempted(&Span::current(), status.map_err(ExchangeError::kind));
+    trace::record_outcome(&Span::current(), status.map_err(ExchangeError::kind));
     let (outcome, idle) = match reply {
         Ok(reply) if reply.status == StatusCode::OK => match other_id(&info, &reply) {
             Some(id) => {

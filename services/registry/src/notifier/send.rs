@@ -35,16 +35,16 @@ pub(super) async fn send(
         match exchange::send(addr, idle.take(), request, MAX_REPLY, timeout).await {
             Ok(reply) if reply.status.is_success() => idle = reply.idle,
             Ok(reply) => {
-                trace::attempted(&Span::current(), Ok(reply.status.as_u16()));
+                trace::record_outcome(&Span::current(), Ok(reply.status.as_u16()));
                 return (acknowledged, reply.idle, Some(format!("answered {}", reply.status)));
             }
             Err(error) => {
-                trace::attempted(&Span::current(), Err(error.kind()));
+                trace::record_outcome(&Span::current(), Err(error.kind()));
                 return (acknowledged, None, Some(error.reason()));
             }
         }
     }
-    trace::attempted(&Span::current(), Ok(StatusCode::OK.as_u16()));
+    trace::record_outcome(&Span::current(), Ok(StatusCode::OK.as_u16()));
     (requests.len(), idle, None)
 }
 

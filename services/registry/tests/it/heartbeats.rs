@@ -100,7 +100,8 @@ async fn a_heartbeat_carries_the_newest_revision_that_concerns_the_member() {
 #[tokio::test]
 async fn a_member_that_is_suspended_until_it_is_removed_comes_back_when_it_resumes() {
     let registry = TestRegistry::start().await;
-    let timing = hubspoke_client::membership::Timing { renew: Duration::from_secs(4), ..Default::default() };
+    let mut timing = hubspoke_client::membership::Timing::default();
+    timing.renew = Duration::from_secs(4);
     let log = LiveMember::with(&registry, "log", &[], timing).await;
     let visit = LiveMember::start(&registry, "visit", &["log"]).await;
     visit.follows(&registry, "log").await;

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use hubspoke_client::membership::{Advertise, MemberConfig, Timing};
+use hubspoke_client::membership::{MemberConfig, Timing};
 use hubspoke_client::{LoadCounters, Member};
 use hubspoke_protocol::ServiceInfo;
 use tokio::net::TcpListener;
@@ -41,19 +41,13 @@ impl LiveMember {
     pub(crate) async fn with(registry: &TestRegistry, name: &str, required: &[&str], timing: Timing) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let config = MemberConfig {
-            registry: registry.url(""),
-            token: None,
-            info: ServiceInfo {
-                name: name.to_owned(),
-                required_services: required.iter().map(|&name| name.to_owned()).collect(),
-                id: Some(format!("{name}-{:016x}", rand::random::<u64>())),
-                ..ServiceInfo::default()
-            },
-            advertise: Advertise::at(&addr),
-            timing,
+        let info = ServiceInfo {
+            required_services: required.iter().map(|&name| name.to_owned()).collect(),
+            id: Some(format!("{name}-{:016x}", rand::random::<u64>())),
+            ..ServiceInfo::new(name, &addr)
         };
-
+        let mut config = MemberConfig::new(registry.url(""), info);
+        config.timing = timing;
         let member = Member::new(config, LoadCounters::default()).unwrap();
         let faults = Arc::new(Faults::default());
         let app: Router = member.routes().layer(from_fn_with_state(faults.clone(), misbehave));
@@ -68,7 +62,10 @@ impl LiveMember {
 
     /// Frequent renewals.
     pub(crate) fn quick() -> Timing {
-        Timing { renew: Duration::from_secs(1), backoff_max: Duration::from_millis(500), ..Timing::default() }
+        let mut timing = Timing::default();
+        timing.renew = Duration::from_secs(1);
+        timing.backoff_max = Duration::from_millis(500);
+        timing
     }
 
     pub(crate) fn lose_pushes(&self, on: bool) {

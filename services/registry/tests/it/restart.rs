@@ -53,7 +53,8 @@ async fn without_a_file_members_come_back_by_renewal_and_callers_always_have_an_
 #[tokio::test]
 async fn without_a_file_all_members_are_back_within_a_renewal_interval() {
     assert_eq!(Timing::default().renew, Duration::from_secs(15));
-    let timing = Timing { renew: Duration::from_secs(3), ..Timing::default() };
+    let mut timing = Timing::default();
+    timing.renew = Duration::from_secs(3);
     let bound = timing.renew + Duration::from_secs(1);
     let registry = TestRegistry::with(Settings::default()).await;
     let mut logs = Vec::new();

@@ -1,0 +1,109 @@
+//! What a member is configured with.
+
+use std::time::Duration;
+
+use hubspoke_protocol::{InvalidInfo, ServiceInfo};
+
+use super::advertise::Advertise;
+use crate::http::HttpClientError;
+
+/// Intervals and timeouts of a member's calls to the registry. The defaults suit every service.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Timing {
+    /// A renewal is due this long after the last one, less up to a quarter at random. 15 s by default.
+    pub renew: Duration,
+    /// With a core-only registry, the member registers again after this long without a heartbeat. 90 s by default.
+    pub silence: Duration,
+    /// Timeout of one call to the registry. 5 s by default.
+    pub timeout: Duration,
+    /// Pause after a first failed call; see [`backoff`](crate::backoff). 100 ms by default.
+    pub backoff: Duration,
+    /// Longest pause between failed calls. 2 s by default.
+    pub backoff_max: Duration,
+    /// After the registry has lost its state, instances that it does not know are carried over for this long: longer
+    /// than `renew`, so that each has had time to come back. 20 s by default.
+    pub epoch_grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            renew: Duration::from_secs(15),
+            silence: Duration::from_secs(90),
+            timeout: Duration::from_secs(5),
+            backoff: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(2),
+            epoch_grace: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What a member registers, where, and how.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct MemberConfig {
+    /// Base URL of the registry, such as `http://127.0.0.1:20000`.
+    pub registry: String,
+    /// Bearer token for registering, if the registry requires one.
+    pub token: Option<String>,
+    /// What to register. `addr` and `control_addr` come from `advertise`; the member chooses `push` and `push_key`.
+    pub info: ServiceInfo,
+    /// The addresses to register.
+    pub advertise: Advertise,
+    /// Intervals and timeouts.
+    pub timing: Timing,
+}
+
+impl MemberConfig {
+    /// Registers `info` under the addresses in it, without a token and with the default timing.
+    pub fn new(registry: impl Into<String>, info: ServiceInfo) -> Self {
+        Self {
+            registry: registry.into(),
+            token: None,
+            advertise: Advertise::fixed(&info),
+            info,
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// Redacts the token.
+impl std::fmt::Debug for MemberConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemberConfig")
+            .field("registry", &self.registry)
+            .field("token", &self.token.as_ref().map(|_| "[redacted]"))
+            .field("info", &self.info)
+            .field("advertise", &self.advertise)
+            .field("timing", &self.timing)
+            .finish()
+    }
+}
+
+/// Why a member can't be created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemberError {
+    /// A name or an address is invalid.
+    #[error(transparent)]
+    Info(#[from] InvalidInfo),
+    /// The URL of the registry is invalid.
+    #[error("{0:?} is not a valid registry URL: http://host:port")]
+    Url(String),
+    /// The HTTP client could not be created.
+    #[error(transparent)]
+    Client(#[from] HttpClientError),
+}
+
+/// Whether a text is the base URL of a registry: `http://host:port`, optionally with a path.
+pub fn is_registry_url(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        url.scheme() == "http"
+            && url.has_host()
+            && url.port() != Some(0)
+            && url.username().is_empty()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
+}

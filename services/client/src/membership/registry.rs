@@ -1,0 +1,131 @@
+//! The two calls that a member makes to the registry.
+
+use std::error::Error;
+use std::io;
+
+use hubspoke_protocol::problem::ProblemDocument;
+use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo, ServiceLists};
+use reqwest::{Method, Response, StatusCode};
+
+use super::config::{MemberConfig, MemberError, is_registry_url};
+use crate::http;
+
+/// Longest answer that is read, in bytes: room for ten times 10,000 instances of some 400 bytes each.
+const MAX_ANSWER: usize = 40 << 20;
+/// Longest part of an error response that goes into an error, in characters.
+const MAX_DETAIL: usize = 300;
+
+/// Why a call to the registry failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// No address to register could be determined: the registry's name does not resolve yet, or there is no route
+    /// to it.
+    #[error("can't tell which address of this machine the registry can reach")]
+    Address(#[source] io::Error),
+    /// The registry did not answer, or not in time.
+    #[error("no answer")]
+    NoAnswer(#[source] Box<dyn Error + Send + Sync>),
+    /// The registry refused the call.
+    #[error("refused with {}: {detail}", http::status_line(*status))]
+    Refused {
+        /// The status of its response.
+        status: u16,
+        /// The `detail` of its problem document, or the beginning of any other body.
+        detail: String,
+    },
+    /// The registry answered a registration with something else than a map of lists.
+    #[error("the answer to the registration is not a map of lists of instances")]
+    InvalidAnswer(#[source] Box<dyn Error + Send + Sync>),
+    /// The answer is too long.
+    #[error("the answer is longer than {MAX_ANSWER} bytes")]
+    TooLong,
+}
+
+impl RegistryError {
+    /// Whether the other one has the same cause, so that logging it tells nothing new.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Refused { status, .. }, Self::Refused { status: other, .. }) => status == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
+impl From<reqwest::Error> for RegistryError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::NoAnswer(error.into())
+    }
+}
+
+/// Calls one registry.
+pub(super) struct RegistryClient {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+impl RegistryClient {
+    pub(super) fn new(config: &MemberConfig) -> Result<Self, MemberError> {
+        if !is_registry_url(&config.registry) {
+            return Err(MemberError::Url(config.registry.clone()));
+        }
+        // A call every 15 s is not worth keeping a connection open.
+        let timeout = config.timing.timeout;
+        let http = http::client(timeout, |builder| builder.timeout(timeout).pool_max_idle_per_host(0))?;
+        let url = format!("{}{SERVICES_PATH}", config.registry.trim_end_matches('/'));
+        Ok(Self { http, url, token: config.token.clone() })
+    }
+
+    /// Registers or renews. Returns the instances of the required services, and the revision unless the registry is
+    /// core-only.
+    pub(super) async fn register(
+        &self,
+        info: &ServiceInfo,
+    ) -> Result<(ServiceLists, Option<Revision>), RegistryError> {
+        let mut response = self.send(Method::POST, info).await?;
+        let revision = response.headers().get(HUB_REVISION).and_then(|value| value.to_str().ok());
+        let revision = revision.and_then(|text| text.parse().ok());
+        let body = read(&mut response).await?;
+        let body: &[u8] = if body.trim_ascii().is_empty() { b"null" } else { &body };
+        let lists = serde_json::from_slice(body);
+        Ok((lists.map_err(|error| RegistryError::InvalidAnswer(error.into()))?, revision))
+    }
+
+    /// Deregisters this start of the member.
+    pub(super) async fn deregister(&self, info: &ServiceInfo) -> Result<(), RegistryError> {
+        read(&mut self.send(Method::DELETE, info).await?).await.map(drop)
+    }
+
+    async fn send(&self, method: Method, info: &ServiceInfo) -> Result<Response, RegistryError> {
+        let mut request = self.http.request(method, &self.url).json(info);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let mut response = request.send().await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = read(&mut response).await.unwrap_or_default();
+        Err(RegistryError::Refused { status: StatusCode::as_u16(&status), detail: detail(&body) })
+    }
+}
+
+/// The `detail` of a problem document, or any other body; shortened, since it goes into log lines.
+fn detail(body: &[u8]) -> String {
+    let detail = serde_json::from_slice::<ProblemDocument>(body).map(|problem| problem.detail);
+    let detail = detail.ok().filter(|detail| !detail.is_empty());
+    detail.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).chars().take(MAX_DETAIL).collect()
+}
+
+async fn read(response: &mut Response) -> Result<Vec<u8>, RegistryError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(RegistryError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
