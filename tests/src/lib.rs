@@ -297,7 +297,7 @@ fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> I
 
 async fn gateway(registry: SocketAddr) -> Instance {
     let common = common(&hubspoke_gateway::PROCESS, registry);
-    let own = hubspoke_gateway::GatewayConfig { expose: vec!["*".to_owned()], ..Default::default() };
+    let own = hubspoke_gateway::GatewayConfig::exposing_all();
     let server = hubspoke_gateway::Server::bind(Config { common, own }).await.unwrap();
     let (addr, control) = (server.local_addr(), server.control_addr());
     Instance { control, ..Instance::run(addr, |stop| server.run(stop)) }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// How an instance is picked among those that pass their health checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Balance {
     /// At random, by weight.
     #[default]

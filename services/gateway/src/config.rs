@@ -17,6 +17,7 @@ pub use crate::retry::RetryConfig;
 /// The `[gateway]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct GatewayConfig {
     /// Names of the public services; `"*"` is every service, including those that register later.
     #[serde(deserialize_with = "hubspoke_chassis::config::list")]
@@ -66,6 +67,7 @@ impl Default for GatewayConfig {
 /// Timeouts. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// Time to connect to an instance.
     #[serde(with = "humantime_serde")]
@@ -107,6 +109,7 @@ impl Default for Timeouts {
 /// Limits of size and number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Limits {
     /// Size of a request's head.
     pub header_size: ByteSize,
@@ -170,6 +173,7 @@ impl Limits {
 /// Overrides for one service. An unset key means the general one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ServiceConfig {
     /// See [`GatewayConfig::balance`].
     pub balance: Option<Balance>,
@@ -203,6 +207,7 @@ pub struct ServiceConfig {
 /// How `%2f` in a path is handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum EncodedSlash {
     /// The request is refused with 400, since most services can't tell it from a slash.
     #[default]
@@ -214,6 +219,7 @@ pub enum EncodedSlash {
 /// Where a request's key for sticky routing is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum Sticky {
     /// A header field.
     Header(http::HeaderName),
@@ -245,6 +251,11 @@ impl From<Sticky> for String {
 }
 
 impl GatewayConfig {
+    /// The defaults, but with every service public.
+    pub fn exposing_all() -> Self {
+        Self { expose: vec![EVERY_SERVICE.to_owned()], ..Self::default() }
+    }
+
     /// Whether every service is public.
     pub fn exposes_all(&self) -> bool {
         self.expose.iter().any(|name| name == EVERY_SERVICE)

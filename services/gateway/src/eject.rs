@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// When instances are ejected, and for how long.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct EjectConfig {
     /// Consecutive failures that eject an instance; 0 disables ejection.
     pub failures: u32,

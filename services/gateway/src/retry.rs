@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// How often requests are retried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct RetryConfig {
     /// Most attempts after the first, each on another instance.
     pub attempts: u32,

@@ -103,7 +103,7 @@ impl HubConfig {
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(source: &Source) -> Result<(Self, Layers), ConfigError> {
         // The whole platform in one process is for trying things out, so the gateway shows every service that joins.
-        let gateway = GatewayConfig { expose: vec!["*".to_owned()], ..GatewayConfig::default() };
+        let gateway = GatewayConfig::exposing_all();
         let tables = [
             (PROCESS.name, defaults_of(&HubTable::default())?),
             (hubspoke_registry::PROCESS.name, defaults_of(&Settings::default())?),

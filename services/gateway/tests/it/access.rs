@@ -1,4 +1,4 @@
-//! The access log's line.
+//! The access log.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -8,21 +8,21 @@ use tracing::{Event, Metadata, span};
 
 use super::support::*;
 
-/// The fields of each line.
-static LINES: Mutex<Vec<BTreeMap<&'static str, String>>> = Mutex::new(Vec::new());
+/// The fields of each entry.
+static ENTRIES: Mutex<Vec<BTreeMap<&'static str, String>>> = Mutex::new(Vec::new());
 
-/// Takes the access log and nothing else.
-struct Access;
+/// Collects the access log alone.
+struct AccessLog;
 
-impl tracing::Subscriber for Access {
+impl tracing::Subscriber for AccessLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "access"
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
+        let mut line = Fields::default();
         event.record(&mut line);
-        LINES.lock().unwrap().push(line.0);
+        ENTRIES.lock().unwrap().push(line.0);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -36,9 +36,9 @@ impl tracing::Subscriber for Access {
 }
 
 #[derive(Default)]
-struct Line(BTreeMap<&'static str, String>);
+struct Fields(BTreeMap<&'static str, String>);
 
-impl Visit for Line {
+impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         self.0.insert(field.name(), format!("{value:?}"));
     }
@@ -48,20 +48,20 @@ impl Visit for Line {
     }
 }
 
-async fn line_of(path: &str) -> BTreeMap<&'static str, String> {
-    let find = || LINES.lock().unwrap().iter().find(|line| line["path"] == path).cloned();
-    until("the line is there", async || find().is_some()).await;
+async fn entry_of(path: &str) -> BTreeMap<&'static str, String> {
+    let find = || ENTRIES.lock().unwrap().iter().find(|line| line["path"] == path).cloned();
+    eventually("the entry is written", async || find().is_some()).await;
     find().unwrap()
 }
 
 #[tokio::test]
-async fn a_request_has_one_line_with_what_came_of_it() {
-    tracing::subscriber::set_global_default(Access).unwrap();
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.access_log = 1.0).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    hub.request("POST", "/svc/access?q=secret").body("four").send().await.unwrap().text().await.unwrap();
-    let line = line_of("/svc/access").await;
+async fn a_request_has_one_entry_in_the_access_log() {
+    tracing::subscriber::set_global_default(AccessLog).unwrap();
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.access_log = 1.0).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    gateway.request("POST", "/svc/access?q=secret").body("four").send().await.unwrap().text().await.unwrap();
+    let line = entry_of("/svc/access").await;
     for (name, value) in [
         ("client", "127.0.0.1"),
         ("method", "POST"),
@@ -75,14 +75,14 @@ async fn a_request_has_one_line_with_what_came_of_it() {
         assert_eq!(line[name], value, "{line:?}");
     }
     assert!(line["instance"].starts_with("svc-") && !line.contains_key("cause"), "{line:?}");
-    // The client brought no trace: it is the one that the instance saw.
+    // The client sent no trace: it is the one that the instance got.
     assert_eq!(Some(line["traceparent"].clone()), header(&instance.requests()[0], "traceparent"));
     let ms = |name: &str| line[name].parse::<f64>().unwrap();
     assert!(ms("first_byte_ms") > 0.0 && ms("first_byte_ms") <= ms("duration_ms"), "{line:?}");
 
-    hub.get("/nowhere/access").await;
-    let line = line_of("/nowhere/access").await;
+    gateway.get("/nowhere/access").await;
+    let line = entry_of("/nowhere/access").await;
     assert_eq!((&*line["status"], &*line["cause"], &*line["attempts"]), ("404", "no-such-service", "0"));
     assert!(!line.contains_key("service") && !line.contains_key("instance"), "{line:?}");
-    assert_eq!(LINES.lock().unwrap().len(), 2);
+    assert_eq!(ENTRIES.lock().unwrap().len(), 2);
 }

@@ -1,4 +1,4 @@
-//! Bodies on their way: streamed in both directions, trailers, continue, limits.
+//! Bodies: streaming in both directions, trailers, `Expect: 100-continue`, limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,42 +9,41 @@ use axum::body::Body;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use hubspoke_gateway::config::ServiceConfig;
 
 use super::support::*;
 
 #[tokio::test]
-async fn a_body_reaches_the_instance_while_the_client_still_sends() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn a_body_is_passed_on_while_the_client_is_still_sending() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         raw.read_until(|text| text.contains("first")).await;
         seen.lock().unwrap().push("first".to_owned());
         raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
         raw.write(HELLO).await;
-        raw.rest().await;
+        raw.read_to_end().await;
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
-    until("the instance has the first part", async || !instance.requests().is_empty()).await;
+    eventually("the instance has the first part", async || !instance.requests().is_empty()).await;
     raw.write("4\r\nlast\r\n0\r\n\r\n").await;
-    assert!(raw.reply().await.ends_with("hello"));
+    assert!(raw.response().await.ends_with("hello"));
 }
 
 #[tokio::test]
-async fn a_reply_reaches_the_client_while_the_instance_still_sends() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn a_reply_is_passed_on_while_the_instance_is_still_sending() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         raw.request().await;
         raw.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
         while seen.lock().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         raw.write("4\r\nlast\r\n0\r\n\r\n").await;
-        raw.rest().await;
+        raw.read_to_end().await;
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut stream = hub.get("/svc").await.bytes_stream();
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut stream = gateway.get("/svc").await.bytes_stream();
     assert_eq!(stream.next().await.unwrap().unwrap(), "first");
     instance.seen.lock().unwrap().push("go on".to_owned());
     assert_eq!(stream.next().await.unwrap().unwrap(), "last");
@@ -52,13 +51,13 @@ async fn a_reply_reaches_the_client_while_the_instance_still_sends() {
 }
 
 #[tokio::test]
-async fn trailers_pass_in_both_directions() {
-    let instance = Instance::reply(
+async fn trailers_are_passed_on_in_both_directions() {
+    let instance = FakeInstance::reply(
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n",
     )
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write(
         "POST /svc HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nTrailer: x-mine\r\n\
          Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-mine: 7\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n",
@@ -71,18 +70,18 @@ async fn trailers_pass_in_both_directions() {
 }
 
 #[tokio::test]
-async fn requests_with_bodies_follow_one_another_on_one_connection() {
-    let instance = Instance::serve(Router::new().route("/svc", post(async |body: String| body))).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+async fn one_connection_carries_several_requests_with_bodies() {
+    let instance = FakeInstance::serve(Router::new().route("/svc", post(async |body: String| body))).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     let post = "POST /svc HTTP/1.1\r\nHost: a\r\n";
-    // In one piece: each body is followed by the next head in what was read with it.
+    // In one write, so that each body is read together with the next head.
     raw.write(format!(
         "{post}Content-Length: 3\r\n\r\none{post}Transfer-Encoding: chunked\r\n\r\n2\r\ntw\r\n1\r\no\r\n0\r\n\r\n\
          {post}Content-Length: 0\r\n\r\n{post}Content-Length: 4\r\nConnection: close\r\n\r\nlast"
     ))
     .await;
-    let replies = raw.rest().await;
+    let replies = raw.read_to_end().await;
     let bodies: Vec<&str> = replies
         .split("HTTP/1.1 200 OK\r\n")
         .skip(1)
@@ -92,27 +91,28 @@ async fn requests_with_bodies_follow_one_another_on_one_connection() {
 }
 
 #[tokio::test]
-async fn an_old_client_gets_what_it_understands() {
+async fn an_http10_client_gets_no_chunked_body() {
     let instance =
-        Instance::reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
-    let hub = Hub::with("svc", &instance).await;
-    let reply = hub.raw("GET /svc HTTP/1.0\r\n\r\n").await;
+        FakeInstance::reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+            .await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let reply = gateway.raw("GET /svc HTTP/1.0\r\n\r\n").await;
     assert!(reply.starts_with("HTTP/1.0 200 OK\r\n") && reply.ends_with("\r\n\r\nhello"), "{reply}");
     assert_eq!(header(&reply, "transfer-encoding"), None, "{reply}");
-    // It may keep its connection where the reply says its length.
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    // It may keep its connection if the reply has a length.
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     for _ in 0..2 {
         raw.write("GET /svc HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
-        let reply = raw.reply().await;
+        let reply = raw.response().await;
         assert_eq!(header(&reply, "connection").as_deref(), Some("keep-alive"), "{reply}");
     }
 }
 
 #[tokio::test]
-async fn an_instance_may_answer_before_it_has_the_whole_body() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn an_instance_may_reply_before_it_has_the_whole_body() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         loop {
             let head = raw.read_until(|text| text.contains("\r\n\r\n")).await;
             if head.is_empty() {
@@ -125,26 +125,26 @@ async fn an_instance_may_answer_before_it_has_the_whole_body() {
         }
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     for n in 1..=3 {
         raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n").await;
         raw.write([b'x'; 1000]).await;
-        assert!(raw.reply().await.ends_with("hello"));
-        // The client is not cut off, and its connection carries the next request.
+        assert!(raw.response().await.ends_with("hello"));
+        // The client may finish sending, and its connection carries the next request.
         raw.write(vec![b'x'; 299_000]).await;
-        until("the instance has it all", async || instance.requests().len() == n).await;
+        eventually("the instance has the whole body", async || instance.requests().len() == n).await;
     }
 }
 
 #[tokio::test]
-async fn a_reply_with_two_lengths_has_the_one_it_was_read_by() {
-    let instance = Instance::reply(
+async fn a_chunked_reply_with_a_content_length_loses_it() {
+    let instance = FakeInstance::reply(
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     )
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
     assert_eq!(header(&reply, "content-length"), None, "{reply}");
@@ -154,22 +154,22 @@ async fn a_reply_with_two_lengths_has_the_one_it_was_read_by() {
 
 #[tokio::test]
 async fn a_get_may_have_a_body() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n")
         .await;
-    assert!(raw.reply().await.ends_with("hello"));
+    assert!(raw.response().await.ends_with("hello"));
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nquery").await;
-    assert!(raw.reply().await.ends_with("hello"));
+    assert!(raw.response().await.ends_with("hello"));
     let seen = instance.requests();
     assert!(seen[0].ends_with("\r\n\r\n5\r\nquery\r\n0\r\n\r\n"), "{seen:?}");
     assert!(seen[1].ends_with("\r\n\r\nquery"), "{seen:?}");
 }
 
 #[tokio::test]
-async fn head_and_bodiless_replies_keep_their_length_and_the_connection() {
-    let instance = Instance::script(|mut raw, _| async move {
+async fn replies_without_a_body_keep_their_content_length_and_the_connection() {
+    let instance = FakeInstance::script(|mut raw, _| async move {
         while let Some(request) = raw.request().await {
             let reply = match request.split(' ').next().unwrap() {
                 "HEAD" => "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n",
@@ -180,8 +180,8 @@ async fn head_and_bodiless_replies_keep_their_length_and_the_connection() {
         }
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     for (method, code) in [("HEAD", 200), ("GET", 304), ("DELETE", 204), ("HEAD", 200)] {
         raw.write(format!("{method} /svc HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let reply = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
@@ -192,8 +192,8 @@ async fn head_and_bodiless_replies_keep_their_length_and_the_connection() {
 }
 
 #[tokio::test]
-async fn the_instance_decides_whether_the_body_is_wanted() {
-    let instance = Instance::script(|mut raw, _| async move {
+async fn the_instance_answers_expect_100_continue() {
+    let instance = FakeInstance::script(|mut raw, _| async move {
         let head = raw.read_until(|text| text.contains("\r\n\r\n")).await;
         if head.contains("/svc/no") {
             raw.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
@@ -202,36 +202,35 @@ async fn the_instance_decides_whether_the_body_is_wanted() {
             raw.read_until(|text| text.ends_with("body")).await;
             raw.write(HELLO).await;
         }
-        raw.rest().await;
+        raw.read_to_end().await;
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
+    let gateway = Gateway::with("svc", &instance).await;
     let head = |path: &str| {
         format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
     };
-    let mut raw = hub.connect().await;
+    let mut raw = gateway.connect().await;
     raw.write(head("/svc")).await;
     let interim = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
     assert_eq!(status(&interim), 100);
     raw.write("body").await;
-    assert!(raw.reply().await.ends_with("hello"));
-    let mut raw = hub.connect().await;
+    assert!(raw.response().await.ends_with("hello"));
+    let mut raw = gateway.connect().await;
     raw.write(head("/svc/no")).await;
-    let reply = raw.rest().await;
+    let reply = raw.read_to_end().await;
     assert_eq!((status(&reply), header(&reply, "connection").as_deref()), (401, Some("close")), "{reply}");
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_refused_by_its_length_or_while_it_streams() {
+async fn a_body_that_is_too_large_is_refused_by_its_length_or_while_streaming() {
     let taken = Router::new().route("/svc", post(async |body: Bytes| body.len().to_string()));
-    let instance = Instance::serve(taken).await;
-    let hub = Hub::start(|config| {
-        let own = ServiceConfig { body_size: Some(bytesize::ByteSize::b(1000)), ..ServiceConfig::default() };
-        config.services.insert("svc".to_owned(), own);
+    let instance = FakeInstance::serve(taken).await;
+    let gateway = Gateway::start(|config| {
+        config.services.entry("svc".to_owned()).or_default().body_size = Some(bytesize::ByteSize::b(1000));
     })
     .await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    let send = async |body: reqwest::Body| hub.request("POST", "/svc").body(body).send().await.unwrap();
+    gateway.set("svc", &[instance.info("svc")]).await;
+    let send = async |body: reqwest::Body| gateway.request("POST", "/svc").body(body).send().await.unwrap();
     let streamed = |n: usize| {
         let parts = (0..n).map(|_| Ok::<_, std::io::Error>("0123456789"));
         reqwest::Body::wrap_stream(futures_util::stream::iter(parts))
@@ -245,47 +244,47 @@ async fn a_body_that_is_too_large_is_refused_by_its_length_or_while_it_streams()
 }
 
 #[tokio::test]
-async fn a_client_that_is_refused_early_learns_why_and_keeps_its_connection() {
+async fn a_client_whose_body_is_not_wanted_gets_the_reply_and_keeps_its_connection() {
     const SIZE: usize = 20 << 20;
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.limits.body_size = bytesize::ByteSize::mib(1)).await;
-    hub.set("svc", &[instance.info("svc")]).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.limits.body_size = bytesize::ByteSize::mib(1)).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     for (head, code, cause) in [
         ("POST /nowhere HTTP/1.1\r\nHost: a\r\n", 404, "no-such-service"),
         ("TRACE /svc HTTP/1.1\r\nHost: a\r\n", 405, "method-not-allowed"),
         ("POST /svc HTTP/1.1\r\nHost: a\r\n", 413, "body-too-large"),
     ] {
-        let mut raw = hub.connect().await;
-        // All of it is written before anything is read, as simple clients do.
+        let mut raw = gateway.connect().await;
+        // Simple clients write the whole request before they read.
         raw.write(format!("{head}Content-Length: {SIZE}\r\n\r\n")).await;
         raw.write(vec![b'x'; SIZE]).await;
-        let reply = raw.reply().await;
+        let reply = raw.response().await;
         assert_eq!((status(&reply), &problem(&reply)["cause"]), (code, &cause.into()), "{reply}");
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert!(raw.reply().await.ends_with("hello"), "{cause}");
+        assert!(raw.response().await.ends_with("hello"), "{cause}");
     }
-    // One that wants its connection closed gets to read it too.
-    let mut raw = hub.connect().await;
+    // Also with Connection: close.
+    let mut raw = gateway.connect().await;
     raw.write(format!(
         "POST /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n"
     ))
     .await;
     raw.write(vec![b'x'; SIZE]).await;
-    assert_eq!(status(&raw.rest().await), 404);
-    // A body whose length was not said is refused on its way.
-    let mut raw = hub.connect().await;
+    assert_eq!(status(&raw.read_to_end().await), 404);
+    // A body without a length is refused while streaming.
+    let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     let chunk = [format!("{:x}\r\n", 1 << 20).as_bytes(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
     for _ in 0..20 {
         raw.write(&chunk).await;
     }
-    assert_eq!(status(&raw.reply().await), 413);
+    assert_eq!(status(&raw.response().await), 413);
 }
 
 #[tokio::test]
-async fn a_client_that_is_refused_while_it_holds_its_body_back_is_not_asked_for_it() {
-    let hub = Hub::with("svc", &Instance::reply(HELLO).await).await;
-    let reply = hub
+async fn a_refused_client_that_expects_100_continue_does_not_get_it() {
+    let gateway = Gateway::with("svc", &FakeInstance::reply(HELLO).await).await;
+    let reply = gateway
         .raw("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         .await;
     assert_eq!(status(&reply), 404, "{reply}");
@@ -293,7 +292,7 @@ async fn a_client_that_is_refused_while_it_holds_its_body_back_is_not_asked_for_
 }
 
 #[tokio::test]
-async fn large_bodies_stream_through_in_both_directions() {
+async fn large_bodies_are_streamed_in_both_directions() {
     const SIZE: u64 = 200 << 20;
     let sum = Arc::new(AtomicU64::new(0));
     let counted = sum.clone();
@@ -309,13 +308,17 @@ async fn large_bodies_stream_through_in_both_directions() {
             }),
         )
         .route("/svc/down", get(async || Body::from_stream(parts(SIZE))));
-    let instance = Instance::serve(router.layer(axum::extract::DefaultBodyLimit::disable())).await;
-    let hub = Hub::with("svc", &instance).await;
-    let up =
-        hub.request("POST", "/svc/up").body(reqwest::Body::wrap_stream(parts(SIZE))).send().await.unwrap();
+    let instance = FakeInstance::serve(router.layer(axum::extract::DefaultBodyLimit::disable())).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let up = gateway
+        .request("POST", "/svc/up")
+        .body(reqwest::Body::wrap_stream(parts(SIZE)))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(up.text().await.unwrap(), "done");
     assert_eq!(sum.load(Relaxed), SIZE);
-    let mut down = hub.get("/svc/down").await.bytes_stream();
+    let mut down = gateway.get("/svc/down").await.bytes_stream();
     let mut size = 0;
     while let Some(part) = down.next().await {
         size += part.unwrap().len() as u64;

@@ -1,14 +1,14 @@
-//! Request smuggling: the cases of http-desync-guardian's test files, written anew as raw probes. Behind each request
-//! with a doubtful length come bytes that are a request of their own for whoever ends the first one too early.
+//! Request smuggling: the cases of http-desync-guardian's tests as raw probes. Each request with an ambiguous length is
+//! followed by bytes that a parser which ends it too early would take for another request.
 
 use super::support::*;
 
-/// What becomes of a case.
+/// The expected outcome of a case.
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// Refused with this status and cause; neither it nor what is behind it reaches an instance.
+    /// Refused with this status and cause. Neither the request nor the bytes after it reach an instance.
     Refused(u16, &'static str),
-    /// One request at the instance, with this body, and the next one behind it.
+    /// The instance gets the request with this body, and the next one.
     One(&'static str),
 }
 use Outcome::{One, Refused};
@@ -16,12 +16,12 @@ use Outcome::{One, Refused};
 const FRAMING: Outcome = Refused(400, "bad-framing");
 const CODING: Outcome = Refused(501, "transfer-coding");
 
-/// What a smuggler wants to be seen as a request of its own.
+/// The request that a smuggler hides in the body of another.
 const BEHIND: &str = "GET /svc/behind HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The fields of a `POST`, and what becomes of it. Bytes, since not all of them are text.
+/// Header fields of a `POST` and the outcome. Bytes, since some are not UTF-8.
 const FIELDS: &[(&[u8], Outcome)] = &[
-    // More than one length.
+    // Several or invalid lengths.
     (b"Content-Length: 1000\r\nContent-Length: 100", FRAMING),
     (b"Content-Length: 5\r\nContent-Length: 5", FRAMING),
     (b"Content-Length: 1000,1000", FRAMING),
@@ -35,12 +35,12 @@ const FIELDS: &[(&[u8], Outcome)] = &[
     (b"Content-Length: +5", FRAMING),
     (b"Content-Length: 0x5", FRAMING),
     (b"Content-Length:", FRAMING),
-    // Length and coding.
+    // A length and a coding.
     (b"Transfer-Encoding: chunked\r\nContent-Length: 100", FRAMING),
     (b"Content-Length: 4\r\nTransfer-Encoding: chunked", FRAMING),
     (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\nContent-Length: 4", CODING),
     (b"Transfer-Encoding: gzip\r\nContent-Length: 100", CODING),
-    // Codings that another server may read as chunked, or not.
+    // Codings that another server might read as chunked.
     (b"Transfer-Encoding: xchunked", CODING),
     (b"Transfer-Encoding: chunked\x11", FRAMING),
     (b"Transfer-Encoding: \x01chunked", FRAMING),
@@ -56,7 +56,7 @@ const FIELDS: &[(&[u8], Outcome)] = &[
     (b"Transfer-Encoding: 'chunked'", CODING),
     (b"Transfer-Encoding: chunked;q=1", CODING),
     (b"Transfer-Encoding:", CODING),
-    // Names that another server may read as a framing field.
+    // Names that another server might read as a framing field.
     (b"Content-Length : 5", FRAMING),
     (b"Content-Length\t: 5", FRAMING),
     (b" Content-Length: 5", FRAMING),
@@ -114,20 +114,20 @@ const FIELDS: &[(&[u8], Outcome)] = &[
 
 #[tokio::test]
 async fn fields() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
     for (fields, outcome) in FIELDS {
         // What a server that ends the request too early would take for the next one.
         let body = if let One(body) = outcome { body } else { "" };
         let head = [b"POST /svc HTTP/1.1\r\nHost: a\r\n", *fields, b"\r\n\r\n"].concat();
-        check(&hub, &instance, &[&head, body.as_bytes()].concat(), *outcome).await;
+        check(&gateway, &instance, &[&head, body.as_bytes()].concat(), *outcome).await;
     }
 }
 
 #[tokio::test]
 async fn request_lines() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
     let coded = "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (request, outcome) in [
         (format!("POST /svc HTTP/1.0\r\n{coded}0\r\n\r\n"), FRAMING),
@@ -149,18 +149,18 @@ async fn request_lines() {
         (format!("GET /svc HTTP/1.1\r\n{coded}0\r\n\r\n"), One("0\r\n\r\n")),
         ("DELETE /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345".into(), One("12345")),
     ] {
-        check(&hub, &instance, request.as_bytes(), outcome).await;
+        check(&gateway, &instance, request.as_bytes(), outcome).await;
     }
 }
 
-async fn check(hub: &Hub, instance: &Instance, request: &[u8], outcome: Outcome) {
+async fn check(gateway: &Gateway, instance: &FakeInstance, request: &[u8], outcome: Outcome) {
     let shown = String::from_utf8_lossy(request);
     instance.seen.lock().unwrap().clear();
-    let mut raw = hub.connect().await;
+    let mut raw = gateway.connect().await;
     raw.write([request, BEHIND.as_bytes()].concat()).await;
     match outcome {
         Refused(code, cause) => {
-            let reply = raw.rest().await;
+            let reply = raw.read_to_end().await;
             assert_eq!(
                 (status(&reply), &problem(&reply)["cause"]),
                 (code, &cause.into()),

@@ -1,4 +1,4 @@
-//! What a client writes, byte for byte, and what the gateway and the instance make of it.
+//! Raw requests: which ones the gateway refuses, and what the instance gets of the others.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 
-/// What a probe's reply must be.
+/// The expected outcome of a probe.
 enum Expect {
-    /// The gateway refuses it, with this status and cause, and the instance sees nothing.
+    /// The gateway refuses it with this status and cause; the instance gets nothing.
     Refused(u16, &'static str),
-    /// The instance sees exactly this, beside what the gateway adds to every request.
+    /// The instance gets exactly this, plus the fields that the gateway adds to every request.
     Passed(&'static str),
 }
 use Expect::{Passed, Refused};
 
 #[tokio::test]
 async fn probes() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("echo", &instance).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("echo", &instance).await;
     let get = |rest: &str| format!("GET /echo HTTP/1.1\r\n{rest}\r\n");
     let to = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     let probes: Vec<(String, Expect)> = vec![
@@ -120,19 +120,19 @@ async fn probes() {
         (to("/echo/%252e%252e/x"), Passed("GET /echo/%252e%252e/x HTTP/1.1\r\nhost: a\r\n\r\n")),
     ];
     for (probe, expected) in probes {
-        // In one piece, and in two: cut near either end, and in the middle.
+        // In one write, and in two: cut after the first byte, in the middle and before the last byte.
         for cut in [probe.len(), 1, probe.len() / 2, probe.len() - 1] {
             let (first, second) = probe.as_bytes().split_at(cut);
             let before = instance.requests().len();
-            let mut raw = hub.connect().await;
-            raw.0.set_nodelay(true).unwrap();
+            let mut raw = gateway.connect().await;
+            raw.stream.set_nodelay(true).unwrap();
             raw.write(first).await;
             if !second.is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await; // so that mostly they are read one by one
-                // A fault in the first piece may have been answered, and the connection closed.
-                drop(raw.0.write_all(second).await);
+                tokio::time::sleep(Duration::from_millis(1)).await; // so that mostly they are read separately
+                // The first write may have been refused already, and the connection closed.
+                drop(raw.stream.write_all(second).await);
             }
-            let reply = raw.reply().await;
+            let reply = raw.response().await;
             let requests = instance.requests();
             match expected {
                 Refused(code, cause) => {
@@ -145,18 +145,18 @@ async fn probes() {
                 Passed(request) => {
                     assert_eq!(status(&reply), 200, "{probe:?}: {reply}");
                     assert_eq!(requests.len(), before + 1, "{probe:?}");
-                    assert_eq!(sorted(&without_what_is_added(requests.last().unwrap())), sorted(request));
+                    assert_eq!(sorted(&without_added_fields(requests.last().unwrap())), sorted(request));
                 }
             }
         }
     }
 }
 
-/// A request as an instance saw it, without what the gateway adds to every one, each once and as it must be.
-fn without_what_is_added(seen: &str) -> String {
+/// A request without the fields that the gateway adds to every one, which are checked.
+fn without_added_fields(seen: &str) -> String {
     let (head, body) = seen.split_once("\r\n\r\n").unwrap();
     let mut added = Vec::new();
-    let mut kept = Vec::new();
+    let mut original = Vec::new();
     for line in head.split("\r\n") {
         match line.split_once(": ") {
             Some(("via", value)) => assert!(value.contains(" gateway-"), "{seen}"),
@@ -165,19 +165,19 @@ fn without_what_is_added(seen: &str) -> String {
             Some(("x-forwarded-proto", value)) => assert_eq!(value, "http", "{seen}"),
             Some(("x-forwarded-host", value)) => assert_eq!(header(seen, "host").as_deref(), Some(value)),
             _ => {
-                kept.push(line);
+                original.push(line);
                 continue;
             }
         }
         added.push(line.split_once(": ").unwrap().0);
     }
     added.sort_unstable();
-    added.retain(|name| *name != "x-forwarded-host"); // HTTP/1.0 need not say one
+    added.retain(|name| *name != "x-forwarded-host"); // HTTP/1.0 needs no Host
     assert_eq!(added, ["traceparent", "via", "x-forwarded-for", "x-forwarded-proto"], "{seen}");
-    kept.join("\r\n") + "\r\n\r\n" + body
+    original.join("\r\n") + "\r\n\r\n" + body
 }
 
-/// The request line, the fields in order of their names, the body.
+/// The request line, the sorted fields, and the body.
 fn sorted(request: &str) -> (String, Vec<String>, String) {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut lines = head.split("\r\n").map(str::to_owned);
@@ -188,13 +188,13 @@ fn sorted(request: &str) -> (String, Vec<String>, String) {
 }
 
 #[tokio::test]
-async fn a_request_in_a_pipeline_is_answered_before_the_bad_one_behind_it() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("echo", &instance).await;
+async fn a_pipelined_request_is_answered_before_the_invalid_one_after_it() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("echo", &instance).await;
     let good = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
     let smuggled =
         "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    let reply = hub.raw(format!("{good}{smuggled}{good}")).await;
+    let reply = gateway.raw(format!("{good}{smuggled}{good}")).await;
     let (first, second) = reply.split_at(reply.find("hello").unwrap() + 5);
     assert_eq!((status(first), status(second)), (200, 400), "{reply}");
     assert_eq!(problem(second)["cause"], "bad-framing");
@@ -202,12 +202,12 @@ async fn a_request_in_a_pipeline_is_answered_before_the_bad_one_behind_it() {
 }
 
 #[tokio::test]
-async fn a_pipeline_of_good_requests_is_answered_in_order() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("echo", &instance).await;
+async fn pipelined_requests_are_answered_in_order() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("echo", &instance).await;
     let mut text: String = (0..20).map(|n| format!("GET /echo/{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
     text += "GET /echo/last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let reply = hub.raw(text).await;
+    let reply = gateway.raw(text).await;
     assert_eq!(reply.matches("HTTP/1.1 200 OK").count(), 21, "{reply}");
     let seen: Vec<_> = instance.requests().iter().map(|r| r.split(' ').nth(1).unwrap().to_owned()).collect();
     assert_eq!(seen.first().map(String::as_str), Some("/echo/0"));
@@ -217,21 +217,21 @@ async fn a_pipeline_of_good_requests_is_answered_in_order() {
 
 #[tokio::test]
 async fn options_asterisk_is_for_the_gateway_itself() {
-    let hub = Hub::start(|_| ()).await;
-    let reply = hub.raw("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let gateway = Gateway::start(|_| ()).await;
+    let reply = gateway.raw("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&reply), 204);
     assert!(header(&reply, "allow").unwrap().contains("PATCH"));
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_end_at_the_gateway_in_both_directions() {
-    let instance = Instance::reply(
+async fn hop_by_hop_fields_are_removed_in_both_directions() {
+    let instance = FakeInstance::reply(
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x-internal\r\nx-internal: 1\r\nkeep-alive: timeout=9\r\n\
          x-public: 1\r\n\r\nhello",
     )
     .await;
-    let hub = Hub::with("echo", &instance).await;
-    let reply = hub
+    let gateway = Gateway::with("echo", &instance).await;
+    let reply = gateway
         .raw(
             "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close, X-Secret, te\r\nX-Secret: 1\r\nTE: trailers, gzip\r\n\
              Keep-Alive: 1\r\nProxy-Connection: keep-alive\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Prefix: /x\r\n\r\n",
@@ -250,11 +250,12 @@ async fn hop_by_hop_fields_end_at_the_gateway_in_both_directions() {
 }
 
 #[tokio::test]
-async fn a_request_that_has_been_here_is_a_loop() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("echo", &instance).await;
-    hub.get("/echo").await;
+async fn a_request_with_this_gateway_in_via_is_a_loop() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("echo", &instance).await;
+    gateway.get("/echo").await;
     let via = header(&instance.requests()[0], "via").unwrap();
-    let reply = hub.request("GET", "/echo").header("via", format!("1.1 other, {via}")).send().await.unwrap();
+    let reply =
+        gateway.request("GET", "/echo").header("via", format!("1.1 other, {via}")).send().await.unwrap();
     assert_eq!(reply.status(), 508);
 }

@@ -1,4 +1,4 @@
-//! How a client's connection ends: what its client can tell from that, and that nothing of it is left.
+//! How client connections end: what the client can tell from it, and that nothing of them remains.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,41 +15,41 @@ use tokio::task::JoinSet;
 
 use super::support::*;
 
-/// Shorter than any patience of the gateway's that is meant for clients which still send.
+/// Shorter than the timeouts that the gateway has for clients that are still sending.
 const SOON: Duration = Duration::from_secs(4);
 
 #[tokio::test]
-async fn a_reply_that_broke_off_does_not_look_whole_to_an_old_client() {
-    let instance = Instance::script(|mut raw, _| async move {
+async fn a_reply_that_broke_off_does_not_look_complete_to_an_http10_client() {
+    let instance = FakeInstance::script(|mut raw, _| async move {
         raw.request().await;
         raw.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.0\r\n\r\n").await;
     let mut read = Vec::new();
-    let end = tokio::time::timeout(PATIENCE, raw.0.read_to_end(&mut read)).await.unwrap();
-    assert!(end.is_err(), "it ends like a whole one: {}", String::from_utf8_lossy(&read));
+    let end = tokio::time::timeout(DEADLINE, raw.stream.read_to_end(&mut read)).await.unwrap();
+    assert!(end.is_err(), "it ends like a complete one: {}", String::from_utf8_lossy(&read));
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_asked_for_its_body_is_not_waited_for() {
-    // It answers a head.
-    let instance = Instance::script(|mut raw, _| async move {
+async fn a_client_that_got_no_100_continue_is_not_waited_for() {
+    // It replies to a head.
+    let instance = FakeInstance::script(|mut raw, _| async move {
         raw.read_until(|text| text.contains("\r\n\r\n")).await;
         raw.write(HELLO).await;
-        raw.rest().await;
+        raw.read_to_end().await;
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
-    let reply = tokio::time::timeout(SOON, raw.rest()).await.expect("the connection ends soon");
+    let reply = tokio::time::timeout(SOON, raw.read_to_end()).await.expect("the connection ends soon");
     assert_eq!((status(&reply), header(&reply, "connection").as_deref()), (200, Some("close")), "{reply}");
 }
 
-/// An HTTP/2 instance that takes all it gets, and answers without end.
+/// An HTTP/2 instance that reads every body and replies without end.
 async fn endless(
     request: Request<Incoming>,
 ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
@@ -61,7 +61,7 @@ async fn endless(
 }
 
 #[tokio::test]
-async fn the_socket_of_a_client_that_was_cut_off_is_closed_whoever_reads_its_body() {
+async fn the_socket_of_a_client_that_stops_reading_is_closed_while_its_body_is_still_read() {
     let mut tasks = JoinSet::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut info = ServiceInfo::new("svc", listener.local_addr().unwrap().to_string());
@@ -71,11 +71,11 @@ async fn the_socket_of_a_client_that_was_cut_off_is_closed_whoever_reads_its_bod
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         drop(builder.serve_connection(TokioIo::new(stream), hyper::service::service_fn(endless)).await);
     });
-    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_secs(1)).await;
-    hub.set("svc", &[info]).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::start(|config| config.timeouts.idle = Duration::from_secs(1)).await;
+    gateway.set("svc", &[info]).await;
+    let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    // It sends on and on, and reads nothing.
-    let sending = async { while raw.0.write_all(b"5\r\nhello\r\n").await.is_ok() {} };
-    tokio::time::timeout(PATIENCE, sending).await.expect("the socket is closed");
+    // It keeps sending and never reads.
+    let sending = async { while raw.stream.write_all(b"5\r\nhello\r\n").await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, sending).await.expect("the socket is closed");
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS, on either side.
+//! HTTP/2 without TLS, to clients and to instances.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,21 +18,25 @@ use super::support::*;
 
 type Client<B = Full<Bytes>> = hyper::client::conn::http2::SendRequest<B>;
 
-async fn client(hub: &Hub, tasks: &mut JoinSet<()>) -> Client {
-    client_with(hub, tasks, Builder::new(TokioExecutor::new())).await
+async fn client(gateway: &Gateway, tasks: &mut JoinSet<()>) -> Client {
+    client_with(gateway, tasks, Builder::new(TokioExecutor::new())).await
 }
 
-async fn client_with<B>(hub: &Hub, tasks: &mut JoinSet<()>, builder: Builder<TokioExecutor>) -> Client<B>
+async fn client_with<B>(
+    gateway: &Gateway,
+    tasks: &mut JoinSet<()>,
+    builder: Builder<TokioExecutor>,
+) -> Client<B>
 where
     B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
-    let stream = TcpStream::connect(hub.addr).await.unwrap();
+    let stream = TcpStream::connect(gateway.addr).await.unwrap();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
     tasks.spawn(async move { drop(connection.await) });
     sender
 }
 
-/// A server of one method as gRPC has them: it answers with what it got, and its status comes in trailers.
+/// A gRPC-like method: replies with the path and length that it got, and its status in trailers.
 async fn grpc(
     mut request: Request<Incoming>,
 ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
@@ -65,12 +69,12 @@ async fn grpc_instance(tasks: &mut JoinSet<()>) -> ServiceInfo {
 }
 
 #[tokio::test]
-async fn a_grpc_call_passes_with_its_trailers() {
+async fn a_grpc_call_is_passed_on_with_its_trailers() {
     let mut tasks = JoinSet::new();
     let info = grpc_instance(&mut tasks).await;
-    let hub = Hub::start(|_| ()).await;
-    hub.set("svc", &[info]).await;
-    let client = client(&hub, &mut tasks).await;
+    let gateway = Gateway::start(|_| ()).await;
+    gateway.set("svc", &[info]).await;
+    let client = client(&gateway, &mut tasks).await;
     let calls = (0..100_usize).map(async |n| {
         let request = Request::post(format!("http://example.org/svc/pkg.Service/Method{n}"))
             .header("te", "trailers")
@@ -79,7 +83,7 @@ async fn a_grpc_call_passes_with_its_trailers() {
             .unwrap();
         let reply = client.clone().send_request(request).await.unwrap();
         assert_eq!(reply.status(), 200);
-        // An instance that registered without an id is not told by its address.
+        // An instance that registered without an id is not identified by its address.
         assert!(reply.headers()["hub-instance"].to_str().unwrap().starts_with("svc-"));
         let body = reply.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
@@ -92,9 +96,9 @@ async fn a_grpc_call_passes_with_its_trailers() {
 #[tokio::test]
 async fn an_http2_client_reaches_an_http1_instance() {
     let mut tasks = JoinSet::new();
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut client = client(&hub, &mut tasks).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut client = client(&gateway, &mut tasks).await;
     let request = Request::post("http://example.org/svc?q")
         .header("cookie", "a=1")
         .header("cookie", "b=2")
@@ -118,9 +122,9 @@ async fn an_http2_client_reaches_an_http1_instance() {
 async fn an_http1_client_reaches_an_http2_instance() {
     let mut tasks = JoinSet::new();
     let info = grpc_instance(&mut tasks).await;
-    let hub = Hub::start(|_| ()).await;
-    hub.set("svc", &[info]).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::start(|_| ()).await;
+    gateway.set("svc", &[info]).await;
+    let mut raw = gateway.connect().await;
     raw.write(
         "POST /svc/x HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nContent-Length: 3\r\n\r\nabc",
     )
@@ -131,32 +135,32 @@ async fn an_http1_client_reaches_an_http2_instance() {
 }
 
 #[tokio::test]
-async fn a_stop_tells_http2_clients_to_go() {
+async fn a_shutdown_closes_http2_connections() {
     let mut tasks = JoinSet::new();
-    let instance = Instance::reply(HELLO).await;
-    let mut hub = Hub::with("svc", &instance).await;
-    let mut client = client(&hub, &mut tasks).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let mut gateway = Gateway::with("svc", &instance).await;
+    let mut client = client(&gateway, &mut tasks).await;
     let request = || Request::get("http://a/svc").body(Full::default()).unwrap();
     client.send_request(request()).await.unwrap().into_body().collect().await.unwrap();
-    hub.begin_stop();
-    hub.stopped().await;
-    until("the connection is closed", async || client.is_closed()).await;
+    gateway.begin_shutdown();
+    gateway.stopped().await;
+    eventually("the connection is closed", async || client.is_closed()).await;
 }
 
 #[tokio::test]
-async fn a_grpc_stream_from_the_client_may_be_silent_and_another_body_not() {
+async fn the_idle_timeout_applies_to_bodies_but_not_to_grpc_streams() {
     const IDLE: Duration = Duration::from_millis(200);
     let mut tasks = JoinSet::new();
     let info = grpc_instance(&mut tasks).await;
-    let hub = Hub::start(|config| config.timeouts.idle = IDLE).await;
-    hub.set("svc", &[info]).await;
+    let gateway = Gateway::start(|config| config.timeouts.idle = IDLE).await;
+    gateway.set("svc", &[info]).await;
     for (kind, code) in [("application/grpc", 200), ("application/octet-stream", 408)] {
         let parts = futures_util::stream::unfold(0, async |n| {
             tokio::time::sleep(IDLE * 3 * u32::from(n > 0)).await;
             (n < 3).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"part"))), n + 1))
         });
         let mut client: Client<StreamBody<_>> =
-            client_with(&hub, &mut tasks, Builder::new(TokioExecutor::new())).await;
+            client_with(&gateway, &mut tasks, Builder::new(TokioExecutor::new())).await;
         let request =
             Request::post("http://a/svc/call").header("te", "trailers").header("content-type", kind);
         let request = request.body(StreamBody::new(Box::pin(parts))).unwrap();
@@ -169,9 +173,9 @@ async fn a_grpc_stream_from_the_client_may_be_silent_and_another_body_not() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_read_holds_nothing_and_the_others_go_on() {
+async fn a_stream_that_is_not_read_is_dropped_and_the_others_go_on() {
     let mut tasks = JoinSet::new();
-    let instance = Instance::script(|mut raw, seen| async move {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         while let Some(request) = raw.request().await {
             if request.starts_with("GET /svc/short ") {
                 raw.write(HELLO).await;
@@ -179,55 +183,55 @@ async fn a_stream_that_is_not_read_holds_nothing_and_the_others_go_on() {
             }
             raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
             let part = vec![b'x'; 1 << 16];
-            while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &part).await.is_ok() {}
+            while tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &part).await.is_ok() {}
             seen.lock().unwrap().push("cut off".to_owned());
         }
     })
     .await;
-    let hub = Hub::start(|config| {
+    let gateway = Gateway::start(|config| {
         config.timeouts.idle = Duration::from_millis(300);
         config.timeouts.keep_alive = Duration::from_secs(1);
     })
     .await;
-    hub.set("svc", &[instance.info("svc")]).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     let get = |path: &str| Request::get(format!("http://a{path}")).body(Full::default()).unwrap();
-    // One reply fits its window, the other does not, and is not read; the connection's own window is ample.
+    // One reply fits its stream's window, the other does not, and is not read. The connection's window is ample.
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(1000).initial_connection_window_size(1 << 20);
-    let mut client: Client = client_with(&hub, &mut tasks, builder).await;
+    let mut client: Client = client_with(&gateway, &mut tasks, builder).await;
     let long = client.send_request(get("/svc/long")).await.unwrap();
     assert_eq!(long.status(), 200);
-    until("the instance is told", async || {
+    eventually("the instance's connection is closed", async || {
         let short = client.send_request(get("/svc/short")).await.unwrap();
         assert_eq!(short.into_body().collect().await.unwrap().to_bytes(), "hello");
         !instance.requests().is_empty()
     })
     .await;
-    until("nothing is in flight", async || hub.metric("in_flight", &["svc"]).await == 0).await;
+    eventually("nothing is in flight", async || gateway.metric("in_flight", &["svc"]).await == 0).await;
     assert!(long.into_body().collect().await.is_err());
-    assert_eq!(hub.metric("instance_failures", &["svc"]).await, 0);
-    // A connection on which nothing moves any more is closed.
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
+    // A connection without any progress is closed.
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(0);
-    let mut client: Client = client_with(&hub, &mut tasks, builder).await;
+    let mut client: Client = client_with(&gateway, &mut tasks, builder).await;
     let unread = client.send_request(get("/svc/short")).await.unwrap();
-    until("it is closed", async || client.is_closed()).await;
+    eventually("the connection is closed", async || client.is_closed()).await;
     assert!(unread.into_body().collect().await.is_err());
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_socket_is_closed() {
-    let instance = Instance::script(|mut raw, _| async move {
+    let instance = FakeInstance::script(|mut raw, _| async move {
         raw.request().await;
         raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
         let part = vec![b'x'; 1 << 16];
-        while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &part).await.is_ok() {}
+        while tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &part).await.is_ok() {}
     })
     .await;
-    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_millis(300)).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    // The windows are wide open, but the client's event loop stands still once it has the head.
-    let addr = hub.addr;
+    let gateway = Gateway::start(|config| config.timeouts.idle = Duration::from_millis(300)).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    // The windows are wide open, but the client's event loop stops once it has the head.
+    let addr = gateway.addr;
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let stuck = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -241,22 +245,22 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
             let reply = client.send_request(request).await.unwrap();
             (reply.status(), reply, client)
         });
-        let _ = held.recv(); // ends with its other half
+        let _ = held.recv(); // until `hold` is dropped
         status.0
     });
-    until("it is there", async || hub.metric("requests", &["svc"]).await == 1).await;
-    until("it is closed", async || hub.metric("connections", &[]).await == 0).await;
-    assert_eq!(hub.metric("in_flight", &["svc"]).await, 0);
+    eventually("the request has arrived", async || gateway.metric("requests", &["svc"]).await == 1).await;
+    eventually("the connection is closed", async || gateway.metric("connections", &[]).await == 0).await;
+    assert_eq!(gateway.metric("in_flight", &["svc"]).await, 0);
     drop(hold);
     assert_eq!(stuck.join().unwrap(), 200);
 }
 
 #[tokio::test]
-async fn http2_heads_are_held_to_the_same_rules() {
+async fn http2_heads_get_the_same_checks() {
     let mut tasks = JoinSet::new();
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut client = client(&hub, &mut tasks).await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut client = client(&gateway, &mut tasks).await;
     let request = |path: &str, fields: &[(&str, &str)]| {
         let request = Request::post(format!("http://a{path}"));
         let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -294,22 +298,22 @@ async fn http2_heads_are_held_to_the_same_rules() {
 }
 
 #[tokio::test]
-async fn a_client_has_only_so_many_streams() {
+async fn the_streams_of_a_connection_are_limited() {
     let mut tasks = JoinSet::new();
-    let instance = Instance::script(|mut raw, seen| async move {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         while let Some(request) = raw.request().await {
             seen.lock().unwrap().push(request);
-            while !seen.lock().unwrap().iter().any(|said| said == "go on") {
+            while !seen.lock().unwrap().iter().any(|entry| entry == "go on") {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             raw.write(HELLO).await;
         }
     })
     .await;
-    let hub = Hub::start(|config| config.limits.streams = 2).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    let mut first = client(&hub, &mut tasks).await;
-    // The first reply comes with the settings.
+    let gateway = Gateway::start(|config| config.limits.streams = 2).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    let mut first = client(&gateway, &mut tasks).await;
+    // The first reply comes with the server's settings.
     let other = Request::get("http://a/nowhere").body(Full::default()).unwrap();
     assert_eq!(first.send_request(other).await.unwrap().status(), 404);
     let mut replies = JoinSet::new();
@@ -318,27 +322,27 @@ async fn a_client_has_only_so_many_streams() {
         let request = Request::get("http://a/svc").body(Full::default()).unwrap();
         replies.spawn(async move { client.send_request(request).await.unwrap().status() });
     }
-    until("two are there", async || instance.requests().len() == 2).await;
-    assert_eq!(hub.metric("in_flight", &["svc"]).await, 2);
+    eventually("the instance has two", async || instance.requests().len() == 2).await;
+    assert_eq!(gateway.metric("in_flight", &["svc"]).await, 2);
     instance.seen.lock().unwrap().push("go on".to_owned());
     while let Some(status) = replies.join_next().await {
         assert_eq!(status.unwrap(), 200);
     }
-    assert_eq!(hub.metric("requests", &["svc"]).await, 5);
+    assert_eq!(gateway.metric("requests", &["svc"]).await, 5);
 }
 
-/// An HTTP/2 instance that answers each HEADERS frame with what `answer` makes of its stream's id.
-async fn declining(answer: fn([u8; 4]) -> Vec<u8>) -> Instance {
-    Instance::script(move |mut raw, seen| async move {
+/// An HTTP/2 instance that answers each HEADERS frame with `answer` of its stream id.
+async fn declining(answer: fn([u8; 4]) -> Vec<u8>) -> FakeInstance {
+    FakeInstance::script(move |mut raw, seen| async move {
         const PREFACE: usize = 24;
         const HEADERS: u8 = 1;
         raw.write([0, 0, 0, 4, 0, 0, 0, 0, 0]).await; // SETTINGS
-        raw.0.read_exact(&mut [0; PREFACE]).await.unwrap();
+        raw.stream.read_exact(&mut [0; PREFACE]).await.unwrap();
         let mut frame = [0; 9];
-        while raw.0.read_exact(&mut frame).await.is_ok() {
+        while raw.stream.read_exact(&mut frame).await.is_ok() {
             let [_, high, low, kind, _, id @ ..] = frame;
             let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
-            raw.0.read_exact(&mut payload).await.unwrap();
+            raw.stream.read_exact(&mut payload).await.unwrap();
             if kind == HEADERS {
                 seen.lock().unwrap().push(String::new());
                 raw.write(answer(id)).await;
@@ -349,7 +353,7 @@ async fn declining(answer: fn([u8; 4]) -> Vec<u8>) -> Instance {
 }
 
 #[tokio::test]
-async fn a_request_that_an_instance_has_not_looked_at_goes_to_another() {
+async fn a_request_that_an_instance_declines_is_retried() {
     let refused_stream: fn([u8; 4]) -> Vec<u8> = |id| [&[0, 0, 4, 3, 0][..], &id, &[0, 0, 0, 7]].concat();
     let goaway: fn([u8; 4]) -> Vec<u8> = |_| [&[0, 0, 8, 7, 0][..], &[0; 12]].concat();
     for answer in [refused_stream, goaway] {
@@ -358,11 +362,11 @@ async fn a_request_that_an_instance_has_not_looked_at_goes_to_another() {
         let declining = declining(answer).await;
         let mut info = declining.info("svc");
         info.meta.insert("protocol".to_owned(), "h2c".to_owned());
-        let hub = Hub::start(|_| ()).await;
-        hub.set("svc", &[good, info]).await;
+        let gateway = Gateway::start(|_| ()).await;
+        gateway.set("svc", &[good, info]).await;
         let head = "POST /svc/once HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nContent-Length: 3\r\n\r\nabc";
-        until("both were asked", async || {
-            let mut raw = hub.connect().await;
+        eventually("the declining instance was picked", async || {
+            let mut raw = gateway.connect().await;
             raw.write(head).await;
             let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n") || text.contains("}")).await;
             assert!(reply.contains("/svc/once 3"), "{reply}");

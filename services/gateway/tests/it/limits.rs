@@ -1,8 +1,7 @@
-//! Every timeout and every limit.
+//! Timeouts and limits.
 
 use std::time::Duration;
 
-use hubspoke_gateway::config::ServiceConfig;
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
@@ -10,75 +9,75 @@ use super::support::*;
 const SOON: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn a_client_that_says_nothing_is_closed() {
-    let hub = Hub::start(|config| config.timeouts.request_header = SOON).await;
-    assert_eq!(hub.connect().await.rest().await, "");
+async fn a_connection_without_a_request_is_closed() {
+    let gateway = Gateway::start(|config| config.timeouts.request_header = SOON).await;
+    assert_eq!(gateway.connect().await.read_to_end().await, "");
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.timeouts.keep_alive = SOON).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    let mut raw = hub.connect().await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.timeouts.keep_alive = SOON).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    raw.reply().await;
-    assert_eq!(raw.rest().await, "");
+    raw.response().await;
+    assert_eq!(raw.read_to_end().await, "");
 }
 
 #[tokio::test]
-async fn silence_within_a_request_body_is_the_clients_fault() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.timeouts.idle = SOON).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    let mut raw = hub.connect().await;
+async fn silence_within_a_request_body_is_a_408() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.timeouts.idle = SOON).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx").await;
-    let reply = raw.reply().await;
+    let reply = raw.response().await;
     assert_eq!(status(&reply), 408, "{reply}");
     assert_eq!(problem(&reply)["cause"], "request-timeout");
-    assert_eq!(hub.metric("instance_failures", &["svc"]).await, 0);
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
 }
 
 #[tokio::test]
-async fn silence_within_a_reply_cuts_it_but_not_a_live_stream() {
+async fn silence_breaks_off_a_reply_but_not_a_live_stream() {
     for (kind, cut) in [("text/plain", true), ("text/event-stream", false), ("application/grpc+proto", false)]
     {
-        let instance = Instance::script(move |mut raw, _| async move {
+        let instance = FakeInstance::script(move |mut raw, _| async move {
             raw.request().await;
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
             raw.write(head + "5\r\nfirst\r\n").await;
             tokio::time::sleep(SOON * 4).await;
             raw.write("4\r\nlast\r\n0\r\n\r\n").await;
-            raw.rest().await;
+            raw.read_to_end().await;
         })
         .await;
-        let hub = Hub::start(|config| config.timeouts.idle = SOON).await;
-        hub.set("svc", &[instance.info("svc")]).await;
-        assert_eq!(hub.get("/svc").await.bytes().await.is_err(), cut, "{kind}");
+        let gateway = Gateway::start(|config| config.timeouts.idle = SOON).await;
+        gateway.set("svc", &[instance.info("svc")]).await;
+        assert_eq!(gateway.get("/svc").await.bytes().await.is_err(), cut, "{kind}");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn a_client_that_does_not_read_is_disconnected() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         raw.request().await;
         raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
         let part = vec![b'x'; 1 << 20];
-        while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &part).await.is_ok() {}
+        while tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &part).await.is_ok() {}
         seen.lock().unwrap().push("cut off".to_owned());
     })
     .await;
-    let hub = Hub::start(|config| config.timeouts.idle = SOON).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::start(|config| config.timeouts.idle = SOON).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    until("the instance is told", async || !instance.requests().is_empty()).await;
+    eventually("the instance's connection is closed", async || !instance.requests().is_empty()).await;
 }
 
 #[tokio::test]
-async fn an_instance_that_can_not_be_connected_to_in_time_is_a_504() {
-    // A listener whose queue is full takes no more connections, and refuses none.
+async fn a_connect_timeout_is_a_504() {
+    // A listener whose queue is full neither accepts nor refuses connections.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     socket.listen(0).unwrap();
@@ -90,35 +89,35 @@ async fn an_instance_that_can_not_be_connected_to_in_time_is_a_504() {
         let _ = filler.connect(&addr.into());
         fill.push(filler);
     }
-    let hub = Hub::start(|config| config.timeouts.connect = SOON).await;
-    hub.set("svc", &[hubspoke_protocol::ServiceInfo::new("svc", addr.to_string())]).await;
-    let reply = hub.get("/svc").await;
+    let gateway = Gateway::start(|config| config.timeouts.connect = SOON).await;
+    gateway.set("svc", &[hubspoke_protocol::ServiceInfo::new("svc", addr.to_string())]).await;
+    let reply = gateway.get("/svc").await;
     assert_eq!(reply.status(), 504);
     assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "connect-timeout");
 }
 
 #[tokio::test]
-async fn all_attempts_together_have_one_deadline() {
+async fn all_attempts_share_one_deadline() {
     let mut instances = Vec::new();
     for _ in 0..3 {
-        instances.push(Instance::script(|mut raw, _| async move { drop(raw.rest().await) }).await);
+        instances.push(FakeInstance::script(|mut raw, _| async move { drop(raw.read_to_end().await) }).await);
     }
-    let hub = Hub::start(|config| {
+    let gateway = Gateway::start(|config| {
         config.timeouts.first_byte = Duration::from_millis(400);
         config.timeouts.total = Duration::from_millis(600);
     })
     .await;
-    hub.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
-    let reply = hub.get("/svc").await;
+    gateway.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
+    let reply = gateway.get("/svc").await;
     assert_eq!(reply.status(), 504);
     let problem: serde_json::Value = reply.json().await.unwrap();
-    // The second attempt has what the first has left of it, and there is nothing for a third.
+    // The second attempt gets what the first has left; nothing remains for a third.
     assert_eq!((&problem["cause"], &problem["attempts"]), (&"reply-timeout".into(), &2.into()));
 }
 
 #[tokio::test]
-async fn an_instances_connection_is_not_kept_for_long() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn idle_connections_to_instances_are_closed() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         while let Some(request) = raw.request().await {
             seen.lock().unwrap().push(request);
             raw.write(HELLO).await;
@@ -126,103 +125,104 @@ async fn an_instances_connection_is_not_kept_for_long() {
         seen.lock().unwrap().push("closed".to_owned());
     })
     .await;
-    let hub = Hub::start(|config| config.timeouts.pool_idle = SOON).await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    assert_eq!(hub.get("/svc").await.status(), 200);
-    until("it is closed", async || instance.requests().last().is_some_and(|last| last == "closed")).await;
-    assert_eq!(hub.metric("pooled", &["svc"]).await, 0);
-    assert_eq!(hub.get("/svc").await.status(), 200);
-    assert_eq!(hub.metric("connections_opened", &["svc"]).await, 2);
+    let gateway = Gateway::start(|config| config.timeouts.pool_idle = SOON).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    assert_eq!(gateway.get("/svc").await.status(), 200);
+    eventually("the connection is closed", async || {
+        instance.requests().last().is_some_and(|last| last == "closed")
+    })
+    .await;
+    assert_eq!(gateway.metric("pooled", &["svc"]).await, 0);
+    assert_eq!(gateway.get("/svc").await.status(), 200);
+    assert_eq!(gateway.metric("connections_opened", &["svc"]).await, 2);
 }
 
 #[tokio::test]
-async fn a_service_takes_only_so_many_requests_at_once() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn the_requests_in_flight_to_a_service_are_limited() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         let request = raw.request().await;
         seen.lock().unwrap().extend(request);
-        raw.rest().await;
+        raw.read_to_end().await;
     })
     .await;
-    let other = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| {
-        config
-            .services
-            .insert("svc".to_owned(), ServiceConfig { in_flight: Some(2), ..ServiceConfig::default() });
+    let other = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| {
+        config.services.entry("svc".to_owned()).or_default().in_flight = Some(2);
     })
     .await;
-    hub.set("svc", &[instance.info("svc")]).await;
-    hub.set("other", &[other.info("other")]).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    gateway.set("other", &[other.info("other")]).await;
     let mut held = Vec::new();
     for _ in 0..2 {
-        let mut raw = hub.connect().await;
+        let mut raw = gateway.connect().await;
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
         held.push(raw);
     }
-    until("two are in flight", async || instance.requests().len() == 2).await;
-    let reply = hub.get("/svc").await;
+    eventually("two are in flight", async || instance.requests().len() == 2).await;
+    let reply = gateway.get("/svc").await;
     assert_eq!((reply.status().as_u16(), reply.headers()["retry-after"].to_str().unwrap()), (503, "1"));
     assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "overloaded");
-    assert_eq!(hub.get("/other").await.status(), 200);
-    assert_eq!(hub.metric("failures", &["svc", "overloaded"]).await, 1);
-    assert_eq!(hub.metric("refusals", &["overloaded"]).await, 0); // counted once
-    drop(held); // a client that goes makes room
-    until("there is room again", async || hub.metric("in_flight", &["svc"]).await == 0).await;
+    assert_eq!(gateway.get("/other").await.status(), 200);
+    assert_eq!(gateway.metric("failures", &["svc", "overloaded"]).await, 1);
+    assert_eq!(gateway.metric("refusals", &["overloaded"]).await, 0); // counted once
+    drop(held); // a client that disconnects frees its place
+    eventually("a place is free again", async || gateway.metric("in_flight", &["svc"]).await == 0).await;
 }
 
 #[tokio::test]
-async fn only_so_many_connections_and_the_rest_are_told() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.limits.connections = 3).await;
-    hub.set("svc", &[instance.info("svc")]).await;
+async fn connections_over_the_limit_get_a_503() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.limits.connections = 3).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut held = Vec::new();
     for _ in 0..3 {
-        let mut raw = hub.connect().await;
+        let mut raw = gateway.connect().await;
         raw.write(get).await;
-        assert!(raw.reply().await.ends_with("hello"));
+        assert!(raw.response().await.ends_with("hello"));
         held.push(raw);
     }
-    let reply = hub.raw(get).await;
+    let reply = gateway.raw(get).await;
     assert_eq!(status(&reply), 503);
     assert_eq!(problem(&reply)["cause"], "too-many-connections");
     held.pop();
-    until("there is room again", async || status(&hub.connect_and(get).await) == 200).await;
+    eventually("a place is free again", async || status(&gateway.connect_and(get).await) == 200).await;
 }
 
 #[tokio::test]
-async fn a_burst_of_connections_does_not_get_past_their_limit() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.limits.connections = 10).await;
-    hub.set("svc", &[instance.info("svc")]).await;
+async fn a_burst_of_connections_does_not_exceed_the_limit() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.limits.connections = 10).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     for _ in 0..5 {
         let mut all = Vec::new();
         for _ in 0..40 {
-            all.push(hub.connect().await);
+            all.push(gateway.connect().await);
         }
         let mut served = 0;
         for raw in &mut all {
-            // Who is one too many has been told already, and may be closed.
-            drop(raw.0.write_all(b"GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await);
-            served += u32::from(status(&raw.reply().await) == 200);
+            // A connection over the limit has its 503 already, and may be closed.
+            drop(raw.stream.write_all(b"GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await);
+            served += u32::from(status(&raw.response().await) == 200);
         }
         assert_eq!(served, 10);
         drop(all);
-        until("all are gone", async || hub.metric("connections", &[]).await == 0).await;
+        eventually("all are closed", async || gateway.metric("connections", &[]).await == 0).await;
     }
 }
 
 #[tokio::test]
-async fn one_address_has_only_so_many_connections() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| config.limits.client_connections = 2).await;
-    hub.set("svc", &[instance.info("svc")]).await;
+async fn the_connections_of_an_address_are_limited() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| config.limits.client_connections = 2).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
     let from = async |addr: &str| {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(addr.parse().unwrap()).unwrap();
-        let mut raw = Raw(socket.connect(hub.addr).await.unwrap());
+        let mut raw = RawConn { stream: socket.connect(gateway.addr).await.unwrap() };
         raw.write(get).await;
-        (raw.reply().await, raw)
+        (raw.response().await, raw)
     };
     let mut held = Vec::new();
     for _ in 0..2 {
@@ -234,28 +234,28 @@ async fn one_address_has_only_so_many_connections() {
     assert_eq!((status(&reply), &problem(&reply)["cause"]), (503, &"too-many-connections".into()));
     assert_eq!(status(&from("127.0.0.3:0").await.0), 200);
     held.pop();
-    until("there is room again", async || status(&from("127.0.0.2:0").await.0) == 200).await;
+    eventually("a place is free again", async || status(&from("127.0.0.2:0").await.0) == 200).await;
 }
 
 #[tokio::test]
-async fn a_client_makes_only_so_many_requests() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| {
+async fn the_request_rate_of_a_client_is_limited() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| {
         config.limits.client_rate = 1;
         config.limits.client_burst = 3;
         config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
     .await;
-    hub.set("svc", &[instance.info("svc")]).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     let from = async |client: &str| {
-        let reply = hub.request("GET", "/svc").header("x-forwarded-for", client).send().await.unwrap();
+        let reply = gateway.request("GET", "/svc").header("x-forwarded-for", client).send().await.unwrap();
         assert_eq!(reply.headers().contains_key("retry-after"), reply.status() == 429);
         reply.status().as_u16()
     };
     for expected in [200, 200, 200, 429] {
         assert_eq!(from("10.0.0.1").await, expected);
     }
-    // Behind a trusted proxy it is the client's own address that counts, and not what the client claims before it.
+    // Behind a trusted proxy the address that the proxy reports counts, not what the client claims.
     assert_eq!(from("10.0.0.2").await, 200);
     assert_eq!(from("10.9.9.9, 10.0.0.1").await, 429);
     let seen = instance.requests();
@@ -263,19 +263,19 @@ async fn a_client_makes_only_so_many_requests() {
 }
 
 #[tokio::test]
-async fn requests_with_one_key_go_to_one_instance() {
+async fn requests_with_the_same_key_go_to_the_same_instance() {
     let mut instances = Vec::new();
     for _ in 0..4 {
-        instances.push(Instance::reply(HELLO).await);
+        instances.push(FakeInstance::reply(HELLO).await);
     }
-    let hub = Hub::start(|config| {
+    let gateway = Gateway::start(|config| {
         let sticky = Some(hubspoke_gateway::config::Sticky::Cookie("sid".to_owned()));
-        config.services.insert("svc".to_owned(), ServiceConfig { sticky, ..ServiceConfig::default() });
+        config.services.entry("svc".to_owned()).or_default().sticky = sticky;
     })
     .await;
-    hub.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
+    gateway.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
     let served = async |cookie: &str| {
-        let reply = hub.request("GET", "/svc").header("cookie", cookie).send().await.unwrap();
+        let reply = gateway.request("GET", "/svc").header("cookie", cookie).send().await.unwrap();
         reply.headers()["hub-instance"].to_str().unwrap().to_owned()
     };
     let mut all = std::collections::BTreeSet::new();
@@ -288,17 +288,15 @@ async fn requests_with_one_key_go_to_one_instance() {
 }
 
 #[tokio::test]
-async fn an_encoded_slash_passes_where_the_service_takes_it() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::start(|config| {
+async fn an_encoded_slash_is_passed_on_if_the_service_allows_it() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::start(|config| {
         let encoded_slash = hubspoke_gateway::config::EncodedSlash::Pass;
-        config
-            .services
-            .insert("store".to_owned(), ServiceConfig { encoded_slash, ..ServiceConfig::default() });
+        config.services.entry("store".to_owned()).or_default().encoded_slash = encoded_slash;
     })
     .await;
-    hub.set("store", &[instance.info("store")]).await;
-    assert_eq!(hub.get("/store/a%2Fb").await.status(), 200);
+    gateway.set("store", &[instance.info("store")]).await;
+    assert_eq!(gateway.get("/store/a%2Fb").await.status(), 200);
     assert!(instance.requests()[0].starts_with("GET /store/a%2Fb "));
-    assert_eq!(hub.get("/store/a%2F..%2Fb").await.status(), 400);
+    assert_eq!(gateway.get("/store/a%2F..%2Fb").await.status(), 400);
 }

@@ -1,33 +1,38 @@
-//! Where requests go, and what the gateway says where they can't.
+//! Which service gets a request, and what the gateway answers if there is none.
 
 use super::support::*;
 
 #[tokio::test]
-async fn path_query_body_and_headers_reach_the_instance_unchanged() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("echo", &instance).await;
-    let reply =
-        hub.request("POST", "/echo/a%20b/?q=1&q=%2e").header("x-own", "1").body("body").send().await.unwrap();
+async fn path_query_body_and_headers_are_passed_on_unchanged() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("echo", &instance).await;
+    let reply = gateway
+        .request("POST", "/echo/a%20b/?q=1&q=%2e")
+        .header("x-own", "1")
+        .body("body")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(reply.status(), 200);
     assert_eq!(reply.headers()["hub-instance"], instance.info("echo").id());
     assert_eq!(reply.text().await.unwrap(), "hello");
     let seen = instance.requests().remove(0);
     assert!(seen.starts_with("POST /echo/a%20b/?q=1&q=%2e HTTP/1.1\r\n"), "{seen}");
     assert!(seen.ends_with("\r\n\r\nbody"), "{seen}");
-    assert_eq!(header(&seen, "host"), Some(hub.addr.to_string()));
+    assert_eq!(header(&seen, "host"), Some(gateway.addr.to_string()));
     assert_eq!(header(&seen, "x-own").as_deref(), Some("1"));
     assert_eq!(header(&seen, "x-forwarded-for").as_deref(), Some("127.0.0.1"));
-    assert_eq!(header(&seen, "x-forwarded-host"), Some(hub.addr.to_string()));
+    assert_eq!(header(&seen, "x-forwarded-host"), Some(gateway.addr.to_string()));
     assert_eq!(header(&seen, "x-forwarded-proto").as_deref(), Some("http"));
     assert!(header(&seen, "via").unwrap().starts_with("1.1 gateway-"));
     assert_eq!(header(&seen, "traceparent").unwrap().len(), 55);
 }
 
 #[tokio::test]
-async fn what_can_not_be_served_is_said_truthfully() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("echo", &instance).await;
-    hub.set("empty", &[]).await;
+async fn an_unroutable_request_gets_its_status_and_cause() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("echo", &instance).await;
+    gateway.set("empty", &[]).await;
     for (path, status, cause) in [
         ("/nowhere", 404, "no-such-service"),
         ("/", 404, "no-such-service"),
@@ -40,7 +45,7 @@ async fn what_can_not_be_served_is_said_truthfully() {
         ("/heart-beat", 404, "no-such-service"),
         ("/empty/x", 503, "no-instance"),
     ] {
-        let reply = hub.get(path).await;
+        let reply = gateway.get(path).await;
         assert_eq!(reply.status(), status, "{path}");
         assert_eq!(reply.headers()["content-type"], "application/problem+json");
         assert!(reply.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));

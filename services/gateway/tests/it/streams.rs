@@ -1,26 +1,28 @@
-//! What has no end of its own: upgrades, WebSocket, server-sent events.
+//! Streams without an end: upgrades, WebSocket, server-sent events.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use hubspoke_protocol::sse;
 use tokio::io::AsyncReadExt;
 
 use super::support::*;
 
 #[tokio::test]
-async fn an_upgrade_becomes_a_tunnel() {
-    let instance = Instance::script(|mut raw, seen| async move {
+async fn an_upgraded_connection_is_a_tunnel() {
+    let instance = FakeInstance::script(|mut raw, seen| async move {
         let head = raw.request().await.unwrap();
         seen.lock().unwrap().push(head);
-        // The first bytes of the new protocol come right behind the 101.
+        // The first bytes of the new protocol follow the 101 directly.
         raw.write("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: chat\r\n\r\nwelcome")
             .await;
         let mut buffer = [0; 1024];
         loop {
-            let n = raw.0.read(&mut buffer).await.unwrap();
+            let n = raw.stream.read(&mut buffer).await.unwrap();
             if n == 0 {
                 break;
             }
@@ -28,13 +30,13 @@ async fn an_upgrade_becomes_a_tunnel() {
         }
     })
     .await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n").await;
     let head = raw.read_until(|text| text.ends_with("welcome")).await;
     assert_eq!(status(&head), 101);
     assert_eq!(header(&head, "upgrade").as_deref(), Some("chat"));
-    // What looks like a smuggled request is nobody's business now.
+    // Bytes that look like a smuggled request are just bytes now.
     raw.write("get / http/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n").await;
     let echoed = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
     assert!(echoed.starts_with("GET / HTTP/1.1\r\nCONTENT-LENGTH: 1"), "{echoed}");
@@ -43,36 +45,36 @@ async fn an_upgrade_becomes_a_tunnel() {
 }
 
 #[tokio::test]
-async fn http2_is_not_switched_to() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+async fn an_offer_to_upgrade_to_http2_is_ignored() {
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     for _ in 0..3 {
         raw.write(
             "GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
              HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n",
         )
         .await;
-        assert!(raw.reply().await.ends_with("hello"));
+        assert!(raw.response().await.ends_with("hello"));
     }
     assert!(instance.requests().iter().all(|seen| header(seen, "upgrade").is_none()));
-    // On one connection, as any other request: an upgrade has one of its own.
-    assert_eq!(hub.metric("connections_opened", &["svc"]).await, 1);
+    // They share a connection; requests for an upgrade don't.
+    assert_eq!(gateway.metric("connections_opened", &["svc"]).await, 1);
 }
 
 #[tokio::test]
 async fn an_instance_may_decline_an_upgrade() {
-    let instance = Instance::reply(HELLO).await;
-    let hub = Hub::with("svc", &instance).await;
-    let mut raw = hub.connect().await;
+    let instance = FakeInstance::reply(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut raw = gateway.connect().await;
     for _ in 0..2 {
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n").await;
-        assert!(raw.reply().await.ends_with("hello"));
+        assert!(raw.response().await.ends_with("hello"));
     }
 }
 
 #[tokio::test]
-async fn a_websocket_talks_through() {
+async fn a_websocket_is_passed_through() {
     use axum::extract::ws::{Message, WebSocketUpgrade};
     let router = Router::new().route(
         "/svc/ws",
@@ -86,10 +88,10 @@ async fn a_websocket_talks_through() {
             })
         }),
     );
-    let instance = Instance::serve(router).await;
-    let hub = Hub::with("svc", &instance).await;
+    let instance = FakeInstance::serve(router).await;
+    let gateway = Gateway::with("svc", &instance).await;
     let (mut socket, _) =
-        tokio_tungstenite::connect_async(format!("ws://{}/svc/ws", hub.addr)).await.unwrap();
+        tokio_tungstenite::connect_async(format!("ws://{}/svc/ws", gateway.addr)).await.unwrap();
     for n in 0..100 {
         futures_util::SinkExt::send(&mut socket, format!("message {n}").into()).await.unwrap();
         let reply = socket.next().await.unwrap().unwrap();
@@ -98,35 +100,27 @@ async fn a_websocket_talks_through() {
     socket.close(None).await.unwrap();
 }
 
-/// Reads events as browsers do: fields by line, an event by an empty one, comments for nothing.
+/// A client of server-sent events.
 struct Events<S> {
     stream: S,
-    text: String,
+    parser: sse::Parser,
+    parsed: VecDeque<sse::Event>,
 }
 
 impl<S: futures_util::Stream<Item = reqwest::Result<Bytes>> + Unpin> Events<S> {
-    /// The next event's id and data.
-    async fn next(&mut self) -> Option<(String, String)> {
-        loop {
-            while let Some((event, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| {
-                    let values = event.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-                    values.collect::<Vec<_>>().join("\n")
-                };
-                let found = (field("id"), field("data"));
-                self.text = rest.to_owned();
-                if !found.1.is_empty() {
-                    return Some(found);
-                }
-            }
-            let part = tokio::time::timeout(PATIENCE, self.stream.next()).await.unwrap()?.ok()?;
-            self.text += std::str::from_utf8(&part).unwrap();
+    async fn next(&mut self) -> sse::Event {
+        while self.parsed.is_empty() {
+            let part = tokio::time::timeout(DEADLINE, self.stream.next()).await.unwrap().unwrap().unwrap();
+            let mut events = Vec::new();
+            self.parser.feed(&part, &mut events).unwrap();
+            self.parsed.extend(events);
         }
+        self.parsed.pop_front().unwrap()
     }
 }
 
 #[tokio::test]
-async fn a_client_of_server_sent_events_gets_each_at_once_and_can_come_back() {
+async fn server_sent_events_arrive_at_once_and_can_be_resumed() {
     use axum::response::sse::{Event, KeepAlive, Sse};
     let (send, _) = tokio::sync::broadcast::channel::<u64>(16);
     let sender = send.clone();
@@ -147,22 +141,23 @@ async fn a_client_of_server_sent_events_gets_each_at_once_and_can_come_back() {
             Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_millis(20)))
         }),
     );
-    let instance = Instance::serve(router).await;
-    let hub = Hub::start(|config| config.timeouts.idle = Duration::from_millis(100)).await;
-    hub.set("svc", &[instance.info("svc")]).await;
+    let instance = FakeInstance::serve(router).await;
+    let gateway = Gateway::start(|config| config.timeouts.idle = Duration::from_millis(100)).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
     let open = async |last: &str| {
-        let request = hub.request("GET", "/svc/events").header("accept", "text/event-stream");
+        let request = gateway.request("GET", "/svc/events").header("accept", "text/event-stream");
         let reply = request.header("last-event-id", last).send().await.unwrap();
         assert_eq!(reply.headers()["content-type"], "text/event-stream");
-        Events { stream: reply.bytes_stream(), text: String::new() }
+        Events { stream: reply.bytes_stream(), parser: sse::Parser::new(1000), parsed: VecDeque::new() }
     };
     let mut events = open("0").await;
     for n in 1..=20 {
         send.send(n).unwrap();
-        // Each is sent only when the one before is here.
-        assert_eq!(events.next().await.unwrap(), (n.to_string(), format!("event {n}\nof many")));
+        // Each is sent only after the one before has arrived.
+        let event = events.next().await;
+        assert_eq!((event.id, event.data), (n.to_string(), format!("event {n}\nof many")));
     }
     drop(events);
     let mut events = open("20").await;
-    assert_eq!(events.next().await.unwrap().0, "21");
+    assert_eq!(events.next().await.id, "21");
 }
