@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use http::HeaderValue;
+use hubspoke_http1::{Command, Supervisor};
+use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::gateway::Gateway;
 
@@ -151,6 +153,34 @@ impl ClientConn {
         let limit = if self.served.load(Relaxed) { timeouts.keep_alive } else { timeouts.request_header };
         let is_overdue = head_since == 0 && is_over(self.idle_since.load(Relaxed).max(1), limit);
         if is_overdue { ConnCommand::Close } else { ConnCommand::Continue }
+    }
+}
+
+impl Supervisor<OwnedWriteHalf> for &ClientConn {
+    #[inline]
+    fn command(&self, waker: &Waker) -> Command {
+        match ClientConn::command(self, waker) {
+            ConnCommand::Continue => Command::Continue,
+            ConnCommand::Drain => Command::Drain,
+            ConnCommand::Timeout => Command::Timeout,
+            ConnCommand::Close | ConnCommand::Abort => Command::Close,
+        }
+    }
+
+    #[inline]
+    fn reading_head(&self, is_partial: bool) {
+        self.set_reading_head(is_partial);
+    }
+
+    #[inline]
+    fn write_blocked(&self, is_blocked: bool) {
+        self.set_write_blocked(is_blocked);
+    }
+
+    /// Has the kernel reset the connection if it is closed before the end of the reply.
+    fn close_delimited(&self, write: &OwnedWriteHalf, is_open: bool) {
+        let linger = is_open.then_some(Duration::ZERO);
+        let _ = socket2::SockRef::from(write.as_ref()).set_linger(linger); // fails only on a dead socket
     }
 }
 

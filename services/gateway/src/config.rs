@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use hubspoke_http1::{HeadLimits, MAX_FIELDS};
 use hubspoke_protocol::{EVERY_SERVICE, check_name};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Balance;
-use crate::edge::framing::{HeadLimits, MAX_FIELDS};
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
 

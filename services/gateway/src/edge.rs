@@ -1,13 +1,11 @@
-//! Checks on a request before anything else is done with it: here those on a parsed head, in [`framing`] those on raw bytes
-//! that a parsed head no longer shows. Pure.
+//! Checks on the parsed head of a request before anything else is done with it. What a parsed head no longer shows,
+//! `hubspoke_http1` has checked on its raw bytes. Pure.
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Version, request};
 
-use self::framing::{Fault, HeadLimits};
-
-pub(crate) mod framing;
+use hubspoke_http1::{HeadError, HeadLimits, is_disguised_framing_field};
 
 /// The value of `Allow`.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -30,21 +28,21 @@ pub(crate) fn check_method(method: &Method) -> Result<(), BadHead> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(BadHead::Method) } else { Ok(()) }
 }
 
-/// The checks of [`framing`] on a parsed HTTP/2 head, as far as its parser has not made them: the instance may get the
-/// request as HTTP/1.
-pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(), Fault> {
+/// The checks of an HTTP/1 head, on a parsed HTTP/2 head and as far as its parser has not made them: the instance may get
+/// the request as HTTP/1.
+pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(), HeadError> {
     if parts.uri.path_and_query().map_or(0, |target| PathAndQuery::as_str(target).len()) > limits.target {
-        return Err(Fault::TargetTooLong);
+        return Err(HeadError::TargetTooLong);
     }
     if parts.headers.len() > limits.fields {
-        return Err(Fault::TooManyHeaders);
+        return Err(HeadError::TooManyFields);
     }
     if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Fault::ContentLength);
+        return Err(HeadError::ContentLength);
     }
-    let disguised = |name: &HeaderName| *name != CONTENT_LENGTH && framing::is_disguised(name.as_str());
+    let disguised = |name: &HeaderName| *name != CONTENT_LENGTH && is_disguised_framing_field(name.as_str());
     if parts.headers.keys().any(disguised) {
-        return Err(Fault::Disguise);
+        return Err(HeadError::DisguisedField);
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 
 use http::StatusCode;
 use hubspoke_chassis::{Problem, ProblemType};
+use hubspoke_http1::HeadError;
 
 use crate::edge::BadHead;
-use crate::edge::framing::Fault;
 use crate::route::BadTarget;
 
 /// Declares [`Cause`]: variants of [`ProblemType`], each with its `detail`.
@@ -147,20 +147,16 @@ impl From<BadHead> for Failure {
     }
 }
 
-impl From<Fault> for Failure {
-    fn from(error: Fault) -> Self {
+impl From<HeadError> for Failure {
+    fn from(error: HeadError) -> Self {
         let cause = match error {
-            Fault::Syntax
-            | Fault::BareLineFeed
-            | Fault::ContentLength
-            | Fault::LengthAndCoding
-            | Fault::Disguise
-            | Fault::CodingInOldVersion => Cause::BadFraming,
-            Fault::Target => Cause::BadTarget,
-            Fault::TargetTooLong => Cause::TargetTooLong,
-            Fault::HeadTooLarge | Fault::TooManyHeaders => Cause::HeadTooLarge,
-            Fault::Version => Cause::HttpVersion,
-            Fault::TransferCoding => Cause::TransferCoding,
+            HeadError::Target => Cause::BadTarget,
+            HeadError::TargetTooLong => Cause::TargetTooLong,
+            HeadError::TooLarge | HeadError::TooManyFields => Cause::HeadTooLarge,
+            // The cause names the versions.
+            HeadError::Version => return Self::new(Cause::HttpVersion),
+            HeadError::TransferCoding => Cause::TransferCoding,
+            _ => Cause::BadFraming,
         };
         Self::with_detail(cause, &error)
     }

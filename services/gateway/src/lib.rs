@@ -6,13 +6,13 @@
 //! - `proxy`: one request from its head to the last byte of its reply
 //! - `server`: the accept loop, the workers and the client connections (`client_conn`)
 //! - `gateway`: the state that all workers share; `stats`: its counters; `metrics`: the instruments that read them
-//! - `http1`: what the client's and the server's side of HTTP/1 share
 //!
 //! There is no framework in the data plane. Each worker is a thread with its own event loop, and the request that uses a
-//! connection to an instance drives it, so a request is one task from end to end. HTTP/1 is the gateway's own, HTTP/2 is
-//! hyper's.
+//! connection to an instance drives it, so a request is one task from end to end. HTTP/1 is `hubspoke_http1`,
+//! HTTP/2 is hyper's.
 
 mod balance;
+mod client_body;
 mod client_conn;
 pub mod config;
 mod edge;
@@ -20,10 +20,10 @@ mod eject;
 mod error;
 mod gateway;
 mod headers;
-mod http1;
 mod limits;
 mod metrics;
 mod proxy;
+mod replay;
 mod retry;
 mod route;
 mod server;

@@ -8,22 +8,22 @@ use std::sync::Arc;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
+use hubspoke_http1::content_length;
 use rand::RngExt;
 use tracing::Instrument;
 
 use self::active::ActiveRequest;
 use self::attempt_context::AttemptContext;
 use self::attempts::RoutedRequest;
-use self::client_body::ClientBody;
 use self::reply::Reply;
-use self::upload::{Pace, Rules, Shared};
 use self::upstream_request::UpstreamRequest;
+use crate::client_body::ClientBody;
 use crate::client_conn::ClientConn;
 use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, Failure};
 use crate::headers::{self, HUB_INSTANCE, Hop};
-use crate::http1;
+use crate::replay::{BodyLimits, BodyPace, ReplayState};
 use crate::route::{self, Target};
 
 mod active;
@@ -31,11 +31,9 @@ mod attempt;
 mod attempt_context;
 mod attempt_h2;
 mod attempts;
-pub(crate) mod client_body;
 pub(crate) mod record;
 pub(crate) mod reply;
 pub(crate) mod tunnel;
-pub(crate) mod upload;
 mod upstream_request;
 mod upstream_response;
 
@@ -170,12 +168,13 @@ fn prepare(
         parts.headers.insert(HOST, host);
     }
     let upload = (!body.is_end_stream()).then(|| {
-        Shared::new(
+        ReplayState::new(
             body,
-            Rules {
+            BodyLimits {
                 size: settings.body_size,
-                pace: (!is_stream(&parts)).then_some(Pace { rate: settings.body_rate, idle: settings.idle }),
-                keep: usize::try_from(gateway.config.retry.replay.as_u64()).unwrap_or(usize::MAX),
+                pace: (!is_stream(&parts))
+                    .then_some(BodyPace { rate: settings.body_rate, idle: settings.idle }),
+                replay: usize::try_from(gateway.config.retry.replay.as_u64()).unwrap_or(usize::MAX),
             },
         )
     });
@@ -212,7 +211,7 @@ fn is_stream(parts: &request::Parts) -> bool {
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    http1::length(headers.get(CONTENT_LENGTH)?.as_bytes())
+    content_length(headers.get(CONTENT_LENGTH)?.as_bytes())
 }
 
 /// The address whose rate a request counts for: behind trusted proxies, the nearest one that is not a trusted proxy.

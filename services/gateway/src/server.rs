@@ -24,7 +24,6 @@ use crate::metrics;
 
 mod client_io;
 mod connection;
-pub(crate) mod h1;
 mod swept_body;
 mod worker;
 

@@ -12,11 +12,12 @@ use crate::config::GatewayConfig;
 use crate::route::may_be_public;
 use crate::stats::DurationHistogram;
 
+pub(crate) use self::conn::Conn;
 pub(crate) use self::instance::{InFlightGuard, Instance};
 pub(crate) use self::service::{Admission, Service, Settings};
 
+mod conn;
 pub(crate) mod connect;
-pub(crate) mod h1;
 mod instance;
 pub(crate) mod pool;
 mod service;

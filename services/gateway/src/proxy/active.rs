@@ -9,11 +9,10 @@ use hubspoke_client::load::InFlight as LoadInFlight;
 use tracing::Span;
 
 use super::record::{Parties, Record, ReplyFailed};
-use super::upload::Shared;
 use crate::client_conn::ClientConn;
 use crate::error::Failure;
-use crate::upstream::h1::Conn;
-use crate::upstream::{Admission, InFlightGuard, Instance, Service};
+use crate::replay::ReplayState;
+use crate::upstream::{Admission, Conn, InFlightGuard, Instance, Service};
 
 /// The route that spans are named after.
 const ROUTE: &str = "/{service}/{*path}";
@@ -30,7 +29,7 @@ pub(crate) struct ActiveRequest {
     _admission: Option<Admission>,
     /// The instance of the last attempt.
     upstream: Option<InFlightGuard>,
-    upload: Option<Shared>,
+    upload: Option<ReplayState>,
     /// Disabled if nothing listens.
     span: Span,
     record: Record,
@@ -70,7 +69,7 @@ impl ActiveRequest {
         &self.span
     }
 
-    pub(super) fn upload(&self) -> Option<&Shared> {
+    pub(super) fn upload(&self) -> Option<&ReplayState> {
         self.upload.as_ref()
     }
 
@@ -80,7 +79,7 @@ impl ActiveRequest {
     }
 
     /// The request is ready to be sent to an instance.
-    pub(super) fn prepared(&mut self, headers: &http::HeaderMap, upload: Option<Shared>) {
+    pub(super) fn prepared(&mut self, headers: &http::HeaderMap, upload: Option<ReplayState>) {
         self.record.traced(headers);
         self.upload = upload;
     }
@@ -156,14 +155,14 @@ impl ActiveRequest {
     /// written: if the instance replied before that, the client may finish sending.
     pub(super) fn give_back(&mut self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
         let Some(instance) = self.upstream.as_ref().map(InFlightGuard::instance).cloned() else { return };
-        if self.upload.is_none() || conn.is_reusable() {
+        if self.upload.is_none() || conn.http.is_reusable() {
             let now = Instant::now();
             self.record.ended = Some(now);
             return return_to_pool(&instance, conn, now, worker, pool_size);
         }
         // Ends with the body, the timeout or the worker's event loop.
         tokio::spawn(async move {
-            let idle = poll_fn(|cx| conn.poll_idle(cx));
+            let idle = poll_fn(|cx| conn.http.poll_idle(cx));
             if tokio::time::timeout(EARLY_REPLY, idle).await == Ok(true) {
                 return_to_pool(&instance, conn, Instant::now(), worker, pool_size);
             }
@@ -210,7 +209,7 @@ impl Drop for ActiveRequest {
                 service: self.service.as_ref().map(|service| &*service.name),
                 instance: self.upstream.as_ref().map(|upstream| &*upstream.instance().id),
             };
-            record.log(now, &parties, self.upload.as_ref().map_or(0, Shared::received));
+            record.log(now, &parties, self.upload.as_ref().map_or(0, ReplayState::received));
         }
         self.client.request_ended(now);
     }

@@ -15,8 +15,7 @@ use super::tunnel::Tunnel;
 use super::upstream_response::UpstreamResponse;
 use crate::error::Cause;
 use crate::retry::Reached;
-use crate::upstream::h1::Conn;
-use crate::upstream::{Instance, connect};
+use crate::upstream::{Conn, Instance, connect};
 
 /// Sends the request to the instance.
 pub(super) async fn run(
@@ -59,7 +58,7 @@ pub(super) async fn upgrade(
     if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Source::H1(conn) = reply.source
     {
-        let (stream, first) = conn.into_switched();
+        let (stream, first) = conn.http.into_parts();
         let tunnel = Tunnel { instance: stream, first, _in_flight: instance.begin() };
         reply.source = Source::Tunnel(Box::new(tunnel));
     }
@@ -75,10 +74,10 @@ async fn send(
     upgrade: bool,
 ) -> Result<Box<UpstreamResponse>, AttemptFailure> {
     let mut timer = ReplyTimer::new(context, now);
-    conn.begin(context.request.outbound(upgrade));
-    let outcome = poll_fn(|cx| match conn.poll_reply(cx) {
+    conn.http.begin(context.request.for_h1(upgrade));
+    let outcome = poll_fn(|cx| match conn.http.poll_response(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => timer.poll(cx, conn.blocked()).map(|()| None),
+        Poll::Pending => timer.poll(cx, conn.http.blocked_since()).map(|()| None),
     })
     .await;
     let error = match outcome {
@@ -94,13 +93,13 @@ async fn send(
         error = error.as_ref().map(|error| error as &dyn std::error::Error),
         "attempt failed"
     );
-    let (reached, broken) = match (conn.replied(), conn.sent()) {
+    let (reached, broken) = match (conn.http.has_received(), conn.http.has_sent()) {
         (true, _) => (Reached::Reply, Cause::BadReply),
         (false, true) => (Reached::Instance, Cause::ConnectionBroken),
         (false, false) => (Reached::Nothing, Cause::ConnectionBroken),
     };
     let cause = if error.is_some() { broken } else { Cause::ReplyTimeout };
-    Err(AttemptFailure { cause, reached, stale: error.is_some() && conn.reused && !conn.replied() })
+    Err(AttemptFailure { cause, reached, stale: error.is_some() && conn.reused && !conn.http.has_received() })
 }
 
 /// Waits for a connection: a new one or one that another request gives back, whichever comes first.

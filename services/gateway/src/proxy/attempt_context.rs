@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use super::upload::Shared;
 use super::upstream_request::UpstreamRequest;
 use crate::client_conn::ClientConn;
 use crate::error::Cause;
+use crate::replay::ReplayState;
 use crate::retry::Reached;
 use crate::upstream::Settings;
 
@@ -50,7 +50,7 @@ pub(super) struct ReplyTimer {
     first_byte: Duration,
     /// How long the instance may not read.
     idle: Duration,
-    upload: Option<Shared>,
+    upload: Option<ReplayState>,
 }
 
 impl ReplyTimer {

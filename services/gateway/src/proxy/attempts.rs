@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hubspoke_client::trace;
+use hubspoke_http1::header_map;
 use tracing::{Instrument, Span};
 
 use super::active::ActiveRequest;
 use super::attempt;
 use super::attempt_context::{AttemptContext, AttemptFailure};
-use super::upload::Shared;
 use super::upstream_response::UpstreamResponse;
 use crate::error::{Cause, Failure};
-use crate::http1::fields;
+use crate::replay::ReplayState;
 use crate::retry;
 use crate::upstream::{Instance, Service};
 
@@ -62,16 +62,16 @@ pub(super) async fn run(
                     instance.succeeded(now);
                 }
                 if let Some(upload) = active.upload() {
-                    upload.forget();
+                    upload.end_replay();
                 }
-                fields::put(std::mem::take(&mut context.request.headers));
+                header_map::recycle(std::mem::take(&mut context.request.headers));
                 return Ok(reply);
             }
             Err(failed) => failed,
         };
         let mut failure = Failure::new(failed.cause).of(&service.name);
         failure.attempts = active.attempts();
-        if let Some(fault) = active.upload().and_then(Shared::fault) {
+        if let Some(fault) = active.upload().and_then(ReplayState::fault) {
             failure.cause = fault; // the client's, not the instance's
             return Err(failure);
         }
@@ -130,7 +130,7 @@ fn span(context: &mut AttemptContext, instance: &Instance, active: &ActiveReques
 }
 
 fn may_retry(context: &AttemptContext, failed: &AttemptFailure, active: &ActiveRequest) -> bool {
-    let replayable = active.upload().is_none_or(Shared::is_replayable);
+    let replayable = active.upload().is_none_or(ReplayState::is_replayable);
     active.attempts() <= context.settings.attempts
         && Instant::now() < context.deadline
         && retry::may_retry(failed.reached, &context.request.method, replayable)

@@ -16,7 +16,7 @@ use super::active::ActiveRequest;
 use super::record::ReplyFailed;
 use super::tunnel::Tunnel;
 use crate::headers;
-use crate::upstream::h1::Conn;
+use crate::upstream::Conn;
 
 /// The body of every reply.
 pub(crate) struct Reply {
@@ -102,7 +102,7 @@ impl Reply {
 impl Source {
     fn is_over(&self) -> bool {
         match self {
-            Self::H1(conn) => conn.is_over(),
+            Self::H1(conn) => conn.http.is_end_stream(),
             Self::H2(body) => body.is_end_stream(),
             Self::Tunnel(_) | Self::Over => true,
         }
@@ -110,7 +110,7 @@ impl Source {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::H1(conn) => conn.size_hint(),
+            Self::H1(conn) => conn.http.size_hint(),
             Self::H2(body) => body.size_hint(),
             Self::Tunnel(_) | Self::Over => SizeHint::with_exact(0),
         }
@@ -118,7 +118,7 @@ impl Source {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
         match self {
-            Self::H1(conn) => conn.poll_frame(cx).map_err(|error| {
+            Self::H1(conn) => conn.http.poll_frame(cx).map_err(|error| {
                 tracing::debug!(error = &error as &dyn std::error::Error, "an instance broke off its reply");
                 ReplyFailed::Broken
             }),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::header::{EXPECT, HOST, HeaderValue};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use hubspoke_http1::ClientRequest;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::upload::{Shared, Upload};
 use crate::headers::{self, HopOptions};
-use crate::upstream::h1::Outbound;
+use crate::replay::{ReplayBody, ReplayState};
 
 /// How long an instance may leave `Expect: 100-continue` unanswered before it gets the body (RFC 9110, 10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,20 +22,20 @@ pub(super) struct UpstreamRequest {
     pub(super) path: PathAndQuery,
     pub(super) headers: HeaderMap,
     /// `None` if it has no body.
-    pub(super) upload: Option<Shared>,
+    pub(super) upload: Option<ReplayState>,
     pub(super) options: HopOptions,
 }
 
 impl UpstreamRequest {
     /// The request for one HTTP/1 attempt.
-    pub(super) fn outbound(&mut self, upgrade: bool) -> Outbound<'_> {
-        let go_on = self.expect_continue();
-        Outbound {
+    pub(super) fn for_h1(&mut self, upgrade: bool) -> ClientRequest<'_, ReplayBody> {
+        let on_continue = self.expect_continue();
+        ClientRequest {
             method: &self.method,
             path: &self.path,
             headers: &self.headers,
-            upload: self.upload.as_ref().map(Shared::upload),
-            go_on,
+            body: self.upload.as_ref().map(ReplayState::body),
+            on_continue,
             upgrade,
         }
     }
@@ -45,22 +45,22 @@ impl UpstreamRequest {
     fn expect_continue(&mut self) -> Option<oneshot::Sender<()>> {
         let upload = self.upload.as_ref().filter(|_| self.options.expect_continue)?;
         self.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
-        let (go_on, continued) = oneshot::channel::<()>();
+        let (on_continue, continued) = oneshot::channel::<()>();
         upload.hold_back(async move {
             let _ = tokio::time::timeout(CONTINUE_TIMEOUT, continued).await; // the body goes on in any case
         });
-        Some(go_on)
+        Some(on_continue)
     }
 
     /// The request for one HTTP/2 attempt.
-    pub(super) fn into_h2(mut self) -> Request<Upload> {
-        let go_on = self.expect_continue();
+    pub(super) fn into_h2(mut self) -> Request<ReplayBody> {
+        let on_continue = self.expect_continue();
         let host = self.headers.remove(HOST);
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = host.as_ref().and_then(|host| host.as_bytes().try_into().ok());
         uri.path_and_query = Some(self.path);
-        let mut request = Request::new(self.upload.as_ref().map_or(Upload::Empty, Shared::upload));
+        let mut request = Request::new(self.upload.as_ref().map_or(ReplayBody::Empty, ReplayState::body));
         *request.method_mut() = self.method;
         if let Ok(uri) = Uri::from_parts(uri) {
             *request.uri_mut() = uri;
@@ -68,13 +68,13 @@ impl UpstreamRequest {
         headers::for_h2(&mut self.headers);
         *request.headers_mut() = self.headers;
         *request.version_mut() = Version::HTTP_2;
-        if let Some(go_on) = go_on {
-            let go_on = Mutex::new(Some(go_on));
+        if let Some(on_continue) = on_continue {
+            let on_continue = Mutex::new(Some(on_continue));
             hyper::ext::on_informational(&mut request, move |reply| {
                 if reply.status() == StatusCode::CONTINUE
-                    && let Some(go_on) = go_on.lock().take()
+                    && let Some(on_continue) = on_continue.lock().take()
                 {
-                    let _ = go_on.send(()); // fails if the timeout is over
+                    let _ = on_continue.send(()); // fails if the timeout is over
                 }
             });
         }

@@ -1,4 +1,4 @@
-//! One client's connection from its first byte to its last: which protocol it speaks, its requests, and how it ends.
+//! A client's connection from its first byte to its last: the protocol that it speaks, its requests, and its end.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -8,59 +8,59 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use hubspoke_http1::{ConnectionEnd, ServerConfig, ServerConnection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client_io::ClientIo;
-use super::h1::{self, End};
 use super::swept_body::SweptBodies;
+use crate::client_body::ClientBody;
 use crate::client_conn::{ClientConn, ConnCommand};
-use crate::error::Failure;
+use crate::error::{Cause, Failure};
 use crate::proxy;
-use crate::proxy::client_body::ClientBody;
 
-/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+/// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A client that is told why its connection ends has this long to read it.
+/// How long a client may take to read the last reply before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
-/// At a stop, a client that has connected has this long to send its first bytes.
+/// On shutdown, how long a client that has connected may take to send its first bytes.
 const LAST_CALL: Duration = Duration::from_secs(1);
-/// How often an HTTP/2 client is asked whether it still lives, and how long it may take.
+/// An HTTP/2 client is pinged this often, and disconnected if an answer takes longer than `PING_TIMEOUT`.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies: Arc<SweptBodies>) {
-    let _ = stream.set_nodelay(true); // refused only on a dead socket
+    let _ = stream.set_nodelay(true); // fails only on a dead socket
     let first = tokio::select! {
         biased;
         first = first_bytes(&mut stream) => first,
-        () = patience_over(&client) => None,
+        () = first_bytes_timeout(&client) => None,
     };
     let Some(first) = first else { return };
     if first.starts_with(PREFACE) {
-        // Boxed, since most connections don't need the room that it takes.
+        // Boxed: most connections don't need its memory.
         Box::pin(http2(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
     } else {
         http1(stream, first, &client).await;
     }
 }
 
-/// Done when the first bytes are not waited for any longer. At a stop they are, for a moment: the client may have sent
-/// them already, and can't know that nobody has read them.
-async fn patience_over(client: &ClientConn) {
+/// Ready when the first bytes are not waited for any longer. On shutdown they still are, for a moment: the client may
+/// have sent a request already, and can't know that it will not be read.
+async fn first_bytes_timeout(client: &ClientConn) {
     let command = poll_fn(|cx| match client.command(cx.waker()) {
         ConnCommand::Continue => Poll::Pending,
-        order => Poll::Ready(order),
+        command => Poll::Ready(command),
     });
     if command.await == ConnCommand::Drain {
         tokio::time::sleep(LAST_CALL).await;
     }
 }
 
-/// Reads until it is clear whether this is HTTP/2. `None` where the client has gone.
+/// Reads until it is clear whether this is HTTP/2. `None` if the client has closed the connection.
 async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut first = Vec::with_capacity(1024);
     loop {
@@ -73,17 +73,25 @@ async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
-    let mut connection = h1::Connection::new(stream, client.clone(), first);
-    let end = connection.run().await;
-    let Some((stream, first)) = connection.into_stream() else { return };
-    match end {
-        End::Closed { linger: false } => {}
-        End::Closed { linger: true } => end_gently(stream, &[]).await,
-        End::Refused(failure) => {
-            client.gateway.refused(failure.cause);
-            refuse(stream, client, &failure).await;
+    let (read, write) = stream.into_split();
+    let config = ServerConfig { head: client.gateway.config.limits.head(), ..ServerConfig::default() };
+    let mut connection = ServerConnection::new(read, write, first.into(), &**client, config);
+    let end = connection.run(|request| proxy::handle(client.clone(), request.map(ClientBody::H1))).await;
+    let is_cut_off = connection.is_close_delimited();
+    let (read, write) = connection.into_parts();
+    let Some((read, first)) = read else {
+        if is_cut_off {
+            write.forget(); // or its FIN would make the reply look complete
         }
-        End::Upgraded(reply) => {
+        return;
+    };
+    let Ok(stream) = read.reunite(write) else { return };
+    match end {
+        ConnectionEnd::Closed { linger: false } => {}
+        ConnectionEnd::Closed { linger: true } => close_gently(stream, &[]).await,
+        ConnectionEnd::BadRequest(error) => refuse(stream, client, &error.into()).await,
+        ConnectionEnd::Timeout => refuse(stream, client, &Cause::RequestTimeout.into()).await,
+        ConnectionEnd::Upgraded(reply) => {
             if let Some(tunnel) = reply.into_tunnel() {
                 tunnel.join(stream, first).await;
             }
@@ -117,7 +125,7 @@ async fn http2(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>)
         let mut ended = connection.as_mut().poll(cx);
         if ended.is_pending() && command != ConnCommand::Continue {
             if !draining {
-                // What is idle for too long is told so, by GOAWAY, before it is closed.
+                // Sends a GOAWAY: the client learns that the connection closes.
                 draining = true;
                 connection.as_mut().graceful_shutdown();
                 ended = connection.as_mut().poll(cx);
@@ -125,19 +133,20 @@ async fn http2(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>)
                 return Poll::Ready(());
             }
         }
-        ended.map(ended_with)
+        ended.map(log_end)
     })
     .await;
 }
 
-fn ended_with(result: Result<(), hyper::Error>) {
+fn log_end(result: Result<(), hyper::Error>) {
     if let Err(error) = result {
-        tracing::debug!(error = &error as &dyn std::error::Error, "a client's connection broke");
+        tracing::debug!(error = &error as &dyn std::error::Error, "a client's HTTP/2 connection broke");
     }
 }
 
-/// Answers a request that was never parsed, and closes.
+/// Answers a request that was not parsed, and closes the connection.
 pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Failure) {
+    client.gateway.refused(failure.cause);
     let status = failure.cause.status();
     let body = failure.to_json();
     let retry = failure.retry_after().map(|s| format!("{RETRY_AFTER}: {s}\r\n")).unwrap_or_default();
@@ -155,12 +164,12 @@ pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Fai
         hubspoke_protocol::HUB_INSTANCE,
         client.gateway.id.to_str().unwrap_or_default(),
     );
-    end_gently(stream, reply.as_bytes()).await;
+    close_gently(stream, reply.as_bytes()).await;
 }
 
-/// Says the last words, and closes. A client that is still sending would lose them to a reset: what it sends is read for
-/// a moment.
-async fn end_gently(mut stream: TcpStream, last: &[u8]) {
+/// Writes the last reply, and closes the connection. What the client still sends is read for a moment: a reset would
+/// make it lose the reply.
+async fn close_gently(mut stream: TcpStream, last: &[u8]) {
     let lingering = async {
         stream.write_all(last).await?;
         stream.shutdown().await?;
@@ -172,6 +181,21 @@ async fn end_gently(mut stream: TcpStream, last: &[u8]) {
         }
         Ok::<_, std::io::Error>(())
     };
-    // Boxed, since most connections end otherwise.
-    let _ = tokio::time::timeout(LINGER, Box::pin(lingering)).await; // the client may be gone already
+    // Boxed: most connections end otherwise.
+    let _ = tokio::time::timeout(LINGER, Box::pin(lingering)).await; // the client may have gone already
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl FnOnce(TcpStream, Arc<ClientConn>, Arc<SweptBodies>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Untouched memory causes no cache misses: with many connections, the size of their tasks costs time.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        assert!(size(serve) <= 1800, "{}", size(serve));
+    }
 }

@@ -108,7 +108,6 @@ async fn run(
                 tasks.spawn(async move {
                     if refused {
                         let failure = Failure::new(Cause::TooManyConnections);
-                        client.gateway.refused(failure.cause);
                         connection::refuse(stream, &client, &failure).await;
                     } else {
                         connection::serve(stream, client, bodies).await;

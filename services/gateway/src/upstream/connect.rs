@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::h1::Conn;
+use super::conn::Conn;
 use super::instance::Instance;
 use super::pool::H2Sender;
 use crate::error::Cause;

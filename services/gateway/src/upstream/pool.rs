@@ -14,11 +14,11 @@ use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::h1::Conn;
+use super::conn::Conn;
 use crate::error::Cause;
-use crate::proxy::upload::Upload;
+use crate::replay::ReplayBody;
 
-pub(crate) type H2Sender = http2::SendRequest<Upload>;
+pub(crate) type H2Sender = http2::SendRequest<ReplayBody>;
 /// What a request that waits for a connection gets.
 pub(crate) type ConnResult = Result<Box<Conn>, Cause>;
 
@@ -81,7 +81,7 @@ impl Pool {
         loop {
             let conn = self.0.lock().idle.pop()?;
             let is_fresh = now.saturating_duration_since(conn.since) < max_idle;
-            if is_fresh && if probe { conn.is_surely_open() } else { conn.is_open() } {
+            if is_fresh && if probe { conn.probe() } else { conn.is_open() } {
                 return Some(conn);
             }
         }
@@ -89,7 +89,7 @@ impl Pool {
 
     /// Takes a connection back, and keeps it unless `max` are idle already.
     pub(crate) fn put(&self, mut conn: Box<Conn>, now: Instant, max: usize) {
-        if conn.is_reusable() {
+        if conn.http.is_reusable() {
             conn.reused = true;
             self.offer(conn, now, max);
         }

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -6,8 +7,8 @@ const LIMITS: HeadLimits = HeadLimits { size: 1024, fields: 8, target: 100 };
 
 /// A connection's requests, read as the server reads them.
 struct Requests {
-    heads: Heads,
-    body: Decoder,
+    heads: RequestHeadReader,
+    body: BodyDecoder,
     /// Bytes taken so far, and after each request's last one.
     taken: usize,
     ends: Vec<usize>,
@@ -18,7 +19,7 @@ struct Requests {
 /// Why nothing more is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopped {
-    At(Fault),
+    At(HeadError),
     InBody,
 }
 use Stopped::{At, InBody};
@@ -30,7 +31,7 @@ impl Requests {
         while self.stopped.is_none() {
             if self.began > self.ends.len() {
                 match self.body.decode(&mut bytes) {
-                    Ok(_) if self.body.is_over() => self.ends.push(before + piece.len() - bytes.len()),
+                    Ok(_) if self.body.is_done() => self.ends.push(before + piece.len() - bytes.len()),
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) => self.stopped = Some(InBody),
@@ -40,7 +41,7 @@ impl Requests {
             match self.heads.read(&mut bytes) {
                 Ok(Some(head)) => {
                     (self.body, self.began) = (head.body, self.began + 1);
-                    if self.body.is_over() {
+                    if self.body.is_done() {
                         self.ends.push(before + piece.len() - bytes.len());
                     }
                 }
@@ -51,17 +52,17 @@ impl Requests {
         self.taken += piece.len();
     }
 
-    /// Whether it waits for a request, and has nothing of one.
+    /// Whether it waits for a request, and has read nothing of one.
     fn is_between(&self) -> bool {
-        self.stopped.is_none() && self.began == self.ends.len() && !self.heads.is_begun()
+        self.stopped.is_none() && self.began == self.ends.len() && !self.heads.is_partial()
     }
 }
 
 /// Feeds `bytes` in pieces of the given sizes, again and again.
 fn feed(bytes: &[u8], pieces: &[usize]) -> Requests {
     let mut requests = Requests {
-        heads: Heads::new(LIMITS),
-        body: Decoder::default(),
+        heads: RequestHeadReader::new(LIMITS),
+        body: BodyDecoder::default(),
         taken: 0,
         ends: Vec::new(),
         began: 0,
@@ -88,52 +89,52 @@ fn a_head_that_two_parsers_could_read_in_two_ways_is_no_request() {
     for (head, expected) in [
         (
             "GET /a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Fault::LengthAndCoding,
+            HeadError::LengthAndCoding,
         ),
         (
             "GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
-            Fault::LengthAndCoding,
+            HeadError::LengthAndCoding,
         ),
-        ("GET /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nContent-Length: +1\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nContent-Length: -1\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nContent-Length:\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n", Fault::ContentLength),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Fault::TransferCoding),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", Fault::TransferCoding),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", Fault::TransferCoding),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n", Fault::TransferCoding),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", Fault::TransferCoding),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Fault::TransferCoding),
+        ("GET /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nContent-Length: +1\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nContent-Length: -1\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nContent-Length:\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n", HeadError::ContentLength),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", HeadError::TransferCoding),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", HeadError::TransferCoding),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", HeadError::TransferCoding),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n", HeadError::TransferCoding),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", HeadError::TransferCoding),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", HeadError::TransferCoding),
         (
             "GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Fault::TransferCoding,
+            HeadError::TransferCoding,
         ),
-        ("GET /a HTTP/1.1\r\nTransfer_Encoding: chunked\r\n\r\n", Fault::Disguise),
-        ("GET /a HTTP/1.1\r\nTransfer---Encoding: chunked\r\n\r\n", Fault::Disguise),
-        ("GET /a HTTP/1.1\r\ncontent_length: 1\r\n\r\n", Fault::Disguise),
-        ("GET /a HTTP/1.1\r\n-Content.Length: 1\r\n\r\n", Fault::Disguise),
-        ("GET /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::CodingInOldVersion),
-        ("GET /a HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.1\r\nA: b\0c\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.1\r\nA: b\rc\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.1\r\nA b\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.1\r\n: b\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.1\nA: b\r\n\r\n", Fault::BareLineFeed),
-        ("GET /a HTTP/1.1\r\nA: b\n\r\n", Fault::BareLineFeed),
-        ("GET /a HTTP/1.1\r\nA: b\r\n\n", Fault::BareLineFeed),
-        ("\nGET /a HTTP/1.1\r\nA: b\r\n\r\n", Fault::BareLineFeed),
-        ("GET  /a HTTP/1.1\r\n\r\n", Fault::Syntax),
-        ("GET /a b HTTP/1.1\r\n\r\n", Fault::Version),
-        ("GET /a\r\n\r\n", Fault::Syntax),
-        ("GET /a HTTP/1.2\r\n\r\n", Fault::Version),
-        ("GET /a HTTP/9.9\r\n\r\n", Fault::Version),
-        ("GET /a#b HTTP/1.1\r\n\r\n", Fault::Target),
-        ("GET http://[::1/ HTTP/1.1\r\n\r\n", Fault::Target),
-        ("G\u{e9}T /a HTTP/1.1\r\n\r\n", Fault::Syntax),
+        ("GET /a HTTP/1.1\r\nTransfer_Encoding: chunked\r\n\r\n", HeadError::DisguisedField),
+        ("GET /a HTTP/1.1\r\nTransfer---Encoding: chunked\r\n\r\n", HeadError::DisguisedField),
+        ("GET /a HTTP/1.1\r\ncontent_length: 1\r\n\r\n", HeadError::DisguisedField),
+        ("GET /a HTTP/1.1\r\n-Content.Length: 1\r\n\r\n", HeadError::DisguisedField),
+        ("GET /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", HeadError::CodingInHttp10),
+        ("GET /a HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.1\r\nA: b\r\n c\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.1\r\nA: b\0c\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.1\r\nA: b\rc\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.1\r\nA b\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.1\r\n: b\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.1\nA: b\r\n\r\n", HeadError::BareLineFeed),
+        ("GET /a HTTP/1.1\r\nA: b\n\r\n", HeadError::BareLineFeed),
+        ("GET /a HTTP/1.1\r\nA: b\r\n\n", HeadError::BareLineFeed),
+        ("\nGET /a HTTP/1.1\r\nA: b\r\n\r\n", HeadError::BareLineFeed),
+        ("GET  /a HTTP/1.1\r\n\r\n", HeadError::Syntax),
+        ("GET /a b HTTP/1.1\r\n\r\n", HeadError::Version),
+        ("GET /a\r\n\r\n", HeadError::Syntax),
+        ("GET /a HTTP/1.2\r\n\r\n", HeadError::Version),
+        ("GET /a HTTP/9.9\r\n\r\n", HeadError::Version),
+        ("GET /a#b HTTP/1.1\r\n\r\n", HeadError::Target),
+        ("GET http://[::1/ HTTP/1.1\r\n\r\n", HeadError::Target),
+        ("G\u{e9}T /a HTTP/1.1\r\n\r\n", HeadError::Syntax),
     ] {
         for pieces in [usize::MAX, 1] {
             let requests = feed(head.as_bytes(), &[pieces]);
@@ -171,14 +172,14 @@ fn empty_lines_before_a_request_are_skipped_however_many() {
     for pieces in [1, 2, 5, 500] {
         for lines in ["\n\n", "\r\n\n\r\n"] {
             let stopped = feed(format!("{lines}GET /a HTTP/1.1\r\n\r\n").as_bytes(), &[pieces]).stopped;
-            assert_eq!(stopped, Some(At(Fault::BareLineFeed)), "{lines:?} {pieces}");
+            assert_eq!(stopped, Some(At(HeadError::BareLineFeed)), "{lines:?} {pieces}");
         }
     }
 }
 
 #[test]
-fn a_head_says_whether_the_connection_lasts_and_the_body_waits() {
-    for (head, keep_alive, holds_back) in [
+fn a_head_tells_whether_the_connection_persists_and_the_body_waits() {
+    for (head, keep_alive, expect_continue) in [
         ("GET /a HTTP/1.1\r\n\r\n", true, false),
         ("GET /a HTTP/1.1\r\nConnection: x, Close\r\n\r\n", false, false),
         ("GET /a HTTP/1.1\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n", false, false),
@@ -188,16 +189,17 @@ fn a_head_says_whether_the_connection_lasts_and_the_body_waits() {
         ("PUT /a HTTP/1.1\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", true, false),
         ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-Continue\r\n\r\n", true, true),
         ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\nExpect: something\r\n\r\n", true, false),
-        // It would take an interim reply for the final one (RFC 9110, 10.1.1).
+        // It would take the interim response for the final one (RFC 9110, 10.1.1).
         ("PUT /a HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", false, false),
     ] {
-        let head = Heads::new(LIMITS).read(&mut Bytes::from_static(head.as_bytes())).unwrap().unwrap();
-        assert_eq!((head.keep_alive, head.holds_back), (keep_alive, holds_back), "{head:?}");
+        let head =
+            RequestHeadReader::new(LIMITS).read(&mut Bytes::from_static(head.as_bytes())).unwrap().unwrap();
+        assert_eq!((head.keep_alive, head.expect_continue), (keep_alive, expect_continue), "{head:?}");
     }
 }
 
 #[test]
-fn what_was_read_is_not_kept_behind_its_last_request() {
+fn bytes_are_not_kept_after_their_last_request() {
     for (text, is_request) in [
         ("GET /a HTTP/1.1\r\n\r\n", true),
         ("PUT /a HTTP/1.1\r\nContent-Length: 1\r\n\r\na", true),
@@ -207,10 +209,10 @@ fn what_was_read_is_not_kept_behind_its_last_request() {
     ] {
         let read = Bytes::copy_from_slice(text.as_bytes());
         let mut bytes = read.clone();
-        let head = Heads::new(LIMITS).read(&mut bytes).unwrap();
+        let head = RequestHeadReader::new(LIMITS).read(&mut bytes).unwrap();
         assert_eq!(head.is_some(), is_request, "{text:?}");
         let mut body = head.map(|head| head.body).unwrap_or_default();
-        while !body.is_over() {
+        while !body.is_done() {
             body.decode(&mut bytes).unwrap();
         }
         assert!(bytes.is_empty() && read.is_unique(), "{text:?}");
@@ -221,18 +223,18 @@ fn what_was_read_is_not_kept_behind_its_last_request() {
 fn limits_hold() {
     let long = |n: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(n));
     assert_eq!(fault(&long(99)), None);
-    assert_eq!(fault(&long(100)), Some(At(Fault::TargetTooLong)));
-    assert_eq!(feed(long(5000).as_bytes(), &[10]).stopped, Some(At(Fault::TargetTooLong)));
+    assert_eq!(fault(&long(100)), Some(At(HeadError::TargetTooLong)));
+    assert_eq!(feed(long(5000).as_bytes(), &[10]).stopped, Some(At(HeadError::TargetTooLong)));
     let fields = |n: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(n));
     assert_eq!(fault(&fields(8)), None);
-    assert_eq!(fault(&fields(9)), Some(At(Fault::TooManyHeaders)));
+    assert_eq!(fault(&fields(9)), Some(At(HeadError::TooManyFields)));
     let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1020));
-    assert_eq!(fault(&large), Some(At(Fault::HeadTooLarge)));
+    assert_eq!(fault(&large), Some(At(HeadError::TooLarge)));
     let endless = large.trim_end();
     for pieces in [usize::MAX, 100, 1] {
-        assert_eq!(feed(endless.as_bytes(), &[pieces]).stopped, Some(At(Fault::HeadTooLarge)), "{pieces}");
+        assert_eq!(feed(endless.as_bytes(), &[pieces]).stopped, Some(At(HeadError::TooLarge)), "{pieces}");
     }
-    assert_eq!(feed(large.as_bytes(), &[10]).stopped, Some(At(Fault::HeadTooLarge)));
+    assert_eq!(feed(large.as_bytes(), &[10]).stopped, Some(At(HeadError::TooLarge)));
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn a_smuggled_second_request_is_withheld_but_the_first_is_not() {
     let second = "POST /a HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let requests = feed(format!("{first}{second}").as_bytes(), &[usize::MAX]);
     assert_eq!((requests.began, &requests.ends[..]), (1, &[first.len()][..]));
-    assert_eq!(requests.stopped, Some(At(Fault::LengthAndCoding)));
+    assert_eq!(requests.stopped, Some(At(HeadError::LengthAndCoding)));
 }
 
 #[test]
@@ -279,96 +281,7 @@ fn request() -> impl Strategy<Value = (String, bool)> {
     ]
 }
 
-/// Where each request ends, as `httparse` alone reads the bytes: heads, chunk sizes and trailers are its word, lengths
-/// are RFC 9112's. And whether it stopped at something that it does not take.
-fn ends_by_httparse(bytes: &[u8]) -> (Vec<usize>, bool) {
-    let mut ends = Vec::new();
-    loop {
-        match request_by_httparse(&bytes[ends.last().copied().unwrap_or(0)..]) {
-            Ok(Some(len)) => ends.push(ends.last().unwrap_or(&0) + len),
-            Ok(None) => return (ends, false),
-            Err(()) => return (ends, true),
-        }
-    }
-}
-
-/// The length of the first request, `None` where its end is not there.
-fn request_by_httparse(bytes: &[u8]) -> Result<Option<usize>, ()> {
-    fn complete<T>(parsed: Result<httparse::Status<T>, impl Sized>) -> Result<Option<T>, ()> {
-        match parsed {
-            Ok(httparse::Status::Complete(parsed)) => Ok(Some(parsed)),
-            Ok(httparse::Status::Partial) => Ok(None),
-            Err(_) => Err(()),
-        }
-    }
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut fields);
-    let Some(mut at) = complete(request.parse(bytes))? else { return Ok(None) };
-    let value = |name: &str| {
-        let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
-        Some(std::str::from_utf8(field.value).unwrap_or("?").trim())
-    };
-    if value("transfer-encoding").is_none() {
-        let length: usize = value("content-length").unwrap_or("0").parse().map_err(|_| ())?;
-        return Ok(at.checked_add(length).filter(|end| *end <= bytes.len()));
-    }
-    loop {
-        let Some((start, size)) = complete(httparse::parse_chunk_size(&bytes[at..]))? else {
-            return Ok(None);
-        };
-        at += start;
-        if size == 0 {
-            let mut trailers = [httparse::EMPTY_HEADER; 64];
-            let parsed = complete(httparse::parse_headers(&bytes[at..], &mut trailers))?;
-            return Ok(parsed.map(|(len, _)| at + len));
-        }
-        at = usize::try_from(size).ok().and_then(|size| at.checked_add(size)?.checked_add(2)).ok_or(())?;
-        match bytes.get(at - 2..at) {
-            Some(b"\r\n") => {}
-            Some(_) => return Err(()),
-            None => return Ok(None),
-        }
-    }
-}
-
-/// Good requests with a few bytes changed, taken out or doubled.
-fn nearly_good() -> impl Strategy<Value = Vec<u8>> {
-    let changes =
-        proptest::collection::vec((any::<proptest::sample::Index>(), 0_usize..3, 0_usize..12), 0..4);
-    (proptest::collection::vec(request(), 1..4), changes).prop_map(|(requests, changes)| {
-        let mut bytes: Vec<u8> = requests.iter().flat_map(|(text, _)| text.bytes()).collect();
-        for (at, how, which) in changes {
-            let at = at.index(bytes.len());
-            match how {
-                0 => bytes[at] = b"\r\n :;,+0af\0\x80"[which],
-                1 if bytes.len() > 1 => drop(bytes.remove(at)),
-                _ => bytes.insert(at, bytes[at]),
-            }
-        }
-        bytes
-    })
-}
-
 proptest! {
-    /// Another parser finds the same requests in the bytes, whatever was done to them, and so do we however they were
-    /// cut.
-    #[test]
-    fn another_parser_reads_the_same_requests(
-        bytes in nearly_good(),
-        pieces in proptest::collection::vec(1_usize..60, 1..8),
-    ) {
-        let Requests { ends, stopped, .. } = feed(&bytes, &[1]);
-        let (theirs, refused) = ends_by_httparse(&bytes);
-        prop_assert!(ends.iter().zip(&theirs).all(|(a, b)| a == b), "{ends:?} but by httparse {theirs:?}");
-        // Where one sees less, it is because it refuses what the other takes.
-        prop_assert!(theirs.len() >= ends.len() || refused, "{ends:?} but by httparse {theirs:?}");
-        prop_assert!(theirs.len() <= ends.len() || stopped.is_some(), "{ends:?} but by httparse {theirs:?}");
-        // However it is cut: the same requests, and what is wrong is found no later than byte by byte.
-        let cut = feed(&bytes, &pieces);
-        prop_assert_eq!(cut.ends, ends);
-        prop_assert!(stopped.is_none() || cut.stopped.is_some());
-    }
-
     /// However a pipeline is cut into reads: its good requests before the first bad one are read, and nothing else.
     #[test]
     fn cuts_change_nothing(

@@ -1,4 +1,4 @@
-//! What waits to be written on a connection.
+//! Bytes that wait to be written.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -8,52 +8,54 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
+/// While this much waits to be written, no more of a body is polled for.
+pub(crate) const MAX_BUFFERED: usize = 64 << 10;
+
 /// A piece up to this length is copied behind the head, so that one plain write takes both.
-const COPIED: usize = 4 << 10;
-/// No more than this is copied, and kept as a buffer for the next message.
+const MAX_COPIED: usize = 4 << 10;
+/// The most that is copied, and kept as a buffer for the next message.
 const MAX_TEXT: usize = 16 << 10;
-/// Pieces that one write takes.
+/// Pieces per vectored write.
 const MAX_SLICES: usize = 16;
 
-/// Bytes in the order in which they go out: heads and small pieces in one buffer, then the rest as it came.
+/// Bytes in the order in which they are written: heads and small pieces in one buffer, then large pieces as they came.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub(crate) struct WriteBuf {
     text: Vec<u8>,
-    /// How much of it is written.
-    at: usize,
+    /// How much of `text` is written.
+    written: usize,
     frames: VecDeque<Bytes>,
-    /// Small pieces behind them, in one: a body in tiny chunks would cost a system call for a few of them each.
+    /// Small pieces after the frames, gathered: a body in tiny chunks would need a system call for every few of them.
     tail: Vec<u8>,
     /// Bytes in `frames` and `tail`.
     framed: usize,
 }
 
-impl Outbox {
-    /// Forgets all of it.
+impl WriteBuf {
     pub(crate) fn clear(&mut self) {
         self.text.clear();
-        self.at = 0;
+        self.written = 0;
         self.frames.clear();
         self.tail.clear();
         self.framed = 0;
     }
 
-    /// Has a head written behind what waits.
+    /// Lets `write` append a head.
     pub(crate) fn write_head<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if self.framed == 0 {
             return write(&mut self.text);
         }
         let before = self.tail.len();
-        let written = write(&mut self.tail);
+        let result = write(&mut self.tail);
         self.framed += self.tail.len() - before;
-        written
+        result
     }
 
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
-        let is_small = bytes.len() <= COPIED;
+        let is_small = bytes.len() <= MAX_COPIED;
         if is_small && self.framed == 0 && self.text.len() + bytes.len() <= MAX_TEXT {
             return self.text.extend_from_slice(&bytes);
         }
@@ -68,7 +70,6 @@ impl Outbox {
         }
     }
 
-    /// What comes next is a piece of its own.
     fn end_tail(&mut self) {
         if !self.tail.is_empty() {
             self.frames.push_back(std::mem::take(&mut self.tail).into());
@@ -76,25 +77,27 @@ impl Outbox {
     }
 
     /// Bytes that wait.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.text.len() - self.at + self.framed
+        self.text.len() - self.written + self.framed
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes once; says how much.
+    /// Writes once, and returns how many bytes were written.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The stream's.
     pub(crate) fn poll_write(
         &mut self,
         stream: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         self.end_tail();
-        let text = self.text.get(self.at..).unwrap_or_default();
+        let text = self.text.get(self.written..).unwrap_or_default();
         let written = if self.frames.is_empty() {
             ready!(stream.poll_write(cx, text))?
         } else {
@@ -107,15 +110,15 @@ impl Outbox {
             }
             ready!(stream.poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?
         };
-        self.written(written);
+        self.advance(written);
         Poll::Ready(Ok(written))
     }
 
-    fn written(&mut self, written: usize) {
-        let of_text = written.min(self.text.len() - self.at);
-        self.at += of_text;
-        if self.at == self.text.len() {
-            self.at = 0;
+    fn advance(&mut self, written: usize) {
+        let of_text = written.min(self.text.len() - self.written);
+        self.written += of_text;
+        if self.written == self.text.len() {
+            self.written = 0;
             self.text.clear();
             self.text.shrink_to(MAX_TEXT);
         }
@@ -131,3 +134,6 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,95 +1,96 @@
 //! A request's body on its way to an instance: counted, timed, and kept while it may have to be sent again.
 //!
-//! All attempts of one request share one [`Shared`]; each is given an [`Upload`] that starts over with what was kept,
-//! and that fails once there is a later one.
-//! Bodies are never gathered: what exceeds the limit for keeping is passed on and forgotten, and the request can't be
-//! tried again then. What goes wrong on the client's side is remembered as the client's, so that no instance is
-//! blamed for it.
+//! All attempts of a request share a [`ReplayState`]. Each gets a [`ReplayBody`] that starts with the bytes that were
+//! kept, and that fails once there is a later one. A body is never buffered whole: one that exceeds the limit is passed
+//! on, and its request can't be retried any more. Faults of the client are recorded as the client's, so that no instance
+//! is blamed for them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
-use self::kept::Kept;
-use super::client_body::ClientBody;
+use self::buffer::ReplayBuffer;
+use crate::client_body::ClientBody;
 use crate::error::Cause;
 use crate::headers;
 
-mod kept;
+mod buffer;
 
-/// A slow body is measured from here on, or from the longest silence on where that is shorter.
+/// The rate of a body is measured after this time, or after the idle timeout if that is shorter.
 const RATE_GRACE: Duration = Duration::from_secs(10);
 
-/// What holds for one request's body.
+/// The limits of one request's body.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rules {
-    /// Most bytes; 0 is no limit.
+pub(crate) struct BodyLimits {
+    /// Bytes; 0 is no limit.
     pub(crate) size: u64,
-    /// `None` on a live stream: there, silence is part of the request.
-    pub(crate) pace: Option<Pace>,
-    /// Most bytes to keep.
-    pub(crate) keep: usize,
+    /// `None` on a live stream, which may be silent for any time.
+    pub(crate) pace: Option<BodyPace>,
+    /// Bytes that are kept for another attempt.
+    pub(crate) replay: usize,
 }
 
-/// How slowly a body may come.
+/// How slowly a body may arrive.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// Fewest bytes per second; 0 is no limit.
+pub(crate) struct BodyPace {
+    /// The least bytes per second; 0 is no limit.
     pub(crate) rate: u64,
-    /// Longest silence.
+    /// The longest time without a byte.
     pub(crate) idle: Duration,
 }
 
-/// Why a body could not be sent; [`Shared::fault`] says it to the gateway.
+/// A body could not be read to its end. [`ReplayState::fault`] tells the gateway why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request's body failed")]
-pub(crate) struct UploadFailed;
+pub(crate) struct ReplayError;
 
 /// The body of one attempt.
-pub(crate) enum Upload {
-    /// There is none.
+pub(crate) enum ReplayBody {
     Empty,
-    /// What was kept, then the rest.
-    Streamed { shared: Shared, attempt: u32 },
+    /// The bytes that were kept, then the rest.
+    Streamed {
+        state: ReplayState,
+        attempt: u32,
+    },
 }
 
 /// The body of all attempts of a request.
 #[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<State>>);
+pub(crate) struct ReplayState(Arc<Mutex<SharedState>>);
 
-struct State {
+struct SharedState {
     body: ClientBody,
-    rules: Rules,
-    kept: Kept,
-    /// The present attempt: only that one reads.
+    limits: BodyLimits,
+    buffer: ReplayBuffer,
+    /// The current attempt: only that one reads.
     attempt: u32,
     received: u64,
     ended: Option<Instant>,
     fault: Option<Cause>,
-    /// Since when the client is waited for.
+    /// Since when the client has been waited for.
     waiting: Option<Instant>,
-    /// How long it was waited for in all, before that.
+    /// How long it was waited for before that, in total.
     waited: Duration,
-    /// Made when the client is waited for the first time.
+    /// Created when the client is waited for the first time.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Nothing is read before this opens: `Expect: 100-continue`.
+    /// `Expect: 100-continue`: nothing is read before this is ready.
     gate: Option<Gate>,
 }
 
-/// Holds the body back until the instance wants it, or has not said anything for a second.
 type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Shared {
-    pub(crate) fn new(body: ClientBody, rules: Rules) -> Self {
-        Self(Arc::new(Mutex::new(State {
+impl ReplayState {
+    pub(crate) fn new(body: ClientBody, limits: BodyLimits) -> Self {
+        Self(Arc::new(Mutex::new(SharedState {
             body,
-            rules,
-            kept: Kept::new(rules.keep),
+            limits,
+            buffer: ReplayBuffer::new(limits.replay),
             attempt: 0,
             received: 0,
             ended: None,
@@ -102,31 +103,31 @@ impl Shared {
     }
 
     /// The body for another attempt.
-    pub(crate) fn upload(&self) -> Upload {
-        let attempt = self.state().begin_attempt();
-        Upload::Streamed { shared: self.clone(), attempt }
+    pub(crate) fn body(&self) -> ReplayBody {
+        let attempt = self.0.lock().begin_attempt();
+        ReplayBody::Streamed { state: self.clone(), attempt }
     }
 
-    /// Nothing is read from the client before `gate` is done.
+    /// Reads nothing from the client before `gate` is ready.
     pub(crate) fn hold_back(&self, gate: impl Future<Output = ()> + Send + 'static) {
-        self.state().gate = Some(Box::pin(gate));
+        self.0.lock().gate = Some(Box::pin(gate));
     }
 
-    /// What the client did wrong.
+    /// The client's fault, if the body failed because of it.
     pub(crate) fn fault(&self) -> Option<Cause> {
-        self.state().fault
+        self.0.lock().fault
     }
 
-    /// Whether all that was read so far can be sent again.
+    /// Whether everything that was read so far can be sent again.
     pub(crate) fn is_replayable(&self) -> bool {
-        self.state().kept.is_whole()
+        self.0.lock().buffer.is_complete()
     }
 
-    /// The instance replies, and there will be no other attempt: nothing more is kept, and a client that was not asked
-    /// for its body by now never is.
-    pub(crate) fn forget(&self) {
-        let mut state = self.state();
-        state.kept.forget();
+    /// The instance replies, so this attempt is the last: nothing more is kept, and a client that still waits for
+    /// `100 Continue` will not get it.
+    pub(crate) fn end_replay(&self) {
+        let mut state = self.0.lock();
+        state.buffer.end_replay();
         if let Some(gate) = &mut state.gate {
             *gate = Box::pin(std::future::pending());
         }
@@ -134,32 +135,28 @@ impl Shared {
 
     /// When the last of it was read.
     pub(crate) fn ended(&self) -> Option<Instant> {
-        self.state().ended
+        self.0.lock().ended
     }
 
     /// Bytes read from the client.
     pub(crate) fn received(&self) -> u64 {
-        self.state().received
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().received
     }
 }
 
-impl State {
+impl SharedState {
     fn begin_attempt(&mut self) -> u32 {
-        self.kept.rewind();
+        self.buffer.rewind();
         self.attempt = self.attempt.wrapping_add(1);
         self.attempt
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
-        if let Some(kept) = self.kept.next() {
-            return Poll::Ready(Some(Ok(kept)));
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
+        if let Some(frame) = self.buffer.next() {
+            return Poll::Ready(Some(Ok(frame)));
         }
         if self.fault.is_some() {
-            return Poll::Ready(Some(Err(UploadFailed)));
+            return Poll::Ready(Some(Err(ReplayError)));
         }
         if self.ended.is_some() {
             return Poll::Ready(None);
@@ -183,8 +180,8 @@ impl State {
                     self.waited += since.elapsed();
                 }
                 self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.kept.note(&frame);
-                if self.rules.size > 0 && self.received > self.rules.size {
+                self.buffer.push(&frame);
+                if self.limits.size > 0 && self.received > self.limits.size {
                     return self.fail(Cause::BodyTooLarge);
                 }
                 if self.body.is_end_stream() {
@@ -195,18 +192,18 @@ impl State {
         }
     }
 
-    /// The client has nothing right now: for how long may that go on? Only the time spent waiting for it counts, not
-    /// the time that a slow instance takes.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
+    /// The client has sent nothing: pending until it has been too slow. Only the time spent waiting for the client
+    /// counts, not the time that a slow instance takes.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
-        let Some(pace) = self.rules.pace else { return Poll::Pending };
+        let Some(pace) = self.limits.pace else { return Poll::Pending };
         let grace = pace.idle.min(RATE_GRACE);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
         loop {
             ready!(timer.as_mut().poll(cx));
             let silence = since.elapsed();
             let waited = self.waited + silence;
-            // A client that sends a byte now and then is silent in all but name.
+            // A client that sends a byte now and then would never be idle.
             let expected = pace.rate as f64 * waited.as_secs_f64();
             let too_slow = waited >= grace && (self.received as f64) < expected;
             if silence >= pace.idle || too_slow {
@@ -216,29 +213,29 @@ impl State {
         }
     }
 
-    fn fail(&mut self, fault: Cause) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
+    fn fail(&mut self, fault: Cause) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
         self.fault = Some(fault);
-        self.kept.forget();
-        Poll::Ready(Some(Err(UploadFailed)))
+        self.buffer.end_replay();
+        Poll::Ready(Some(Err(ReplayError)))
     }
 }
 
-impl Body for Upload {
+impl Body for ReplayBody {
     type Data = Bytes;
-    type Error = UploadFailed;
+    type Error = ReplayError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Streamed { shared, attempt } => {
-                let mut state = shared.state();
+            Self::Streamed { state, attempt } => {
+                let mut state = state.0.lock();
                 if state.attempt == *attempt {
                     state.poll_frame(cx)
                 } else {
-                    Poll::Ready(Some(Err(UploadFailed)))
+                    Poll::Ready(Some(Err(ReplayError)))
                 }
             }
         }
@@ -247,9 +244,9 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streamed { shared, attempt } => {
-                let state = shared.state();
-                state.attempt == *attempt && state.kept.is_given() && state.ended.is_some()
+            Self::Streamed { state, attempt } => {
+                let state = state.0.lock();
+                state.attempt == *attempt && state.buffer.is_drained() && state.ended.is_some()
             }
         }
     }
@@ -257,8 +254,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            // What is kept was read before; the whole is known only from the client's Content-Length, which goes on
-            // as it came.
+            // Only the client's Content-Length tells the whole length, and that is passed on with the head.
             Self::Streamed { .. } => SizeHint::default(),
         }
     }

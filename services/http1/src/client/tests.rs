@@ -1,0 +1,126 @@
+use std::error::Error;
+use std::future::poll_fn;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::*;
+
+type Connection = ClientConnection<DuplexStream, http_body_util::Empty<Bytes>>;
+
+/// A connection to a server that reads a request, writes these pieces, and then closes the connection or waits.
+fn server(pieces: Vec<&'static str>, then_close: bool) -> Connection {
+    let (client, mut stream) = tokio::io::duplex(64 << 10);
+    tokio::spawn(async move {
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        for piece in pieces {
+            stream.write_all(piece.as_bytes()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        if !then_close {
+            // Until the client closes it.
+            while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
+        }
+    });
+    ClientConnection::new(client)
+}
+
+/// Sends a request. Returns the response's status and body, or the error with its cause.
+async fn exchange(conn: &mut Connection, method: Method, upgrade: bool) -> Result<(u16, String), String> {
+    let (path, headers) = (PathAndQuery::from_static("/"), HeaderMap::new());
+    let (method, path, headers) = (&method, &path, &headers);
+    conn.begin(ClientRequest { method, path, headers, body: None, on_continue: None, upgrade });
+    let describe = |error: ClientError| match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    let response = poll_fn(|cx| conn.poll_response(cx)).await.map_err(describe)?;
+    let mut body = Vec::new();
+    while let Some(frame) = poll_fn(|cx| conn.poll_frame(cx)).await {
+        body.extend(frame.map_err(describe)?.into_data().unwrap_or_default());
+    }
+    Ok((response.status().as_u16(), String::from_utf8(body).unwrap()))
+}
+
+#[tokio::test]
+async fn a_response_in_any_pieces_is_the_same_and_the_connection_persists() {
+    let text = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody";
+    let bytewise = (0..text.len()).map(|i| &text[i..=i]).collect();
+    for pieces in [vec![text], bytewise] {
+        let mut conn = server(pieces, false);
+        assert_eq!(exchange(&mut conn, Method::GET, false).await, Ok((200, "body".to_owned())));
+        assert!(conn.is_end_stream() && conn.is_reusable());
+        assert!(poll_fn(|cx| conn.poll_idle(cx)).await);
+    }
+}
+
+#[tokio::test]
+async fn a_response_to_head_has_no_body() {
+    let mut conn = server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"], false);
+    assert_eq!(exchange(&mut conn, Method::HEAD, false).await, Ok((200, String::new())));
+    assert!(conn.is_reusable());
+}
+
+#[tokio::test]
+async fn a_connection_with_more_on_it_than_the_response_is_not_used_again() {
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbodyHTTP/1.1 200 OK\r\n\r\n";
+    let mut conn = server(vec![response], false);
+    assert_eq!(exchange(&mut conn, Method::GET, false).await, Ok((200, "body".to_owned())));
+    assert!(!conn.is_reusable());
+}
+
+#[tokio::test]
+async fn the_end_of_the_connection_is_not_the_end_of_a_response_with_a_length() {
+    let early = Err("the connection ended too early".to_owned());
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Le",
+    ] {
+        let mut conn = server(vec![response], true);
+        assert_eq!(exchange(&mut conn, Method::GET, false).await, early, "{response:?}");
+        assert!(conn.has_sent() && conn.has_received());
+    }
+    let mut conn = server(vec!["HTTP/1.1 200 OK\r\n\r\nbody"], true);
+    assert_eq!(exchange(&mut conn, Method::GET, false).await, Ok((200, "body".to_owned())));
+    assert!(!conn.is_reusable());
+}
+
+#[tokio::test]
+async fn a_server_that_never_sends_a_final_response_is_given_up() {
+    let mut conn = server(vec!["HTTP/1.1 100 Continue\r\n\r\n"; 40], false);
+    let why = exchange(&mut conn, Method::GET, false).await.unwrap_err();
+    assert!(why.ends_with("too many interim (1xx) responses"), "{why}");
+    let mut conn = server(vec!["HTTP/1.1 200 OK\r\nX: ", &*"x".repeat(100_000).leak()], false);
+    let why = exchange(&mut conn, Method::GET, false).await.unwrap_err();
+    assert!(why.ends_with("the head is too large"), "{why}");
+}
+
+/// Parsing it again with each byte would take minutes.
+#[tokio::test]
+async fn a_head_that_arrives_byte_by_byte_costs_no_more_than_its_length() {
+    let mut conn = server(Vec::new(), false);
+    let began = Instant::now();
+    let head = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(60_000));
+    let (last, before) = head.as_bytes().split_last().unwrap();
+    for byte in before {
+        conn.receiving.bytes = Bytes::copy_from_slice(&[*byte]);
+        assert!(conn.next_head().unwrap().is_none());
+    }
+    conn.receiving.bytes = Bytes::copy_from_slice(&[*last]);
+    assert_eq!(conn.next_head().unwrap().unwrap().status(), StatusCode::OK);
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn only_a_server_that_was_asked_to_may_switch_protocols() {
+    let response = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nfirst";
+    let mut conn = server(vec![response], false);
+    let why = exchange(&mut conn, Method::GET, false).await.unwrap_err();
+    assert!(why.ends_with("101 Switching Protocols was not asked for"), "{why}");
+    let mut conn = server(vec![response], false);
+    assert_eq!(exchange(&mut conn, Method::GET, true).await, Ok((101, String::new())));
+    assert!(!conn.is_reusable());
+    let (_, first) = conn.into_parts();
+    assert_eq!(first, "first");
+}
