@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::Server;
+use crate::server::Server;
 
 /// A request that a [`FakeLog`] received.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::Server;
+use crate::server::Server;
 
 /// How a [`FakeMember`] answers a heartbeat or a push.
 #[derive(Debug, Clone)]

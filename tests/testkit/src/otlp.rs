@@ -22,7 +22,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use parking_lot::Mutex;
 use prost::Message;
 
-use crate::Server;
+use crate::server::Server;
 
 /// Attributes as text.
 pub type Attributes = BTreeMap<String, String>;

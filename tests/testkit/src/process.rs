@@ -6,7 +6,7 @@ use std::process::Stdio;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// What a process that has ended left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::timeout;
 
-use crate::DEADLINE;
+use crate::wait::DEADLINE;
 
 /// One side of a connection. Bytes that are not UTF-8 are shown as U+FFFD.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::raw::{self, RawConn};
-use crate::{Server, eventually};
+use crate::server::Server;
+use crate::wait::eventually;
 
 /// A stand-in for the registry: answers `POST` and `DELETE /services`, records both, and sends a push when a test
 /// [publishes](Self::publish) a change. It sends no heartbeats. Clones share everything.
