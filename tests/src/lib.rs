@@ -308,7 +308,8 @@ async fn log(registry: SocketAddr, file: &Path) -> Instance {
 }
 
 async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> Instance {
-    let common = Common { listen, ..common(&hubspoke_log::PROCESS, registry) };
+    let mut common = common(&hubspoke_log::PROCESS, registry);
+    common.listen = listen;
     let mut own = hubspoke_log::LogConfig::default();
     own.file = file.to_owned();
     let server = hubspoke_log::Server::bind(Config { common, own }).await.unwrap();

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use hubspoke_chassis::config::{ConfigError, Layers, Source};
+use hubspoke_chassis::config::{ConfigError, ConfigSource, Layers};
 use hubspoke_chassis::{Process, Table};
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ fn paths(value: &Value, unset: bool) -> BTreeSet<String> {
 
 /// What a process makes of a file, or of none, as one tree of keys.
 fn read<T: Table>(process: &Process, file: Option<PathBuf>) -> Result<Value, ConfigError> {
-    let (config, _) = Layers::config::<T>(process, &Source { file, ..Source::default() })?;
+    let (config, _) = Layers::config::<T>(process, &ConfigSource { file, ..ConfigSource::default() })?;
     let mut all = serde_json::to_value(config.common).unwrap();
     let own = serde_json::to_value(config.own).unwrap();
     match &mut all[process.name] {

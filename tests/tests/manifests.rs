@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hubspoke_chassis::config::{Common, ConfigError, Layers, Source};
+use hubspoke_chassis::config::{Common, ConfigError, ConfigSource, Layers};
 use hubspoke_chassis::{Process, Table, telemetry};
 use serde_json::Value;
 
@@ -168,13 +168,13 @@ fn expand(value: &str, vars: &BTreeMap<String, String>) -> String {
 type Loaded = (Common, Value);
 
 fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, ConfigError> {
-    fn read<T: Table>(process: &Process, source: &Source) -> Result<Loaded, ConfigError> {
+    fn read<T: Table>(process: &Process, source: &ConfigSource) -> Result<Loaded, ConfigError> {
         let (config, _) = Layers::config::<T>(process, source)?;
-        telemetry::Settings::read(process, &config.common.telemetry, &source.vars)?;
+        telemetry::TelemetrySettings::read(process, &config.common.telemetry, &source.vars)?;
         Ok((config.common, serde_json::to_value(config.own).unwrap()))
     }
     let vars = container.vars.clone().into_iter().collect();
-    let source = Source { file: Some(file.to_owned()), vars, ..Source::default() };
+    let source = ConfigSource { file: Some(file.to_owned()), vars, ..ConfigSource::default() };
     match name {
         "registry" => read::<hubspoke_registry::Settings>(&hubspoke_registry::PROCESS, &source),
         "gateway" => read::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &source),
@@ -227,7 +227,7 @@ fn compose_sets_what_the_binaries_take() {
 fn compose_sets_what_hub_takes() {
     let container = in_compose("hub");
     assert_eq!(container.image, format!("hubspoke/hub:{VERSION}"));
-    let source = Source { vars: container.vars.into_iter().collect(), ..Source::default() };
+    let source = ConfigSource { vars: container.vars.into_iter().collect(), ..ConfigSource::default() };
     let (config, _) = hubspoke::config::HubConfig::load(&source).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.common.registry.url, "http://registry:20000");
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use hubspoke_chassis::config::{Common, Process};
-use hubspoke_chassis::telemetry::{self, Settings};
+use hubspoke_chassis::telemetry::{self, TelemetrySettings};
 use hubspoke_testkit::eventually;
 use hubspoke_testkit::otlp::{Collector, DataPoint, LogRecord, Received, Span};
 use hubspoke_tests::{Platform, entries};
@@ -20,8 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-const PROCESS: Process =
-    Process { name: "hub", listen: "127.0.0.1:0", control_listen: None, version: "1.2.3" };
+const PROCESS: Process = Process::new("hub", "1.2.3");
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
@@ -36,7 +35,7 @@ fn export_to(receiver: &Collector) -> telemetry::Running {
     let mut config = Common::of(&PROCESS).unwrap().telemetry;
     config.heartbeat_traces = 1.0;
     config.log = "info,hubspoke_gateway=debug".to_owned();
-    telemetry::start(Settings::read(&PROCESS, &config, &vars).unwrap()).unwrap()
+    telemetry::start(TelemetrySettings::read(&PROCESS, &config, &vars).unwrap()).unwrap()
 }
 
 fn of_trace<'a>(received: &'a Received, trace: &str) -> Vec<&'a Span> {

@@ -1,6 +1,6 @@
-//! What `main` is made of: the command line, the configuration, tracing, signals, exit codes.
+//! From `main` to the exit code: command line, configuration, telemetry, signals.
 //!
-//! Only here does a process read its environment and its arguments, and only here are signals caught.
+//! Only this module reads arguments and the environment and catches signals.
 
 use std::error::Error;
 use std::future::Future;
@@ -16,18 +16,18 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::config::{Common, Config, ConfigError, Layers, Process, Source, Table, Telemetry};
+use crate::causes::with_causes;
+use crate::config::{Common, Config, ConfigError, ConfigSource, Layers, Process, Table, Telemetry};
 use crate::health::READYZ_PATH;
-use crate::telemetry;
+use crate::telemetry::{self, TelemetrySettings};
 
-/// Exit code for a wrong configuration: `EX_CONFIG` of `sysexits.h`.
+/// Exit code for an invalid configuration: `EX_CONFIG` of `sysexits.h`.
 pub const EXIT_CONFIG: u8 = 78;
-/// Exit code after a second signal: 128 + SIGINT, as shells say it.
+/// Exit code after a second signal: 128 + SIGINT, as in shells.
 const EXIT_SECOND_SIGNAL: i32 = 130;
-/// How long `healthcheck` waits for an answer.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Done when the process is asked to stop (SIGTERM or ctrl-c).
+/// Completes when the process is asked to stop: SIGTERM or ctrl-c.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Parser)]
@@ -35,20 +35,47 @@ struct Cli {
     /// Read this file instead of config/NAME.toml; it must exist
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print each value of the configuration with where it came from, and exit
+    /// Print each value of the configuration and its origin, and exit
     #[arg(long)]
     check_config: bool,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Ask this service's own /readyz: exit 0 where it is ready, else 1
+enum CliCommand {
+    /// Ask this service's own /readyz: exit 0 if it is ready, else 1
     Healthcheck,
 }
 
-/// Runs a service from its command line to its exit code.
+/// Runs a service with a table of its own, from the command line to the exit code: 0, 1 if it failed, 78 if the
+/// configuration is invalid.
+///
+/// A service without settings needs only [`Service::builder`](crate::Service::builder).
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use hubspoke_chassis::{Config, Process, Service, Table, boot};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// #[serde(deny_unknown_fields, default)]
+/// struct Greeting {
+///     text: String,
+/// }
+///
+/// impl Table for Greeting {}
+///
+/// const PROCESS: Process = Process::new("greeter", env!("CARGO_PKG_VERSION"));
+///
+/// fn main() -> std::process::ExitCode {
+///     boot(&PROCESS, async |config: Config<Greeting>, shutdown| {
+///         let service = Service::builder(PROCESS).bind(&config.common).await?;
+///         let routes = Router::new().route("/greeter", get(async || config.own.text));
+///         service.run(routes, shutdown).await?;
+///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+///     })
+/// }
+/// ```
 pub fn boot<T, F, Fut, E>(process: &Process, serve: F) -> ExitCode
 where
     T: Table,
@@ -57,27 +84,22 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let command = Cli::command().name(process.name).version(process.version).about(about(process.name));
-    let matches = command.get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let source = Source::of_process(cli.config);
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let source = ConfigSource::of_process(cli.config);
     let (config, layers) = match Layers::config::<T>(process, &source) {
         Ok(config) => config,
-        Err(error) => return wrong_config(process.name, &error),
+        Err(error) => return invalid_config(process.name, &error),
     };
     if let Err(error) = config.common.registry.read_token() {
-        return wrong_config(process.name, &error);
+        return invalid_config(process.name, &error);
     }
     if cli.check_config {
-        return show(process.name, &layers);
+        return show_config(process.name, &layers);
     }
-    if let Some(Command::Healthcheck) = cli.command {
-        // One question needs no thread per core: in a container they count against the service's own limit.
-        return on_runtime(
-            process.name,
-            &mut Builder::new_current_thread(),
-            healthcheck(config.common),
-            || {},
-        );
+    if let Some(CliCommand::Healthcheck) = cli.command {
+        // A thread per core would count against the service's own limit if both run in one container.
+        let check = healthcheck(config.common);
+        return run_on(&mut Builder::new_current_thread(), process.name, check, || {});
     }
     let telemetry = config.common.telemetry.clone();
     run(process, &telemetry, &source, async move {
@@ -86,25 +108,25 @@ where
     })
 }
 
-/// [`block_on`] with telemetry around it: started before, flushed after.
+/// [`block_on`] with telemetry: started before, flushed after.
 pub fn run<E>(
     process: &Process,
     config: &Telemetry,
-    source: &Source,
+    source: &ConfigSource,
     run: impl Future<Output = Result<(), E>>,
 ) -> ExitCode
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let settings = match telemetry::Settings::read(process, config, &source.vars) {
+    let settings = match TelemetrySettings::read(process, config, &source.vars) {
         Ok(settings) => settings,
-        Err(error) => return wrong_config(process.name, &error),
+        Err(error) => return invalid_config(process.name, &error),
     };
     let running = match telemetry::start(settings) {
         Ok(running) => running,
         Err(error) => return failed(process.name, &error),
     };
-    on_runtime(process.name, &mut Builder::new_multi_thread(), run, || running.shutdown())
+    run_on(&mut Builder::new_multi_thread(), process.name, run, || running.shutdown())
 }
 
 /// Runs a future on a new runtime and turns its result into an exit code.
@@ -112,15 +134,15 @@ pub fn block_on<E>(name: &str, run: impl Future<Output = Result<(), E>>) -> Exit
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    on_runtime(name, &mut Builder::new_multi_thread(), run, || {})
+    run_on(&mut Builder::new_multi_thread(), name, run, || {})
 }
 
-/// Runs a future, then does the rest while the runtime still lives: a second signal is waited for there.
-fn on_runtime<E>(
-    name: &str,
+/// Runs a future, then `flush` while the runtime still exists: a second signal is handled there.
+fn run_on<E>(
     runtime: &mut Builder,
+    name: &str,
     run: impl Future<Output = Result<(), E>>,
-    rest: impl FnOnce(),
+    flush: impl FnOnce(),
 ) -> ExitCode
 where
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -130,8 +152,8 @@ where
         Err(error) => return failed(name, &error),
     };
     let result = runtime.block_on(run).map_err(Into::into);
-    rest();
-    // What still runs is detached work of libraries; nothing of ours is waited for after `run`.
+    flush();
+    // Only detached tasks of libraries are left; none of ours outlives `run`.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -139,8 +161,8 @@ where
     }
 }
 
-/// Prints a layered configuration, for `--check-config`.
-pub fn show(name: &str, layers: &Layers) -> ExitCode {
+/// Prints the configuration, for `--check-config`.
+pub fn show_config(name: &str, layers: &Layers) -> ExitCode {
     let printed = layers
         .show()
         .map_err(Box::<dyn Error + Send + Sync>::from)
@@ -151,50 +173,35 @@ pub fn show(name: &str, layers: &Layers) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the configuration, in one line, and how that ends.
-pub fn wrong_config(name: &str, error: &ConfigError) -> ExitCode {
-    say(name, &format_args!("configuration: {error}"));
+/// Prints a configuration error on one line; returns its exit code.
+pub fn invalid_config(name: &str, error: &ConfigError) -> ExitCode {
+    print_error(name, &format_args!("configuration: {error}"));
     ExitCode::from(EXIT_CONFIG)
 }
 
 fn failed(name: &str, error: &(dyn Error + 'static)) -> ExitCode {
-    say(name, &in_full(error));
+    print_error(name, &with_causes(error));
     ExitCode::FAILURE
 }
 
-/// An error with all its causes, in one line.
-pub(crate) fn in_full(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
+fn print_error(name: &str, text: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{name}: {text}"); // fails if stderr is closed
 }
 
-fn say(name: &str, text: &dyn std::fmt::Display) {
-    // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{name}: {text}");
-}
-
-/// A future that is done at the first SIGTERM or ctrl-c. A second one ends the process at once, whatever it is doing:
-/// starting, finishing what is in flight, or flushing telemetry. Call it within a runtime of several threads.
+/// A future that completes at the first SIGTERM or ctrl-c. The second one ends the process at once, whether it is
+/// starting, draining or flushing telemetry. Call it on a multi-threaded runtime.
 ///
 /// # Errors
-/// Where the signals can't be caught.
+/// If the signals can't be caught.
 pub fn shutdown() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (first, asked) = oneshot::channel();
-    // Ends with the process, which is what it is for.
+    // The only task without an owner: it must catch the second signal whatever else has ended.
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
         tracing::info!("stopping");
-        let _ = first.send(()); // nobody waits where the service is ending already
+        let _ = first.send(()); // nobody receives it if the service has ended by itself
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(EXIT_SECOND_SIGNAL);
     });
@@ -212,12 +219,12 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 async fn healthcheck(common: Common) -> Result<(), Box<dyn Error + Send + Sync>> {
     let addr = reachable(common.control_listen.unwrap_or(common.listen));
     let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIMEOUT).build()?;
-    let reply = client.get(format!("http://{addr}{READYZ_PATH}")).send().await?;
-    let status = reply.status();
-    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", reply.text().await?).into()) }
+    let response = client.get(format!("http://{addr}{READYZ_PATH}")).send().await?;
+    let status = response.status();
+    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await?).into()) }
 }
 
-/// An address to reach what listens on `addr` from this machine.
+/// The address at which this machine reaches a socket bound to `addr`: loopback for a wildcard.
 pub fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,

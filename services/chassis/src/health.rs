@@ -1,45 +1,54 @@
-//! `/livez` and `/readyz`. Live: the process answers at all; never depends on others. Ready: every named condition
-//! holds, so a caller may send work.
+//! `/livez` and `/readyz`. Live: the process answers, whatever the state of others. Ready: every named condition is
+//! met, so callers may send requests.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 
 use hubspoke_protocol::problem::ProblemType;
+use parking_lot::RwLock;
 
 use crate::problem::Problem;
 
-/// Where to ask whether the process answers.
+/// Answers 200 while the process runs.
 pub const LIVEZ_PATH: &str = "/livez";
-/// Where to ask whether it takes work.
+/// Answers 200 while the process takes requests, else 503 with the reasons.
 pub const READYZ_PATH: &str = "/readyz";
 
-/// Named conditions, each met or not with a reason. Cloning shares them.
+/// Named conditions, each met or unmet for a reason. Clones share them.
+///
+/// ```
+/// let readiness = hubspoke_chassis::Readiness::default();
+/// readiness.unmet("disk", "full");
+/// assert_eq!(readiness.why_not().as_deref(), Some("disk: full"));
+/// readiness.met("disk");
+/// assert_eq!(readiness.why_not(), None);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, String>>>);
 
 impl Readiness {
-    /// The condition holds.
+    /// The condition is met.
     pub fn met(&self, condition: &'static str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(condition);
+        self.0.write().remove(condition);
     }
 
-    /// The condition does not hold; `why` is shown to whoever asks.
+    /// The condition is not met. `/readyz` shows `why`.
     pub fn unmet(&self, condition: &'static str, why: impl Into<String>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(condition, why.into());
+        self.0.write().insert(condition, why.into());
     }
 
-    /// Why the process is not ready; `None` where it is.
+    /// The reasons why the process is not ready; `None` if it is.
     pub fn why_not(&self) -> Option<String> {
-        let unmet = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let unmet = self.0.read();
         let reasons: Vec<_> = unmet.iter().map(|(condition, why)| format!("{condition}: {why}")).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// The two routes.
+    /// `GET /livez` and `GET /readyz`.
     pub fn routes(&self) -> Router {
         Router::new()
             .route(LIVEZ_PATH, get(async || "live\n"))
@@ -60,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_means_that_every_condition_holds() {
+    fn ready_means_that_every_condition_is_met() {
         let readiness = Readiness::default();
         assert_eq!(readiness.why_not(), None);
         readiness.unmet("registry", "not registered yet");

@@ -1,5 +1,5 @@
-//! JSON bodies read leniently as to their label and strictly as to their content: members in other languages send
-//! no content type, and what is wrong with a body is worth telling apart.
+//! JSON bodies, lenient in their `Content-Type` and strict in their content: members in other languages send none, and
+//! invalid JSON and a wrong shape are different problems.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// A JSON body: 400 where it is no JSON, 422 where its shape is wrong, 413 where it is too long.
+/// A JSON body. Rejections: 400 for invalid JSON, 422 for a wrong shape, 413 for a body that is too long.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
@@ -25,7 +25,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let cause = if error.is_data() { ProblemType::InvalidBody } else { ProblemType::InvalidJson };
-        Problem::new(cause, format!("the body is not what is expected here: {error}"))
+        Problem::new(cause, format!("invalid body: {error}"))
     })
 }
 
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_json_and_the_wrong_shape_are_told_apart() {
+    fn invalid_json_and_a_wrong_shape_are_different_problems() {
         assert_eq!(parse::<Vec<u8>>(b" [1, 2]\n").unwrap(), [1, 2]);
         for (body, status) in
             [("", 400), ("[1", 400), ("[1] x", 400), ("\u{0}", 400), ("{}", 422), ("[\"x\"]", 422)]

@@ -1,14 +1,16 @@
-//! What every Hubspoke process boots with, so that the services hold only what is theirs:
+#![doc = include_str!("../README.md")]
+//! # Modules
 //!
-//! - [`boot()`]: the command line, signals and exit codes
+//! - [`Service`] (module [`service`]): builder, start and stop, middleware
+//! - [`boot()`] (module [`boot`](mod@boot)): command line, signals, exit codes
 //! - [`config`]: defaults, file, environment; errors that name the file or variable
-//! - [`telemetry`]: lines on stderr, OTLP; [`metrics`]: what `/metrics` shows; [`trace`]: a span per request
-//! - [`service`]: a bound member of the platform: serve, join, drain
+//! - [`telemetry`]: lines on stderr, OTLP; [`metrics`]: `/metrics`; [`trace`]: a span per request
 //! - [`server`]: the accept loop; [`health`]: `/livez`, `/readyz`
-//! - [`problem`]: error replies (RFC 9457); [`json`]: lenient JSON bodies
+//! - [`problem`]: error responses (RFC 9457); [`json`]: lenient JSON bodies
 //! - [`rate_limit`]: a rate with a burst, per client
 
 pub mod boot;
+mod causes;
 pub mod config;
 pub mod health;
 pub mod json;
@@ -23,9 +25,10 @@ pub mod trace;
 pub use boot::{Shutdown, boot};
 pub use config::{Config, Process, Table};
 pub use health::Readiness;
+pub use hubspoke_client::LogClient;
 pub use hubspoke_protocol::problem::ProblemType;
 pub use json::Json;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use server::Drain;
-pub use service::{BindError, RunError, Service};
+pub use service::{BindError, RunError, Service, ServiceBuilder};

@@ -1,9 +1,8 @@
-//! What `/metrics` shows. Each service has a meter provider of its own, so that several in one process (`hub up`,
-//! the tests) stay apart. Names and units follow OpenTelemetry's semantic conventions. Where telemetry is exported,
-//! the same numbers go out by OTLP.
+//! `/metrics`. Each service has its own meter provider, so that several in one process (`hub up`, tests) stay apart.
+//! Names and units follow OpenTelemetry's semantic conventions. If telemetry is exported, OTLP carries the same numbers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,27 +14,28 @@ use hubspoke_client::LoadCounters;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
+use parking_lot::{Mutex, RwLock};
 use prometheus::{Registry, TextEncoder};
 
-use crate::telemetry::{self, SCOPE, Source};
+use crate::telemetry::{self, SCOPE, ServiceInstance};
 
-/// Where the metrics are shown.
+/// Shows the metrics in Prometheus' text format.
 pub const METRICS_PATH: &str = "/metrics";
-/// Bucket bounds of `http.server.request.duration`, in seconds (OpenTelemetry semantic conventions, HTTP metrics).
+/// Bucket boundaries of `http.server.request.duration`, in seconds (OpenTelemetry semantic conventions, HTTP metrics).
 const DURATION_BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// Series that an instrument may be allowed.
-const MOST_SERIES: usize = 200_000;
+/// Most series that an instrument may be allowed.
+const MAX_SERIES: usize = 200_000;
 
-/// One service's metrics. Cloning shares them.
+/// The metrics of one service. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
     provider: SdkMeterProvider,
     requests: Histogram<f64>,
-    source: Source,
-    /// How many series an instrument may have, by its name, where that is more than usual.
-    series: Arc<Mutex<HashMap<&'static str, usize>>>,
+    instance: ServiceInstance,
+    /// Instruments that may have more series than the default.
+    max_series: Arc<Mutex<HashMap<&'static str, usize>>>,
 }
 
 /// The metrics can't be set up.
@@ -47,29 +47,29 @@ impl Metrics {
     /// Metrics of one instance of a service.
     ///
     /// # Errors
-    /// Where the exporter can't be set up.
+    /// If the exporter can't be set up.
     pub fn new(service: &str, instance: &str) -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .build()
             .map_err(|error| MetricsError(error.into()))?;
-        let source = Source::new(service, instance);
-        let series: Arc<Mutex<HashMap<&'static str, usize>>> = Arc::default();
-        let limits = series.clone();
+        let instance = ServiceInstance::new(service, instance);
+        let max_series: Arc<Mutex<HashMap<&'static str, usize>>> = Arc::default();
+        let limits = max_series.clone();
         let limit = move |instrument: &Instrument| {
-            let limits = limits.lock().unwrap_or_else(PoisonError::into_inner);
+            let limits = limits.lock();
             Stream::builder().with_cardinality_limit(*limits.get(instrument.name())?).build().ok()
         };
         let mut provider = SdkMeterProvider::builder()
             .with_reader(exporter)
-            .with_resource(telemetry::resource(&source))
+            .with_resource(telemetry::resource(&instance))
             .with_view(limit);
         if let Some(reader) = telemetry::metrics_reader() {
             provider = provider.with_reader(reader);
         }
         let provider = provider.build();
-        telemetry::metered(&provider);
+        telemetry::add_meter_provider(&provider);
         let requests = provider
             .meter(SCOPE)
             .f64_histogram("http.server.request.duration")
@@ -77,24 +77,22 @@ impl Metrics {
             .with_description("Duration of HTTP server requests")
             .with_boundaries(DURATION_BOUNDS.to_vec())
             .build();
-        Ok(Self { registry, provider, requests, source, series })
+        Ok(Self { registry, provider, requests, instance, max_series })
     }
 
-    /// Lets an instrument that is made after this have so many series. Others have at most 2,000, OpenTelemetry's
-    /// default; what comes on top is summed up under `otel.metric.overflow`. OpenTelemetry sets aside room for all of
-    /// them at once, so this is for instruments with a series per service or instance, and goes no further than
-    /// 200,000.
+    /// Allows an instrument that is made after this call up to `most` series, at most 200,000. The default is 2,000;
+    /// further ones are summed under `otel.metric.overflow`. OpenTelemetry allocates all of them at once, so this is
+    /// for instruments with a series per service or instance.
     pub fn allow_series(&self, instrument: &'static str, most: usize) {
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series.insert(instrument, most.clamp(1, MOST_SERIES));
+        self.max_series.lock().insert(instrument, most.clamp(1, MAX_SERIES));
     }
 
-    /// Which service these are the metrics of; for spans that begin in it.
-    pub fn source(&self) -> &Source {
-        &self.source
+    /// The instance that these are the metrics of, for its spans.
+    pub fn instance(&self) -> &ServiceInstance {
+        &self.instance
     }
 
-    /// Shows how many requests are in flight.
+    /// Adds the number of requests in flight.
     pub(crate) fn show_load(&self, load: &LoadCounters) {
         let load = load.clone();
         self.meter()
@@ -107,12 +105,12 @@ impl Metrics {
             .build();
     }
 
-    /// For instruments of the service's own.
+    /// For the service's own instruments. Its type is OpenTelemetry's on purpose: that is the API of metrics here.
     pub fn meter(&self) -> Meter {
         self.provider.meter(SCOPE)
     }
 
-    /// Where the durations of one route's requests are recorded.
+    /// The durations of one route's requests.
     pub(crate) fn route_durations(&self) -> RouteDurations {
         RouteDurations { requests: self.requests.clone(), bound: RwLock::default() }
     }
@@ -135,21 +133,21 @@ async fn show(State(metrics): State<Metrics>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
 
-/// The durations of one route's requests. Each method and status is looked up in the histogram once: its labels are
-/// not hashed for every request.
+/// The durations of one route's requests. Binds the histogram once per method and status, so that a request does not
+/// hash labels.
 #[derive(Debug)]
 pub(crate) struct RouteDurations {
     requests: Histogram<f64>,
-    /// By method and status: few, and the known methods only.
+    /// By method and status. The list is short: methods that are not known share one name.
     bound: RwLock<Vec<(&'static str, u16, BoundHistogram<f64>)>>,
 }
 
 impl RouteDurations {
-    /// Records one request served. `route` is the route's template (`/services/{name}`), never a path as sent: series
-    /// must not grow with what callers ask for.
+    /// Records one request. `route` is the template (`/services/{name}`), never a path: clients must not be able to
+    /// create series.
     pub(crate) fn record(&self, method: &'static str, route: &str, status: u16, duration: Duration) {
         let seconds = duration.as_secs_f64();
-        let bound = self.bound.read().unwrap_or_else(PoisonError::into_inner);
+        let bound = self.bound.read();
         if let Some((.., bound)) = bound.iter().find(|known| (known.0, known.1) == (method, status)) {
             return bound.record(seconds);
         }
@@ -159,9 +157,9 @@ impl RouteDurations {
             KeyValue::new("http.route", route.to_owned()),
             KeyValue::new("http.response.status_code", i64::from(status)),
         ];
-        let new = self.requests.bind(&labels);
-        new.record(seconds);
-        self.bound.write().unwrap_or_else(PoisonError::into_inner).push((method, status, new));
+        let bound = self.requests.bind(&labels);
+        bound.record(seconds);
+        self.bound.write().push((method, status, bound));
     }
 }
 
@@ -170,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_series_than_usual_are_shown_where_they_are_allowed() {
+    fn more_series_are_shown_if_they_are_allowed() {
         let metrics = Metrics::new("registry", "registry-1").unwrap();
         metrics.allow_series("wide", 3_000);
         for name in ["wide", "usual"] {

@@ -4,13 +4,26 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hubspoke_client::log::LogError;
 use hubspoke_protocol::problem::{ABOUT_BLANK, PROBLEM_JSON, ProblemDocument, ProblemType};
 use serde_json::{Map, Value};
 
-/// Longest text of a framework's own rejection that becomes the `detail`, in bytes.
+/// Longest text of a framework's rejection that becomes the `detail`, in bytes.
 const MAX_REJECTION: usize = 4096;
 
-/// An error reply: a [`ProblemDocument`] and the headers that go with it.
+/// An error response: a [`ProblemDocument`] and the headers that go with it.
+///
+/// ```
+/// use hubspoke_chassis::{Problem, ProblemType};
+///
+/// let problem = Problem::new(ProblemType::NoSuchService, "no service is named \"greeter\"").with("service", "greeter");
+/// assert_eq!(problem.status(), 404);
+/// assert_eq!(
+///     problem.to_json(),
+///     r#"{"type":"urn:hubspoke:problem:no-such-service","title":"Not Found","status":404,"#.to_owned()
+///         + r#""detail":"no service is named \"greeter\"","service":"greeter"}"#
+/// );
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     urn: &'static str,
@@ -21,18 +34,18 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of the platform's own types, with its status. `detail` is for people.
+    /// A problem with a cause that the platform defines, and its status. `detail` is for people.
     pub fn new(cause: ProblemType, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(cause.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { urn: cause.urn(), ..Self::from_status(status, detail) }
     }
 
-    /// A problem that is no more than its status (`about:blank`).
+    /// A problem without a cause beyond its status (`about:blank`): for services outside of the platform.
     pub fn from_status(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { urn: ABOUT_BLANK, status, detail: detail.into(), retry_after: None, members: Map::new() }
     }
 
-    /// Replaces the status of the problem's type.
+    /// Replaces the status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
@@ -63,7 +76,7 @@ impl Problem {
         &self.detail
     }
 
-    /// The document as JSON text, for servers that don't speak axum.
+    /// The document as JSON text, for servers without axum.
     pub fn to_json(&self) -> String {
         let document = ProblemDocument {
             problem_type: self.urn.to_owned(),
@@ -73,6 +86,14 @@ impl Problem {
             members: &self.members,
         };
         serde_json::to_string(&document).unwrap_or_default() // maps with text keys always serialize
+    }
+}
+
+/// For handlers that log with `?`. The cause is logged here, not sent.
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "can't send a log entry");
+        Self::new(ProblemType::NotLogged, error.to_string()).retry_after(1)
     }
 }
 
@@ -87,8 +108,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The reply to a request for `path`, with the framework's own rejections (no such path, wrong method, body too
-/// large, …) as problem documents. Their other headers stay, `Allow` among them.
+/// Turns the framework's rejections (no such path, wrong method, body too large, …) into problem documents. Their other
+/// headers stay, `Allow` among them.
 pub(crate) async fn document(path: &str, response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -103,7 +124,7 @@ pub(crate) async fn document(path: &str, response: Response) -> Response {
     let text = to_bytes(body, MAX_REJECTION).await.unwrap_or_default();
     let detail = match (status, text.is_empty()) {
         (StatusCode::NOT_FOUND, true) => format!("nothing is served at {path}"),
-        (StatusCode::METHOD_NOT_ALLOWED, true) => "that method is not served here; see Allow".to_owned(),
+        (StatusCode::METHOD_NOT_ALLOWED, true) => "the method is not supported here; see Allow".to_owned(),
         (_, true) => status.canonical_reason().unwrap_or("error").to_owned(),
         (_, false) => String::from_utf8_lossy(&text).into_owned(),
     };
@@ -124,7 +145,7 @@ pub(crate) async fn document(path: &str, response: Response) -> Response {
     Response::from_parts(parts, body)
 }
 
-/// The reply where a handler panicked: generic, since the cause is a bug of ours.
+/// The response after a panic in a handler. The message is logged, not sent.
 pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> http::Response<Body> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -141,14 +162,14 @@ mod tests {
 
     use super::*;
 
-    async fn reply(method: &str, path: &str, body: &str) -> (StatusCode, http::HeaderMap, Value) {
+    async fn response(method: &str, path: &str, body: &str) -> (StatusCode, http::HeaderMap, Value) {
         let app = Router::new()
             .route("/only-post", post(|body: String| async move { body }))
             .route("/own", post(|| async { Problem::new(ProblemType::Loop, "no").with("cause", "test") }))
             .layer(DefaultBodyLimit::max(8));
         let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
-        let reply = app.oneshot(request).await.unwrap();
-        let (parts, body) = document(path, reply).await.into_parts();
+        let response = app.oneshot(request).await.unwrap();
+        let (parts, body) = document(path, response).await.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
         (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
@@ -161,7 +182,7 @@ mod tests {
             ("POST", "/only-post", "more than eight", ProblemType::BodyTooLarge),
         ] {
             let status = cause.status();
-            let (got, headers, problem) = reply(method, path, body).await;
+            let (got, headers, problem) = response(method, path, body).await;
             assert_eq!(got.as_u16(), status, "{method} {path}");
             assert_eq!(headers[header::CONTENT_TYPE], PROBLEM_JSON, "{method} {path}");
             assert_eq!((&problem["status"], &problem["type"]), (&status.into(), &cause.urn().into()));
@@ -171,11 +192,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn own_problems_and_good_replies_pass_as_they_are() {
-        let (_, _, problem) = reply("POST", "/own", "").await;
+    async fn handlers_problems_and_successes_are_left_alone() {
+        let (_, _, problem) = response("POST", "/own", "").await;
         assert_eq!((&problem["detail"], &problem["cause"]), (&"no".into(), &"test".into()));
         assert_eq!((&problem["type"], &problem["status"]), (&ProblemType::Loop.urn().into(), &508.into()));
-        let (status, headers, _) = reply("POST", "/only-post", "short").await;
+        let (status, headers, _) = response("POST", "/only-post", "short").await;
         assert_eq!(status, StatusCode::OK);
         assert_ne!(headers[header::CONTENT_TYPE], PROBLEM_JSON);
     }

@@ -1,5 +1,5 @@
-//! A span per request served (OpenTelemetry's semantic conventions for HTTP servers), in the trace that the request
-//! brings. Where traces go nowhere, what the request brings is only passed on to the requests made for it.
+//! A server span per request (OpenTelemetry's semantic conventions for HTTP), in the trace that the request belongs to.
+//! If traces are not exported, the request's trace context is only passed on.
 
 use axum::extract::Request;
 use http::header::{HOST, HeaderMap, USER_AGENT};
@@ -13,64 +13,70 @@ use tracing::{Instrument, Span};
 
 use crate::health::{LIVEZ_PATH, READYZ_PATH};
 use crate::metrics::METRICS_PATH;
-use crate::telemetry::{self, Source};
+use crate::telemetry::{ServiceInstance, exports_traces};
 
-/// Asked for by machines every few seconds; nobody looks for them in a trace.
+/// Routes that are polled every few seconds and not worth a trace.
 const PROBES: [&str; 3] = [LIVEZ_PATH, METRICS_PATH, READYZ_PATH];
 
-/// What a request is served in.
-pub(crate) enum Traced {
-    /// A span of ours.
+/// How a request is traced.
+pub(crate) enum RequestTrace {
+    /// With a span.
     Span(Span),
-    /// The trace that it brings, to be passed on.
-    Carried(Context),
-    /// Nothing.
-    No,
+    /// Only by passing its context on.
+    Context(Context),
+    /// Not at all.
+    None,
 }
 
-impl Traced {
-    /// For a request to the route of this template, served by `source`.
-    pub(crate) fn begin(source: &Source, request: &Request, route: &str) -> Self {
-        if !telemetry::traces() {
+impl RequestTrace {
+    /// For a request to the route with this template, served by `instance`.
+    pub(crate) fn start(instance: &ServiceInstance, request: &Request, route: &str) -> Self {
+        if !exports_traces() {
             let context = extract(request.headers());
-            return if context.has_active_span() { Self::Carried(context) } else { Self::No };
+            return if context.has_active_span() { Self::Context(context) } else { Self::None };
         }
         if PROBES.contains(&route) {
-            return Self::No;
+            return Self::None;
         }
-        Self::Span(server_span(source, request.method(), request.uri(), route, request.headers()))
+        Self::Span(server_span(instance, request.method(), request.uri(), route, request.headers()))
     }
 
-    /// Runs what serves the request in it.
-    pub(crate) async fn around<T>(&self, serve: impl Future<Output = T>) -> T {
+    /// Runs the handler within the trace.
+    pub(crate) async fn run<T>(&self, serve: impl Future<Output = T>) -> T {
         match self {
             Self::Span(span) => serve.instrument(span.clone()).await,
-            Self::Carried(context) => serve.with_context(context.clone()).await,
-            Self::No => serve.await,
+            Self::Context(context) => serve.with_context(context.clone()).await,
+            Self::None => serve.await,
         }
     }
 
-    /// What the request was answered with.
-    pub(crate) fn served(&self, status: u16) {
+    /// Records the status of the response.
+    pub(crate) fn record_status(&self, status: u16) {
         if let Self::Span(span) = self {
-            served(span, status);
+            record_status(span, status);
         }
     }
 }
 
-/// The span around a request served, in the trace that the request brings. `route` is a template: spans are named
-/// by it, and there must not be as many names as callers can think of paths.
-pub fn server_span(source: &Source, method: &Method, uri: &Uri, route: &str, headers: &HeaderMap) -> Span {
-    if !telemetry::traces() {
+/// The span of a request, in the trace that the request belongs to. `route` is a template (`/services/{name}`), never a
+/// path: it is part of the span's name, and clients must not be able to create names.
+pub fn server_span(
+    instance: &ServiceInstance,
+    method: &Method,
+    uri: &Uri,
+    route: &str,
+    headers: &HeaderMap,
+) -> Span {
+    if !exports_traces() {
         return Span::none();
     }
     let known = known_method(method.as_str());
     let name = known.unwrap_or("HTTP");
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // HTTP/2 says it in the request's target (`:authority`).
+    // In HTTP/2 it is part of the target (`:authority`).
     let authority = uri.authority().map(Authority::as_str).or_else(|| text(HOST));
     let (host, port) = authority.map(host_and_port).unzip();
-    let _within = source.within(&extract(headers)).attach();
+    let _guard = instance.in_context(&extract(headers)).attach();
     tracing::info_span!(
         "serve",
         otel.name = %format_args!("{name} {route}"),
@@ -89,8 +95,8 @@ pub fn server_span(source: &Source, method: &Method, uri: &Uri, route: &str, hea
     )
 }
 
-/// Writes to the span of a request what it was answered with. A caller's mistake is no error of ours.
-pub fn served(span: &Span, status: u16) {
+/// Records the status of the response on a request's span. Client errors (4xx) are not errors of the span.
+pub fn record_status(span: &Span, status: u16) {
     if span.is_disabled() {
         return;
     }

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-const PROCESS: Process = Process { name: "test", listen: "127.0.0.1:0", control_listen: None, version: "0" };
+const PROCESS: Process = Process::new("test", "0");
 
 /// What the registry was asked, in order: `POST`, `DELETE`.
 type Calls = Arc<Mutex<Vec<String>>>;
@@ -47,7 +47,7 @@ struct Running {
 }
 
 async fn start(common: &Common, routes: Router) -> Running {
-    let service = Service::bind(common, &[]).await.unwrap();
+    let service = Service::builder(PROCESS).bind(common).await.unwrap();
     let (addr, control) = (service.local_addr(), service.control_addr());
     let (stop, stopped) = oneshot::channel();
     let run = tokio::spawn(service.run(routes, async { drop(stopped.await) }));
@@ -208,7 +208,7 @@ async fn a_port_in_use_is_said_with_the_key_that_sets_it() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (mut common, _) = common().await;
     common.listen = taken.local_addr().unwrap();
-    let error = Service::bind(&common, &[]).await.err().unwrap();
+    let error = Service::builder(PROCESS).bind(&common).await.err().unwrap();
     assert_eq!(error.to_string(), format!("can't listen on {} (listen)", common.listen));
 }
 
@@ -216,7 +216,7 @@ async fn a_port_in_use_is_said_with_the_key_that_sets_it() {
 async fn a_wildcard_is_advertised_as_the_address_towards_the_registry() {
     let (mut common, _) = common().await;
     common.listen = "0.0.0.0:0".parse().unwrap();
-    let service = Service::bind(&common, &[]).await.unwrap();
+    let service = Service::builder(PROCESS).bind(&common).await.unwrap();
     let port = service.local_addr().port();
     let seen: Arc<Mutex<Option<String>>> = Arc::default();
     let app_seen = seen.clone();

@@ -226,7 +226,7 @@ async fn a_collector_that_is_no_help_delays_nothing_and_is_mentioned_once() {
         assert!(took < Duration::from_secs(4), "{url}: stopping took {took:?}");
         for signal in ["traces", "logs", "metrics"] {
             let warnings = stderr.lines().filter(|line| {
-                line.contains("is not taken") && line.contains(&format!(r#""signal":"{signal}""#))
+                line.contains("can't export telemetry") && line.contains(&format!(r#""signal":"{signal}""#))
             });
             let warnings = warnings.count();
             assert!(warnings <= 1, "{signal}: {stderr}");
@@ -280,8 +280,8 @@ async fn a_collector_that_is_too_slow_is_mentioned_once() {
     }
     let (code, stderr) = greeter.terminate().await;
     assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(said(&stderr, "more telemetry than is taken"), 1, "{stderr}");
-    assert_eq!(said(&stderr, "telemetry is not taken"), 0, "{stderr}");
+    assert_eq!(said(&stderr, "some telemetry is lost"), 1, "{stderr}");
+    assert_eq!(said(&stderr, "can't export telemetry"), 0, "{stderr}");
 }
 
 #[tokio::test]
@@ -297,7 +297,8 @@ async fn what_a_collector_rejects_of_what_it_takes_is_counted() {
         let batches = choosy.answered(path);
         assert!(batches > 0, "{signal}");
         let says = format!(r#""signal":"{signal}","#);
-        let mut lines = stderr.lines().filter(|line| line.contains("some gets lost") && line.contains(&says));
+        let mut lines =
+            stderr.lines().filter(|line| line.contains("some telemetry is lost") && line.contains(&says));
         assert!(lines.next().is_some_and(|line| line.contains(r#""lost":1"#)), "{stderr}");
     }
 }

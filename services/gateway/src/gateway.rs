@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use hubspoke_chassis::Metrics;
-use hubspoke_chassis::telemetry::Source;
+use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::LoadCounters;
 use hubspoke_client::directory::{DirectoryFollower, Settled, View};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ pub(crate) struct Gateway {
     /// The gateway's own id: the `Hub-Instance` of replies that it makes itself.
     pub(crate) id: HeaderValue,
     /// The service that spans belong to.
-    pub(crate) source: Source,
+    pub(crate) source: ServiceInstance,
     durations: DurationHistogram,
     pub(crate) vias: ViaValues,
     pub(crate) table: ArcSwap<Table>,
@@ -84,14 +84,14 @@ impl DirectoryFollower for Gateway {
 
 impl Gateway {
     pub(crate) fn new(config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
-        let id = &*metrics.source().instance;
+        let id = &*metrics.instance().id;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = if config.workers == 0 { cores } else { config.workers };
         Self {
             rates: ClientRates::new(config.limits.client_rate, config.limits.client_burst),
             name: name.to_owned(),
             id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
-            source: metrics.source().clone(),
+            source: metrics.instance().clone(),
             durations: DurationHistogram::new(&metrics.meter()),
             vias: ViaValues::new(id),
             table: ArcSwap::default(),

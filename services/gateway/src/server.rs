@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use hubspoke_chassis::server::pause_after_accept_error;
 use hubspoke_chassis::{BindError, Config, Drain, Process, RunError, Service};
 use hubspoke_client::Directory;
 use hubspoke_protocol::EVERY_SERVICE;
@@ -28,15 +29,9 @@ mod swept_body;
 mod worker;
 
 /// The gateway's process: its name and default addresses.
-pub const PROCESS: Process = Process {
-    name: "gateway",
-    listen: "127.0.0.1:20001",
-    control_listen: Some("127.0.0.1:20011"),
-    version: env!("CARGO_PKG_VERSION"),
-};
-
-/// Pause after a failed accept. Mostly file descriptors ran out, and connections that end free some.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub const PROCESS: Process = Process::new("gateway", env!("CARGO_PKG_VERSION"))
+    .with_listen("127.0.0.1:20001")
+    .with_control_listen("127.0.0.1:20011");
 
 /// Most connections that are taken from the accept queue at shutdown; more than it holds, and a bound if clients keep
 /// connecting.
@@ -66,7 +61,7 @@ impl Server {
             true => vec![EVERY_SERVICE],
             false => own.expose.iter().map(String::as_str).collect(),
         };
-        let service = Service::bind(&common, &requires).await?;
+        let service = Service::builder(PROCESS).requires(requires).bind(&common).await?;
         let metrics = service.metrics();
         metrics::allow_series(&metrics);
         let gateway = Arc::new(Gateway::new(own, &common.name, service.load(), &metrics));
@@ -117,7 +112,7 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
     let mut ends: FuturesUnordered<_> = ends.into_iter().collect();
     directory.follow(gateway.clone());
     let mut stop = std::pin::pin!(async {
-        drain.begun().await;
+        drain.started().await;
         gateway.draining.store(true, Relaxed);
         tokio::time::sleep(gateway.config.drain_delay).await;
     });
@@ -130,7 +125,7 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
             }
             accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
                 Ok((stream, addr)) => hand_over(&gateway, &workers, stream, addr),
-                Err(error) => pause_after(&error).await,
+                Err(error) => pause_after_accept_error(&error).await,
             },
         }
     }
@@ -171,14 +166,6 @@ fn backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
         }
     }
     waiting
-}
-
-async fn pause_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        tracing::error!(error = error as &dyn std::error::Error, "can't accept connections");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubspoke_chassis::boot;
-use hubspoke_chassis::config::Source;
+use hubspoke_chassis::config::ConfigSource;
 
 use crate::admin::{self, Registry, Target};
 use crate::config::{HubConfig, PROCESS};
@@ -133,21 +133,21 @@ struct Which {
 
 /// Does what the command line says.
 pub fn run(cli: Cli) -> ExitCode {
-    let source = Source::of_process(cli.config);
+    let source = ConfigSource::of_process(cli.config);
     let (mut config, layers) = match HubConfig::load(&source) {
         Ok(loaded) => loaded,
-        Err(error) => return boot::wrong_config(PROCESS.name, &error),
+        Err(error) => return boot::invalid_config(PROCESS.name, &error),
     };
     if let Err(error) = config.common.registry.read_token() {
-        return boot::wrong_config(PROCESS.name, &error);
+        return boot::invalid_config(PROCESS.name, &error);
     }
     if cli.check_config {
-        return boot::show(PROCESS.name, &layers);
+        return boot::show_config(PROCESS.name, &layers);
     }
     match cli.command.unwrap_or(Command::Up(cli.up)) {
         Command::Up(up) => {
             if let Err(error) = HubConfig::check_up(&layers) {
-                return boot::wrong_config(PROCESS.name, &error);
+                return boot::invalid_config(PROCESS.name, &error);
             }
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
@@ -293,7 +293,7 @@ mod tests {
             ("HUB_REGISTRY__ALLOW_ADDRS", "10.0.0.0/8"),
         ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let source = Source { vars, folder: "none".into(), file: None };
+        let source = ConfigSource { vars, folder: "none".into(), file: None };
         let hub = up::Hub::bind(&HubConfig::load(&source).unwrap().0).await.unwrap();
         let ran = run_and_welcome(hub, Duration::from_secs(2), std::future::pending());
         let error = tokio::time::timeout(Duration::from_secs(20), ran).await.expect("it ends").unwrap_err();

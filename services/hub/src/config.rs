@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use hubspoke_chassis::boot::reachable;
-use hubspoke_chassis::config::{Common, ConfigError, Layers, RegistryLink, Source, defaults_of};
+use hubspoke_chassis::config::{Common, ConfigError, ConfigSource, Layers, TableDefaults};
 use hubspoke_chassis::{Config, Process, Table};
 use hubspoke_gateway::GatewayConfig;
 use hubspoke_log::LogConfig;
@@ -15,12 +15,8 @@ use hubspoke_visit::VisitConfig;
 use serde::{Deserialize, Serialize};
 
 /// What is fixed about the `hub` process.
-pub const PROCESS: Process = Process {
-    name: "hub",
-    listen: hubspoke_registry::PROCESS.listen,
-    control_listen: None,
-    version: env!("CARGO_PKG_VERSION"),
-};
+pub const PROCESS: Process =
+    Process::new("hub", env!("CARGO_PKG_VERSION")).with_listen(hubspoke_registry::PROCESS.listen);
 
 /// The key that says where the views find the registry.
 const REGISTRY_URL: &str = "registry.url";
@@ -101,15 +97,15 @@ impl HubConfig {
     ///
     /// # Errors
     /// [`ConfigError`] for the first thing that is wrong.
-    pub fn load(source: &Source) -> Result<(Self, Layers), ConfigError> {
+    pub fn load(source: &ConfigSource) -> Result<(Self, Layers), ConfigError> {
         // The whole platform in one process is for trying things out, so the gateway shows every service that joins.
         let gateway = GatewayConfig::exposing_all();
         let tables = [
-            (PROCESS.name, defaults_of(&HubTable::default())?),
-            (hubspoke_registry::PROCESS.name, defaults_of(&Settings::default())?),
-            (hubspoke_gateway::PROCESS.name, defaults_of(&gateway)?),
-            (hubspoke_log::PROCESS.name, defaults_of(&LogConfig::default())?),
-            (hubspoke_visit::PROCESS.name, defaults_of(&VisitConfig::default())?),
+            TableDefaults::new(PROCESS.name, &HubTable::default())?,
+            TableDefaults::new(hubspoke_registry::PROCESS.name, &Settings::default())?,
+            TableDefaults::new(hubspoke_gateway::PROCESS.name, &gateway)?,
+            TableDefaults::new(hubspoke_log::PROCESS.name, &LogConfig::default())?,
+            TableDefaults::new(hubspoke_visit::PROCESS.name, &VisitConfig::default())?,
         ];
         let mut layers = Layers::read(&PROCESS, &tables, source)?;
         let listen = layers.common()?.listen;
@@ -177,15 +173,17 @@ impl HubConfig {
     }
 
     fn member(&self, name: &str, listen: SocketAddr, registry: SocketAddr) -> Common {
-        let url = format!("http://{registry}");
-        Common {
-            registry: RegistryLink { url, ..self.common.registry.clone() },
-            ..self.common_of(name, listen)
-        }
+        let mut common = self.common_of(name, listen);
+        common.registry.url = format!("http://{registry}");
+        common
     }
 
     fn common_of(&self, name: &str, listen: SocketAddr) -> Common {
-        Common { name: name.to_owned(), listen, advertise: None, control_listen: None, ..self.common.clone() }
+        let mut common = self.common.clone();
+        name.clone_into(&mut common.name);
+        common.listen = listen;
+        (common.advertise, common.control_listen) = (None, None);
+        common
     }
 }
 
@@ -200,7 +198,7 @@ mod tests {
 
     fn load(vars: &[(&str, &str)]) -> Result<HubConfig, String> {
         let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let source = Source { vars, folder: "none".into(), file: None };
+        let source = ConfigSource { vars, folder: "none".into(), file: None };
         HubConfig::load(&source).map(|(config, _)| config).map_err(|error| error.to_string())
     }
 
@@ -222,7 +220,7 @@ mod tests {
     fn the_commented_file_is_accepted_as_it_is_and_with_every_key_set() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
         let text = std::fs::read_to_string(folder.join("hub.toml")).unwrap();
-        HubConfig::load(&Source { folder, ..Source::default() }).unwrap();
+        HubConfig::load(&ConfigSource { folder, ..ConfigSource::default() }).unwrap();
         // A line that begins with `#` and a key is a setting at its default; `# ` begins a sentence.
         let setting =
             |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
@@ -230,7 +228,7 @@ mod tests {
             text.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned())).collect();
         let whole = tempfile::tempdir().unwrap();
         std::fs::write(whole.path().join("hub.toml"), all.join("\n")).unwrap();
-        let source = Source { folder: whole.path().to_owned(), ..Source::default() };
+        let source = ConfigSource { folder: whole.path().to_owned(), ..ConfigSource::default() };
         assert_eq!(HubConfig::load(&source).unwrap().0.hub.log_replicas, 3);
     }
 

@@ -22,9 +22,4 @@ pub use self::config::{LogConfig, RetainConfig, RotateConfig};
 pub use self::server::{Server, ServerError};
 
 /// The log service's fixed facts.
-pub const PROCESS: Process = Process {
-    name: "log",
-    listen: "127.0.0.1:20002",
-    control_listen: None,
-    version: env!("CARGO_PKG_VERSION"),
-};
+pub const PROCESS: Process = Process::new("log", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20002");

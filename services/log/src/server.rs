@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::BATCH_META;
-use hubspoke_protocol::ServiceInfo;
 use tokio::sync::{Semaphore, watch};
 
+use crate::PROCESS;
 use crate::api;
 use crate::api::app::LogApp;
 use crate::api::body::BodyBudget;
@@ -59,13 +59,9 @@ impl Server {
     pub async fn bind(config: Config<LogConfig>) -> Result<Self, ServerError> {
         let Config { common, own } = config;
         let (key, value) = BATCH_META;
-        let info = ServiceInfo {
-            // Its siblings, for `/log/all`.
-            required_services: vec![common.name.clone()],
-            meta: [(key.to_owned(), value.to_owned())].into(),
-            ..ServiceInfo::default()
-        };
-        let service = Service::bind_with(&common, info).await?;
+        // It requires its siblings, for `/log/all`.
+        let service =
+            Service::builder(PROCESS).requires([&common.name]).meta(key, value).bind(&common).await?;
         let id = service.id().to_owned();
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
         let options = own.store_options();

@@ -197,7 +197,7 @@ problem_types! {
     DiskFailed = "disk-failed", 503;
     /// The service is shutting down.
     Stopping = "stopping", 503;
-    /// The visit has a number, but no log instance stored its entry.
+    /// No log instance stored the entry of this request.
     NotLogged = "not-logged", 503;
     /// The visit has no number, because the counter could not be saved.
     NotCounted = "not-counted", 503;

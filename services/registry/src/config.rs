@@ -254,7 +254,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use hubspoke_chassis::config::{Layers, Source};
+    use hubspoke_chassis::config::{ConfigSource, Layers};
 
     use super::*;
 
@@ -274,7 +274,7 @@ mod tests {
         let file = folder.path().join("shown.toml");
         std::fs::write(&file, shown.collect::<Vec<_>>().join("\n")).unwrap();
         let settings = |file: PathBuf| {
-            let source = Source { file: Some(file), ..Source::default() };
+            let source = ConfigSource { file: Some(file), ..ConfigSource::default() };
             let (config, _) = Layers::config::<Settings>(&crate::PROCESS, &source).unwrap();
             format!("{:?}", config.own)
         };

@@ -61,7 +61,7 @@ impl Dispatcher {
                 settings.push.clone(),
                 catalog.clone(),
                 instruments.clone(),
-                metrics.source().clone(),
+                metrics.instance().clone(),
             )),
             feed: Arc::new(ChangeFeed::new(settings.history.changes, catalog.clone())),
             catalog,

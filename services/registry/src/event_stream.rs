@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
-use hubspoke_chassis::server::Connection;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::sse;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -24,14 +24,14 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) fn response(
     events: mpsc::Receiver<Bytes>,
     producer: AbortOnDropHandle<()>,
-    connection: Connection,
+    connection: ConnectionHandle,
     shutdown: CancellationToken,
 ) -> Response {
     let stopped = shutdown.clone();
     let closer = AbortOnDropHandle::new(tokio::spawn(async move {
         stopped.cancelled().await;
         tokio::time::sleep(END_TIMEOUT).await;
-        connection.end();
+        connection.close();
     }));
     let body =
         EventBody { events, shutdown: Box::pin(shutdown.cancelled_owned()), _tasks: [producer, closer] };

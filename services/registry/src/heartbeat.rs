@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_chassis::telemetry::Source;
+use hubspoke_chassis::telemetry::ServiceInstance;
 use rand::RngExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
@@ -52,7 +52,7 @@ pub(crate) struct Heartbeats<R> {
     settings: HeartbeatSettings,
     instruments: Arc<Instruments>,
     /// The service that the spans of heartbeats belong to.
-    source: Source,
+    source: ServiceInstance,
     report: R,
     schedule: BinaryHeap<Reverse<(Instant, InstanceKey, u64)>>,
     in_flight: JoinSet<ProbeResult>,
@@ -71,7 +71,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
         commands: UnboundedReceiver<HeartbeatCommand>,
         mut settings: HeartbeatSettings,
         instruments: Arc<Instruments>,
-        source: Source,
+        source: ServiceInstance,
         report: R,
     ) -> Self {
         // The other half is for clients, and for heartbeats and pushes in flight.
@@ -242,7 +242,7 @@ mod tests {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
-            metrics.source().clone(),
+            metrics.instance().clone(),
             |_| Outcome::Unchanged,
         );
         let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_chassis::telemetry::Source;
+use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::backoff;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
@@ -46,7 +46,7 @@ pub(crate) struct Notifier {
     settings: PushSettings,
     instruments: Arc<Instruments>,
     /// The service that the spans of pushes belong to.
-    source: Source,
+    source: ServiceInstance,
 }
 
 impl Notifier {
@@ -54,7 +54,7 @@ impl Notifier {
         settings: PushSettings,
         catalog: Arc<SharedCatalog>,
         instruments: Arc<Instruments>,
-        source: Source,
+        source: ServiceInstance,
     ) -> Self {
         let retries = (settings.concurrency / RETRY_SHARE).max(1);
         Self {

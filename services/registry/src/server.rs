@@ -22,12 +22,8 @@ use crate::page::{self, RelayState};
 use crate::persist::SnapshotFile;
 
 /// What is fixed about the registry.
-pub const PROCESS: Process = Process {
-    name: "registry",
-    listen: "127.0.0.1:20000",
-    control_listen: None,
-    version: env!("CARGO_PKG_VERSION"),
-};
+pub const PROCESS: Process =
+    Process::new("registry", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20000");
 
 /// A bound registry.
 pub struct Server {
@@ -48,7 +44,7 @@ impl Server {
         let Config { common, own: settings } = config;
         let token = common.registry.read_token()?;
         let networks = settings.networks().unwrap_or_default(); // checked with the configuration
-        let service = Service::bind_alone(&common).await?;
+        let service = Service::builder(PROCESS).standalone().bind(&common).await?;
         let (dispatcher, commands) = Dispatcher::new(&settings, rand::random(), &service.metrics());
         let dispatcher = Arc::new(dispatcher);
         let access = Arc::new(Access::new(token, networks, settings.limits.clone()));
@@ -93,7 +89,7 @@ impl Server {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
-            service.metrics().source().clone(),
+            service.metrics().instance().clone(),
             move |event| reporter.apply(event, None).unwrap_or(Outcome::Unknown), // results are never refused
         );
         tasks.spawn(heartbeats.run());

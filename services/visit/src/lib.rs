@@ -20,9 +20,4 @@ pub use self::config::{State, VisitConfig};
 pub use self::server::{Server, ServerError};
 
 /// What is fixed about the visit service.
-pub const PROCESS: Process = Process {
-    name: "visit",
-    listen: "127.0.0.1:20003",
-    control_listen: None,
-    version: env!("CARGO_PKG_VERSION"),
-};
+pub const PROCESS: Process = Process::new("visit", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20003");

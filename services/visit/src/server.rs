@@ -7,6 +7,7 @@ use std::time::Instant;
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::LOG_SERVICE;
 
+use crate::PROCESS;
 use crate::api::{self, App};
 use crate::config::{State, VisitConfig};
 use crate::counter::{Counter, StateError};
@@ -42,7 +43,7 @@ impl Server {
     /// [`ServerError`].
     pub async fn bind(config: Config<VisitConfig>) -> Result<Self, ServerError> {
         let Config { common, own } = config;
-        let service = Service::bind(&common, &[LOG_SERVICE]).await?;
+        let service = Service::builder(PROCESS).requires([LOG_SERVICE]).bind(&common).await?;
         let counter = match own.state {
             State::Memory => Counter::in_memory(),
             State::File => tokio::task::spawn_blocking(move || Counter::in_file(&own.file)).await??,

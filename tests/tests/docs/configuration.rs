@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use hubspoke::config::HubConfig;
-use hubspoke_chassis::config::{Layers, Source};
+use hubspoke_chassis::config::{ConfigSource, Layers};
 use hubspoke_chassis::{Process, Table};
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ fn document(name: &str, defaults: &Value) -> String {
 
 /// The defaults of a process as one tree of keys.
 fn defaults<T: Table>(process: &Process) -> Value {
-    let (config, _) = Layers::config::<T>(process, &Source::default()).unwrap();
+    let (config, _) = Layers::config::<T>(process, &ConfigSource::default()).unwrap();
     tree(
         serde_json::to_value(config.common).unwrap(),
         process.name,
@@ -119,7 +119,7 @@ fn tree(mut common: Value, name: &str, own: Value) -> Value {
 }
 
 fn hub_defaults() -> Value {
-    let config = HubConfig::load(&Source::default()).unwrap().0;
+    let config = HubConfig::load(&ConfigSource::default()).unwrap().0;
     let common =
         tree(serde_json::to_value(config.common).unwrap(), "hub", serde_json::to_value(config.hub).unwrap());
     tree(common, "gateway", serde_json::to_value(config.gateway).unwrap())

@@ -1,19 +1,19 @@
 //! The environment as a layer of configuration. Figment's own provider guesses a value's type from its text, so a
-//! token of digits would become a number; here the default's type decides, which takes the defaults to know.
+//! token of digits would become a number. Here the type of the default decides.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 
-/// Every variable of ours starts with this. (In Kubernetes a Service named `registry` puts `REGISTRY_PORT` into
-/// every pod, so an unprefixed name would be read as ours.)
-pub(super) const PREFIX: &str = "HUB_";
+/// Every variable of ours starts with this. Kubernetes puts `REGISTRY_PORT` into every pod if a Service is named
+/// `registry`, so variables without a prefix would be taken for ours.
+const PREFIX: &str = "HUB_";
 const LEVEL: &str = "__";
 /// Name of this layer in figment's metadata.
 pub(super) const LAYER: &str = "environment";
 
 pub(super) struct Env<'a> {
-    pub vars: &'a [(String, String)],
-    pub defaults: &'a Dict,
+    pub(super) vars: &'a [(String, String)],
+    pub(super) defaults: &'a Dict,
 }
 
 impl Provider for Env<'_> {
@@ -25,7 +25,7 @@ impl Provider for Env<'_> {
         let mut root = Dict::new();
         for (name, text) in self.vars {
             let Some(path) = name.strip_prefix(PREFIX) else { continue };
-            // An empty variable is how Compose and shells say "unset".
+            // Compose and shells write "unset" as an empty variable.
             if text.is_empty() {
                 continue;
             }
@@ -53,7 +53,7 @@ fn default_at<'a>(defaults: &'a Dict, path: &[String]) -> Option<&'a Value> {
 
 fn typed(text: &str, default: Option<&Value>) -> Value {
     match default {
-        // A text by default, or nothing by default: options are texts throughout.
+        // All optional keys are text.
         Some(Value::String(..) | Value::Empty(..)) => Value::from(text),
         _ => text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
     }
@@ -67,8 +67,7 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) -> Result<(), &'static
         }
         return Ok(());
     }
-    let below = dict.entry(key.clone()).or_insert_with(|| Value::from(Dict::new()));
-    match below {
+    match dict.entry(key.clone()).or_insert_with(|| Value::from(Dict::new())) {
         Value::Dict(_, below) => insert(below, rest, value),
         _ => Err("another variable sets the key above it"),
     }

@@ -1,20 +1,21 @@
-//! What `--check-config` prints: each value with where it came from.
+//! The output of `--check-config`: each value with its origin.
 
 use figment::value::{Dict, Value};
 
-use super::layers::{ConfigError, Layers, Origin};
+use super::error::ConfigError;
+use super::layers::{Layers, Origin};
 
-/// The last parts of keys whose values are never shown.
-const SECRET: [&str; 3] = ["token", "password", "secret"];
+/// The last parts of keys whose values are redacted.
+const SECRET_KEYS: [&str; 3] = ["token", "password", "secret"];
 
 impl Layers {
-    /// One line for each value: key, value, origin. Secrets are not shown.
+    /// One line per value: key, value, origin. Secrets are redacted.
     ///
     /// # Errors
-    /// [`ConfigError`] where the layers can't be merged.
+    /// [`ConfigError`] if the layers can't be merged.
     pub fn show(&self) -> Result<String, ConfigError> {
         let mut lines = Vec::new();
-        self.walk("", &self.root()?, &mut lines);
+        self.walk("", &self.merged()?, &mut lines);
         let width = lines.iter().map(|(setting, _)| setting.chars().count()).max().unwrap_or(0);
         Ok(lines.iter().map(|(setting, origin)| format!("{setting:width$}  # {origin}\n")).collect())
     }
@@ -40,7 +41,7 @@ impl Layers {
 fn shown(key: &str, value: &Value) -> String {
     match value {
         Value::Empty(..) => "(unset)".to_owned(),
-        _ if SECRET.contains(&key) => "[redacted]".to_owned(),
+        _ if SECRET_KEYS.contains(&key) => "[redacted]".to_owned(),
         Value::Array(_, items) => {
             let items: Vec<_> = items.iter().map(|item| shown("", item)).collect();
             format!("[{}]", items.join(", "))

@@ -1,11 +1,12 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::*;
 
-const PROCESS: Process =
-    Process { name: "log", listen: "127.0.0.1:20002", control_listen: None, version: "0" };
-const REGISTRY: Process =
-    Process { name: "registry", listen: "127.0.0.1:20000", control_listen: None, version: "0" };
+const PROCESS: Process = Process::new("log", "0");
+const REGISTRY: Process = Process::new("registry", "0");
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -37,17 +38,17 @@ impl Table for LogTable {
     }
 }
 
-fn vars(vars: &[(&str, &str)]) -> Source {
+fn vars(vars: &[(&str, &str)]) -> ConfigSource {
     let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Source { vars, folder: "no-such-folder".into(), file: None }
+    ConfigSource { vars, folder: "no-such-folder".into(), file: None }
 }
 
-fn file(folder: &Path, text: &str) -> Source {
+fn file(folder: &Path, text: &str) -> ConfigSource {
     std::fs::write(folder.join("log.toml"), text).unwrap();
-    Source { folder: folder.to_owned(), ..Source::default() }
+    ConfigSource { folder: folder.to_owned(), ..ConfigSource::default() }
 }
 
-fn load(source: &Source) -> Result<Config<LogTable>, String> {
+fn load(source: &ConfigSource) -> Result<Config<LogTable>, String> {
     Layers::config::<LogTable>(&PROCESS, source).map(|(config, _)| config).map_err(|error| error.to_string())
 }
 
@@ -72,7 +73,7 @@ fn defaults_then_file_then_environment() {
 }
 
 #[test]
-fn a_variable_is_read_as_its_default_is_typed() {
+fn a_variable_has_the_type_of_its_default() {
     let source = vars(&[
         ("HUB_REGISTRY__TOKEN", "0123"),
         ("HUB_LOG__ATTEMPTS", "7"),
@@ -81,7 +82,7 @@ fn a_variable_is_read_as_its_default_is_typed() {
         ("HUB_LOG__FILE", "42"),
     ]);
     let config = load(&source).unwrap();
-    assert_eq!(config.common.registry.token.unwrap().expose(), "0123", "digits stay a text");
+    assert_eq!(config.common.registry.token.unwrap().expose(), "0123", "digits stay text");
     assert_eq!(
         (config.own.attempts, config.own.peers.as_slice()),
         (7, &["a".to_owned(), "b".to_owned()][..])
@@ -92,25 +93,25 @@ fn a_variable_is_read_as_its_default_is_typed() {
 }
 
 #[test]
-fn wrong_variables_are_named() {
+fn errors_name_the_variable() {
     for (name, value, says) in [
-        ("HUB_LISTENN", "x", "unknown key; known here: "),
-        ("HUB_LOG__FILES", "x", "unknown key; known here: file"),
-        ("HUB_REGISTRY__ALLOW_ADDRS", "x", "unknown key; known here: token, token_file, url"),
+        ("HUB_LISTENN", "x", "unknown key; known keys: "),
+        ("HUB_LOG__FILES", "x", "unknown key; known keys: file"),
+        ("HUB_REGISTRY__ALLOW_ADDRS", "x", "unknown key; known keys: token, token_file, url"),
         ("HUB_LOG__FLUSH", "fast", "expected"),
         ("HUB_LISTEN", "here", "invalid socket address"),
         ("HUB_LOG__ATTEMPTS", "-1", "expected u32"),
         ("HUB_LOG__ATTEMPTS", "0", "must be at least 1"),
         ("HUB_NAME", "Log", "is not a valid service name"),
         ("HUB_ADVERTISE", "here", "is not a valid address"),
-        ("HUB_REGISTRY__URL", "registry:20000", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "https://registry", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "http://r:99999", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "http://r:0", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "http://:20000", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "http://r:1/?x", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "http://r:1/#x", "is no URL: http://host:port"),
-        ("HUB_REGISTRY__URL", "http://me@r:1", "is no URL: http://host:port"),
+        ("HUB_REGISTRY__URL", "registry:20000", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "https://registry", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:99999", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:0", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "http://:20000", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:1/?x", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "http://r:1/#x", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "http://me@r:1", "is not a valid URL; expected http://host:port"),
         ("HUB_TELEMETRY__LOG", "a=b=c", "expected one of"),
         ("HUB_REGISTRY", "x", "invalid type"),
     ] {
@@ -123,7 +124,7 @@ fn wrong_variables_are_named() {
 }
 
 #[test]
-fn no_service_is_called_like_what_every_service_serves() {
+fn names_of_platform_routes_are_reserved() {
     use hubspoke_protocol::{DIRECTORY_PATH, HEART_BEAT_PATH, SERVICES_PATH};
     for path in [
         crate::health::LIVEZ_PATH,
@@ -140,14 +141,14 @@ fn no_service_is_called_like_what_every_service_serves() {
 }
 
 #[test]
-fn a_registry_may_have_a_name_an_address_and_a_path() {
+fn a_registry_url_may_have_a_name_an_address_and_a_path() {
     for url in ["http://registry", "http://registry:20000/", "http://[::1]:1", "http://proxy:80/registry"] {
         assert_eq!(load(&vars(&[("HUB_REGISTRY__URL", url)])).unwrap().common.registry.url, url);
     }
 }
 
 #[test]
-fn wrong_files_are_named() {
+fn errors_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
     for (text, says) in [
         ("lissten = 'x'", "lissten: unknown key"),
@@ -161,13 +162,13 @@ fn wrong_files_are_named() {
         assert!(error.contains("log.toml") && error.contains(says), "{text}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-    let missing = Source { file: Some(folder.path().join("none.toml")), ..Source::default() };
+    let missing = ConfigSource { file: Some(folder.path().join("none.toml")), ..ConfigSource::default() };
     let error = load(&missing).unwrap_err();
     assert!(error.contains("none.toml: can't be read: No such file"), "{error}");
 }
 
 #[test]
-fn the_registry_keeps_the_link_keys_beside_its_own() {
+fn the_registry_has_the_link_keys_beside_its_own() {
     #[derive(Debug, Default, Serialize, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct Own {
@@ -202,7 +203,7 @@ fn each_value_is_shown_with_its_origin() {
 }
 
 #[test]
-fn a_token_comes_from_its_file() {
+fn the_token_is_read_from_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     let link = RegistryLink { url: String::new(), token: None, token_file: Some(path.clone()) };

@@ -1,6 +1,6 @@
-//! stderr behind a bounded queue and a thread of its own. Whoever reads our stderr may be stuck, and then a write waits
-//! for as long as he is: that must not be a thread that serves requests, or the registry's heartbeats stop with the
-//! log reader of its container. Lines that find no room are lost and counted, and it is said once there is room again.
+//! Writes to stderr from a thread of its own, behind a bounded queue. If the reader of stderr is stuck, so is every
+//! write. That must not block a thread that serves requests, or the registry's heartbeats would stop with the log reader
+//! of its container. Lines that do not fit are lost and counted, and the count is logged when lines fit again.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -9,84 +9,84 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Lines that may wait: some 2 MiB.
-const ROOM: usize = 8192;
-/// How long an ending process waits for its last lines to be taken.
-const FLUSH: Duration = Duration::from_secs(1);
+/// Lines that may be queued: about 2 MiB.
+const CAPACITY: usize = 8192;
+/// How long a process that ends waits for its last lines to be read.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// What the writing thread says itself does not go through its own queue.
-    static WRITES: Cell<bool> = const { Cell::new(false) };
+    /// Lines of the writing thread itself bypass its queue.
+    static IS_WRITER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The queue; a writer of whole lines. Cloning shares it.
+/// The queue, as a writer of whole lines. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Queue {
-    to: SyncSender<Message>,
+pub(super) struct StderrQueue {
+    sender: SyncSender<QueueMessage>,
     lost: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Message {
+enum QueueMessage {
     Line(Vec<u8>),
-    /// Everything before is written: says so.
+    /// Answered when all lines before it are written.
     Flush(SyncSender<()>),
 }
 
-impl Queue {
+impl StderrQueue {
     /// Starts the thread that writes to stderr.
     ///
     /// # Errors
-    /// Where there can be no more threads.
+    /// If the thread can't be started.
     pub(super) fn stderr() -> io::Result<Self> {
-        let say = |lost| tracing::warn!(lost, "stderr was not read, or too slowly; lines were lost");
-        Self::start(io::stderr(), ROOM, say)
+        let log = |lost| tracing::warn!(lost, "log lines were lost: stderr was read too slowly");
+        Self::start(io::stderr(), CAPACITY, log)
     }
 
     fn start(
         mut out: impl Write + Send + 'static,
-        room: usize,
-        say: impl Fn(u64) + Send + 'static,
+        capacity: usize,
+        log_lost: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
-        let (to, messages): (_, Receiver<Message>) = sync_channel(room);
+        let (sender, messages): (_, Receiver<QueueMessage>) = sync_channel(capacity);
         let lost = Arc::<AtomicU64>::default();
         let counted = lost.clone();
         std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-            WRITES.set(true);
+            IS_WRITER.set(true);
             for message in messages {
-                // Where stderr is closed there is nobody to tell.
+                // Fails if stderr is closed.
                 let _ = match &message {
-                    Message::Line(line) => out.write_all(line),
-                    Message::Flush(_) => out.flush(),
+                    QueueMessage::Line(line) => out.write_all(line),
+                    QueueMessage::Flush(_) => out.flush(),
                 };
                 match counted.swap(0, Relaxed) {
                     0 => {}
-                    lost => say(lost),
+                    lost => log_lost(lost),
                 }
-                if let Message::Flush(done) = message {
+                if let QueueMessage::Flush(done) = message {
                     let _ = done.try_send(());
                 }
             }
         })?;
-        Ok(Self { to, lost })
+        Ok(Self { sender, lost })
     }
 
-    /// Waits until what was written so far is out, for at most a second.
+    /// Waits until the lines so far are written, for at most a second.
     pub(super) fn flush(&self) {
         let (done, flushed) = sync_channel(1);
-        // A queue that is full is a stderr that nobody reads.
-        if self.to.try_send(Message::Flush(done)).is_ok() {
-            let _ = flushed.recv_timeout(FLUSH);
+        // If the queue is full, nobody reads stderr.
+        if self.sender.try_send(QueueMessage::Flush(done)).is_ok() {
+            let _ = flushed.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
 
-impl Write for Queue {
-    /// Takes one line, which is how `tracing` writes. Never waits.
+impl Write for StderrQueue {
+    /// Queues one line: `tracing` writes whole lines. Never blocks.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if WRITES.get() {
+        if IS_WRITER.get() {
             let _ = io::stderr().write_all(line);
-        } else if self.to.try_send(Message::Line(line.to_vec())).is_err() {
+        } else if self.sender.try_send(QueueMessage::Line(line.to_vec())).is_err() {
             self.lost.fetch_add(1, Relaxed);
         }
         Ok(line.len())
@@ -99,18 +99,19 @@ impl Write for Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::mpsc::{Sender, channel};
+
+    use parking_lot::Mutex;
 
     use super::*;
 
-    /// Writes one line for each permit.
-    struct Slow {
+    /// Writes one line per permit.
+    struct SlowWriter {
         permits: Receiver<()>,
         lines: Sender<String>,
     }
 
-    impl Write for Slow {
+    impl Write for SlowWriter {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             let _ = self.permits.recv();
             let _ = self.lines.send(String::from_utf8(line.to_vec()).unwrap());
@@ -123,17 +124,17 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_stuck_delays_nobody_and_what_got_lost_is_said_once() {
+    fn a_stuck_reader_blocks_nobody_and_lost_lines_are_logged_once() {
         let (permit, permits) = channel();
         let (lines, written) = channel();
-        let said = Arc::<Mutex<Vec<u64>>>::default();
-        let says = said.clone();
+        let logged = Arc::<Mutex<Vec<u64>>>::default();
+        let log = logged.clone();
         let mut queue =
-            Queue::start(Slow { permits, lines }, 3, move |lost| says.lock().unwrap().push(lost)).unwrap();
+            StderrQueue::start(SlowWriter { permits, lines }, 3, move |lost| log.lock().push(lost)).unwrap();
         for n in 0..10 {
-            queue.write_all(format!("line {n}").as_bytes()).unwrap(); // does not hang
+            queue.write_all(format!("line {n}").as_bytes()).unwrap(); // does not block
         }
-        // Three wait; the thread may have taken a fourth.
+        // Three are queued; the thread may have taken a fourth.
         let lost = queue.lost.load(Relaxed);
         assert!((6..=7).contains(&lost), "{lost}");
         for _ in 0..10 {
@@ -142,17 +143,17 @@ mod tests {
         for n in 0..10 - lost {
             assert_eq!(written.recv_timeout(Duration::from_secs(10)).unwrap(), format!("line {n}"));
         }
-        while queue.to.try_send(Message::Line(b"last".to_vec())).is_err() {}
+        while queue.sender.try_send(QueueMessage::Line(b"last".to_vec())).is_err() {}
         assert_eq!(written.recv_timeout(Duration::from_secs(10)).unwrap(), "last");
         queue.flush();
-        assert_eq!(*said.lock().unwrap(), [lost]);
+        assert_eq!(*logged.lock(), [lost]);
     }
 
     #[test]
-    fn flushing_waits_for_what_was_written() {
+    fn flush_waits_for_the_lines_so_far() {
         let (permit, permits) = channel();
         let (lines, written) = channel();
-        let mut queue = Queue::start(Slow { permits, lines }, 3, |_| {}).unwrap();
+        let mut queue = StderrQueue::start(SlowWriter { permits, lines }, 3, |_| {}).unwrap();
         queue.write_all(b"the end").unwrap();
         permit.send(()).unwrap();
         queue.flush();

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use hubspoke_chassis::Table;
-use hubspoke_chassis::config::{Layers, Source};
+use hubspoke_chassis::config::{ConfigSource, Layers};
 
 use super::*;
 use crate::PROCESS;
@@ -12,7 +12,7 @@ fn folder() -> PathBuf {
 
 fn with(vars: &[(&str, &str)]) -> Result<GatewayConfig, String> {
     let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let source = Source { file: None, folder: folder(), vars };
+    let source = ConfigSource { file: None, folder: folder(), vars };
     Layers::config::<GatewayConfig>(&PROCESS, &source)
         .map(|(config, _)| config.own)
         .map_err(|e| e.to_string())
@@ -97,7 +97,7 @@ fn timeouts_that_contradict_each_other_are_refused() {
 fn service_config(table: &str) -> ServiceConfig {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("[gateway.services.store]\n{table}")).unwrap();
-    let source = Source { file: Some(file.path().to_owned()), folder: folder(), vars: Vec::new() };
+    let source = ConfigSource { file: Some(file.path().to_owned()), folder: folder(), vars: Vec::new() };
     let (config, _) = Layers::config::<GatewayConfig>(&PROCESS, &source).unwrap();
     config.own.services["store"].clone()
 }

@@ -199,7 +199,7 @@ impl Drop for ActiveRequest {
                 None => self.client.gateway.refused(cause),
             }
         }
-        trace::served(&self.span, record.status);
+        trace::record_status(&self.span, record.status);
         if let Some(cause) = record.cause {
             self.span.record("error.type", cause.name());
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hubspoke::config::HubConfig;
 use hubspoke::up::{Addrs, Hub};
-use hubspoke_chassis::config::Source;
+use hubspoke_chassis::config::ConfigSource;
 use hubspoke_protocol::{CatalogView, InstanceView};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -42,7 +42,7 @@ impl Platform {
         ];
         let base = base.iter().filter(|(name, _)| vars.iter().all(|(other, _)| other != name));
         let vars = base.chain(vars).map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let source = Source { vars, folder: "no-such-folder".into(), file: None };
+        let source = ConfigSource { vars, folder: "no-such-folder".into(), file: None };
         let hub = Hub::bind(&HubConfig::load(&source).unwrap().0).await.unwrap();
         let addrs = hub.addrs().clone();
         let mut running = JoinSet::new();

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use hubspoke_chassis::server::Connection;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_protocol::{check_name, sse};
 use percent_encoding::percent_decode_str;
@@ -21,7 +21,7 @@ const MAX_FILTERS: usize = 256;
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
-    Extension(connection): Extension<Connection>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last = headers.get(sse::LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());

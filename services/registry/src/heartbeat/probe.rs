@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
-use hubspoke_chassis::telemetry::Source;
+use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::trace;
 use hubspoke_protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
     ProbeResult { key, incarnation, duration: began.elapsed(), outcome, idle }
 }
 
-pub(super) fn probe_span(source: &Source, info: &ServiceInfo) -> Span {
+pub(super) fn probe_span(source: &ServiceInstance, info: &ServiceInfo) -> Span {
     let _entered = source.enter();
     let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
     let operation = Some("heartbeat");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use hubspoke_chassis::telemetry::Source;
+use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::trace;
 use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
 use tracing::Span;
@@ -48,7 +48,7 @@ pub(super) async fn send(
     (requests.len(), idle, None)
 }
 
-pub(super) fn push_span(source: &Source, info: &ServiceInfo, first: Option<&PushRequest>) -> Span {
+pub(super) fn push_span(source: &ServiceInstance, info: &ServiceInfo, first: Option<&PushRequest>) -> Span {
     let _entered = source.enter();
     let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
     let operation = Some("push");

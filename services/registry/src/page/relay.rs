@@ -22,7 +22,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hubspoke_chassis::server::Connection;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LOG_SERVICE;
 use hubspoke_protocol::sse;
@@ -84,7 +84,7 @@ async fn tail(
     State(RelayState { catalog, access, shutdown, slots }): State<RelayState>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-    Extension(connection): Extension<Connection>,
+    Extension(connection): Extension<ConnectionHandle>,
 ) -> Result<Response, Problem> {
     access.check_token(&headers)?;
     let slot = slots.try_acquire_owned().map_err(|_| {

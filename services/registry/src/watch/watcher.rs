@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubspoke_chassis::server::Connection;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::sse;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -46,7 +46,7 @@ pub(crate) fn start(
     feed: &Arc<ChangeFeed>,
     filter: WatchFilter,
     max: usize,
-    connection: Connection,
+    connection: ConnectionHandle,
 ) -> Option<(mpsc::Receiver<Bytes>, AbortOnDropHandle<()>)> {
     let before = feed.watchers.fetch_add(1, Relaxed);
     let watcher = CountedWatcher(feed.clone());
@@ -58,7 +58,7 @@ pub(crate) fn start(
         if send(&watcher.0, filter, sender).await == StreamEnd::TooSlow {
             watcher.0.cut_off.fetch_add(1, Relaxed);
             tracing::warn!("disconnected a watcher that does not read");
-            connection.end();
+            connection.close();
         }
     });
     Some((receiver, AbortOnDropHandle::new(task)))

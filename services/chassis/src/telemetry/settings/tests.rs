@@ -1,20 +1,16 @@
 use super::*;
 
-const PROCESS: Process =
-    Process { name: "visit", listen: "127.0.0.1:20003", control_listen: None, version: "1.2.3" };
+const PROCESS: Process = Process::new("visit", "1.2.3");
 const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
 
 fn config(otlp_endpoint: Option<&str>) -> Telemetry {
-    Telemetry {
-        log: "info".to_owned(),
-        otlp_endpoint: otlp_endpoint.map(str::to_owned),
-        heartbeat_traces: 0.01,
-    }
+    let otlp_endpoint = otlp_endpoint.map(str::to_owned);
+    Telemetry { otlp_endpoint, ..crate::config::Common::of(&PROCESS).unwrap().telemetry }
 }
 
-fn read(config: &Telemetry, vars: &[(&str, &str)]) -> Result<Settings, String> {
+fn read(config: &Telemetry, vars: &[(&str, &str)]) -> Result<TelemetrySettings, String> {
     let vars: Vec<_> = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Settings::read(&PROCESS, config, &vars).map_err(|error| error.to_string())
+    TelemetrySettings::read(&PROCESS, config, &vars).map_err(|error| error.to_string())
 }
 
 fn url(endpoint: Option<Endpoint>) -> Option<String> {
@@ -33,7 +29,7 @@ fn nothing_is_exported_unless_asked_for() {
             ("OTEL_METRICS_EXPORTER", "prometheus"),
             ("OTEL_LOGS_EXPORTER", "none"),
         ],
-        // Variables for all programs of a machine are none of our business while we export nothing.
+        // Without an endpoint, variables that other programs may be meant by are ignored.
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_TRACES_SAMPLER", "xray")],
         &[
             ("OTEL_TRACES_EXPORTER", "zipkin"),
@@ -44,21 +40,21 @@ fn nothing_is_exported_unless_asked_for() {
         assert!(!read(&config(None), vars).unwrap().exports(), "{vars:?}");
     }
     assert!(!read(&config(Some("")), &[]).unwrap().exports());
-    // What comes is passed on as asked, where that can be done.
-    for (list, passed_on) in
+    // Propagation follows the list if all of it is known.
+    for (list, propagated) in
         [("b3,tracecontext", (true, true)), ("baggage", (false, true)), ("none", (false, false))]
     {
         let settings = read(&config(None), &[("OTEL_PROPAGATORS", list)]).unwrap();
-        assert_eq!((settings.trace_context, settings.baggage), passed_on, "{list}");
+        assert_eq!((settings.trace_context, settings.baggage), propagated, "{list}");
     }
-    // A signal without an endpoint is not exported, whoever it was meant for.
+    // A signal without an endpoint is not exported, and its variables are ignored.
     let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://collector:4318/v1/logs");
     let settings = read(&config(None), &[logs, ("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap();
     assert!(settings.traces.is_none() && settings.logs.is_some());
 }
 
 #[test]
-fn a_signals_own_variable_wins_over_the_one_for_all_and_that_over_the_configuration() {
+fn a_signals_own_variable_overrides_the_general_one_and_that_the_configuration() {
     let config = config(Some("http://from-config:1/"));
     let settings = read(&config, &[]).unwrap();
     assert_eq!(url(settings.traces).as_deref(), Some("http://from-config:1/v1/traces"));
@@ -95,8 +91,8 @@ fn the_standard_variables_are_honoured() {
     assert_eq!(traces.headers["x-tenant"], "a");
     assert_eq!((traces.timeout, logs.timeout), (Duration::from_millis(1500), Duration::from_millis(700)));
     assert_eq!((traces.gzip, logs.gzip), (true, false));
-    assert_eq!(settings.spans, Queue { size: 100, batch: 100, delay: Duration::from_secs(5) });
-    assert_eq!(settings.records, Queue { size: 2048, batch: 512, delay: Duration::from_millis(20) });
+    assert_eq!(settings.spans, QueueLimits { size: 100, batch: 100, delay: Duration::from_secs(5) });
+    assert_eq!(settings.records, QueueLimits { size: 2048, batch: 512, delay: Duration::from_millis(20) });
     assert_eq!(settings.metrics_interval, Duration::from_secs(5));
     assert_eq!(settings.temporality, Temporality::Delta);
     assert_eq!(format!("{:?}", settings.sampler), "ParentBased(TraceIdRatioBased(0.25))");
@@ -104,7 +100,7 @@ fn the_standard_variables_are_honoured() {
 }
 
 #[test]
-fn the_resource_names_the_service_unless_it_was_named_from_outside() {
+fn the_environment_overrides_the_resource() {
     let resource = |vars: &[(&str, &str)]| {
         let resource = read(&config(None), vars).unwrap().resource("visit", "visit-1");
         move |key: &'static str| resource.get(&key.into()).map(|value| value.to_string())
@@ -126,7 +122,7 @@ fn the_resource_names_the_service_unless_it_was_named_from_outside() {
 }
 
 #[test]
-fn what_could_not_be_honoured_is_refused_by_name() {
+fn an_unsupported_setting_is_refused_by_name() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),

@@ -1,5 +1,5 @@
-//! The HTTP client that exporters send with: a blocking one, which also looks at what the collector answers. One that
-//! takes a batch may still have rejected some of it (OTLP's "partial success"), and the SDK only says so to itself.
+//! The HTTP client of the exporters. It also reads the collector's answers: one that accepts a batch may have rejected
+//! part of it (OTLP's "partial success"), which the SDK does not report.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -10,42 +10,42 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
-/// See the module's description. Cloning shares it.
+/// A blocking HTTP client that counts rejected items. Clones share the count.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(super) struct ExportClient {
     inner: reqwest::blocking::Client,
     rejected: Arc<AtomicU64>,
 }
 
-impl Client {
+impl ExportClient {
     /// # Errors
-    /// Where the client can't be made.
+    /// If the client can't be made.
     pub(super) fn new(
         builder: reqwest::blocking::ClientBuilder,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        // On a thread of its own: a blocking client can't be made on an async one, which may be where we are.
+        // reqwest refuses to make a blocking client on an async thread, and the caller may be on one.
         let made = std::thread::spawn(|| builder.build()).join();
-        let inner = made.map_err(|_| "the thread that makes it has panicked")??;
+        let inner = made.map_err(|_| "the thread that makes the client panicked")??;
         Ok(Self { inner, rejected: Arc::default() })
     }
 
-    /// Items that were rejected since this was last asked.
-    pub(super) fn rejected(&self) -> usize {
+    /// The items that were rejected since the last call.
+    pub(super) fn take_rejected(&self) -> usize {
         usize::try_from(self.rejected.swap(0, Relaxed)).unwrap_or(usize::MAX)
     }
 }
 
-type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
-impl HttpClient for Client {
-    fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> Answering<'b>
+impl HttpClient for ExportClient {
+    fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> ResponseFuture<'b>
     where
         'a: 'b,
         Self: 'b,
     {
         Box::pin(async move {
             let response = self.inner.send_bytes(request).await?;
-            // The answers to spans, log records and metrics differ in names only.
+            // The answers for spans, log records and metrics have the same encoding.
             if response.status().is_success()
                 && let Ok(answer) = ExportTraceServiceResponse::decode(response.body().clone())
                 && let Some(partial) = answer.partial_success

@@ -1,6 +1,6 @@
-//! A request whose body nobody reads to its end (it was refused for its length, say) is read on for a while all the
-//! same: a server that closes while the caller still sends resets the connection, and the caller may never see why
-//! it was refused (RFC 9112, section 9.6). Bounded in bytes and time.
+//! Reads on when a handler does not read a request's body to its end, for example because it is too long. A server
+//! that closes while the client still sends resets the connection, and the client may never see the response (RFC
+//! 9112, section 9.6; nginx's lingering close). Limited in bytes and time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,21 +11,21 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 
-/// Most bytes that are read and thrown away.
+/// Most bytes to discard.
 const MAX_BYTES: usize = 64 << 20;
-/// Longest time that is spent on them.
+/// Longest time to spend on them.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// A request's body that is read on when it is dropped before its end.
-pub(crate) struct Lingering(Option<Body>);
+/// A request's body that, dropped before its end, is read on in a task.
+pub(crate) struct DiscardOnDrop(Option<Body>);
 
-impl Lingering {
+impl DiscardOnDrop {
     pub(crate) fn new(body: Body) -> Self {
         Self(Some(body))
     }
 }
 
-impl HttpBody for Lingering {
+impl HttpBody for DiscardOnDrop {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -50,18 +50,18 @@ impl HttpBody for Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl Drop for DiscardOnDrop {
     fn drop(&mut self) {
-        // Where the runtime is gone, so is the connection.
+        // Without a runtime there is no connection either.
         if let (Some(body), Ok(runtime)) =
             (self.0.take().filter(|body| !body.is_end_stream()), Handle::try_current())
         {
-            runtime.spawn(tokio::time::timeout(MAX_TIME, read_on(body)));
+            runtime.spawn(tokio::time::timeout(MAX_TIME, discard(body)));
         }
     }
 }
 
-async fn read_on(mut body: Body) {
+async fn discard(mut body: Body) {
     let mut bytes = 0;
     while let Some(Ok(frame)) = body.frame().await {
         bytes += frame.data_ref().map_or(0, Bytes::len);

@@ -1,5 +1,5 @@
-//! Lines on stderr: for people on a terminal, JSON elsewhere. A JSON line that belongs to a trace names it, so that
-//! lines, entries of the log service and traces can be put together.
+//! The format of lines on stderr: for people on a terminal, JSON otherwise. A JSON line that belongs to a trace
+//! contains its id, so that lines, log entries and traces can be matched.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -12,22 +12,22 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
-use super::stderr::Queue;
+use super::stderr::StderrQueue;
 
-/// The layer that writes them.
-pub(super) fn layer(queue: Queue) -> Box<dyn Layer<Registry> + Send + Sync> {
+/// The layer that writes lines to `queue`.
+pub(super) fn layer(queue: StderrQueue) -> Box<dyn Layer<Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(move || queue.clone());
     if std::io::stderr().is_terminal() {
         lines.with_target(false).compact().boxed()
     } else {
         let json = tracing_subscriber::fmt::format().json().flatten_event(true);
-        lines.fmt_fields(JsonFields::new()).event_format(Traced(json)).boxed()
+        lines.fmt_fields(JsonFields::new()).event_format(WithTraceId(json)).boxed()
     }
 }
 
-struct Traced(Format<Json>);
+struct WithTraceId(Format<Json>);
 
-impl<S, N> FormatEvent<S, N> for Traced
+impl<S, N> FormatEvent<S, N> for WithTraceId
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,

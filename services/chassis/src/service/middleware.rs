@@ -1,9 +1,9 @@
-//! What every request goes through, as one layer around each route. From the outside in: `Hub-Instance` on the
-//! reply; the framework's rejections as problem documents; the span; the duration; a panic as a reply; the count of
-//! requests in flight; the bounds on the request's body.
+//! The middleware around each route, as one layer. From the outside in: `Hub-Instance` on the response; the
+//! framework's rejections as problem documents; the span; the duration; a panic as a response; the count of requests
+//! in flight; the limits of the request's body.
 //!
-//! One layer, because each would be one more box around a route, and axum clones a route with all its boxes for each
-//! request, at every layer again.
+//! One layer, because every layer is one more box around each route, and axum clones a route with all its boxes for
+//! each request.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -27,76 +27,77 @@ use tower::{Layer, Service};
 use tower_http::timeout::TimeoutBody;
 
 use crate::metrics::{Metrics, RouteDurations};
-use crate::server::linger::Lingering;
-use crate::{problem, trace};
+use crate::problem;
+use crate::server::DiscardOnDrop;
+use crate::trace::RequestTrace;
 
-/// A request's body must make progress within this time.
+/// Longest pause between two frames of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The layer, for `Router::layer`.
 #[derive(Clone)]
-pub(super) struct Around(Arc<Shared>);
+pub(super) struct Middleware(Arc<ServiceContext>);
 
-struct Shared {
-    /// The `Id`, where it fits into a header.
+struct ServiceContext {
+    /// The `Id`, if it is a valid header value.
     id: Option<HeaderValue>,
     metrics: Metrics,
-    /// Where requests are counted; control routes are not.
+    /// Counts requests; `None` for control routes.
     load: Option<LoadCounters>,
 }
 
-impl Around {
+impl Middleware {
     pub(super) fn new(id: &str, metrics: Metrics, load: Option<LoadCounters>) -> Self {
-        Self(Arc::new(Shared { id: HeaderValue::from_str(id).ok(), metrics, load }))
+        Self(Arc::new(ServiceContext { id: HeaderValue::from_str(id).ok(), metrics, load }))
     }
 }
 
-impl Layer<Route> for Around {
-    type Service = Wrapped;
+impl Layer<Route> for Middleware {
+    type Service = MiddlewareRoute;
 
-    fn layer(&self, route: Route) -> Wrapped {
+    fn layer(&self, route: Route) -> MiddlewareRoute {
         let durations = self.0.metrics.route_durations();
-        Wrapped { route, here: Arc::new(Here { shared: self.0.clone(), durations }) }
+        MiddlewareRoute { route, context: Arc::new(RouteContext { service: self.0.clone(), durations }) }
     }
 }
 
-/// A route in the layer.
+/// A route with the middleware around it.
 #[derive(Clone)]
-pub(super) struct Wrapped {
+pub(super) struct MiddlewareRoute {
     route: Route,
-    here: Arc<Here>,
+    context: Arc<RouteContext>,
 }
 
-struct Here {
-    shared: Arc<Shared>,
+struct RouteContext {
+    service: Arc<ServiceContext>,
     durations: RouteDurations,
 }
 
-impl Service<Request> for Wrapped {
+impl Service<Request> for MiddlewareRoute {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(())) // routes always are
+        Poll::Ready(Ok(())) // routes are always ready
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
         let start = Instant::now();
-        let here = self.here.clone();
+        let context = self.context.clone();
         let uri = request.uri().clone();
         let method = known_method(request.method().as_str()).unwrap_or(OTHER_METHOD);
-        // Without a template there is no name for a span or a series: what nobody serves is neither traced nor timed.
+        // Spans and series are named by the route's template. A request that matches no route gets neither.
         let template = request.extensions().get::<MatchedPath>().cloned();
-        let span = template
-            .as_ref()
-            .map(|template| trace::Traced::begin(here.shared.metrics.source(), &request, template.as_str()));
-        let in_flight = here.shared.load.as_ref().map(LoadCounters::start);
-        let served = self.route.call(request.map(bounded));
+        let trace = template.as_ref().map(|template| {
+            RequestTrace::start(context.service.metrics.instance(), &request, template.as_str())
+        });
+        let in_flight = context.service.load.as_ref().map(LoadCounters::start);
+        let served = self.route.call(request.map(limited));
         Box::pin(async move {
             let served = AssertUnwindSafe(served).catch_unwind();
-            let caught = match &span {
-                Some(span) => span.around(served).await,
+            let caught = match &trace {
+                Some(trace) => trace.run(served).await,
                 None => served.await,
             };
             let response = match caught {
@@ -105,13 +106,13 @@ impl Service<Request> for Wrapped {
             };
             let status = response.status().as_u16();
             if let Some(template) = template {
-                here.durations.record(method, template.as_str(), status, start.elapsed());
+                context.durations.record(method, template.as_str(), status, start.elapsed());
             }
-            if let Some(span) = span {
-                span.served(status);
+            if let Some(trace) = trace {
+                trace.record_status(status);
             }
             let mut response = problem::document(uri.path(), counted(response, in_flight)).await;
-            if let Some(id) = &here.shared.id {
+            if let Some(id) = &context.service.id {
                 response.headers_mut().entry(HUB_INSTANCE).or_insert_with(|| id.clone());
             }
             Ok(response)
@@ -119,25 +120,29 @@ impl Service<Request> for Wrapped {
     }
 }
 
-/// A body that must make progress, and is read on for a while where the handler leaves it.
-fn bounded(body: Body) -> Body {
-    if body.is_end_stream() { body } else { Body::new(TimeoutBody::new(BODY_TIMEOUT, Lingering::new(body))) }
+/// A body that must make progress, and whose rest is discarded if the handler does not read it.
+fn limited(body: Body) -> Body {
+    if body.is_end_stream() {
+        body
+    } else {
+        Body::new(TimeoutBody::new(BODY_TIMEOUT, DiscardOnDrop::new(body)))
+    }
 }
 
-/// Counts a request as in flight until the last byte of the reply is gone, streams included.
+/// Counts a request as in flight until the last byte of its response has been sent, streams included.
 fn counted(response: Response, in_flight: Option<InFlight>) -> Response {
     match in_flight {
-        Some(in_flight) => response.map(|body| Body::new(Counted { body, _in_flight: in_flight })),
+        Some(in_flight) => response.map(|body| Body::new(CountedBody { body, _in_flight: in_flight })),
         None => response,
     }
 }
 
-struct Counted {
+struct CountedBody {
     body: Body,
     _in_flight: InFlight,
 }
 
-impl HttpBody for Counted {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

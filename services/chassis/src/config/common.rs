@@ -1,0 +1,128 @@
+use std::fmt;
+use std::net::{AddrParseError, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hubspoke_client::membership::is_registry_url;
+use hubspoke_protocol::{RESERVED_NAMES, check_addr, check_name};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+use super::error::ConfigError;
+use super::process::Process;
+use super::secret::Secret;
+
+/// The keys that every process has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Common {
+    /// The registered name; the service's public routes are below it.
+    pub name: String,
+    /// Address to bind.
+    pub listen: SocketAddr,
+    /// `host:port` to register. Unset: the bound address or, if that is a wildcard, the local address of a socket
+    /// connected towards the registry.
+    pub advertise: Option<String>,
+    /// Address for heartbeats, pushes, health and metrics. Unset: `listen`.
+    pub control_listen: Option<SocketAddr>,
+    /// How long requests in flight may take at shutdown.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_grace: Duration,
+    /// The registry to join.
+    pub registry: RegistryLink,
+    /// Logs, traces and metrics.
+    pub telemetry: Telemetry,
+}
+
+/// The registry to join, and the credentials for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RegistryLink {
+    /// Base URL.
+    pub url: String,
+    /// Bearer token for registering.
+    pub token: Option<Secret>,
+    /// A file that contains the token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Logs, traces and metrics of the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Telemetry {
+    /// An env-filter: `info`, or `hubspoke_gateway=debug,warn`.
+    pub log: String,
+    /// OTLP collector for traces, metrics and logs (http/protobuf): `http://collector:4318`. Unset: nothing is
+    /// exported. The standard variables, `OTEL_EXPORTER_OTLP_ENDPOINT` and the others, take precedence.
+    pub otlp_endpoint: Option<String>,
+    /// Share of heartbeats, pushes and renewals that are traced, from 0 to 1.
+    pub heartbeat_traces: f64,
+}
+
+impl Common {
+    /// The defaults of a kind of process.
+    ///
+    /// # Errors
+    /// If an address in `process` is invalid.
+    pub fn of(process: &Process) -> Result<Self, AddrParseError> {
+        Ok(Self {
+            name: process.name.to_owned(),
+            listen: process.listen.parse()?,
+            advertise: None,
+            control_listen: process.control_listen.map(str::parse).transpose()?,
+            shutdown_grace: Duration::from_secs(10),
+            registry: RegistryLink {
+                url: "http://127.0.0.1:20000".to_owned(),
+                token: None,
+                token_file: None,
+            },
+            telemetry: Telemetry { log: "info".to_owned(), otlp_endpoint: None, heartbeat_traces: 0.01 },
+        })
+    }
+
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
+        let at = |key: &str, why: &dyn fmt::Display| (key.to_owned(), why.to_string());
+        let Self { name, registry, telemetry, .. } = self;
+        check_name(name).map_err(|error| at("name", &error))?;
+        if RESERVED_NAMES.contains(&name.as_str()) {
+            return Err(at(
+                "name",
+                &format_args!("{name:?} is reserved: every service answers the platform there"),
+            ));
+        }
+        if let Some(addr) = &self.advertise {
+            check_addr(addr).map_err(|error| at("advertise", &error))?;
+        }
+        if !is_registry_url(&registry.url) {
+            let why = format_args!("{:?} is not a valid URL; expected http://host:port", registry.url);
+            return Err(at("registry.url", &why));
+        }
+        if registry.token.is_some() && registry.token_file.is_some() {
+            return Err(at("registry.token_file", &"registry.token is set too; remove one of them"));
+        }
+        if !(0.0..=1.0).contains(&telemetry.heartbeat_traces) {
+            return Err(at("telemetry.heartbeat_traces", &"must be from 0 to 1"));
+        }
+        let filter = EnvFilter::builder().parse(&telemetry.log);
+        filter.map(drop).map_err(|error| at("telemetry.log", &error))
+    }
+}
+
+impl RegistryLink {
+    /// The token, from the key or the file, without surrounding white space.
+    ///
+    /// # Errors
+    /// If the file can't be read or is empty.
+    pub fn read_token(&self) -> Result<Option<Secret>, ConfigError> {
+        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
+        let failed = |why: String| ConfigError::new(format!("registry.token_file {}: {why}", file.display()));
+        let token = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+        match token.trim() {
+            "" => Err(failed("the file is empty".to_owned())),
+            token => Ok(Some(Secret::new(token))),
+        }
+    }
+}

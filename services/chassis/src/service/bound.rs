@@ -1,0 +1,138 @@
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::error::RunError;
+use super::membership::Membership;
+use super::middleware::Middleware;
+use crate::health::Readiness;
+use crate::metrics::Metrics;
+use crate::server::{self, Drain};
+
+/// The readiness condition that is unmet during shutdown.
+const STOPPING: &str = "stopping";
+
+/// A bound service that does not serve yet. [`Service::builder`] makes one.
+pub struct Service {
+    pub(super) grace: Duration,
+    pub(super) id: String,
+    pub(super) listener: TcpListener,
+    pub(super) control: Option<TcpListener>,
+    pub(super) addr: SocketAddr,
+    pub(super) control_addr: Option<SocketAddr>,
+    pub(super) member: Option<Member>,
+    pub(super) log: LogClient,
+    pub(super) load: LoadCounters,
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Metrics,
+}
+
+impl Service {
+    /// The bound address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The bound address of the control routes.
+    pub fn control_addr(&self) -> SocketAddr {
+        self.control_addr.unwrap_or(self.addr)
+    }
+
+    /// The `Id` of this start of the service.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The instances of the required services. Always empty for a standalone service.
+    pub fn directory(&self) -> Directory {
+        self.member.as_ref().map(|member| member.directory().clone()).unwrap_or_default()
+    }
+
+    /// Sends entries to the log service, which must be among the required services.
+    pub fn log(&self) -> LogClient {
+        self.log.clone()
+    }
+
+    /// The conditions of `/readyz`.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// The metrics of `/metrics`.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// The request counts that heartbeats report. Only a service with its own server has to update them.
+    pub fn load(&self) -> LoadCounters {
+        self.load.clone()
+    }
+
+    /// Registers and serves `routes` until `shutdown` completes, then stops: not ready, deregister, drain.
+    ///
+    /// # Errors
+    /// [`RunError`] if it ends before `shutdown` completes.
+    pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let routes = routes.layer(self.middleware(Some(self.load.clone())));
+        let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };
+        self.run_with(shutdown, |listener, drain| server::serve(listener, app, drain)).await
+    }
+
+    /// [`Service::run`] with the service's own server on the public port; `control_listen` must be set. The server
+    /// must return at most [`Drain::grace`] after [`Drain::started`].
+    ///
+    /// # Errors
+    /// [`RunError`] if it ends before `shutdown` completes.
+    pub async fn run_with<F, Fut>(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        serve: F,
+    ) -> Result<(), RunError>
+    where
+        F: FnOnce(TcpListener, Drain) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (start_drain, draining) = watch::channel(false);
+        let drain = Drain::new(draining, self.grace);
+        let control_app = self.control_routes();
+        let mut servers = JoinSet::new();
+        servers.spawn(serve(self.listener, drain.clone()));
+        if let Some(control) = self.control.take() {
+            servers.spawn(server::serve(control, control_app, drain));
+        }
+        let mut membership = Membership::start(self.member, self.readiness.clone());
+        tokio::select! {
+            () = shutdown => {}
+            ended = servers.join_next() => {
+                return Err(ended.and_then(Result::err).map_or(RunError::Ended, RunError::Task));
+            }
+            ended = membership.ended() => {
+                return Err(ended.err().map_or(RunError::Ended, RunError::Task));
+            }
+        }
+        self.readiness.unmet(STOPPING, "shutting down");
+        self.load.drain();
+        membership.leave().await;
+        start_drain.send_replace(true);
+        while let Some(ended) = servers.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// The routes for the registry, the orchestrator and operators.
+    fn control_routes(&self) -> Router {
+        let member = self.member.as_ref().map(Member::routes).unwrap_or_default();
+        self.readiness.routes().merge(self.metrics.routes()).merge(member).layer(self.middleware(None))
+    }
+
+    fn middleware(&self, load: Option<LoadCounters>) -> Middleware {
+        Middleware::new(&self.id, self.metrics.clone(), load)
+    }
+}

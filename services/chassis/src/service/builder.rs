@@ -1,0 +1,157 @@
+use std::process::ExitCode;
+
+use axum::Router;
+use hubspoke_client::membership::MemberConfig;
+use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
+use hubspoke_protocol::ServiceInfo;
+
+use super::bound::Service;
+use super::error::BindError;
+use super::listen::{advertise, listen};
+use super::membership::Membership;
+use crate::boot::boot;
+use crate::config::{Common, Config, NoTable, Process};
+use crate::health::Readiness;
+use crate::metrics::Metrics;
+use crate::{server, telemetry};
+
+/// Describes a service; [`boot`](Self::boot) runs it as a process, [`bind`](Self::bind) binds it within one.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ServiceBuilder {
+    process: Process,
+    info: ServiceInfo,
+    is_member: bool,
+}
+
+impl Service {
+    /// Describes a service, by its name or its [`Process`].
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use hubspoke_chassis::{Process, Service, config::Common};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let process = Process::new("greeter", "1.0.0");
+    /// let service = Service::builder(process).requires(["log"]).bind(&Common::of(&process)?).await?;
+    /// let addr = service.local_addr();
+    ///
+    /// let (stop, stopped) = tokio::sync::oneshot::channel();
+    /// let routes = Router::new().route("/greeter", get(async || "hello\n"));
+    /// let running = tokio::spawn(service.run(routes, async { stopped.await.unwrap_or_default() }));
+    ///
+    /// // It serves while it registers, and until it has deregistered.
+    /// assert_eq!(reqwest::get(format!("http://{addr}/greeter")).await?.text().await?, "hello\n");
+    /// stop.send(()).ok();
+    /// running.await??;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(process: impl Into<Process>) -> ServiceBuilder {
+        ServiceBuilder { process: process.into(), info: ServiceInfo::default(), is_member: true }
+    }
+}
+
+impl ServiceBuilder {
+    /// Sets the version that `--version` and telemetry show, usually `env!("CARGO_PKG_VERSION")`.
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.process.version = version;
+        self
+    }
+
+    /// Adds services whose instances this one calls.
+    pub fn requires(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.info.required_services.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds an entry to `Meta`.
+    pub fn meta(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.info.meta.insert(key.into(), value.into());
+        self
+    }
+
+    /// Makes it a service that joins no registry: the registry itself.
+    pub fn standalone(mut self) -> Self {
+        self.is_member = false;
+        self
+    }
+
+    /// Binds the addresses in `common`, whose name is the registered one. Nothing is served before [`Service::run`].
+    ///
+    /// # Errors
+    /// [`BindError`] if an address can't be bound or the configuration is invalid.
+    pub async fn bind(self, common: &Common) -> Result<Service, BindError> {
+        let token = if self.is_member { common.registry.read_token()? } else { None };
+        server::raise_file_limit();
+        let (listener, addr) = listen(common.listen, "listen").await?;
+        let (control, control_addr) = match common.control_listen {
+            Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
+            None => (None, None),
+        };
+        let id = telemetry::new_instance_id(&common.name);
+        let metrics = Metrics::new(&common.name, &id)?;
+        telemetry::add_instance(metrics.instance());
+        let load = LoadCounters::default();
+        metrics.show_load(&load);
+        let readiness = Readiness::default();
+        let mut info = self.info;
+        info.name.clone_from(&common.name);
+        info.id = Some(id.clone());
+        let mut directory = Directory::default();
+        let mut member = None;
+        if self.is_member {
+            let mut config = MemberConfig::new(&common.registry.url, info.clone());
+            config.token = token.map(|token| token.expose().to_owned());
+            config.advertise = advertise(common.advertise.as_deref(), addr, control_addr);
+            let joining = Member::new(config, load.clone())?;
+            directory = joining.directory().clone();
+            Membership::pending(&readiness);
+            member = Some(joining);
+        }
+        let log = LogClient::new(directory, &info)?;
+        let grace = common.shutdown_grace;
+        Ok(Service {
+            grace,
+            id,
+            listener,
+            control,
+            addr,
+            control_addr,
+            member,
+            log,
+            load,
+            readiness,
+            metrics,
+        })
+    }
+
+    /// Runs the service from the command line to the exit code: `main` of a service without settings of its own.
+    /// [`boot`](crate::boot()) says what the process can do.
+    ///
+    /// ```no_run
+    /// use axum::{Router, extract::State, routing::get};
+    /// use hubspoke_chassis::{LogClient, Problem, Service};
+    ///
+    /// async fn greet(State(log): State<LogClient>) -> Result<&'static str, Problem> {
+    ///     log.send("greeted").await?;
+    ///     Ok("hello\n")
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     Service::builder("greeter")
+    ///         .requires(["log"])
+    ///         .boot(|service| Router::new().route("/greeter", get(greet)).with_state(service.log()))
+    /// }
+    /// ```
+    pub fn boot(self, routes: impl FnOnce(&Service) -> Router) -> ExitCode {
+        let process = self.process;
+        boot(&process, |config: Config<NoTable>, shutdown| async move {
+            let service = self.bind(&config.common).await?;
+            let routes = routes(&service);
+            service.run(routes, shutdown).await?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        })
+    }
+}
