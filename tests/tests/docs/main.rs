@@ -12,6 +12,7 @@ use hubspoke_protocol::problem::ProblemType;
 
 use self::markdown::{Block, Page};
 
+mod architecture;
 mod commands;
 mod configuration;
 mod markdown;

@@ -1,0 +1,81 @@
+//! ARCHITECTURE.md names files, modules and tests that exist.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::markdown::{Page, spans};
+use crate::{files, pages, root};
+
+const MAP: &str = "ARCHITECTURE.md";
+
+/// The names of all functions in Rust and Python, tests among them.
+fn functions() -> BTreeSet<String> {
+    let code = files(&root())
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "rs" || end == "py"));
+    let name = |line: &str| {
+        let line = line.trim_start().trim_start_matches("async ");
+        let rest = line.strip_prefix("fn ").or_else(|| line.strip_prefix("def "))?;
+        Some(rest.split(['(', '<']).next()?.to_owned())
+    };
+    code.flat_map(|path| std::fs::read_to_string(path).unwrap().lines().filter_map(name).collect::<Vec<_>>())
+        .collect()
+}
+
+fn map() -> Page {
+    pages().remove(Path::new(MAP)).unwrap()
+}
+
+#[test]
+fn each_invariant_names_a_test_that_exists() {
+    let functions = functions();
+    let (mut invariants, mut held, mut within) = (0, 0, false);
+    let mut item = None; // the line of an invariant that names no test yet
+    for (number, line) in &map().prose {
+        if line.starts_with('#') {
+            within = line.to_lowercase().contains("invariants");
+        }
+        if within && line.starts_with(|c: char| c.is_ascii_digit()) {
+            assert_eq!(item, None, "{MAP}: an invariant without a test");
+            item = Some(*number);
+            invariants += 1;
+        }
+        let Some((_, tests)) = line.split_once("Held by ") else { continue };
+        item = None;
+        for test in spans(tests) {
+            assert!(functions.contains(test), "{MAP}:{number}: no test is called {test}");
+            held += 1;
+        }
+    }
+    assert_eq!(item, None, "{MAP}: an invariant without a test");
+    assert!(invariants >= 10 && held >= invariants, "{invariants} invariants, {held} tests");
+}
+
+#[test]
+fn modules_and_files_exist() {
+    let (root, mut package, mut modules, mut named) = (root(), None, false, 0);
+    for (number, line) in &map().prose {
+        if line.starts_with('#') {
+            package = spans(line).find(|span| span.starts_with("services/")).map(|folder| root.join(folder));
+            assert!(package.as_ref().is_none_or(|package| package.is_dir()), "{MAP}:{number}: {line}");
+        }
+        let is_path = |span: &&str| {
+            let folders = ["services/", "tests/", "docs/", "docker/", "config/", "k8s/", "fuzz/"];
+            folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(['*', '{', '…'])
+        };
+        for path in spans(line).filter(is_path) {
+            assert!(root.join(path).exists(), "{MAP}:{number}: {path} does not exist");
+            named += 1;
+        }
+        // A table whose first column is "module": paths below the package's src.
+        modules = line.starts_with("| module") || modules && line.starts_with('|');
+        let Some(package) = package.as_ref().filter(|_| modules) else { continue };
+        for module in spans(line.split('|').nth(1).unwrap()) {
+            let file = module.trim_end_matches("::*").replace("::", "/");
+            let exists = package.join(format!("src/{file}.rs")).exists();
+            assert!(exists, "{MAP}:{number}: {} has no module {module}", package.display());
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named} modules and files");
+}
