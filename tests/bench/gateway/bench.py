@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""The gateway beside nginx, HAProxy and Caddy: what one request costs.
+"""Compares the cost of a request through the gateway, nginx, HAProxy and Caddy.
 
-Each proxy has one core to itself; the load (wrk, h2load) and the instance (nginx) share the other. What is compared is
-CPU time per request, read from /proc, and its ratio to nginx's in the same round: requests per second on two cores say
-as much about the load generator as about the proxy.
+Each proxy has a core to itself; the load generator (wrk, h2load) and the instance (nginx) share the other. The figure to
+compare is CPU time per request, read from /proc, and its ratio to nginx's in the same round. On two cores, requests per
+second depend as much on the load generator as on the proxy.
 
     apt-get install nginx haproxy caddy wrk nghttp2-client
     cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
     tests/bench/gateway/bench.py [--bin target/dist] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
         [--workers 2]
 
-`--only gateway,sampled,traced` shows what tracing costs: none, one request in a hundred, each (to a collector that takes all).
+`--only gateway,sampled,traced` shows the cost of tracing: of no request, of one in a hundred, of every request.
 
-`--workers N` gives each proxy N workers on N cores, and runs each case with one worker too, for the scaling. The load and
-the instance have the cores that are left. On a machine of two cores nothing is left for them: they share the second core
-with the proxy's second worker, and requests per second say nothing then. What CPU per request says there is whether
-workers get in each other's way: N workers that share nothing cost as much per request as one.
+`--workers N` gives each proxy N workers on N cores, and also runs each case with one worker for comparison. The load
+generator and the instance get the remaining cores. On a machine with two cores none remain: they share the second core
+with the proxy's second worker, so ignore requests per second. CPU time per request then shows whether the workers contend:
+N workers that share nothing cost as much per request as one.
 
-Traffic goes to 127.0.0.1 alone, and everything started here is stopped here.
+All traffic stays on 127.0.0.1, and every process that is started is stopped at the end.
 """
 
 import argparse
@@ -38,13 +38,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
-LOAD_CORE = "1"  # of the load and the instance, unless there are more
+LOAD_CORE = "1"  # for load generator and instance, unless there are more cores
 PATHS = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
-# Ours, by what it reports: nothing, a trace of one request in a hundred, a trace of each.
+# The gateway with tracing off, of one request in a hundred, and of every request.
 GATEWAYS = ("gateway", "sampled", "traced")
 
-# Name: tool, connections, path, more arguments of the tool.
+# Name: tool, connections, path, further arguments of the tool.
 CASES = {
     "small-64": ("wrk", 64, "/echo", []),
     "small-512": ("wrk", 512, "/echo", []),
@@ -72,7 +72,7 @@ def wait_for(url):
 
 
 class Run:
-    """Everything that was started, so that it can be stopped."""
+    """The processes that were started, to be stopped."""
 
     def __init__(self, directory):
         self.dir, self.children = directory, []
@@ -107,7 +107,7 @@ class Run:
 
 
 def family(pid):
-    """The process and all that it started."""
+    """The process and its descendants."""
     pids = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
@@ -137,15 +137,15 @@ def milliseconds(text):
 
 
 def cores(workers):
-    """The proxy's cores, and those of load and instance: what is left, or where nothing is, the last."""
+    """The cores of the proxy, and those of load generator and instance: the remaining ones, or else the last."""
     count = os.cpu_count()
     if workers > count:
-        sys.exit(f"there are {count} cores")
+        sys.exit(f"--workers {workers}: this machine has {count} cores")
     return f"0-{workers - 1}", f"{min(workers, count - 1)}-{count - 1}" if workers > 1 else LOAD_CORE
 
 
 def load(case, port, h2_port, seconds, directory, core=LOAD_CORE):
-    """Runs one load; says how many requests were answered well, how many not, and the latencies."""
+    """Runs one load. Returns the number of good replies, the number of failures, and p50 and p99 in milliseconds."""
     tool, connections, path, more = CASES[case]
     if tool == "wrk":
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *more, f"http://127.0.0.1:{port}{path}"]
@@ -165,17 +165,17 @@ def load(case, port, h2_port, seconds, directory, core=LOAD_CORE):
         return requests, bad, p50, p99
     total = re.search(r"requests: (\d+) total, \d+ started, \d+ done, (\d+) succeeded, (\d+) failed", out)
     if not total:
-        sys.exit(f"h2load said:\n{out}{done.stderr}")
+        sys.exit(f"unexpected output of h2load:\n{out}{done.stderr}")
     rows = (line.split("\t") for line in log.read_text().splitlines())
     took = sorted(int(row[2]) / 1000 for row in rows if row[1].startswith("2"))
     if len(took) < 100:
-        sys.exit(f"h2load said:\n{out}{done.stderr}")
+        sys.exit(f"unexpected output of h2load:\n{out}{done.stderr}")
     p50, p99 = (took[len(took) * p // 100] for p in (50, 99))
     return int(total.group(2)), int(total.group(3)), p50, p99
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
-    """Takes telemetry and forgets it."""
+    """Accepts telemetry and discards it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -190,7 +190,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
 
 
 def telemetry(name):
-    """What a gateway of that name is told about telemetry: `sampled` traces one request in a hundred, `traced` all."""
+    """The environment of a gateway of that name: `sampled` traces one request in a hundred, `traced` every one."""
     if name == "gateway":
         return {}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
@@ -204,7 +204,7 @@ def telemetry(name):
 
 
 def start_gateway(run, binaries, backend, core="0-1", workers=0, **more):
-    """A gateway with a registry that knows one instance of `echo`."""
+    """Starts a gateway, and a registry with one instance of `echo`."""
     registry, control, port = free_port(), free_port(), free_port()
     quiet = {"HUB_TELEMETRY__LOG": "warn"}
     run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
@@ -259,7 +259,7 @@ def main():
     results = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         directory = Path(directory)
-        directory.chmod(0o755)  # the instance's worker is another user
+        directory.chmod(0o755)  # nginx's worker runs as another user
         (directory / "16k").write_bytes(b"x" * 16384)
         run = Run(directory)
         try:
@@ -287,7 +287,7 @@ def main():
         cpu, rate, p50, p99, peak, bad = (statistics.median(row[i] for row in rows) for i in range(6))
 
         def ratio(other):
-            # Round by round, so that what disturbs a round disturbs both.
+            # By round, so that a disturbance affects both sides.
             return statistics.median(row[0] / base[0] for row, base in zip(rows, results.get(other, rows)))
 
         nginx, one = ratio((case, "nginx", workers)), ratio((case, name, 1))
@@ -296,7 +296,7 @@ def main():
             f"{peak:11.1f}{int(bad):11}"
         )
     if args.workers > 1 and os.cpu_count() <= args.workers:
-        print("the load and the instance had no core of their own: read CPU per request, not requests per second")
+        print("load generator and instance shared a core with the proxy: compare CPU per request, not requests per second")
 
 
 if __name__ == "__main__":

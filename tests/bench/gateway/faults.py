@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Instances killed, frozen and restarted at full load: counts the requests that a client saw fail. None may.
+"""Kills, freezes and restarts instances under full load, and counts failed requests. Exits with 1 if there are any.
 
     cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
     tests/bench/gateway/faults.py [--bin target/dist] [--seconds 15] [--connections 64] [--only kill,deregister]
 
-Three instances (nginx) stand behind the gateway. While wrk sends requests, one instance after the other is
+Three instances (nginx) run behind the gateway. While wrk sends requests, one instance after the other is
 
-- kill: killed with SIGKILL, and started again half a second later;
-- freeze: frozen with SIGSTOP for a while, with a reply timeout of one second;
-- deregister: restarted as members are: deregistered, told to finish (SIGQUIT), started and registered with a new id;
-- drain: restarted by an operator: drained, killed with SIGKILL once the gateway has stopped picking it, started, undrained.
+- kill: killed with SIGKILL and started again half a second later;
+- freeze: stopped with SIGSTOP for 1.5 s, with a reply timeout of 1 s;
+- deregister: restarted as a member restarts: deregistered, stopped gracefully (SIGQUIT), started and registered with a
+  new id;
+- drain: restarted as an operator restarts it: drained, killed with SIGKILL once the gateway no longer picks it, started,
+  undrained.
 
-The first two with GETs, the other two with POSTs, which nobody may send twice. Traffic goes to 127.0.0.1 alone, and
-everything started here is stopped here.
+kill and freeze use GET, the other two POST, which must not be retried. All traffic stays on 127.0.0.1, and every process
+that is started is stopped at the end.
 """
 
 import argparse
@@ -62,7 +64,7 @@ class Registry:
         urllib.request.urlopen(request, timeout=5).read()
 
     def register(self, port):
-        """Registers one more start of the instance; says what was registered."""
+        """Registers a new start of the instance and returns the registration."""
         self.starts += 1
         info = {"Name": "echo", "Addr": f"127.0.0.1:{port}", "Id": f"echo-{self.starts}", "RequiredServices": None}
         self.call("POST", "/services", info)
@@ -70,7 +72,7 @@ class Registry:
 
 
 class Metrics:
-    """The gateway's, read from its control port."""
+    """The gateway's metrics, read from its control port."""
 
     def __init__(self, port):
         self.port = port
@@ -81,13 +83,13 @@ class Metrics:
         return sum(int(line.rsplit(" ", 1)[1]) for line in lines)
 
     def causes(self):
-        """What the gateway answered by itself, and how often."""
+        """How many requests the gateway answered itself, by cause."""
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5).read().decode()
         lines = re.findall(r'hub_gateway_failures(?:_total)?{.*cause="([^"]+)".*} (\d+)', text)
         return ", ".join(f"{count} {cause}" for cause, count in lines if count != "0")
 
     def wait_until_unpicked(self, id):
-        """Until the gateway has not picked an instance for a tenth of a second, which is thousands of requests."""
+        """Waits until the gateway has not picked the instance for 0.1 s, which is thousands of requests."""
         end, before = time.monotonic() + 10, -1
         while time.monotonic() < end:
             now = self.sum("picks", f'instance="{id}"')
@@ -110,7 +112,7 @@ def main():
         with tempfile.TemporaryDirectory(prefix="faults-") as directory:
             run = Run(Path(directory))
             try:
-                failed += round_of(run, fault, args)
+                failed += run_fault(run, fault, args)
             finally:
                 for child in run.children:
                     child.send_signal(signal.SIGCONT)
@@ -118,7 +120,7 @@ def main():
     sys.exit(1 if failed else 0)
 
 
-def round_of(run, fault, args):
+def run_fault(run, fault, args):
     registry, gateway, control = free_port(), free_port(), free_port()
     ports = [free_port() for _ in range(3)]
     instances = [instance(run, port) for port in ports]
@@ -137,7 +139,7 @@ def round_of(run, fault, args):
         HUB_TELEMETRY__LOG="error",
     )
     wait_for(f"http://127.0.0.1:{control}/readyz")
-    metrics, done, whole, count = Metrics(control), threading.Event(), threading.Event(), [0]
+    metrics, done, completed, count = Metrics(control), threading.Event(), threading.Event(), [0]
 
     def restart(turn, stop):
         child = instances[turn]
@@ -148,7 +150,7 @@ def round_of(run, fault, args):
             time.sleep(0.5)
         instances[turn] = instance(run, ports[turn])
 
-    def harm(turn):
+    def inject(turn):
         if fault == "kill":
             restart(turn, signal.SIGKILL)
         elif fault == "freeze":
@@ -156,7 +158,7 @@ def round_of(run, fault, args):
             time.sleep(1.5)
             instances[turn].send_signal(signal.SIGCONT)
         elif fault == "deregister":
-            registry.call("DELETE", "/services", infos[turn])  # answered when the gateway knows
+            registry.call("DELETE", "/services", infos[turn])  # answered once the gateway has acknowledged it
             restart(turn, signal.SIGQUIT)
             infos[turn] = registry.register(ports[turn])
         else:
@@ -166,14 +168,14 @@ def round_of(run, fault, args):
             restart(turn, signal.SIGKILL)
             registry.call("DELETE", path)
 
-    def harm_all():
+    def inject_all():
         while not done.wait(0.7):
-            harm(count[0] % 3)
+            inject(count[0] % 3)
             count[0] += 1
-        whole.set()
+        completed.set()
 
-    harmer = threading.Thread(target=harm_all)
-    harmer.start()
+    injector = threading.Thread(target=inject_all)
+    injector.start()
     method = "POST" if fault in ("deregister", "drain") else "GET"
     script = run.dir / "method.lua"
     script.write_text(f'wrk.method = "{method}"\n')
@@ -181,7 +183,7 @@ def round_of(run, fault, args):
     command += [f"http://127.0.0.1:{gateway}/echo"]
     out = subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, text=True).stdout
     done.set()
-    harmer.join()
+    injector.join()
     requests = int(re.search(r"(\d+) requests in", out).group(1))
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
@@ -189,9 +191,9 @@ def round_of(run, fault, args):
     retried = metrics.sum("retries", 'service="echo"')
     print(f"{fault}: {count[0]} times, {requests} requests ({method}), {bad} failed, {retried} retried", flush=True)
     if bad:
-        print(f"    the gateway's own replies: {metrics.causes() or 'none'}", flush=True)
-    if not whole.is_set() or count[0] == 0:
-        sys.exit(f"the instances were not harmed as planned; they said:\n{(run.dir / 'log.txt').read_text()}")
+        print(f"    answered by the gateway itself: {metrics.causes() or 'none'}", flush=True)
+    if not completed.is_set() or count[0] == 0:
+        sys.exit(f"the faults were not injected as planned; log of all processes:\n{(run.dir / 'log.txt').read_text()}")
     return bad
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What the gateway's memory does while a very large body passes, in either direction.
+"""Measures the gateway's memory while a very large body passes through it, in either direction.
 
     cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
     tests/bench/gateway/memory.py [--bin target/dist] [--gib 10] [--most-mb 8]
 
-Prints its resident memory before, the most that was seen every 50 ms during, and after each body; fails where a body
-adds more than --most-mb. The instance and the client are this script: they make the bytes up and throw them away.
-Traffic goes to 127.0.0.1 alone, and everything started here is stopped here.
+Prints the resident memory before and after each body, and the maximum meanwhile (sampled every 50 ms). Exits with 1 if
+a body adds more than --most-mb. This script is both client and instance: it generates the bytes and discards them.
+All traffic stays on 127.0.0.1, and every process that is started is stopped at the end.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def receive(sock, size):
 
 
 def head(sock):
-    """A head's text, and nothing behind it."""
+    """Reads a head, and no byte after it."""
     text = b""
     while not text.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
@@ -55,7 +55,7 @@ def length(text):
 
 
 def instance(size):
-    """Answers GET with `size` bytes, and anything else when it has the whole body."""
+    """Replies to GET /echo/large with `size` bytes, and to anything else once it has read the whole body."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(sock):
@@ -82,7 +82,7 @@ def download(port, size):
         sock.sendall(b"GET /echo/large HTTP/1.1\r\nHost: a\r\n\r\n")
         text = head(sock)
         if " 200 " not in text.splitlines()[0] or length(text) != size:
-            raise ValueError(f"the gateway said {text}")
+            raise ValueError(f"unexpected reply: {text}")
         receive(sock, size)
 
 
@@ -92,7 +92,7 @@ def upload(port, size):
         send(sock, size)
         text = head(sock)
         if " 200 " not in text.splitlines()[0]:
-            raise ValueError(f"the gateway said {text}")
+            raise ValueError(f"unexpected reply: {text}")
 
 
 def main():
@@ -106,20 +106,20 @@ def main():
         run = Run(Path(directory))
         try:
             child, port, _ = start_gateway(run, args.bin, instance(size))
-            for what, body in (("reply", download), ("request", upload)):
+            for direction, transfer in (("reply", download), ("request", upload)):
                 before, began, most = resident_mb(child.pid), time.monotonic(), 0.0
-                whole = []
-                passing = threading.Thread(target=lambda: whole.append(body(port, size)))
-                passing.start()
-                while passing.is_alive():
+                completed = []
+                thread = threading.Thread(target=lambda: completed.append(transfer(port, size)))
+                thread.start()
+                while thread.is_alive():
                     most = max(most, resident_mb(child.pid))
-                    passing.join(0.05)
-                if not whole:
-                    sys.exit(f"the {what} did not pass whole")
+                    thread.join(0.05)
+                if not completed:
+                    sys.exit(f"the body of the {direction} did not pass completely")
                 seconds, after = time.monotonic() - began, resident_mb(child.pid)
                 worst = max(worst, most - before)
                 print(
-                    f"{what} of {args.gib:g} GiB in {seconds:.1f} s: {before:.1f} MB before, {most:.1f} at most, {after:.1f} after",
+                    f"{direction} of {args.gib:g} GiB in {seconds:.1f} s: {before:.1f} MB before, {most:.1f} at most, {after:.1f} after",
                     flush=True,
                 )
         finally:
