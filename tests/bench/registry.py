@@ -3,8 +3,8 @@
 
     tests/bench/registry.py [--seconds 10] [--only register,renew,heartbeats,dependents,peers]
 
-The registry runs on one core (0), the load on another (1); on a busy machine read the CPU columns, which other
-processes disturb least. Consul and etcd are measured beside it where they are installed. Linux only.
+The registry runs on core 0, the load on core 1. On a busy machine, prefer the CPU columns, which depend least on other
+processes. Consul and etcd are measured, too, if they are installed. Linux only.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TICK = os.sysconf("SC_CLK_TCK")
-# Heartbeats are measured apart: those of 10,000 instances would count as the cost of registrations.
-BY_THEMSELVES = {"HUB_REGISTRY__HEARTBEAT__INTERVAL": "10m"}
+# Heartbeats are measured separately: those of 10,000 instances would count as cost of the registrations.
+NO_HEARTBEATS = {"HUB_REGISTRY__HEARTBEAT__INTERVAL": "10m"}
 
 
 def free_port():
@@ -50,7 +50,7 @@ class Process:
                 time.sleep(0.1)
 
     def cpu(self):
-        """Seconds of processor time so far."""
+        """CPU seconds so far."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICK
 
@@ -79,7 +79,7 @@ def registry(binary, **settings):
 
 
 class Swarm:
-    """Members on core 1. Says "registered …" when it is ready, and starts when it is told to."""
+    """Members on core 1. Prints "registered …" when it is ready, and starts the load after a line on stdin."""
 
     def __init__(self, binary, *arguments):
         command = ["taskset", "-c", "1", str(binary), *map(str, arguments)]
@@ -126,7 +126,7 @@ def heartbeats(swarm, server, instances, seconds):
         empty = process.memory()
         load = Swarm(swarm, "heartbeats", process.addr, instances, seconds)
         sent = int(load.ready[1])
-        time.sleep(11)  # two rounds, so that every connection is open
+        time.sleep(11)  # two rounds, so that all connections are open
         per_instance = (process.memory() - empty) / instances
         before, start = process.cpu(), time.monotonic()
         load.go()
@@ -138,7 +138,7 @@ def heartbeats(swarm, server, instances, seconds):
             f"{instances:,}",
             f"{rate:,.0f}/s",
             f"{share:.1%} of a core ({share / rate * 1e6:.1f} µs each)",
-            f"{per_instance:.0f} bytes per instance, of which it sent {sent}",
+            f"{per_instance:.0f} bytes per instance, which sent {sent}",
         )
 
 
@@ -181,8 +181,8 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seconds", type=int, default=10)
     arguments.add_argument("--only", default="register,renew,heartbeats,dependents,peers")
-    arguments.add_argument("--registry", type=pathlib.Path, help="a binary to measure instead of building one")
-    arguments.add_argument("--swarm", type=pathlib.Path, help="the load's binary, likewise")
+    arguments.add_argument("--registry", type=pathlib.Path, help="binary to measure; default: build it")
+    arguments.add_argument("--swarm", type=pathlib.Path, help="binary of the load; default: build it")
     options = arguments.parse_args()
     only = options.only.split(",")
     if not (options.registry and options.swarm):
@@ -196,7 +196,7 @@ def main():
     for kind, what in [("hubspoke", "registrations"), ("renew", "renewals")]:
         if {"hubspoke": "register"}.get(kind, kind) in only:
             few, many = (
-                registrations(swarm, registry(binary, **BY_THEMSELVES), count, options.seconds, kind, what)
+                registrations(swarm, registry(binary, **NO_HEARTBEATS), count, options.seconds, kind, what)
                 for count in (1000, 10_000)
             )
             row(f"{what}: CPU at 10,000 to that at 1,000", "", "", f"{many / few:.2f}×", "")

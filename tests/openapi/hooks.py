@@ -1,7 +1,7 @@
-"""What schemathesis is taught about the registry, in its own process (`SCHEMATHESIS_HOOKS`).
+"""Hooks that schemathesis loads into its process (`SCHEMATHESIS_HOOKS`).
 
-Most made-up addresses become ones that may register and at which nobody listens, and calls about an instance are half of
-the time about one that is there: what is made up would only ever be refused, or not be found."""
+Most generated addresses are replaced with ones that may register and have no listener, and half of the calls about an
+instance use one that is registered. Otherwise nearly all generated calls would be refused or get a 404."""
 
 import collections
 import json
@@ -16,8 +16,8 @@ AUTHORIZATION = os.environ.get("FUZZED_AUTHORIZATION")
 MEMBER = {"Name": "log", "Addr": os.environ["FUZZED_MEMBER"], "Id": "start-1", "RequiredServices": ["*"]}
 
 ADDR = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[1-9][0-9]{0,4}")
-# Of the network that the registry is told to allow. Nobody listens at these ports.
-NOBODY = [f"127.83.0.{host}:{port}" for host in range(2, 6) for port in range(1, 4)]
+# In the network that the registry allows. Nothing listens on these ports.
+UNUSED_ADDRS = [f"127.83.0.{host}:{port}" for host in range(2, 6) for port in range(1, 4)]
 ANSWERS = open(os.environ["FUZZED_ANSWERS"], "a", buffering=1)
 calls = collections.Counter()
 
@@ -31,9 +31,9 @@ def before_call(context, case, kwargs):
                 continue
             number = sum(addr.encode())
             if number % 4:
-                case.body[key] = NOBODY[number % len(NOBODY)]
+                case.body[key] = UNUSED_ADDRS[number % len(UNUSED_ADDRS)]
             elif addr.startswith("["):
-                # No pattern of a bearable length tells what is an IPv6 address; the description says it in words.
+                # The pattern in the description does not fully describe IPv6 addresses.
                 case.body[key] = f"[2001:db8::{number:x}]:1"
     if "{name}" in case.path and case.path_parameters and case.meta.generation.mode.is_positive:
         calls[case.operation.label] += 1

@@ -1,9 +1,9 @@
-"""Runs the cases: the description is valid OpenAPI 3.1, and whatever is asked, a registry answers as it says there, without
-a token and with one.
+"""Checks that the description is valid OpenAPI 3.1, and fuzzes a registry to check that its answers match it, without a
+token and with one.
 
-A registry calls those who register (heartbeats, pushes, the log's tail), so the one that is fuzzed lets in addresses of
-127.83.0.0/16 only: part of this machine's loopback, but not 127.0.0.1, where others may listen. The rest is refused by the
-403 that is described."""
+A registry connects to the members that register (heartbeats, pushes, the log tail). So the fuzzed one allows only
+addresses in 127.83.0.0/16: on the loopback interface of this machine, but not 127.0.0.1, where other programs listen. It
+refuses all others with the 403 that is described."""
 
 import collections
 import contextlib
@@ -25,11 +25,11 @@ from lib.cases import run_all  # noqa: E402
 from lib.registry import Registry  # noqa: E402  (found by the path just set)
 
 TOKEN = "hush"
-# Cases per operation and phase; schemathesis adds some of its own.
+# Examples per operation and phase; schemathesis adds some.
 EXAMPLES = 100
-# These are streams that never end: no fuzzer waits for that. The registry's own tests read them.
+# Streams never end, so they can't be fuzzed. The registry's own tests cover them.
 ENDLESS = ["/services/watch", "/log/tail"]
-# What every registry of any use must have answered: a run that only ever met refusals would prove nothing.
+# Answers that must occur: a run in which everything is refused would prove nothing.
 MUST_OCCUR = [
     "POST /services 200",
     "POST /services 403",
@@ -48,7 +48,7 @@ MUST_OCCUR = [
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """A member as plain as can be: it answers heartbeats and takes pushes."""
+    """A minimal member: it answers heartbeats and accepts pushes."""
 
     protocol_version = "HTTP/1.1"
 
@@ -68,7 +68,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def member():
-    """Its address."""
+    """Runs a member; yields its address."""
     with http.server.ThreadingHTTPServer(("127.83.0.1", 0), Answers) as server:
         server.daemon_threads = True
         server.block_on_close = False
@@ -99,11 +99,11 @@ def test_the_description_is_openapi_3_1():
     assert not wrong, wrong
 
 
-def test_whatever_is_asked_is_answered_as_described():
+def test_answers_match_the_description():
     fuzz()
 
 
-def test_with_a_token_as_well():
+def test_answers_match_the_description_with_a_token():
     fuzz(TOKEN)
 
 
@@ -114,7 +114,7 @@ def fuzz(token=None):
         if token:
             env["FUZZED_AUTHORIZATION"] = f"Bearer {token}"
             shown = ["--header", f"Authorization: Bearer {token}"]
-            # Here is a token, so it is no longer optional, and whatever goes through without it is wrong.
+            # This registry has a token, so the token is no longer optional, and a success without it is an error.
             for operation in (one for path in document["paths"].values() for one in path.values()):
                 operation["security"] = [need for need in operation.get("security", []) if need]
         schema, answers = folder / "openapi.json", folder / "answers"
@@ -131,7 +131,7 @@ def fuzz(token=None):
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SCHEMATHESIS_")}
         ran = subprocess.run(command, cwd=folder, env=inherited | env, capture_output=True, text=True, timeout=240)
         assert ran.returncode == 0, ran.stdout[-20000:] + ran.stderr[-2000:]
-        assert process.child.poll() is None, process.said()[-2000:]
+        assert process.child.poll() is None, process.output()[-2000:]
         seen = collections.Counter(answers.read_text().splitlines())
         print(f"    {sum(seen.values())} answers", flush=True)
         missing = [one for one in MUST_OCCUR + (["POST /services 401"] if token else []) if not seen[one]]
@@ -139,7 +139,7 @@ def fuzz(token=None):
 
 
 def main():
-    # A terminated run ends its processes like any other.
+    # When terminated, stop all processes, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return run_all((name[5:], case) for name, case in list(globals().items()) if name.startswith("test_"))
 

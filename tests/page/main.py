@@ -1,5 +1,5 @@
-"""Runs the cases. While working on the page: `--files` takes its scripts and styles from the checkout as they are
-now, not from the registry's binary, so that nothing need be built."""
+"""Runs the tests of the web page. With `--files`, scripts and styles come from the checkout instead of the registry's
+binary, so that changes to them need no build."""
 
 import argparse
 import functools
@@ -16,10 +16,10 @@ from lib.cases import run_all  # noqa: E402
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-k", metavar="TEXT", default="", help="only cases whose name holds TEXT")
-    parser.add_argument("--files", action="store_true", help="scripts and styles from services/registry/page")
+    parser.add_argument("-k", metavar="TEXT", default="", help="only cases whose name contains TEXT")
+    parser.add_argument("--files", action="store_true", help="use scripts and styles from services/registry/page")
     options = parser.parse_args()
-    # A terminated run ends its browser and its processes like any other.
+    # When terminated, stop the browser and all processes, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     files = Path(__file__).resolve().parents[2] / "services/registry/page" if options.files else None
     cases = [
@@ -30,12 +30,12 @@ def main():
     ]
     with launch() as browser:
 
-        def on_a_bench(case):
+        def run(case):
             with Bench(browser, files) as bench:
                 case(bench)
                 bench.check_clean()
 
-        return run_all((name[5:], functools.partial(on_a_bench, case)) for name, case in cases)
+        return run_all((name[5:], functools.partial(run, case)) for name, case in cases)
 
 
 if __name__ == "__main__":

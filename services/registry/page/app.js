@@ -1,83 +1,83 @@
-// Wiring: the stream into the model, the model onto the page, the operator's calls to the registry.
+// Wires the stream to the model, the model to the views, and the operator's buttons to the registry.
 
 import { $, count, setText, span, timeOfDay } from "./dom.js";
-import { Events, inWords } from "./events.js";
+import { Events, describe } from "./events.js";
 import { LogTail } from "./logtail.js";
 import { Model } from "./model.js";
 import { Services } from "./services.js";
 import { Spokes } from "./spokes.js";
 import { Stream } from "./stream.js";
 
-// Changes are read out, but at most this often.
-const SPEAK_EVERY = 4000;
-// With more instances than this, numbers change without transitions: that many at once cost more than they tell.
+// Changes are announced to screen readers at most this often (ms).
+const ANNOUNCE_INTERVAL = 4000;
+// With more instances than this, numbers change without transitions, which would cost too much.
 const CROWD = 64;
-// `Date` has whole seconds: a smaller difference between the clocks can't be told.
-const CLOCK_DOUBT = 1500;
+// The `Date` header has whole seconds, so smaller differences between the clocks (ms) are ignored.
+const MIN_SKEW = 1500;
 
 const model = new Model();
 const spokes = new Spokes($("spokes"));
-const services = new Services($("services"), drain, (one) => spokes.point(one));
-const events = new Events(() => soon());
+const services = new Services($("services"), drain, (instance) => spokes.highlight(instance));
+const events = new Events(() => scheduleDraw());
 let token = null;
 let unlocked = false;
 let skew = 0;
-let lastNews = null;
+let lastReceived = null;
 let lostAt = null;
-let drawing = false;
+let drawScheduled = false;
 
 const stream = new Stream({
   url: () => "/services/watch",
   open: (response) => {
-    const ahead = Date.now() - Date.parse(response.headers.get("date") ?? "");
-    skew = Math.abs(ahead) > CLOCK_DOUBT ? ahead : 0;
+    const difference = Date.now() - Date.parse(response.headers.get("date") ?? "");
+    skew = Math.abs(difference) > MIN_SKEW ? difference : 0;
   },
-  alive: () => {
-    lastNews = Date.now();
+  received: () => {
+    lastReceived = Date.now();
     if (lostAt !== null) {
       const before = model.events[0];
-      model.note({ at: registryNow(), kind: "found", name: "registry", addr: "", detail: `after ${span(Date.now() - lostAt)}` });
+      model.addEvent({ at: registryNow(), kind: "reconnected", name: "registry", addr: "", detail: `after ${span(Date.now() - lostAt)}` });
       lostAt = null;
-      speak(before);
-      soon();
+      announce(before);
+      scheduleDraw();
     }
     show("live");
   },
   event: (type, data) => {
-    take(type, JSON.parse(data));
-    soon();
+    apply(type, JSON.parse(data));
+    scheduleDraw();
   },
   lost: (why) => {
-    if (lastNews !== null && lostAt === null) {
+    if (lastReceived !== null && lostAt === null) {
       lostAt = Date.now();
       const before = model.events[0];
-      model.note({ at: registryNow(), kind: "lost", name: "registry", addr: "", detail: why });
-      speak(before);
+      model.addEvent({ at: registryNow(), kind: "disconnected", name: "registry", addr: "", detail: why });
+      announce(before);
     }
-    show(lastNews === null ? "unreached" : "stale", why);
-    soon();
+    show(lastReceived === null ? "unreachable" : "stale", why);
+    scheduleDraw();
   },
 });
 
-// The registry's time of day, by this computer's clock and what is known of the difference.
+// The registry's time, from this computer's clock and its difference to the registry's.
 function registryNow() {
   return Date.now() - skew;
 }
 
-function take(type, value) {
+function apply(type, value) {
   const before = model.events[0];
   if (type === "snapshot") {
     const first = model.revision === "";
     model.snapshot(value, registryNow());
-    if (!first) speak(before);
+    if (!first) announce(before);
   } else if (type === "change") {
     model.change(value.Revision, value.Instance, registryNow());
-    speak(before);
+    announce(before);
   } else if (type === "load") {
     for (const [name, list] of Object.entries(value.Services ?? {})) {
       for (const [addr, load] of Object.entries(list)) {
-        const one = model.load(name, addr, load);
-        if (one) spokes.beat(one);
+        const instance = model.load(name, addr, load);
+        if (instance) spokes.beat(instance);
       }
     }
   } else if (type === "protection") {
@@ -85,21 +85,21 @@ function take(type, value) {
   }
 }
 
-// Drawing. Whatever comes within a frame is drawn at once; the title also where the page is not in sight.
+// Drawing: once per frame, and only while the page is visible. The title is always current.
 
-function soon() {
-  title();
-  if (drawing || document.hidden) return;
-  drawing = true;
+function scheduleDraw() {
+  updateTitle();
+  if (drawScheduled || document.hidden) return;
+  drawScheduled = true;
   requestAnimationFrame(draw);
 }
 
 function draw() {
-  drawing = false;
+  drawScheduled = false;
   const now = registryNow();
-  // Without news, what is shown is how things stood.
-  const known = lostAt === null ? now : lastNews - skew;
-  const spreads = new Map([...model.services.keys()].map((name) => [name, model.spread(name, known)]));
+  // While disconnected, the page shows the last known state.
+  const asOf = lostAt === null ? now : lastReceived - skew;
+  const spreads = new Map([...model.services.keys()].map((name) => [name, model.spread(name, asOf)]));
   services.update(model, spreads, now);
   spokes.update(model, spreads);
   events.update(model.events, now);
@@ -108,18 +108,18 @@ function draw() {
   const parts = [count(number, "service"), count(instances, "instance")];
   if (suspect) parts.push(`${suspect} suspect`);
   if (draining) parts.push(`${draining} draining`);
-  if (vacant) parts.push(`${count(vacant, "service")} wanted but absent`);
+  if (vacant) parts.push(`${count(vacant, "service")} required but absent`);
   setText($("summary"), model.revision ? parts.join(" · ") : "");
   $("empty").hidden = model.revision === "" || model.services.size > 0;
   const until = Date.parse(model.protection?.Until ?? "");
   const protecting = until > now;
   $("protection").hidden = !protecting;
   if (protecting) {
-    setText($("protection"), `Most instances fail at once, so the registry suspects its own network: it removes none until ${timeOfDay(until, now)}.`);
+    setText($("protection"), `Self-protection: most instances fail at once, so the registry suspects its own network and removes none of them until ${timeOfDay(until, now)}.`);
   }
 }
 
-function title() {
+function updateTitle() {
   const { services: number, instances, suspect, vacant } = model.totals();
   const mark = lostAt !== null || suspect || vacant ? "⚠ " : "";
   const text = model.revision ? `${mark}${instances} in ${number} · Hubspoke` : "Hubspoke";
@@ -130,55 +130,56 @@ function show(state, why = "") {
   const status = $("status");
   if (status.dataset.state !== state) {
     status.dataset.state = state;
-    setText($("status-text"), { live: "Live", stale: "Stale", unreached: "No answer", connecting: "Connecting" }[state]);
+    setText($("status-text"), { live: "Live", stale: "Stale", unreachable: "No answer", connecting: "Connecting" }[state]);
     document.body.classList.toggle("is-stale", state === "stale");
     $("stale").hidden = state === "live";
-    if (state === "unreached") setText($("spoken"), `The registry can't be watched (${why}).`);
+    if (state === "unreachable") setText($("announcement"), `The registry can't be reached (${why}).`);
   }
-  if (state === "stale") setText($("stale-text"), `This is how things stood at ${timeOfDay(lastNews)}. No news from the registry since (${why}); trying again.`);
-  if (state === "unreached") setText($("stale-text"), `The registry can't be watched (${why}); trying again.`);
-  if (state !== "live") age();
+  if (state === "stale") setText($("stale-text"), `Last update: ${timeOfDay(lastReceived)}. The registry can't be reached (${why}); reconnecting.`);
+  if (state === "unreachable") setText($("stale-text"), `The registry can't be reached (${why}); reconnecting.`);
+  if (state !== "live") updateAge();
 }
 
-function age() {
-  setText($("stale-age"), lastNews === null || $("stale").hidden ? "" : `${span(Date.now() - lastNews)} ago`);
+function updateAge() {
+  setText($("stale-age"), lastReceived === null || $("stale").hidden ? "" : `${span(Date.now() - lastReceived)} ago`);
 }
 
-// Once a second for what grows older by itself.
+// Ages are updated once a second.
 setInterval(() => {
-  age();
-  soon();
+  updateAge();
+  scheduleDraw();
 }, 1000);
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  stream.hurry();
-  soon();
+  stream.retryNow();
+  scheduleDraw();
 });
-addEventListener("online", () => stream.hurry());
+addEventListener("online", () => stream.retryNow());
 
-// For screen readers: the newest change in words, and how many came with it, not each of a hundred.
+// Announcements for screen readers: the newest change, and how many there were with it.
 
-let spokenAt = 0;
-let unspoken = [];
+let announcedAt = 0;
+let unannounced = [];
 
-function speak(before) {
+// Announces the events that are newer than `before`.
+function announce(before) {
   for (const event of model.events) {
     if (event === before) break;
-    unspoken.unshift(event);
+    unannounced.unshift(event);
   }
-  if (unspoken.length === 0) return;
-  const wait = Math.max(0, spokenAt + SPEAK_EVERY - Date.now());
-  spokenAt = Date.now() + wait;
+  if (unannounced.length === 0) return;
+  const wait = Math.max(0, announcedAt + ANNOUNCE_INTERVAL - Date.now());
+  announcedAt = Date.now() + wait;
   setTimeout(() => {
-    if (unspoken.length === 0) return;
-    const last = inWords(unspoken.at(-1));
-    setText($("spoken"), unspoken.length === 1 ? last : `${count(unspoken.length, "change")}, the last: ${last}`);
-    unspoken = [];
+    if (unannounced.length === 0) return;
+    const last = describe(unannounced.at(-1));
+    setText($("announcement"), unannounced.length === 1 ? last : `${count(unannounced.length, "change")}, the last one: ${last}`);
+    unannounced = [];
   }, wait);
 }
 
-// Operating.
+// Operator actions.
 
 const log = new LogTail(() => token);
 
@@ -187,58 +188,59 @@ function lock(on) {
   if (on) token = null;
   services.unlocked = unlocked;
   setText($("unlock"), unlocked ? "Lock" : "Unlock");
-  $("unlock").setAttribute("aria-label", unlocked ? "Lock draining again" : "Unlock draining");
+  $("unlock").setAttribute("aria-label", unlocked ? "Lock draining" : "Unlock draining");
   log.restart();
-  soon();
+  scheduleDraw();
 }
 
 $("unlock").addEventListener("click", () => {
   if (unlocked) return lock(true);
   $("token").value = "";
-  $("ask").showModal();
+  $("unlock-dialog").showModal();
 });
-$("ask-cancel").addEventListener("click", () => $("ask").close());
-$("ask-form").addEventListener("submit", (submit) => {
-  submit.preventDefault();
+$("unlock-cancel").addEventListener("click", () => $("unlock-dialog").close());
+$("unlock-form").addEventListener("submit", (event) => {
+  event.preventDefault();
   token = $("token").value.trim() || null;
   $("token").value = "";
-  $("ask").close();
+  $("unlock-dialog").close();
   lock(false);
 });
 $("find").addEventListener("input", () => {
   services.find = $("find").value;
-  soon();
+  scheduleDraw();
 });
 
-async function drain(one, on) {
-  const path = [one.name, one.addr].map(encodeURIComponent).join("/");
-  const what = `${one.name} ${one.addr}`;
-  say(`${on ? "Draining" : "Undraining"} ${what} …`);
+async function drain(instance, on) {
+  const path = [instance.name, instance.addr].map(encodeURIComponent).join("/");
+  const label = `${instance.name} ${instance.addr}`;
+  notify(`${on ? "Draining" : "Undraining"} ${label} …`);
   try {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const response = await fetch(`/services/${path}/drain`, { method: on ? "PUT" : "DELETE", headers });
     if (response.status === 401) {
       lock(true);
-      return say("The registry refused the token. Unlock with the right one.", true);
+      return notify("The registry refused the token. Unlock again with the right one.", true);
     }
     if (!response.ok) {
       const detail = await response.json().then((problem) => problem.detail, () => "");
-      return say(`${what}: ${detail || `the registry answered ${response.status}`}`, true);
+      return notify(`${label}: ${detail || `the registry answered ${response.status}`}`, true);
     }
-    say(on ? `${what} gets no new requests.` : `${what} gets requests again.`);
+    notify(on ? `${label} gets no new requests.` : `${label} gets new requests again.`);
   } catch (error) {
-    say(`${what}: ${error.message}`, true);
+    notify(`${label}: ${error.message}`, true);
   }
 }
 
-let saying = 0;
+let noticeTimer = 0;
 
-function say(text, bad = false) {
-  const said = $("said");
-  setText(said, text);
-  said.classList.toggle("bad", bad);
-  clearTimeout(saying);
-  saying = setTimeout(() => setText(said, ""), bad ? 15_000 : 6000);
+// Shows a message to the operator for a while.
+function notify(text, bad = false) {
+  const notice = $("notice");
+  setText(notice, text);
+  notice.classList.toggle("bad", bad);
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(() => setText(notice, ""), bad ? 15_000 : 6000);
 }
 
 stream.start();

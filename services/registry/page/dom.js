@@ -1,5 +1,5 @@
-// Small helpers. Everything that comes from outside becomes text through these, never markup: the policy under which
-// the page is served (require-trusted-types-for 'script') forbids markup from strings altogether.
+// Small helpers. Untrusted content becomes text through these, never markup; the content security policy
+// (require-trusted-types-for 'script') forbids markup from strings.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -7,16 +7,16 @@ export function $(id) {
   return document.getElementById(id);
 }
 
-// An element with attributes and children; a string child is text.
+// An element with attributes and children; string children become text.
 export function h(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return fill(document.createElement(tag), attributes, children);
 }
 
 export function svg(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
+  return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function filled(element, attributes, children) {
+function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
@@ -24,7 +24,7 @@ function filled(element, attributes, children) {
   return element;
 }
 
-// Writes only what differs: an unchanged text costs no layout.
+// The setters write only what has changed: an unchanged text costs no layout.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -37,13 +37,13 @@ export function setStyle(element, name, value) {
   if (element.style.getPropertyValue(name) !== value) element.style.setProperty(name, value);
 }
 
-export function calm() {
+export function prefersReducedMotion() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
-// Lets an element fade (see .leaving), then takes it out.
-export function leave(element) {
-  if (calm()) return element.remove();
+// Removes an element after fading it out (see .leaving).
+export function removeFaded(element) {
+  if (prefersReducedMotion()) return element.remove();
   element.classList.add("leaving");
   setTimeout(() => element.remove(), 400);
 }
@@ -51,13 +51,14 @@ export function leave(element) {
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const today = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 
-// The time of day, with the date where it is not today's.
+// The time of day, with the date unless it is today.
 export function timeOfDay(millis, now = Date.now()) {
   if (!Number.isFinite(millis)) return "–";
   const at = clock.format(millis);
   return new Date(millis).toDateString() === new Date(now).toDateString() ? at : `${today.format(millis)} ${at}`;
 }
 
+// A duration, in its largest unit.
 export function span(millis) {
   const seconds = Math.max(0, Math.floor(millis / 1000));
   if (seconds < 60) return `${seconds} s`;

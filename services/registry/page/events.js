@@ -1,53 +1,55 @@
-// The event list: what the catalogue says of changes, and what the page itself noticed, newest first.
+// The event list, newest first: changes of the catalogue, and the page's own connection.
 
 import { $, h, timeOfDay } from "./dom.js";
 
-const SAID = {
+const WORDS = {
   registered: "registered",
-  replaced: "replaced by another start",
+  replaced: "replaced by a new process",
   "missed-heartbeat": "missed a heartbeat",
-  recovered: "passing again",
+  recovered: "recovered",
   removed: "removed",
   deregistered: "deregistered",
-  "held-back": "suspect, removal held back",
+  "held-back": "removal held back",
   restored: "restored from the snapshot file",
   draining: "draining",
   undrained: "no longer draining",
-  "new-epoch": "has lost its state and begun anew",
-  lost: "out of sight",
-  found: "in sight again",
+  "new-epoch": "restarted without its state",
+  disconnected: "disconnected",
+  reconnected: "reconnected",
 };
-const TROUBLE = new Set(["replaced", "missed-heartbeat", "removed", "held-back", "new-epoch", "lost"]);
-const GOOD = new Set(["registered", "recovered", "undrained", "found", "restored"]);
+const PROBLEMS = new Set(["replaced", "missed-heartbeat", "removed", "held-back", "new-epoch", "disconnected"]);
+const GOOD = new Set(["registered", "recovered", "undrained", "reconnected", "restored"]);
 
-export function inWords({ name, addr, kind, detail }) {
-  return [name, addr, SAID[kind] ?? kind, detail && `(${detail})`].filter(Boolean).join(" ");
+// One event as a sentence.
+export function describe({ name, addr, kind, detail }) {
+  return [name, addr, WORDS[kind] ?? kind, detail && `(${detail})`].filter(Boolean).join(" ");
 }
 
 export class Events {
   #list = $("events");
-  #which = $("which");
+  #filter = $("event-filter");
   #shown = "";
 
-  constructor(again) {
-    this.#which.addEventListener("change", again);
+  // onFilter() is called when the filter changes.
+  constructor(onFilter) {
+    this.#filter.addEventListener("change", onFilter);
   }
 
   update(events, now) {
-    const wanted = this.#which.value === "trouble" ? events.filter((one) => TROUBLE.has(one.kind)) : events;
-    const stamp = `${this.#which.value} ${wanted.length} ${wanted[0]?.at} ${wanted[0]?.kind} ${wanted[0]?.addr}`;
-    if (stamp === this.#shown) return;
-    this.#shown = stamp;
-    const rows = wanted.map((one) => {
-      const mood = TROUBLE.has(one.kind) ? "bad" : GOOD.has(one.kind) ? "good" : "plain";
+    const shown = this.#filter.value === "problems" ? events.filter((event) => PROBLEMS.has(event.kind)) : events;
+    const key = `${this.#filter.value} ${shown.length} ${shown[0]?.at} ${shown[0]?.kind} ${shown[0]?.addr}`;
+    if (key === this.#shown) return;
+    this.#shown = key;
+    const rows = shown.map((event) => {
+      const tone = PROBLEMS.has(event.kind) ? "bad" : GOOD.has(event.kind) ? "good" : "plain";
       return h(
         "li",
-        { class: mood },
-        h("time", { datetime: Number.isFinite(one.at) ? new Date(one.at).toISOString() : null }, timeOfDay(one.at, now)),
-        h("span", { class: "what" }, h("b", {}, one.name), " ", h("span", { class: "addr" }, one.addr), one.addr ? " " : "", SAID[one.kind] ?? one.kind),
-        one.detail ? h("span", { class: "why" }, one.detail) : "",
+        { class: tone },
+        h("time", { datetime: Number.isFinite(event.at) ? new Date(event.at).toISOString() : null }, timeOfDay(event.at, now)),
+        h("span", { class: "what" }, h("b", {}, event.name), " ", h("span", { class: "addr" }, event.addr), event.addr ? " " : "", WORDS[event.kind] ?? event.kind),
+        event.detail ? h("span", { class: "why" }, event.detail) : "",
       );
     });
-    this.#list.replaceChildren(...(rows.length ? rows : [h("li", { class: "none" }, "Nothing yet.")]));
+    this.#list.replaceChildren(...(rows.length ? rows : [h("li", { class: "none" }, "No events yet.")]));
   }
 }

@@ -1,17 +1,19 @@
-// The log tail: entries of all log instances as they come, through the registry.
+// The log tail: the entries of all log instances as they are written, relayed by the registry.
 //
-// Only the last entries are kept, and whatever comes within a frame is drawn at once. What this page has not drawn,
-// a pause included, it counts and says. A page out of sight follows nothing.
+// Only the last entries are kept, and they are drawn once per frame. Entries that were skipped are counted and shown
+// as a gap. A hidden page follows nothing.
 
 import { $, h, setText, timeOfDay, whole } from "./dom.js";
 import { Stream } from "./stream.js";
 
-const MOST = 300;
-const LONGEST = 2000;
-const MOST_CURSORS = 64;
-const TYPING = 350;
-const OUT_OF_SIGHT = 10_000;
-// What a newly opened page shows of the past.
+const MAX_ENTRIES = 300;
+const MAX_MESSAGE = 2000;
+const MAX_CURSORS = 64;
+// The filter is applied this long after the last key press (ms).
+const TYPING_PAUSE = 350;
+// The stream is closed this long after the page was hidden (ms).
+const HIDDEN_TIMEOUT = 10_000;
+// How far back a newly opened page goes.
 const SINCE = "30s";
 
 export class LogTail {
@@ -23,39 +25,39 @@ export class LogTail {
   #cursors = new Map();
   #pending = [];
   #skipped = 0;
-  #drawing = false;
-  #stick = true;
+  #drawScheduled = false;
+  #followsEnd = true;
   #paused = false;
   #timer = 0;
 
-  // token() is the operator's token, or null.
+  // token() returns the operator's token, or null.
   constructor(token) {
     this.#stream = new Stream({
       url: () => this.#url(),
       headers: () => (token() ? { Authorization: `Bearer ${token()}` } : {}),
-      open: () => this.#say("connected"),
-      event: (type, data, id) => this.#take(type, data, id),
-      lost: (why, status) => this.#say(status === 401 ? "needs the registry's token: unlock" : status === 200 ? "reconnecting" : `reconnecting: ${why}`),
+      open: () => this.#show("connected"),
+      event: (type, data, id) => this.#receive(type, data, id),
+      lost: (why, status) => this.#show(status === 401 ? "unlock to read the log" : status === 200 ? "reconnecting" : `reconnecting: ${why}`),
     });
     this.#list.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = this.#list;
-      this.#stick = scrollHeight - scrollTop - clientHeight < 24;
+      this.#followsEnd = scrollHeight - scrollTop - clientHeight < 24;
     });
     this.#filter.addEventListener("input", () => {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#refilter(), TYPING);
+      this.#timer = setTimeout(() => this.#refilter(), TYPING_PAUSE);
     });
     this.#pause.addEventListener("click", () => this.#setPaused(!this.#paused));
-    let hiding = 0;
+    let hiddenTimer = 0;
     document.addEventListener("visibilitychange", () => {
-      clearTimeout(hiding);
-      if (document.hidden) hiding = setTimeout(() => this.#stream.stop(), OUT_OF_SIGHT);
+      clearTimeout(hiddenTimer);
+      if (document.hidden) hiddenTimer = setTimeout(() => this.#stream.stop(), HIDDEN_TIMEOUT);
       else if (!this.#paused) this.#stream.start();
     });
     this.#stream.start();
   }
 
-  // Connects anew: there is a token now, or none any more.
+  // Reconnects, because the token has changed.
   restart() {
     if (!this.#paused) this.#stream.restart();
   }
@@ -67,8 +69,8 @@ export class LogTail {
     return `/log/tail?${query}`;
   }
 
-  #take(type, data, id) {
-    // Ids are INSTANCE:SEQ, of many instances: where to go on is kept for each, not as the stream's last id.
+  #receive(type, data, id) {
+    // Ids are INSTANCE:SEQ. Each instance has its own cursor, so the stream's last id is not used.
     this.#stream.lastId = "";
     const colon = id?.lastIndexOf(":") ?? -1;
     if (colon > 0) this.#remember(id.slice(0, colon), id.slice(colon + 1));
@@ -80,44 +82,44 @@ export class LogTail {
     }
     if (type === "sources") {
       const { Open: open = 0, Known: known = 0 } = value;
-      const some = open < known ? `${open} of ${known}` : String(known);
-      this.#say(known === 0 ? "no log instance" : `following ${some} log instance${known === 1 ? "" : "s"}`);
+      const number = open < known ? `${open} of ${known}` : String(known);
+      this.#show(known === 0 ? "no log instances" : `following ${number} log instance${known === 1 ? "" : "s"}`);
       return;
     }
     if (type === "dropped") {
-      this.#push({ gap: `${whole(value.dropped ?? value ?? 0)} entries were not sent: too many at once` });
+      this.#push({ gap: `${whole(value.dropped ?? value ?? 0)} entries were dropped: too many at once` });
       return;
     }
     if (type === "message") this.#push(value);
   }
 
-  // The instances heard last; those of long ago are gone.
+  // Keeps the cursors of the instances that sent entries most recently.
   #remember(instance, seq) {
     this.#cursors.delete(instance);
     this.#cursors.set(instance, seq);
-    if (this.#cursors.size > MOST_CURSORS) this.#cursors.delete(this.#cursors.keys().next().value);
+    if (this.#cursors.size > MAX_CURSORS) this.#cursors.delete(this.#cursors.keys().next().value);
   }
 
   #push(entry) {
     this.#pending.push(entry);
-    if (this.#pending.length > MOST) {
+    if (this.#pending.length > MAX_ENTRIES) {
       this.#pending.shift();
       this.#skipped += 1;
     }
-    if (this.#drawing) return;
-    this.#drawing = true;
+    if (this.#drawScheduled) return;
+    this.#drawScheduled = true;
     requestAnimationFrame(() => this.#draw());
   }
 
   #draw() {
-    this.#drawing = false;
+    this.#drawScheduled = false;
     const rows = this.#pending.map(row);
-    if (this.#skipped) rows.unshift(gap(`${whole(this.#skipped)} entries are not shown: too many at once`));
+    if (this.#skipped) rows.unshift(gap(`${whole(this.#skipped)} entries were skipped: too many at once`));
     this.#pending = [];
     this.#skipped = 0;
     this.#list.append(...rows);
-    while (this.#list.childElementCount > MOST) this.#list.firstElementChild.remove();
-    if (this.#stick) this.#list.scrollTop = this.#list.scrollHeight;
+    while (this.#list.childElementCount > MAX_ENTRIES) this.#list.firstElementChild.remove();
+    if (this.#followsEnd) this.#list.scrollTop = this.#list.scrollHeight;
   }
 
   #refilter() {
@@ -131,16 +133,16 @@ export class LogTail {
   #setPaused(on) {
     this.#paused = on;
     this.#pause.setAttribute("aria-pressed", String(on));
-    setText(this.#pause, on ? "Go on" : "Pause");
+    setText(this.#pause, on ? "Resume" : "Pause");
     if (on) {
       this.#stream.stop();
-      this.#say("paused");
+      this.#show("paused");
     } else {
       this.#stream.start();
     }
   }
 
-  #say(text) {
+  #show(text) {
     setText(this.#state, text);
   }
 }
@@ -152,11 +154,11 @@ function row(entry) {
   const at = Date.parse(entry.ts ?? "");
   return h(
     "li",
-    { "data-level": level || null, title: `taken by ${entry.instance ?? "?"}${entry.trace_id ? `, trace ${entry.trace_id}` : ""}` },
+    { "data-level": level || null, title: `stored by ${entry.instance ?? "?"}${entry.trace_id ? `, trace ${entry.trace_id}` : ""}` },
     h("time", {}, timeOfDay(at)),
     h("span", { class: "from" }, String(entry.source ?? "–"), h("span", { class: "to" }, ` → ${entry.instance ?? "?"}`)),
     level ? h("span", { class: "level" }, level) : "",
-    h("span", { class: "msg" }, message.length > LONGEST ? `${message.slice(0, LONGEST)}…` : message),
+    h("span", { class: "msg" }, message.length > MAX_MESSAGE ? `${message.slice(0, MAX_MESSAGE)}…` : message),
   );
 }
 

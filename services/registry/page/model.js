@@ -1,21 +1,20 @@
-// What the page knows of the catalogue. Pure: no DOM, no clock; times are milliseconds as the registry gives them.
+// The page's copy of the catalogue. Pure: no DOM, no clock; times are the registry's, in milliseconds.
 //
-// Members report counters with their heartbeats, each at moments of its own, seconds apart. Comparing the newest
-// numbers as they come would show differences that are only differences of the moments, so shares are taken between
-// two moments that every instance has numbers around, with the counters interpolated in between. Once traffic stops
-// they equal the counters exactly.
+// Members report counters with their heartbeats, which come at different times, seconds apart. The newest values are
+// therefore not comparable. Shares are taken between two times for which every instance has samples before and after,
+// with the counters interpolated. Once traffic stops, they equal the counters exactly.
 
-// Shares look back this far, or to the last change of who takes requests, whichever is nearer.
+// Shares cover this much time, or less if the set of instances that take requests has changed since.
 export const WINDOW = 300_000;
-// Rates look back this far.
+// Rates cover this much time.
 const RATE_WINDOW = 10_000;
-// What an instance last told holds for so long, or for three times as long as it was since the time before.
-const HOLDS = 20_000;
-// With heartbeats every 100 ms still a minute.
+// The last sample of an instance is valid for this long, or for three times the interval between its last two.
+const SAMPLE_VALID = 20_000;
+// One minute with heartbeats every 100 ms.
 const MAX_SAMPLES = 600;
 const MAX_EVENTS = 300;
-// The registry converts its own clock to times of day at each answer, so the same moment may differ by a little.
-const SAME_MOMENT = 50;
+// The registry converts its clock to wall-clock time in each reply, so equal times may differ slightly.
+const SAME_TIME = 50;
 
 export class Model {
   revision = "";
@@ -24,17 +23,17 @@ export class Model {
   // Newest first: { at, kind, name, addr, detail }
   events = [];
   protection = null;
-  // How many instances require a service, by its name. A service is known as long as it has instances or is required.
+  // Service name → number of instances that require it. A service is known while it has instances or is required.
   #required = new Map();
-  // When the set of instances that take requests last changed, by service name.
+  // Service name → when the set of its instances that take requests last changed.
   #changed = new Map();
 
-  // Takes in a whole catalogue. `now` is the registry's time.
+  // Applies a whole catalogue. `now` is the registry's time.
   snapshot(view, now) {
     const epoch = (revision) => revision.split(".")[0];
     const revision = text(view.Revision);
     if (this.revision && epoch(this.revision) !== epoch(revision)) {
-      this.note({ at: now, kind: "new-epoch", name: "registry", addr: "", detail: "" });
+      this.addEvent({ at: now, kind: "new-epoch", name: "registry", addr: "", detail: "" });
     }
     this.revision = revision;
     const found = [];
@@ -53,13 +52,13 @@ export class Model {
     }
     this.#required.clear();
     for (const list of [...this.services.values()]) for (const one of list.values()) this.#require(one, 1);
-    for (const name of [...this.services.keys()]) this.#settle(name);
+    for (const name of [...this.services.keys()]) this.#keepIfRequired(name);
     for (const name of this.#changed.keys()) if (!this.services.has(name)) this.#changed.delete(name);
-    this.#catchUp(found);
+    this.#addMissed(found);
     if (view.Protection !== undefined) this.protection = view.Protection;
   }
 
-  // Takes in one change: an instance as it now is, or last was.
+  // Applies one change: an instance after it, or as it was when it was removed.
   change(revision, seen, now) {
     if (revision) this.revision = revision;
     const name = text(seen.Name);
@@ -71,11 +70,11 @@ export class Model {
     if (!sameTakers(before, after)) this.#changed.set(name, now);
     this.#require(after.get(seen.Addr), 1);
     this.#require(before.get(seen.Addr), -1);
-    this.#settle(name);
-    for (const reason of seen.Reasons ?? []) this.note(event(name, seen.Addr, reason));
+    this.#keepIfRequired(name);
+    for (const reason of seen.Reasons ?? []) this.addEvent(event(name, seen.Addr, reason));
   }
 
-  // Takes in a heartbeat's news of one instance; says which one it is, where that is known.
+  // Applies the load from a heartbeat; returns the instance, or null if it is unknown.
   load(name, addr, load) {
     const known = this.services.get(name)?.get(addr);
     if (!known) return null;
@@ -83,41 +82,40 @@ export class Model {
     return known;
   }
 
-  // Adds an event.
-  note(event) {
-    this.#add([event]);
+  addEvent(event) {
+    this.#addAll([event]);
   }
 
-  // How a service's requests spread over the instances that take them and tell their load (`silent` others don't):
-  // { since, total, expected, sigma, silent, of: Map of address → { share, rate } }. Shares are null where nothing is
-  // known.
+  // How the requests of a service spread over the instances that take them and report their load; `silent` is the
+  // number of those that take them but do not report. { since, total, expected, sigma, silent, of: Map of address →
+  // { share, rate } }; unknown shares and rates are null.
   spread(name, now) {
     const all = [...(this.services.get(name)?.values() ?? [])];
-    const of = new Map(all.map((one) => [one.addr, { share: null, rate: holds(one, now) ? rate(one) : null }]));
+    const of = new Map(all.map((one) => [one.addr, { share: null, rate: isCurrent(one, now) ? rate(one) : null }]));
     const takers = takersOf(all);
-    const told = takers.filter((one) => holds(one, now));
-    const even = told.length || takers.length;
-    const spread = { since: null, total: 0, expected: even ? 1 / even : null, sigma: 0, silent: takers.length - told.length, of };
-    if (told.length === 0) return spread;
+    const reporting = takers.filter((one) => isCurrent(one, now));
+    const even = reporting.length || takers.length;
+    const spread = { since: null, total: 0, expected: even ? 1 / even : null, sigma: 0, silent: takers.length - reporting.length, of };
+    if (reporting.length === 0) return spread;
     const changed = this.#changed.get(name) ?? 0;
-    const from = Math.max(now - WINDOW, changed, ...told.map((one) => one.samples[0].at));
-    const until = Math.min(...told.map((one) => one.samples.at(-1).at));
+    const from = Math.max(now - WINDOW, changed, ...reporting.map((one) => one.samples[0].at));
+    const until = Math.min(...reporting.map((one) => one.samples.at(-1).at));
     if (until <= from) return spread;
     spread.since = from;
-    const counts = told.map((one) => Math.max(0, at(one.samples, until) - at(one.samples, from)));
+    const counts = reporting.map((one) => Math.max(0, at(one.samples, until) - at(one.samples, from)));
     spread.total = counts.reduce((sum, count) => sum + count, 0);
-    // Below one whole request there is nothing to share out.
+    // Interpolation may give less than one request, which has no shares.
     if (spread.total < 1) return { ...spread, total: 0 };
-    told.forEach((one, i) => {
+    reporting.forEach((one, i) => {
       of.get(one.addr).share = counts[i] / spread.total;
     });
-    // Standard deviation of one instance's share where each request goes to a random one.
+    // The standard deviation of one instance's share if each request goes to a random one.
     const p = spread.expected;
     spread.sigma = Math.sqrt((p * (1 - p)) / spread.total);
     return spread;
   }
 
-  // { services, instances, suspect, draining, vacant }: vacant services are required by somebody and have no instance.
+  // { services, instances, suspect, draining, vacant }; a vacant service is required but has no instances.
   totals() {
     const totals = { services: 0, instances: 0, suspect: 0, draining: 0, vacant: 0 };
     for (const list of this.services.values()) {
@@ -129,19 +127,19 @@ export class Model {
     return totals;
   }
 
-  // Counts what an instance requires, or no longer does.
+  // Adds `by` to the number of dependents of each service that an instance requires.
   #require(one, by) {
     for (const name of one?.requires ?? []) {
       if (name === EVERY_SERVICE) continue;
       const number = (this.#required.get(name) ?? 0) + by;
       if (number > 0) this.#required.set(name, number);
       else this.#required.delete(name);
-      this.#settle(name);
+      this.#keepIfRequired(name);
     }
   }
 
-  // Knows a service without instances if, and only if, somebody requires it.
-  #settle(name) {
+  // Keeps a service without instances if, and only if, it is required.
+  #keepIfRequired(name) {
     const required = this.#required.has(name);
     const list = this.services.get(name);
     if (!list && required) this.services.set(name, new Map());
@@ -151,18 +149,18 @@ export class Model {
   }
 
   // Adds those events of a snapshot that are not known yet.
-  #catchUp(found) {
+  #addMissed(found) {
     const newest = new Map();
     for (const known of this.events) {
       const key = `${known.name} ${known.addr}`;
       newest.set(key, Math.max(newest.get(key) ?? 0, known.at));
     }
-    this.#add(found.filter((one) => one.at > (newest.get(`${one.name} ${one.addr}`) ?? 0) + SAME_MOMENT));
+    this.#addAll(found.filter((one) => one.at > (newest.get(`${one.name} ${one.addr}`) ?? 0) + SAME_TIME));
   }
 
-  #add(fresh) {
-    if (fresh.length === 0) return;
-    this.events = [...fresh, ...this.events].sort((a, b) => b.at - a.at).slice(0, MAX_EVENTS);
+  #addAll(events) {
+    if (events.length === 0) return;
+    this.events = [...events, ...this.events].sort((a, b) => b.at - a.at).slice(0, MAX_EVENTS);
   }
 }
 
@@ -187,7 +185,7 @@ function instance(seen, known) {
   return one;
 }
 
-// Notes a heartbeat, and the load where it told any.
+// Records a heartbeat, and its load if it reported any.
 function sample(one, heartbeat, load) {
   const at = Date.parse(heartbeat ?? "");
   if (Number.isNaN(at)) return;
@@ -195,36 +193,36 @@ function sample(one, heartbeat, load) {
   if (!load || !Number.isFinite(load.Requests)) return;
   one.inFlight = load.InFlight ?? 0;
   const last = one.samples.at(-1);
-  if (last && Math.abs(at - last.at) < SAME_MOMENT) return;
-  // A counter goes back only by starting anew, and time only by a clock that was set.
+  if (last && Math.abs(at - last.at) < SAME_TIME) return;
+  // A counter decreases only if the process restarted, and time only if a clock was set.
   if (last && (load.Requests < last.requests || at < last.at)) one.samples.length = 0;
   one.samples.push({ at, requests: load.Requests });
-  // One sample before the window is kept, to interpolate from.
+  // One sample before the window is kept for interpolation.
   while (one.samples.length > MAX_SAMPLES || (one.samples.length > 2 && one.samples[1].at < at - WINDOW)) {
     one.samples.shift();
   }
 }
 
-// A counter at some moment; beyond what is known, the nearest that is.
-function at(samples, moment) {
+// A counter at some time, interpolated; before and after the samples, the nearest one.
+function at(samples, time) {
   let low = 0;
   let high = samples.length - 1;
-  if (moment <= samples[low].at) return samples[low].requests;
-  if (moment >= samples[high].at) return samples[high].requests;
+  if (time <= samples[low].at) return samples[low].requests;
+  if (time >= samples[high].at) return samples[high].requests;
   while (high - low > 1) {
     const mid = (low + high) >> 1;
-    if (samples[mid].at <= moment) low = mid;
+    if (samples[mid].at <= time) low = mid;
     else high = mid;
   }
   const [a, b] = [samples[low], samples[high]];
-  return a.requests + ((b.requests - a.requests) * (moment - a.at)) / (b.at - a.at);
+  return a.requests + ((b.requests - a.requests) * (time - a.at)) / (b.at - a.at);
 }
 
-// Whether what an instance last told says how things are now.
-function holds({ samples }, now) {
+// Whether the last sample of an instance is recent enough.
+function isCurrent({ samples }, now) {
   if (samples.length === 0) return false;
   const last = samples.at(-1).at;
-  return now - last <= Math.max(HOLDS, 3 * (last - (samples.at(-2)?.at ?? last)));
+  return now - last <= Math.max(SAMPLE_VALID, 3 * (last - (samples.at(-2)?.at ?? last)));
 }
 
 function rate(one) {
@@ -234,7 +232,7 @@ function rate(one) {
   return ((at(one.samples, until) - at(one.samples, from)) * 1000) / (until - from);
 }
 
-// Who gets requests: suspects only where nothing else is there.
+// The instances that take requests: suspect ones only if there is no passing one.
 function takersOf(list) {
   const passing = list.filter((one) => one.state === "passing");
   return passing.length ? passing : list.filter((one) => one.state === "suspect");

@@ -1,31 +1,33 @@
-// The services as tables: a row per instance, with its share of requests as a bar.
+// The services as tables: one row per instance, with its share of requests as a bar.
 //
-// A bar's scale puts the uniform expectation 1/n at the same place in all rows of a service: in the middle, or at
-// the end where there is one instance only. The band around it is where a share lies 95 times in 100 if every
-// request goes to a random instance, so a bar that ends outside of it is worth a look.
+// The scale of a bar puts the even share 1/n at the same place in all rows of a service: in the middle, or at the end
+// if there is only one instance. The band around it contains a share with 95 % probability if every request goes to a
+// random instance, so a bar that ends outside of it deserves a look.
 //
-// Rows are made once and then only what changed in them is written.
+// Rows are created once; then only what has changed is written.
 
-import { count, h, leave, percent, perSecond, setAttr, setStyle, setText, span, timeOfDay } from "./dom.js";
+import { count, h, percent, perSecond, removeFaded, setAttr, setStyle, setText, span, timeOfDay } from "./dom.js";
 
-const LONG = 12;
-// Standard deviations beyond which a share is shown as odd: with 200 rows, chance alone does that once in 80 looks.
-const ODD = 4;
+// A table with more rows scrolls.
+const MAX_ROWS = 12;
+// A share this many standard deviations off is highlighted. With 200 rows, chance alone causes that once in 80 times.
+const MAX_DEVIATION = 4;
 const byText = new Intl.Collator("en", { numeric: true });
 
 export class Services {
   #root;
   #cards = new Map();
   #onDrain;
-  #onPoint;
+  #onHover;
   #unlocked = false;
-  #find = "";
+  #query = "";
 
-  // onDrain(instance, on) is asked when a row's button is pressed, onPoint(instance or null) when a row is pointed at.
-  constructor(root, onDrain, onPoint) {
+  // onDrain(instance, on) is called when the button of a row is pressed, onHover(instance or null) when the pointer
+  // enters or leaves a row.
+  constructor(root, onDrain, onHover) {
     this.#root = root;
     this.#onDrain = onDrain;
-    this.#onPoint = onPoint;
+    this.#onHover = onHover;
   }
 
   set unlocked(on) {
@@ -34,14 +36,14 @@ export class Services {
   }
 
   set find(text) {
-    this.#find = text.trim().toLowerCase();
+    this.#query = text.trim().toLowerCase();
   }
 
   // `now` is the registry's time.
   update(model, spreads, now) {
     for (const [name, card] of this.#cards) {
       if (!model.services.has(name)) {
-        leave(card.root);
+        removeFaded(card.root);
         this.#cards.delete(name);
       }
     }
@@ -52,29 +54,29 @@ export class Services {
         this.#cards.set(name, card);
         insertSorted(this.#root, card.root, name);
       }
-      this.#card(card, name, [...list.values()], spreads.get(name), now);
+      this.#updateCard(card, name, [...list.values()], spreads.get(name), now);
     }
   }
 
-  #card(card, name, list, spread, now) {
-    const odd = ["suspect", "draining"].map((state) => [list.filter((one) => one.state === state).length, state]);
-    const parts = [list.length ? count(list.length, "instance") : "no instance"];
-    for (const [number, state] of odd) if (number) parts.push(`${number} ${state}`);
+  #updateCard(card, name, list, spread, now) {
+    const abnormal = ["suspect", "draining"].map((state) => [list.filter((one) => one.state === state).length, state]);
+    const parts = [list.length ? count(list.length, "instance") : "no instances"];
+    for (const [number, state] of abnormal) if (number) parts.push(`${number} ${state}`);
     const rates = list.map((one) => spread.of.get(one.addr).rate).filter((rate) => rate !== null);
     if (rates.length) parts.push(`${perSecond(rates.reduce((sum, rate) => sum + rate, 0))} requests/s`);
     setText(card.facts, parts.join(" · "));
     card.root.classList.toggle("vacant", list.length === 0);
-    card.root.classList.toggle("odd", odd.some(([number]) => number > 0));
-    setText(card.caption, said(spread, now));
+    card.root.classList.toggle("abnormal", abnormal.some(([number]) => number > 0));
+    setText(card.caption, describe(spread, now));
 
-    const matches = (one) => !this.#find || `${name} ${one.addr} ${one.id} ${one.state}`.toLowerCase().includes(this.#find);
+    const matches = (one) => !this.#query || `${name} ${one.addr} ${one.id} ${one.state}`.toLowerCase().includes(this.#query);
     const seen = new Set();
     let shown = 0;
     for (const one of list) {
       seen.add(one.addr);
       let row = card.rows.get(one.addr);
       if (!row) {
-        row = new Row(one, this.#onDrain, this.#onPoint);
+        row = new Row(one, this.#onDrain, this.#onHover);
         card.rows.set(one.addr, row);
         insertSorted(card.body, row.root, one.addr);
       }
@@ -86,13 +88,13 @@ export class Services {
     }
     for (const [addr, row] of card.rows) {
       if (seen.has(addr)) continue;
-      leave(row.root);
+      removeFaded(row.root);
       card.rows.delete(addr);
     }
-    card.root.hidden = this.#find !== "" && shown === 0 && !name.includes(this.#find);
+    card.root.hidden = this.#query !== "" && shown === 0 && !name.includes(this.#query);
     card.table.hidden = list.length === 0;
-    card.scroll.classList.toggle("long", shown > LONG);
-    if (shown > LONG) setAttr(card.scroll, "tabindex", "0");
+    card.scroll.classList.toggle("long", shown > MAX_ROWS);
+    if (shown > MAX_ROWS) setAttr(card.scroll, "tabindex", "0");
     else card.scroll.removeAttribute("tabindex");
   }
 }
@@ -116,10 +118,10 @@ class Card {
           "tr",
           {},
           column("Instance", "who"),
-          column("Share", "share", "Share of the service's requests. Line: the even share. Band: where 95 of 100 shares lie by chance."),
+          column("Share", "share", "Share of the service's requests. Line: the even share. Band: the range of 95 % of shares if instances are picked at random."),
           column("Req/s", "number rate", "Requests per second, over the last 10 s"),
           column("In flight", "number open", "Requests being served at the last heartbeat"),
-          column("Heard", "number heard", "Time since the last heartbeat was answered"),
+          column("Heartbeat", "number heartbeat", "Time since the last answered heartbeat"),
           h("th", { scope: "col", class: "act" }, h("span", { class: "sr" }, "Actions")),
         ),
       ),
@@ -136,7 +138,7 @@ class Card {
 }
 
 class Row {
-  constructor(one, onDrain, onPoint) {
+  constructor(one, onDrain, onHover) {
     this.one = one;
     this.state = h("span", { class: "state" });
     this.addr = h("span", { class: "addr" }, one.addr);
@@ -148,7 +150,7 @@ class Row {
     this.share = h("span", { class: "percent" });
     this.rate = h("td", { class: "number rate" });
     this.open = h("td", { class: "number open" });
-    this.heard = h("td", { class: "number heard" });
+    this.heartbeat = h("td", { class: "number heartbeat" });
     this.button = h("button", { type: "button", class: "small" });
     this.button.addEventListener("click", () => onDrain(this.one, this.one.state !== "draining"));
     this.root = h(
@@ -158,11 +160,11 @@ class Row {
       h("td", { class: "share" }, h("span", { class: "share-in" }, this.bar, this.share)),
       this.rate,
       this.open,
-      this.heard,
+      this.heartbeat,
       h("td", { class: "act" }, this.button),
     );
-    this.root.addEventListener("pointerenter", () => onPoint(this.one));
-    this.root.addEventListener("pointerleave", () => onPoint(null));
+    this.root.addEventListener("pointerenter", () => onHover(this.one));
+    this.root.addEventListener("pointerleave", () => onHover(null));
     this.root.addEventListener("animationend", () => this.root.classList.remove("arriving", "changed"));
   }
 
@@ -176,7 +178,7 @@ class Row {
     this.#shareOf(one, share, spread);
     setText(this.rate, perSecond(rate));
     setText(this.open, one.inFlight === null ? "–" : String(one.inFlight));
-    setText(this.heard, one.lastHeartbeat === null ? "–" : span(now - one.lastHeartbeat));
+    setText(this.heartbeat, one.lastHeartbeat === null ? "–" : span(now - one.lastHeartbeat));
     if (!unlocked) return;
     const verb = one.state === "draining" ? "Undrain" : "Drain";
     setText(this.button, verb);
@@ -199,19 +201,19 @@ class Row {
     setStyle(this.band, "--to", high.toFixed(4));
     setStyle(this.tick, "--at", within(expected).toFixed(4));
     this.bar.classList.toggle("alone", expected === 1);
-    this.bar.classList.toggle("off", Math.abs(share - expected) > ODD * sigma + 1e-9);
+    this.bar.classList.toggle("off", Math.abs(share - expected) > MAX_DEVIATION * sigma + 1e-9);
   }
 }
 
 // What the bars show, in words.
-function said({ since, total, expected, silent }, now) {
+function describe({ since, total, expected, silent }, now) {
   if (expected === null) return "no instance takes requests";
-  if (total === 0) return "no requests of late";
-  const even = expected < 1 ? `; even share ${percent(expected)}${silent ? " among those that tell" : ""}` : "";
+  if (total === 0) return "no recent requests";
+  const even = expected < 1 ? `; even share ${percent(expected)}${silent ? " among those that report" : ""}` : "";
   return `${count(total, "request")} since ${timeOfDay(since, now)}${even}`;
 }
 
-// Keeps children in the order of their keys.
+// Inserts a child in the order of the keys.
 function insertSorted(parent, child, key) {
   let next = null;
   for (const other of parent.children) {

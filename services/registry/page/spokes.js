@@ -1,31 +1,32 @@
 // The drawing: the hub, a spoke to each service, and from there one to each instance.
 //
-// Services get sectors by their number of instances. What moves is placed by CSS transforms, so that the browser
-// animates a new layout by itself; a spoke is a line of length 1, turned and stretched. Nothing here is needed to
-// read the page: the tables say the same, and the drawing has a summary as its label.
+// Services get sectors in proportion to their number of instances. Elements are placed by CSS transforms, so that the
+// browser animates a new layout; a spoke is a line of length 1, rotated and scaled. The tables have the same content,
+// and the drawing has a summary as its label.
 
-import { calm, count, perSecond, setAttr, setStyle, setText, svg } from "./dom.js";
+import { count, perSecond, prefersReducedMotion, setAttr, setStyle, setText, svg } from "./dom.js";
 
 const HUB = 47;
 const SERVICE_RING = 128;
-// Where there are many services, every other name stands further out.
+// With many services, every other one is placed further out.
 const STAGGERED = [112, 156];
 const INSTANCE_RING = 232;
 const RING_STEP = 17;
-// A part of the circle is shared out evenly, so that each service has room for its name, the rest by instances.
-const LEAST_EVEN = 0.35;
-const MOST_EVEN = 0.92;
+// This part of the circle is divided evenly, so that each service has room for its name; the rest by instances.
+const MIN_EVEN = 0.35;
+const MAX_EVEN = 0.92;
 const NAME_WIDTH = 90;
-// From so many services on there is room for names only.
+// With this many services there is room for names only.
 const MANY = 9;
-const WIDEST_STEP = (26 * Math.PI) / 180;
-const MOST_LABELLED = 24;
-// Room that a label needs beside the next, along the ring: on the sides, and above and below the hub.
+const MAX_STEP = (26 * Math.PI) / 180;
+// With more instances there are no labels.
+const MAX_LABELLED = 24;
+// Distance between labels along the ring: on the sides, and above and below the hub.
 const LABEL_HEIGHT = 19;
 const LABEL_WIDTH = 50;
-const LONGEST_NAME = 18;
-// Beats are drawn for so many at the most: beyond that they would be noise, and work for nothing.
-const MOST_BEATING = 64;
+const MAX_NAME = 18;
+// With more instances, heartbeats are not drawn.
+const MAX_BEATING = 64;
 const LABEL_SIZE = 13;
 const byText = new Intl.Collator("en", { numeric: true });
 
@@ -39,7 +40,7 @@ export class Spokes {
   #instances = new Map();
   #shape = "";
   #compact = false;
-  #pointed = null;
+  #highlighted = null;
 
   constructor(root) {
     this.#root = root;
@@ -52,15 +53,15 @@ export class Spokes {
         this.#compact = compact;
         this.#shape = "";
         root.classList.toggle("compact", compact);
-        this.#again?.();
+        this.#redraw?.();
       }
     }).observe(root);
   }
 
-  #again = null;
+  #redraw = null;
 
   update(model, spreads) {
-    this.#again = () => this.update(model, spreads);
+    this.#redraw = () => this.update(model, spreads);
     const names = [...model.services.keys()].sort(byText.compare);
     const total = model.totals();
     const shape = names.map((name) => `${name}:${[...model.services.get(name).keys()].sort().join(",")}`).join(";");
@@ -71,42 +72,42 @@ export class Spokes {
     setText(this.#hubNote, count(total.instances, "instance"));
     for (const name of names) this.#paint(model.services.get(name), this.#services.get(name), spreads.get(name));
     const parts = names.map((name) => `${name} ${count(model.services.get(name).size, "instance")}`);
-    setAttr(this.#root, "aria-label", names.length ? `The registry with ${count(names.length, "service")}: ${parts.join(", ")}.` : "No instance is known yet.");
+    setAttr(this.#root, "aria-label", names.length ? `The registry with ${count(names.length, "service")}: ${parts.join(", ")}.` : "No instances yet.");
   }
 
-  // A heartbeat of an instance has come in.
+  // Shows an answered heartbeat of an instance.
   beat(one) {
-    if (this.#instances.size > MOST_BEATING || document.hidden || calm()) return;
+    if (this.#instances.size > MAX_BEATING || document.hidden || prefersReducedMotion()) return;
     const item = this.#instances.get(key(one));
     item?.halo.animate([{ opacity: 0.5, transform: "scale(1)" }, { opacity: 0, transform: "scale(2.4)" }], { duration: 900, easing: "ease-out" });
   }
 
-  point(one) {
-    this.#pointed?.group.classList.remove("pointed");
-    this.#pointed = one ? (this.#instances.get(key(one)) ?? null) : null;
-    this.#pointed?.group.classList.add("pointed");
+  highlight(one) {
+    this.#highlighted?.group.classList.remove("highlighted");
+    this.#highlighted = one ? (this.#instances.get(key(one)) ?? null) : null;
+    this.#highlighted?.group.classList.add("highlighted");
   }
 
   #layout(model, names, total) {
     const many = names.length >= MANY;
-    const even = Math.min(MOST_EVEN, Math.max(LEAST_EVEN, (names.length * NAME_WIDTH) / (2 * Math.PI * SERVICE_RING)));
+    const even = Math.min(MAX_EVEN, Math.max(MIN_EVEN, (names.length * NAME_WIDTH) / (2 * Math.PI * SERVICE_RING)));
     const sectors = names.map((name) => {
       const list = [...model.services.get(name).values()].sort((a, b) => byText.compare(a.addr, b.addr));
       const width = 2 * Math.PI * (even / names.length + (1 - even) * (total ? list.length / total : 1 / names.length));
-      return { name, list, width, step: Math.min(WIDEST_STEP, (width * 0.88) / Math.max(1, list.length)) };
+      return { name, list, width, step: Math.min(MAX_STEP, (width * 0.88) / Math.max(1, list.length)) };
     });
-    const nearest = INSTANCE_RING * Math.min(WIDEST_STEP, ...sectors.filter((one) => one.list.length > 1).map((one) => one.step));
+    const nearest = INSTANCE_RING * Math.min(MAX_STEP, ...sectors.filter((one) => one.list.length > 1).map((one) => one.step));
     const rings = Math.min(4, Math.max(1, Math.ceil(8 / nearest)));
     const size = Math.max(2, Math.min(9, nearest * 0.42 * (1 + (rings - 1) * 0.5)));
-    const labelled = total <= MOST_LABELLED && !this.#compact;
+    const labelled = total <= MAX_LABELLED && !this.#compact;
     const half = INSTANCE_RING + (rings - 1) * RING_STEP + (labelled ? 34 : 20);
     const side = Math.max(half, labelled ? 350 : 290);
     setAttr(this.#root, "viewBox", `${-side} ${-half} ${2 * side} ${2 * half}`);
 
-    const kept = new Set();
+    const placed = new Set();
     let angle = -Math.PI / 2;
     sectors.forEach(({ name, list, width, step }, i) => {
-      // The first service stands at the top.
+      // The first service is at the top.
       const middle = i === 0 ? angle : angle + width / 2;
       angle = middle + width / 2;
       const item = this.#services.get(name) ?? this.#addService(name);
@@ -114,14 +115,14 @@ export class Spokes {
       place(item, ring * Math.cos(middle), ring * Math.sin(middle));
       stretch(item, 0, 0, middle, ring);
       item.group.classList.toggle("many", many);
-      const wide = Math.max(many ? 40 : 78, Math.min(name.length, LONGEST_NAME) * (this.#compact ? 11.5 : 7.8) + 20);
+      const wide = Math.max(many ? 40 : 78, Math.min(name.length, MAX_NAME) * (this.#compact ? 11.5 : 7.8) + 20);
       setAttr(item.box, "width", String(wide));
       setAttr(item.box, "x", String(-wide / 2));
       const angles = list.map((_, k) => middle + (k - (list.length - 1) / 2) * step);
       const room = (at) => step * INSTANCE_RING >= (Math.abs(Math.cos(at)) < 0.6 ? LABEL_WIDTH : LABEL_HEIGHT);
       const label = labelled && (list.length < 2 || angles.every(room)) ? shortener(list) : () => "";
       list.forEach((one, k) => {
-        kept.add(key(one));
+        placed.add(key(one));
         const radius = INSTANCE_RING + (k % rings) * RING_STEP;
         const node = this.#instances.get(key(one)) ?? this.#addInstance(one, item);
         const [x, y] = [radius * Math.cos(angles[k]), radius * Math.sin(angles[k])];
@@ -132,11 +133,11 @@ export class Spokes {
       });
     });
     for (const [name, item] of this.#services) if (!model.services.has(name)) drop(this.#services, name, item);
-    for (const [id, node] of this.#instances) if (!kept.has(id)) drop(this.#instances, id, node);
+    for (const [id, node] of this.#instances) if (!placed.has(id)) drop(this.#instances, id, node);
   }
 
   #addService(name) {
-    const text = svg("text", { class: "name", y: -2 }, name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
+    const text = svg("text", { class: "name", y: -2 }, name.length > MAX_NAME ? `${name.slice(0, MAX_NAME - 1)}…` : name);
     const note = svg("text", { class: "note", y: 13 });
     const box = svg("rect", { y: -19, height: 38, rx: 10 });
     const item = { line: svg("line", { x2: 1, class: "spoke" }), group: svg("g", { class: "service" }, svg("title", {}, name), box, text, note), box, note, angle: null };
@@ -152,7 +153,7 @@ export class Spokes {
     const title = svg("title");
     const group = svg("g", { class: "instance arriving" }, title, halo, shape);
     const node = { line: svg("line", { x2: 1, class: "spoke twig" }), group, shape, halo, title, label: null, angle: null };
-    // It grows out of its service rather than out of the corner.
+    // It starts at its service, not in the corner.
     place(node, parent.x, parent.y);
     this.#instances.set(key(one), node);
     this.#lines.append(node.line);
@@ -179,12 +180,12 @@ export class Spokes {
   }
 
   #paint(list, item, spread) {
-    let [rate, odd] = [0, false];
+    let [rate, abnormal] = [0, false];
     for (const one of list.values()) {
       const node = this.#instances.get(key(one));
       const own = spread.of.get(one.addr);
       rate += own.rate ?? 0;
-      odd ||= one.state !== "passing";
+      abnormal ||= one.state !== "passing";
       setAttr(node.group, "data-state", one.state);
       setAttr(node.line, "data-state", one.state);
       setAttr(node.shape, "d", SHAPES[one.state]);
@@ -195,16 +196,16 @@ export class Spokes {
     setStyle(item.line, "stroke-width", (1.2 + 1.6 * Math.log10(1 + rate)).toFixed(1));
     setText(item.note, list.size === 0 ? "none" : rate > 0 ? `${list.size} · ${short(rate)}/s` : String(list.size));
     item.group.classList.toggle("vacant", list.size === 0);
-    item.group.classList.toggle("odd", odd);
+    item.group.classList.toggle("abnormal", abnormal);
   }
 }
 
-// A rate in four characters or so.
+// A rate in about four characters.
 function short(rate) {
   return rate < 999.5 ? perSecond(rate) : rate < 9950 ? `${(rate / 1000).toFixed(1)}k` : `${Math.round(rate / 1000)}k`;
 }
 
-// States differ by shape, not by colour alone.
+// States differ in shape, not only in colour.
 const SHAPES = {
   passing: "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1-1 0Z",
   draining: "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1-1 0Z",
@@ -221,7 +222,7 @@ function place(item, x, y) {
   setStyle(item.group, "transform", `translate(${x.toFixed(1)}px, ${y.toFixed(1)}px)`);
 }
 
-// Turns the shorter way round.
+// Rotates and scales a spoke, turning the shorter way.
 function stretch(item, x, y, angle, length) {
   if (item.angle !== null) angle += 2 * Math.PI * Math.round((item.angle - angle) / (2 * Math.PI));
   item.angle = angle;
@@ -232,11 +233,11 @@ function drop(map, id, item) {
   map.delete(id);
   for (const element of [item.group, item.line]) {
     element.classList.add("leaving");
-    setTimeout(() => element.remove(), calm() ? 0 : 400);
+    setTimeout(() => element.remove(), prefersReducedMotion() ? 0 : 400);
   }
 }
 
-// What tells the instances of one service apart: the port, where they share a host; the host, where they share a port.
+// What distinguishes the instances of one service: the port if they share a host, the host if they share a port.
 function shortener(list) {
   const parts = list.map((one) => /^(.*):(\d+)$/.exec(one.addr));
   if (parts.some((part) => !part)) return (one) => one.addr;

@@ -1,14 +1,14 @@
 // Server-sent events over fetch.
 //
-// EventSource would be shorter, but it hides comments (so that silence and a quiet catalogue look the same), can't
-// send a token, and doesn't say why it was refused. A stream here reconnects by itself with backoff and jitter, goes
-// on behind the last id it saw, and gives up a connection on which nothing has come for SILENCE.
+// EventSource hides comments, so that a dead connection and a quiet catalogue look the same; it can't send a token, and
+// does not report why it was refused. This stream reconnects with backoff and jitter, resumes after the last id, and
+// gives up a connection on which nothing has come for SILENCE_TIMEOUT.
 
-const SILENCE = 20_000;
-const FIRST_PAUSE = 500;
-const LONGEST_PAUSE = 10_000;
-// A server that never ends an event must not fill the memory. A snapshot of 100,000 instances has some 50 MB.
-const LONGEST_EVENT = 128 * 1024 * 1024;
+const SILENCE_TIMEOUT = 20_000;
+const MIN_PAUSE = 500;
+const MAX_PAUSE = 10_000;
+// Bounds the memory that an endless event can take. A snapshot of 100,000 instances has about 50 MB.
+const MAX_EVENT = 128 * 1024 * 1024;
 
 export class Stream {
   #handlers;
@@ -16,7 +16,8 @@ export class Stream {
   #wake = null;
   lastId = "";
 
-  // url() and headers() are asked at each connection. Handlers: open(response), event(type, data, id), alive(), lost(why, status).
+  // Handlers: url() and headers(), called for each connection; open(response); received(), for each piece of data, even
+  // a comment; event(type, data, id); lost(why, status).
   constructor(handlers) {
     this.#handlers = handlers;
   }
@@ -42,13 +43,13 @@ export class Stream {
     this.start();
   }
 
-  // Ends a pause between two attempts.
-  hurry() {
+  // Ends the pause before the next attempt.
+  retryNow() {
     this.#wake?.();
   }
 
   async #loop(signal) {
-    let pause = FIRST_PAUSE;
+    let pause = MIN_PAUSE;
     while (!signal.aborted) {
       const began = Date.now();
       try {
@@ -59,9 +60,9 @@ export class Stream {
         if (signal.aborted) return;
         this.#handlers.lost(error.message, error.status ?? 0);
       }
-      if (Date.now() - began > LONGEST_PAUSE) pause = FIRST_PAUSE;
+      if (Date.now() - began > MAX_PAUSE) pause = MIN_PAUSE;
       await this.#sleep(pause * (0.75 + Math.random() / 2));
-      pause = Math.min(pause * 2, LONGEST_PAUSE);
+      pause = Math.min(pause * 2, MAX_PAUSE);
     }
   }
 
@@ -81,23 +82,23 @@ export class Stream {
     stopped.addEventListener("abort", stop);
     let silent = false;
     let timer = 0;
-    const heard = () => {
+    const restartTimer = () => {
       clearTimeout(timer);
       timer = setTimeout(() => {
         silent = true;
         attempt.abort();
-      }, SILENCE);
+      }, SILENCE_TIMEOUT);
     };
-    heard();
+    restartTimer();
     try {
       const headers = { Accept: "text/event-stream", ...this.#handlers.headers?.() };
       if (this.lastId) headers["Last-Event-ID"] = this.lastId;
       const response = await fetch(this.#handlers.url(), { headers, signal: attempt.signal, cache: "no-store" });
       if (!response.ok) throw await refusal(response);
       if (!response.headers.get("content-type")?.startsWith("text/event-stream")) {
-        throw new Error("the answer is no event stream");
+        throw new Error("the response is not an event stream");
       }
-      heard();
+      restartTimer();
       this.#handlers.open?.(response);
       const parser = new Parser((type, data, id) => {
         if (id !== null) this.lastId = id;
@@ -107,12 +108,12 @@ export class Stream {
       for (;;) {
         const { done, value } = await reader.read();
         if (done || stopped.aborted) return;
-        heard();
-        this.#handlers.alive?.();
+        restartTimer();
+        this.#handlers.received?.();
         parser.push(value);
       }
     } catch (error) {
-      throw silent ? new Error(`silent for ${SILENCE / 1000} s`) : error;
+      throw silent ? new Error(`silent for ${SILENCE_TIMEOUT / 1000} s`) : error;
     } finally {
       clearTimeout(timer);
       stopped.removeEventListener("abort", stop);
@@ -121,13 +122,13 @@ export class Stream {
   }
 }
 
-// A problem document's detail, or the bare status.
+// An error with the detail of the problem document, or else the status.
 async function refusal(response) {
   let detail = "";
   try {
     detail = (await response.json()).detail;
   } catch {
-    // Not a problem document: the status says enough.
+    // Not a problem document.
   }
   const error = new Error(detail || `the registry answered ${response.status}`);
   error.status = response.status;
@@ -137,10 +138,10 @@ async function refusal(response) {
 // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation, without `retry`.
 export class Parser {
   #emit;
-  // The line that is coming in. A long one comes in thousands of pieces, so it is put together once, at its end.
+  // The current line. A long one comes in thousands of pieces, so it is joined once, at its end.
   #pieces = [];
   #length = 0;
-  // A CR came last, and perhaps its LF comes next.
+  // The last character was a CR, which an LF may follow.
   #cr = false;
   #type = "";
   #data = [];
@@ -163,7 +164,7 @@ export class Parser {
     }
     this.#pieces.push(rest);
     this.#length += rest.length;
-    if (this.#length + this.#size > LONGEST_EVENT) throw new Error("an event is too long");
+    if (this.#length + this.#size > MAX_EVENT) throw new Error("an event is too long");
   }
 
   #line(line) {

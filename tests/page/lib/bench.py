@@ -1,7 +1,7 @@
-"""What a case works with: a registry of its own, members, and pages in a real browser.
+"""The fixture of a case: a registry, members, and pages in a real browser.
 
-Every page is watched: a message of the browser's console, an uncaught error, a dialog or a request to another host
-fails the case, unless it says beforehand that it expects it."""
+A console message, an uncaught error, a dialog or a request to another host fails the case, unless the case has declared
+that it expects it."""
 
 import contextlib
 import json
@@ -16,9 +16,9 @@ from playwright.sync_api import expect, sync_playwright
 from .members import Members
 from .registry import Registry
 
-# Generous: the machine may be busy with other things.
+# Generous, because the machine may be busy.
 SOON = 20_000
-# What an operator may expect: a change shows within two seconds.
+# The requirement: a change shows within two seconds.
 TWO_SECONDS = 2_000
 
 expect.set_options(timeout=SOON)
@@ -27,7 +27,7 @@ expect.set_options(timeout=SOON)
 @contextlib.contextmanager
 def launch():
     with sync_playwright() as playwright:
-        # The sandbox needs a user other than root; only our own page is opened.
+        # The sandbox does not work as root, and only our own page is opened.
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -67,17 +67,17 @@ class Bench:
         return self._members
 
     def own(self, thing, end):
-        """Something that the case started, and how it ends."""
+        """Registers how to end something that the case has started."""
         self._ends.callback(end)
         return thing
 
     def replace_registry(self):
-        """Another registry at the same address, which knows nothing."""
+        """Replaces the registry with an empty one at the same address."""
         self.registry.stop()
         self._registry = Registry(self.folder, self.token, self._registry.port)
 
     def page(self, width=1280, height=900, url=None, **options):
-        """A page that is open and live."""
+        """Opens a page and waits until it is live."""
         context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
         self._ends.callback(context.close)
         page = context.new_page()

@@ -1,11 +1,11 @@
-"""Running cases, a line for each."""
+"""Runs cases and prints a line for each."""
 
 import time
 import traceback
 
 
 def run_all(cases):
-    """Runs (name, function) pairs; closes with 'N passed, N failed'. The exit code: 1 where any failed, or none ran."""
+    """Runs (name, function) pairs and prints 'N passed, N failed'. Returns the exit code: 1 if any failed or none ran."""
     passed = failed = 0
     for name, case in cases:
         began = time.monotonic()
@@ -13,7 +13,7 @@ def run_all(cases):
             case()
             passed += 1
             print(f"ok     {name} ({time.monotonic() - began:.1f} s)", flush=True)
-        except Exception:  # a case may fail in any way, and the others go on
+        except Exception:  # one failing case must not stop the others
             failed += 1
             traceback.print_exc()
             print(f"FAILED {name}", flush=True)

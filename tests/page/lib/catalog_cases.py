@@ -1,4 +1,4 @@
-"""The catalogue as the page shows it: who is there, in which state, with which share."""
+"""The catalogue on the page: instances, their states and their shares."""
 
 import re
 import signal
@@ -22,7 +22,7 @@ def test_instances_appear_and_vanish_within_two_seconds(bench):
     expect(row(page, third.addr)).to_have_count(0, timeout=TWO_SECONDS)
     expect(nodes(page)).to_have_count(2, timeout=TWO_SECONDS)
     expect(page.locator("#events li").first).to_contain_text(f"log {third.addr} deregistered")
-    # One that dies without a word is there until its heartbeats have failed, and gone on the page soon after.
+    # One that dies stays until its heartbeats have failed, and vanishes from the page soon after.
     dead = bench.members.all[0]
     bench.members.call(dead.die())
     live = lambda: [one["Addr"] for one in bench.catalog()["log"] if one["State"] != "removed"]  # noqa: E731
@@ -31,9 +31,9 @@ def test_instances_appear_and_vanish_within_two_seconds(bench):
     expect(page.locator("#events li.bad").first).to_contain_text(f"log {dead.addr} removed")
 
 
-def let_numbers_come_in(members):
-    """Until the page has numbers of each from after the last change of who takes requests: shares count from there, and
-    what changes between two numbers around it is interpolated. The registry tells once a second, heartbeats are two."""
+def wait_for_samples(members):
+    """Waits until the page has samples of each instance from after the last change of the set that takes requests. Shares
+    count from there. The registry reports loads once a second; there are two heartbeats in that time."""
     before = [one.heartbeats for one in members]
     wait_for(lambda: all(one.heartbeats > count + 5 for one, count in zip(members, before)), "heartbeats")
 
@@ -41,25 +41,25 @@ def let_numbers_come_in(members):
 def test_shares_match_the_counters(bench):
     members = bench.members.join("log", 3)
     page = bench.page()
-    expect(page.locator("caption")).to_have_text("no requests of late")
-    let_numbers_come_in(members)
-    # All at once, so that the numbers change between two heartbeats of each.
+    expect(page.locator("caption")).to_have_text("no recent requests")
+    wait_for_samples(members)
+    # All at the same time, so that the counters change between two heartbeats of each.
     for one, requests in zip(members, (2500, 1500, 1000)):
         one.requests = requests
     for one, share in zip(members, ("50.0 %", "30.0 %", "20.0 %")):
         expect(row(page, one.addr).locator(".percent")).to_have_text(share)
     expect(page.locator("caption")).to_have_text(re.compile(r"^5,000 requests since \d\d:\d\d:\d\d; even share 33.3 %$"))
-    # Far from what chance allows, and shown so.
+    # Far outside of the expected range, and marked so.
     expect(row(page, members[0].addr).locator(".bar")).to_have_class(re.compile(r"\boff\b"))
     parts = row(page, members[0].addr).locator(".fill").evaluate("e => getComputedStyle(e).getPropertyValue('--part')")
-    assert float(parts) == 0.75, parts  # half of all, on a scale that ends at two thirds
+    assert float(parts) == 0.75, parts  # half of all requests, on a scale that ends at two thirds
     for one, in_flight in zip(members, (7, 0, 1)):
         one.in_flight = in_flight
         expect(row(page, one.addr).locator(".open")).to_have_text(str(in_flight))
-    # Another instance: who takes requests is not who took them, so counting begins anew.
+    # Another instance takes requests now, so counting starts again.
     [fourth] = bench.members.join("log")
-    expect(page.locator("caption")).to_have_text("no requests of late")
-    let_numbers_come_in([*members, fourth])
+    expect(page.locator("caption")).to_have_text("no recent requests")
+    wait_for_samples([*members, fourth])
     for one in bench.members.all:
         one.requests += 100
     for one in bench.members.all:
@@ -67,7 +67,7 @@ def test_shares_match_the_counters(bench):
         expect(row(page, one.addr).locator(".bar")).not_to_have_class(re.compile(r"\boff\b"))
 
 
-def test_the_shares_are_taken_between_common_moments(bench):
+def test_shares_are_taken_between_common_times(bench):
     page = bench.page()
     found = page.evaluate(
         """async () => {
@@ -77,7 +77,7 @@ def test_the_shares_are_taken_between_common_moments(bench):
             const addrs = ['a:1', 'a:2', 'a:3'];
             const instance = (Addr) => ({ Name: 'x', Addr, State: 'passing', Registered: time(0), Reasons: [] });
             model.snapshot({ Revision: '1.1', Services: { x: addrs.map(instance) } }, 1_800_000_000_000);
-            // Three instances at 100, 100 and 200 requests/s, asked every 5 s at different moments.
+            // Three instances at 100, 100 and 200 requests/s, with heartbeats every 5 s at different times.
             for (let t = 0; t < 60_000; t += 5000) {
                 addrs.forEach((addr, i) => {
                     const at = t + 1600 * i;
@@ -85,7 +85,7 @@ def test_the_shares_are_taken_between_common_moments(bench):
                 });
             }
             const { total, of, since } = model.spread('x', 1_800_000_060_000);
-            // An instance that begins anew counts from nothing again.
+            // The counter of a restarted instance starts at 0.
             model.load('x', 'a:1', { Requests: 3, InFlight: 0, LastHeartbeat: time(60_000) });
             const after = model.spread('x', 1_800_000_061_000);
             return {
@@ -103,23 +103,23 @@ def test_the_shares_are_taken_between_common_moments(bench):
     assert found["restarted"] is None, found
 
 
-def test_shares_are_even_among_those_that_tell(bench):
-    telling = bench.members.join("log", 2)
-    [quiet] = bench.members.join("log")
-    quiet.tells_load = False
+def test_the_even_share_is_among_instances_that_report(bench):
+    reporting = bench.members.join("log", 2)
+    [silent] = bench.members.join("log")
+    silent.reports_load = False
     page = bench.page()
     expect(rows(page)).to_have_count(3)
-    let_numbers_come_in(telling)
-    for one in telling:
+    wait_for_samples(reporting)
+    for one in reporting:
         one.requests = 5000
-    for one in telling:
+    for one in reporting:
         expect(row(page, one.addr).locator(".percent")).to_have_text("50.0 %")
         expect(row(page, one.addr).locator(".bar")).not_to_have_class(re.compile(r"\boff\b"))
-    expect(row(page, quiet.addr).locator(".percent")).to_have_text("–")
-    expect(page.locator("caption")).to_contain_text("even share 50.0 % among those that tell")
+    expect(row(page, silent.addr).locator(".percent")).to_have_text("–")
+    expect(page.locator("caption")).to_contain_text("even share 50.0 % among those that report")
 
 
-def test_what_was_told_does_not_hold_for_ever(bench):
+def test_old_samples_expire(bench):
     page = bench.page()
     found = page.evaluate(
         """async () => {
@@ -158,41 +158,41 @@ def test_a_long_snapshot_is_read_in_pieces(bench):
         }"""
     )
     assert found[0] == 64 * 1024 * 1024, found
-    # As many searches of all that came so far would take half a minute.
+    # Searching everything received so far at each piece would take half a minute.
     assert found[1] < 10_000, found
 
 
 def test_members_without_load_and_with_strange_ids_are_shown(bench):
-    [quiet] = bench.members.join("log")
-    quiet.tells_load = False
-    evil = "<img/src=x/onerror=alert(1)>"  # an id has no spaces; this needs none
+    [silent] = bench.members.join("log")
+    silent.reports_load = False
+    evil = "<img/src=x/onerror=alert(1)>"  # ids have no spaces, and this needs none
     [strange] = bench.members.join("visit", Id=evil, Meta={"note": "<script>alert(2)</script>"})
     page = bench.page()
-    expect(row(page, quiet.addr).locator(".heard")).to_have_text(re.compile(r"^\d+ s$"))
-    expect(row(page, quiet.addr).locator(".rate")).to_have_text("–")
-    expect(row(page, quiet.addr).locator(".percent")).to_have_text("–")
+    expect(row(page, silent.addr).locator(".heartbeat")).to_have_text(re.compile(r"^\d+ s$"))
+    expect(row(page, silent.addr).locator(".rate")).to_have_text("–")
+    expect(row(page, silent.addr).locator(".percent")).to_have_text("–")
     expect(row(page, strange.addr).locator(".id")).to_have_text(evil)
     assert page.locator("main img").count() == 0
 
 
-def test_a_wanted_service_without_instance_is_pointed_out(bench):
+def test_a_required_service_without_instances_is_marked(bench):
     [visit] = bench.members.join("visit", requires=["log"])
     page = bench.page()
     card = page.locator('.card[data-key="log"]')
     expect(card).to_have_class(re.compile("vacant"))
-    expect(card.locator(".facts")).to_have_text("no instance")
-    expect(page.locator("#summary")).to_contain_text("1 service wanted but absent")
+    expect(card.locator(".facts")).to_have_text("no instances")
+    expect(page.locator("#summary")).to_contain_text("1 service required but absent")
     assert page.title().startswith("⚠")
     [log] = bench.members.join("log")
     expect(card).not_to_have_class(re.compile("vacant"))
     expect(page).to_have_title("2 in 2 · Hubspoke")
     bench.members.leave(log)
     expect(card).to_have_class(re.compile("vacant"))
-    # Nobody wants it any more.
+    # Nobody requires it any more.
     bench.members.leave(visit)
     expect(card).to_have_count(0)
     expect(page.locator("#empty")).to_be_visible()
-    # One that comes later is pointed out too, and one that nobody wants goes with its last instance.
+    # One that is required later is marked, too, and one that nobody requires vanishes with its last instance.
     [visit] = bench.members.join("visit", requires=["log"])
     expect(card).to_have_class(re.compile("vacant"))
     bench.members.leave(visit)
@@ -200,7 +200,7 @@ def test_a_wanted_service_without_instance_is_pointed_out(bench):
     expect(page).to_have_title("0 in 0 · Hubspoke")
 
 
-def test_finding_narrows_the_tables(bench):
+def test_find_filters_the_tables(bench):
     logs = bench.members.join("log", 2)
     bench.members.join("visit", 2)
     page = bench.page()
@@ -220,17 +220,17 @@ def test_a_silent_registry_makes_the_page_stale_and_it_recovers(bench):
     expect(row(page, member.addr)).to_be_visible()
     bench.registry.send(signal.SIGSTOP)
     expect(page.locator("#status-text")).to_have_text("Stale", timeout=30_000)
-    expect(page.locator("#stale-text")).to_contain_text(re.compile(r"how things stood at \d\d:\d\d:\d\d.*silent for"))
+    expect(page.locator("#stale-text")).to_contain_text(re.compile(r"Last update: \d\d:\d\d:\d\d.*silent for"))
     expect(page.locator("#stale-age")).to_have_text(re.compile(r"^\d+ s ago$"))
-    expect(page.locator("#spoken")).to_have_text(re.compile("^registry out of sight .silent for"))
+    expect(page.locator("#announcement")).to_have_text(re.compile("^registry disconnected .silent for"))
     assert page.title().startswith("⚠")
     expect(row(page, member.addr)).to_be_visible()
     bench.registry.send(signal.SIGCONT)
-    expect(page.locator("#spoken")).to_contain_text("registry in sight again")
+    expect(page.locator("#announcement")).to_contain_text("registry reconnected")
     expect(page.locator("#status-text")).to_have_text("Live")
     expect(page.locator("#stale")).to_be_hidden()
-    expect(page.locator("#events")).to_contain_text("registry out of sight")
-    expect(page.locator("#events")).to_contain_text("registry in sight again")
+    expect(page.locator("#events")).to_contain_text("registry disconnected")
+    expect(page.locator("#events")).to_contain_text("registry reconnected")
     [later] = bench.members.join("log")
     expect(row(page, later.addr)).to_be_visible(timeout=TWO_SECONDS)
 
@@ -241,14 +241,14 @@ def test_a_restarted_registry_is_followed(bench):
     expect(row(page, before.addr)).to_be_visible()
     bench.expect_complaint("net::ERR_")
     bench.replace_registry()
-    expect(page.locator("#events")).to_contain_text("registry has lost its state and begun anew")
+    expect(page.locator("#events")).to_contain_text("registry restarted without its state")
     expect(page.locator("#status-text")).to_have_text("Live")
     expect(row(page, before.addr)).to_have_count(0)
     bench.members.register(before)
     expect(row(page, before.addr)).to_be_visible(timeout=TWO_SECONDS)
 
 
-def test_open_pages_do_not_hold_up_the_registrys_shutdown(bench):
+def test_open_pages_do_not_delay_the_registrys_shutdown(bench):
     bench.members.join("log", log_id="log-1")
     page = bench.page()
     expect(page.locator("#log-state")).to_have_text("following 1 log instance")
@@ -260,7 +260,7 @@ def test_open_pages_do_not_hold_up_the_registrys_shutdown(bench):
     expect(page.locator("#status-text")).to_have_text("Stale", timeout=TWO_SECONDS)
 
 
-def test_events_are_cut_right_however_they_come(bench):
+def test_events_are_parsed_however_they_are_split(bench):
     page = bench.page()
     found = page.evaluate(
         """async () => {

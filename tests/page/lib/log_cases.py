@@ -27,7 +27,7 @@ def test_entries_of_all_log_instances_are_shown_as_text(bench):
         expect(page.locator("#log li", has_text=f"</script> {n}").locator(".msg")).to_have_text(f"{evil} {n}")
     expect(page.locator("#log li")).to_have_count(3)
     assert page.locator("#log b, #log i, #log script").count() == 0
-    # Log instances that come and go are followed and left.
+    # New log instances are followed, and deregistered ones are dropped.
     bench.members.join("log", log_id="log-new")
     _following(page, 4)
     bench.members.call(bench.members.all[-1].say("from the new one"))
@@ -45,9 +45,9 @@ def test_the_filter_asks_the_log_instances(bench):
     expect(page.locator("#log li")).to_have_count(3)
     page.get_by_label("Filter").fill("apple")
     expect(page.locator("#log li")).to_have_count(2)
-    wait_for(lambda: any(query.get("contains") == ["apple"] for query in log.tail_queries), "the filter travels")
+    wait_for(lambda: any(query.get("contains") == ["apple"] for query in log.tail_queries), "the filter is passed on")
     _following(page, 1)
-    # It goes on where it was: the last entry seen is named.
+    # The stream resumes after the last entry.
     assert log.tail_queries[-1]["cursor"] == ["log-0:3"], log.tail_queries
     for text in ("plum", "apple juice"):
         bench.members.call(log.say(text))
@@ -61,8 +61,8 @@ def test_a_pause_stops_the_stream(bench):
     _following(page, 1)
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#log-state")).to_have_text("paused")
-    wait_for(lambda: not log._tails, "nobody follows")
-    page.get_by_role("button", name="Go on").click()
+    wait_for(lambda: not log._tails, "the stream is closed")
+    page.get_by_role("button", name="Resume").click()
     _following(page, 1)
 
 
@@ -106,8 +106,8 @@ def _opens(port):
         return b" 200 " in stream.recv(4096)
 
 
-def test_a_log_instance_that_answers_nonsense_harms_no_other(bench):
-    # Members of that name that have no tail: 404.
+def test_a_log_instance_without_a_tail_does_not_affect_the_others(bench):
+    # Members of that name without a tail answer 404.
     bench.members.join("log", 2)
     [good] = _logs(bench, 1)
     page = bench.page()
@@ -116,7 +116,7 @@ def test_a_log_instance_that_answers_nonsense_harms_no_other(bench):
     expect(page.locator("#log li")).to_have_count(1)
 
 
-def test_the_relay_goes_on_behind_the_last_entry_when_a_stream_breaks(bench):
+def test_the_relay_resumes_after_the_last_entry_when_a_stream_breaks(bench):
     [log] = _logs(bench, 1)
     page = bench.page()
     _following(page, 1)
@@ -128,7 +128,7 @@ def test_the_relay_goes_on_behind_the_last_entry_when_a_stream_breaks(bench):
             writer.transport.abort()
 
     bench.members.call(cut())
-    wait_for(lambda: len(log.tail_queries) > 1, "the relay comes back")
+    wait_for(lambda: len(log.tail_queries) > 1, "the relay reconnects")
     assert log.last_ids[-1] == "log-0:1", (log.last_ids, json.dumps(log.tail_queries))
     bench.members.call(log.say("after"))
     expect(page.locator("#log li")).to_have_count(2)

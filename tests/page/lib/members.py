@@ -1,5 +1,5 @@
-"""Members of the platform as plain as the protocol allows: they answer heartbeats with the load they are told to have,
-take pushes, and stream a log. All of them live on one event loop in a thread of its own."""
+"""Minimal members: they answer heartbeats with a given load, accept pushes, and stream a log. All of them run on one
+event loop in its own thread."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Member:
-    """One instance. `requests` and `in_flight` are what its next heartbeat says."""
+    """One instance. Its next heartbeat reports `requests` and `in_flight`."""
 
     def __init__(self, name, requires=(), log_id=None, **more):
         self.name = name
@@ -17,7 +17,7 @@ class Member:
         self.requires = list(requires)
         self.requests = 0
         self.in_flight = 0
-        self.tells_load = True
+        self.reports_load = True
         self.log_id = log_id
         self.addr = None
         self.heartbeats = 0
@@ -34,7 +34,7 @@ class Member:
         self.addr = f"{host}:{port}"
 
     async def die(self):
-        """Vanishes without a word."""
+        """Stops without deregistering."""
         self._server.close()
         for writer in list(self._connections):
             writer.transport.abort()
@@ -56,7 +56,7 @@ class Member:
                 if url.path == "/heart-beat":
                     self.heartbeats += 1
                     load = {"Status": "serving", "Requests": self.requests, "InFlight": self.in_flight}
-                    await self._answer(writer, json.dumps(load).encode() if self.tells_load else b"")
+                    await self._answer(writer, json.dumps(load).encode() if self.reports_load else b"")
                 elif url.path == "/services":
                     await self._answer(writer, b"")
                 elif method == "GET" and url.path == "/log/tail" and self.log_id:
@@ -99,7 +99,7 @@ class Member:
             self._tails.discard(entry)
 
     async def say(self, message, source="visit"):
-        """Logs an entry, which everybody who follows this instance gets."""
+        """Sends an entry to all followers of this instance."""
         self._seq += 1
         entry = {
             "ts": "2026-11-23T08:07:11.123456Z",

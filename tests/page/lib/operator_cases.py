@@ -1,4 +1,4 @@
-"""What an operator can do, and what nobody else can."""
+"""What an operator can do, and others can not."""
 
 import json
 import re
@@ -34,13 +34,13 @@ def test_drain_and_undrain_with_the_token(bench):
     members = bench.members.join("log", 2, log_id="log-1")
     bench.expect_complaint("401 (Unauthorized)")
     page = bench.page()
-    # What a guarded registry relays needs the token as well.
-    expect(page.locator("#log-state")).to_have_text("needs the registry's token: unlock")
+    # If the registry has a token, the relayed log requires it, too.
+    expect(page.locator("#log-state")).to_have_text("unlock to read the log")
     drain = row(page, members[0].addr).get_by_role("button", name=f"Drain log {members[0].addr}")
 
     _unlock(page, "wrong")
     drain.click()
-    expect(page.locator("#said")).to_contain_text("refused the token")
+    expect(page.locator("#notice")).to_contain_text("refused the token")
     expect(drain).to_be_hidden()
 
     _unlock(page, bench.token)
@@ -48,29 +48,29 @@ def test_drain_and_undrain_with_the_token(bench):
     drain.click()
     expect(row(page, members[0].addr)).to_have_attribute("data-state", "draining", timeout=TWO_SECONDS)
     expect(page.locator('.instance[data-state="draining"]')).to_have_count(1)
-    expect(page.locator("#said")).to_have_text(f"log {members[0].addr} gets no new requests.")
+    expect(page.locator("#notice")).to_have_text(f"log {members[0].addr} gets no new requests.")
     expect(page.locator("#events li").first).to_contain_text(f"log {members[0].addr} draining")
     states = {one["Addr"]: one["State"] for one in bench.catalog()["log"]}
     assert states == {members[0].addr: "draining", members[1].addr: "passing"}
     row(page, members[0].addr).get_by_role("button", name=f"Undrain log {members[0].addr}").click()
     expect(row(page, members[0].addr)).to_have_attribute("data-state", "passing", timeout=TWO_SECONDS)
 
-    # In memory only: nothing is kept, in the address neither, and a locked page has forgotten it.
-    kept = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href, document.getElementById('token').value]")
-    assert kept == [0, 0, "", bench.registry.url + "/", ""], kept
-    page.get_by_role("button", name="Lock draining again").click()
+    # The token is in memory only, and gone when the page is locked.
+    stored = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href, document.getElementById('token').value]")
+    assert stored == [0, 0, "", bench.registry.url + "/", ""], stored
+    page.get_by_role("button", name="Lock draining").click()
     expect(drain).to_be_hidden()
-    expect(page.locator("#log-state")).to_have_text("needs the registry's token: unlock")
+    expect(page.locator("#log-state")).to_have_text("unlock to read the log")
 
 
-def test_an_instance_that_is_gone_is_said_to_be(bench):
+def test_draining_an_instance_that_is_gone_reports_that(bench):
     [member] = bench.members.join("log")
     page = bench.page()
     bench.expect_complaint("404")
     page.route("**/drain", lambda route: (bench.members.leave(member), route.continue_()))
     _unlock(page, "")
     row(page, member.addr).get_by_role("button").click()
-    expect(page.locator("#said")).to_contain_text("no instance of \"log\" has the address")
+    expect(page.locator("#notice")).to_contain_text("no instance of \"log\" has the address")
 
 
 def test_the_whole_platform(bench):
@@ -96,15 +96,15 @@ def test_the_whole_platform(bench):
     page = bench.page(url=registry)
     expect(page.locator("#log-state")).to_have_text("following 3 log instances")
     expect(page.locator("#summary")).to_have_text("3 services · 5 instances")
-    wait_for(lambda: len(counters()) == 3, "all replicas have told their load")
-    expect(page.locator(".card[data-key=log] caption")).to_have_text(re.compile("no requests|request"))
-    page.wait_for_timeout(1500)  # both ends of the window are known by then
+    wait_for(lambda: len(counters()) == 3, "all replicas have reported their load")
+    expect(page.locator(".card[data-key=log] caption")).to_have_text(re.compile("no recent requests|request"))
+    page.wait_for_timeout(1500)  # by then, both ends of the window have samples
     before = counters()
     visit(200)
     wait_for(lambda: sum(counters().values()) - sum(before.values()) >= 200, "heartbeats report the visits")
     expect(page.locator("#log li").last).to_contain_text("visit")
 
-    # The page counts from when it was opened, and its own log tail is a request too: hence one percent.
+    # The page counts from when it was opened, and its own log tail is a request, too: hence the margin of 1 %.
     now = counters()
     since = {addr: now[addr] - before[addr] for addr in now}
     shares = {addr: 100 * count / sum(since.values()) for addr, count in since.items()}
@@ -114,11 +114,11 @@ def test_the_whole_platform(bench):
         return len(shown) == 3 and all(abs(shown[addr] - shares[addr]) < 1 for addr in shown)
 
     try:
-        wait_for(agrees, "the shares are the counters' shares")
+        wait_for(agrees, "the shares match the counters")
     except AssertionError as error:
         raise AssertionError(f"{error}: shown {_shown(page)}, counted {shares}") from None
 
-    # A drained replica gets nothing any more.
+    # A drained replica gets no more requests.
     addr = sorted(before)[0]
     _unlock(page, "")
     row(page, addr).get_by_role("button").click()

@@ -20,7 +20,7 @@ def free_port():
 
 
 def wait_for(condition, what, seconds=20.0):
-    """Waits until the condition gives something true, and returns that."""
+    """Waits until the condition returns something true, and returns that."""
     end = time.monotonic() + seconds
     while True:
         found = condition()
@@ -40,15 +40,15 @@ def answers(url):
 
 
 class Process:
-    """A process of ours, ended for sure."""
+    """A child process."""
 
     def __init__(self, command, folder, **variables):
-        # None of the caller's own settings.
+        # Without the caller's own settings.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HUB_", "OTEL_"))}
         self.log = open(pathlib.Path(folder) / "process.log", "ab")
         self.child = subprocess.Popen(command, cwd=folder, env=inherited | variables, stdout=self.log, stderr=self.log)
 
-    def said(self):
+    def output(self):
         return pathlib.Path(self.log.name).read_text(errors="replace")
 
     def send(self, number):
@@ -82,12 +82,12 @@ class Registry(Process):
         super().__init__([TARGET / "registry"], folder, **variables | more)
         try:
             wait_for(self._answers, "the registry answers")
-        except BaseException:  # nobody else knows of it yet
+        except BaseException:  # no caller has it yet
             self.stop()
             raise
 
     def _answers(self):
-        """True once it does. A process that has ended never will: its port may have been taken meanwhile, say."""
+        """Whether it answers. Fails if it has exited, because its port was taken for example."""
         if self.child.poll() is not None:
-            raise AssertionError(f"the registry exited {self.child.returncode}: {self.said()[-2000:]}")
+            raise AssertionError(f"the registry exited {self.child.returncode}: {self.output()[-2000:]}")
         return answers(f"{self.url}/livez")

@@ -1,4 +1,4 @@
-"""How the files are served, and what the policy in front of them holds back."""
+"""How the files are served, and what the content security policy blocks."""
 
 from playwright.sync_api import expect
 
@@ -26,18 +26,18 @@ def test_files_are_served_with_a_strict_policy_and_by_etag(bench):
 
 def test_a_reload_fetches_no_file_twice(bench):
     if bench.files:
-        return  # files that the test hands out are not kept
+        return  # files from the checkout are not cached
     page = bench.page()
     page.reload()
     expect(page.locator("#status-text")).to_have_text("Live")
     sizes = page.evaluate(
         "performance.getEntriesByType('resource').filter(e => /[.](js|css)$/.test(e.name)).map(e => [e.name, e.transferSize, e.encodedBodySize])"
     )
-    # A revalidated file costs its headers only, which count as 300 bytes.
+    # A revalidated file counts as 300 bytes, for its headers.
     assert len(sizes) >= 8 and all(sent < size or size < 300 for _, sent, size in sizes), sizes
 
 
-def test_the_policy_stops_what_is_not_the_pages_own(bench):
+def test_the_policy_blocks_foreign_scripts_markup_and_hosts(bench):
     page = bench.page()
     for text in ("Content Security Policy", "Trusted", "Refused", "Failed to load", "violates"):
         bench.expect_complaint(text)
@@ -60,7 +60,7 @@ def test_the_policy_stops_what_is_not_the_pages_own(bench):
 def test_a_page_of_another_site_changes_nothing(bench):
     bench.members.join("log")
     body = b'{"Name":"evil","Addr":"127.0.0.1:9"}'
-    # What a browser sends for fetch(…, {mode: 'no-cors'}) of another site: no preflight, a plain text.
+    # What a browser sends for fetch(…, {mode: 'no-cors'}) from another site: no preflight, plain text.
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
         assert bench.status("POST", "/services", body, Content_Type="text/plain", **headers)[0] == 403, headers
     assert "evil" not in bench.catalog()

@@ -1,4 +1,4 @@
-"""For everybody: keyboard, screen readers, phones, both themes, little motion, two hundred instances."""
+"""Keyboard, screen readers, phones, both themes, reduced motion, two hundred instances."""
 
 import re
 
@@ -31,13 +31,13 @@ def test_an_accessibility_checker_finds_nothing(bench):
         bench.members.call(members[0].say("an entry", source="visit"))
         expect(page.locator("#log li").first).to_be_visible()
         _unlock(page)
-        page.wait_for_timeout(1800)  # colours are judged when nothing moves any more
+        page.wait_for_timeout(1800)  # until all transitions have ended
         found = Axe().run(page)
         assert found.violations_count == 0, (options, found.generate_report())
-    page.get_by_role("button", name="Lock draining again").click()
+    page.get_by_role("button", name="Lock draining").click()
     page.get_by_role("button", name="Unlock draining").click()
     found = Axe().run(page)
-    assert found.violations_count == 0, ("asking for the token", found.generate_report())
+    assert found.violations_count == 0, ("the unlock dialog", found.generate_report())
 
 
 def test_everything_works_from_the_keyboard(bench):
@@ -51,7 +51,7 @@ def test_everything_works_from_the_keyboard(bench):
     page.keyboard.press("Enter")
     expect(page.locator("#token")).to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.locator("#ask")).to_be_hidden()
+    expect(page.locator("#unlock-dialog")).to_be_hidden()
     expect(page.locator("#unlock")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.type("anything")
@@ -67,16 +67,16 @@ def test_everything_works_from_the_keyboard(bench):
     page.keyboard.press("Enter")
     expect(button).to_have_text("Undrain")
     expect(button).to_be_focused()
-    # The long table scrolls, so it can be focused.
+    # The long table scrolls, so it must be focusable.
     assert page.locator('.card[data-key="visit"] .scroll').get_attribute("tabindex") == "0"
 
 
-def test_changes_are_read_out(bench):
+def test_changes_are_announced(bench):
     page = bench.page()
     [one] = bench.members.join("log")
-    expect(page.locator("#spoken")).to_have_text(f"log {one.addr} registered")
+    expect(page.locator("#announcement")).to_have_text(f"log {one.addr} registered")
     bench.members.join("log", 20)
-    expect(page.locator("#spoken")).to_have_text(re.compile(r"^\d+ changes, the last: log .* registered$"))
+    expect(page.locator("#announcement")).to_have_text(re.compile(r"^\d+ changes, the last one: log .* registered$"))
 
 
 def test_it_fits_a_phone(bench):
@@ -95,7 +95,7 @@ def test_it_fits_a_phone(bench):
         assert cut == [], cut
 
 
-def test_little_motion_where_that_is_wished(bench):
+def test_reduced_motion(bench):
     bench.members.join("log", 3)
     page = bench.page(reduced_motion="reduce")
     expect(rows(page)).to_have_count(3)
@@ -114,17 +114,17 @@ def test_two_hundred_instances_stay_smooth(bench):
     cdp = bench.browser.new_browser_cdp_session()
 
     def processor():
-        """Seconds that the browser has computed so far; unlike durations, other programs don't lengthen it."""
+        """CPU seconds of the browser so far, which do not depend on the load of the machine."""
         return sum(one["cpuTime"] for one in cdp.send("SystemInfo.getProcessInfo")["processInfo"])
 
     def smoothness(instances):
-        """Frames per second, and processor seconds per second, while all of that many tell new numbers."""
+        """Frames per second, and CPU seconds per second, while this many instances report changing counters."""
         more = (instances - len(bench.members.all)) // len(names)
         for name in names:
             bench.members.join(name, more)
         expect(rows(page)).to_have_count(instances)
         expect(nodes(page)).to_have_count(instances)
-        # Every heartbeat, twice a second here instead of once in five seconds, brings new numbers.
+        # Every heartbeat, two per second instead of one in five seconds, changes the counters.
         for n, member in enumerate(bench.members.all):
             member.requests += 100 + n
         page.wait_for_timeout(2000)
@@ -141,13 +141,13 @@ def test_two_hundred_instances_stay_smooth(bench):
         print(f"       {instances} instances: {frames:.0f} frames/s at {busy:.0%} of a core, drawing without a GPU")
         return frames, busy
 
-    # The first says how fast this machine is, and what else it does. (Few instances may cost more: their changes are
-    # animated.) On an idle machine both have 60 frames/s, at 30 % and 10 %.
+    # The first run measures the machine. (Few instances may cost more, because their changes are animated.) On an idle
+    # machine both have 60 frames/s, at 30 % and 10 % of a core.
     few_frames, few_busy = smoothness(20)
     frames, busy = smoothness(200)
     assert frames > few_frames / 2, (frames, few_frames)
     assert busy < 2 * few_busy, (busy, few_busy)
-    # A quarter of them leaves at once.
+    # A quarter of them deregisters at once.
     for member in bench.members.all[:50]:
         bench.members.leave(member)
     expect(rows(page)).to_have_count(150)
