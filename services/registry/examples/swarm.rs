@@ -1,7 +1,7 @@
-//! Thousands of members in one process, for measuring a registry: `tests/bench/registry.py` drives it.
+//! Thousands of members in one process, as load for a registry; driven by `tests/bench/registry.py`.
 //!
-//! They are as cheap as can be, so that the registry is what is measured: one listener for the whole of 127/8, an
-//! HTTP reader that knows only what a registry sends, no allocation per request. Not a model for a real member.
+//! They cost as little as possible, so that the registry is what is measured: one listener for all of 127/8, an HTTP
+//! parser that knows only what a registry sends, and no allocation per request. Not an example of a member.
 //!
 //!     swarm register REGISTRY INSTANCES SECONDS [hubspoke|renew|consul|etcd]
 //!     swarm heartbeats REGISTRY INSTANCES SECONDS
@@ -12,7 +12,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a measuring tool, ended by the first surprise"
+    reason = "a benchmark tool, which ends at the first error"
 )]
 
 use std::io::Write as _;
@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Connections of the load.
+/// Connections to the registry.
 const CONNECTIONS: usize = 64;
-/// Services that instances are spread over.
+/// The instances are spread over this many services.
 const SERVICES: usize = 100;
 
 fn main() {
@@ -47,23 +47,23 @@ fn main() {
                 let mode = mode.first().copied().unwrap_or("snapshot");
                 let (dependents, instances) = (number(dependents), number(instances));
                 let registry = registry.parse().unwrap();
-                followers(registry, dependents, instances, number(seconds), mode).await;
+                dependents_of(registry, dependents, instances, number(seconds), mode).await;
             }
-            _ => panic!("see the head of examples/swarm.rs"),
+            _ => panic!("usage: see the documentation of examples/swarm.rs"),
         }
     });
 }
 
-/// What the members have seen.
-struct Seen {
+/// What the members have received.
+struct Received {
     heartbeats: AtomicU64,
     push_bytes: AtomicU64,
-    /// By dependent: the newest revision that it was told, and when (in µs since the start).
-    told: Vec<(AtomicU64, AtomicU64)>,
+    /// By dependent: the newest revision that was pushed to it, and when (µs since the start).
+    pushed: Vec<(AtomicU64, AtomicU64)>,
     start: Instant,
 }
 
-/// An address of one's own for each member: 127.1.0.0 and up.
+/// The address of a member: 127.1.0.1 and up.
 fn ip(member: usize) -> Ipv4Addr {
     Ipv4Addr::from(0x7f01_0001 + u32::try_from(member).unwrap())
 }
@@ -72,38 +72,38 @@ fn member(ip: Ipv4Addr) -> usize {
     u32::from(ip).wrapping_sub(0x7f01_0001) as usize
 }
 
-async fn swarm(members: usize) -> (u16, Arc<Seen>) {
+async fn swarm(members: usize) -> (u16, Arc<Received>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
     let listener = socket.listen(8192).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let told = (0..members).map(|_| Default::default()).collect();
+    let pushed = (0..members).map(|_| Default::default()).collect();
     let start = Instant::now();
-    let seen = Seen { heartbeats: AtomicU64::new(0), push_bytes: AtomicU64::new(0), told, start };
-    let seen = Arc::new(seen);
-    tokio::spawn(accept(listener, seen.clone()));
-    (port, seen)
+    let received = Received { heartbeats: AtomicU64::new(0), push_bytes: AtomicU64::new(0), pushed, start };
+    let received = Arc::new(received);
+    tokio::spawn(accept(listener, received.clone()));
+    (port, received)
 }
 
-async fn accept(listener: TcpListener, seen: Arc<Seen>) {
+async fn accept(listener: TcpListener, received: Arc<Received>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let seen = seen.clone();
+        let received = received.clone();
         tokio::spawn(async move {
-            let _ = answer(stream, &seen).await; // ends with the connection
+            let _ = answer(stream, &received).await; // ends with the connection
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, received: &Received) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let SocketAddr::V4(local) = stream.local_addr()? else { return Ok(()) };
     let member = member(*local.ip());
     let mut buffer = Vec::with_capacity(1024);
     loop {
         let (head, mut rest) = loop {
-            if let Some(head) = Head::read(&buffer) {
+            if let Some(head) = MessageHead::parse(&buffer) {
                 let rest = buffer.len() - head.length;
                 break (head, rest);
             }
@@ -125,27 +125,27 @@ async fn answer(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
             buffer = Vec::with_capacity(1024);
         }
         if head.is_get {
-            seen.heartbeats.fetch_add(1, Relaxed);
-        } else if let Some((revision, at)) = seen.told.get(member) {
-            seen.push_bytes.fetch_add(head.body as u64, Relaxed);
-            at.store(u64::try_from(seen.start.elapsed().as_micros()).unwrap(), Relaxed);
+            received.heartbeats.fetch_add(1, Relaxed);
+        } else if let Some((revision, at)) = received.pushed.get(member) {
+            received.push_bytes.fetch_add(head.body as u64, Relaxed);
+            at.store(u64::try_from(received.start.elapsed().as_micros()).unwrap(), Relaxed);
             revision.store(head.revision, Relaxed);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
     }
 }
 
-/// As much of a request's or reply's head as is needed here.
-struct Head {
+/// The parts of the head of a request or response that matter here.
+struct MessageHead {
     length: usize,
     body: usize,
     revision: u64,
     is_get: bool,
-    is_good: bool,
+    is_ok: bool,
 }
 
-impl Head {
-    fn read(buffer: &[u8]) -> Option<Self> {
+impl MessageHead {
+    fn parse(buffer: &[u8]) -> Option<Self> {
         let end = buffer.windows(4).position(|four| four == b"\r\n\r\n")?;
         let text = std::str::from_utf8(&buffer[..end]).ok()?;
         let mut head = Self {
@@ -153,7 +153,7 @@ impl Head {
             body: 0,
             revision: 0,
             is_get: text.starts_with("GET "),
-            is_good: text.starts_with("HTTP/1.1 200"),
+            is_ok: text.starts_with("HTTP/1.1 200"),
         };
         for line in text.lines() {
             let Some((name, value)) = line.split_once(": ") else { continue };
@@ -168,20 +168,20 @@ impl Head {
 }
 
 /// A connection to the registry.
-struct Connection {
+struct RegistryConn {
     stream: TcpStream,
     out: Vec<u8>,
     buffer: Vec<u8>,
 }
 
-impl Connection {
+impl RegistryConn {
     async fn open(registry: SocketAddr) -> Self {
         let stream = TcpStream::connect(registry).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, out: Vec::new(), buffer: Vec::with_capacity(64 * 1024) }
     }
 
-    /// Sends a request and reads the reply; its revision.
+    /// Sends a request and reads the response; returns its revision.
     async fn call(&mut self, method: &str, path: &str, body: &str) -> u64 {
         self.out.clear();
         write!(
@@ -193,11 +193,14 @@ impl Connection {
         self.stream.write_all(&self.out).await.unwrap();
         self.buffer.clear();
         loop {
-            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the registry closed");
-            if let Some(head) = Head::read(&self.buffer)
+            assert!(
+                self.stream.read_buf(&mut self.buffer).await.unwrap() > 0,
+                "the registry closed the connection"
+            );
+            if let Some(head) = MessageHead::parse(&self.buffer)
                 && self.buffer.len() >= head.length + head.body
             {
-                assert!(head.is_good, "{}", String::from_utf8_lossy(&self.buffer));
+                assert!(head.is_ok, "{}", String::from_utf8_lossy(&self.buffer));
                 return head.revision;
             }
         }
@@ -211,7 +214,7 @@ fn info(i: usize, start: usize, port: u16, required: &str) -> String {
     )
 }
 
-/// Registers `instances` once, then new starts of them for so long: each replaces one, so their number stays.
+/// Registers `instances` once, then keeps replacing them with new Ids, so that their number does not change.
 async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: String) {
     let (port, _) = swarm(0).await;
     let next = Arc::new(AtomicUsize::new(0));
@@ -227,13 +230,13 @@ async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: 
                 );
                 ("PUT", "/v1/catalog/register", body)
             }
-            // The keys and values are base64 already.
+            // Keys and values must be base64, which these are.
             "etcd" => ("POST", "/v3/kv/put", format!(r#"{{"key":"a{i:07}","value":"{n:0100}"}}"#)),
             "renew" => ("POST", "/services", info(i, 0, port, "\"service-0\"")),
             _ => ("POST", "/services", info(i, n, port, "\"log\"")),
         }
     };
-    let mut first = Connection::open(registry).await;
+    let mut first = RegistryConn::open(registry).await;
     for n in 0..instances {
         let (method, path, body) = request(n);
         first.call(method, path, &body).await;
@@ -247,21 +250,21 @@ async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: 
     for _ in 0..CONNECTIONS {
         let (next, done, request) = (next.clone(), done.clone(), request.clone());
         tasks.spawn(async move {
-            let mut connection = Connection::open(registry).await;
-            let mut slowest = Vec::new();
+            let mut connection = RegistryConn::open(registry).await;
+            let mut latencies = Vec::new();
             while Instant::now() < end {
                 let (method, path, body) = request(next.fetch_add(1, Relaxed));
                 let sent = Instant::now();
                 connection.call(method, path, &body).await;
-                slowest.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+                latencies.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
                 done.fetch_add(1, Relaxed);
             }
-            slowest
+            latencies
         });
     }
     let mut latencies = Vec::new();
-    while let Some(slowest) = tasks.join_next().await {
-        latencies.extend(slowest.unwrap());
+    while let Some(some) = tasks.join_next().await {
+        latencies.extend(some.unwrap());
     }
     let elapsed = start.elapsed().as_secs_f64();
     latencies.sort_unstable();
@@ -271,8 +274,8 @@ async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: 
 
 /// Registers `instances` and answers their heartbeats.
 async fn heartbeats(registry: SocketAddr, instances: usize, seconds: usize) {
-    let (port, seen) = swarm(0).await;
-    let mut connection = Connection::open(registry).await;
+    let (port, received) = swarm(0).await;
+    let mut connection = RegistryConn::open(registry).await;
     let mut bytes = 0;
     for i in 0..instances {
         let body = info(i, i, port, "");
@@ -281,15 +284,21 @@ async fn heartbeats(registry: SocketAddr, instances: usize, seconds: usize) {
     }
     println!("registered {}", bytes / instances);
     wait_for_line().await;
-    let before = seen.heartbeats.load(Relaxed);
+    let before = received.heartbeats.load(Relaxed);
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
-    println!("{}", seen.heartbeats.load(Relaxed) - before);
+    println!("{}", received.heartbeats.load(Relaxed) - before);
 }
 
-/// One service of `instances`, `dependents` of it, and one change a second: how long until the last one has it?
-async fn followers(registry: SocketAddr, dependents: usize, instances: usize, seconds: usize, mode: &str) {
-    let (port, seen) = swarm(dependents).await;
-    let mut connection = Connection::open(registry).await;
+/// One service of `instances`, its `dependents`, and one change per second: measures how long each takes to arrive.
+async fn dependents_of(
+    registry: SocketAddr,
+    dependents: usize,
+    instances: usize,
+    seconds: usize,
+    mode: &str,
+) {
+    let (port, received) = swarm(dependents).await;
+    let mut connection = RegistryConn::open(registry).await;
     let big = |i: usize, start: usize| {
         let ip = ip(dependents + i);
         format!(r#"{{"Name":"big","Addr":"{ip}:{port}","RequiredServices":[],"Id":"big-{start:016x}"}}"#)
@@ -310,19 +319,19 @@ async fn followers(registry: SocketAddr, dependents: usize, instances: usize, se
     let mut all = Vec::new();
     for second in 0..seconds {
         let began = Instant::now();
-        let sent = u64::try_from(seen.start.elapsed().as_micros()).unwrap();
-        // An instance more, an instance less: one change each.
+        let sent = u64::try_from(received.start.elapsed().as_micros()).unwrap();
+        // One instance is added or removed: one change each.
         let (method, i) = if second % 2 == 0 { ("POST", instances) } else { ("DELETE", instances) };
         let body = big(i, instances + second / 2);
         let revision = connection.call(method, "/services", &body).await;
         let mut times: Vec<u64>;
         loop {
             let has = |(known, _): &&(AtomicU64, AtomicU64)| known.load(Relaxed) >= revision;
-            if seen.told.iter().filter(has).count() == dependents {
-                times = seen.told.iter().map(|(_, at)| at.load(Relaxed).saturating_sub(sent)).collect();
+            if received.pushed.iter().filter(has).count() == dependents {
+                times = received.pushed.iter().map(|(_, at)| at.load(Relaxed).saturating_sub(sent)).collect();
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(20), "a dependent was not told");
+            assert!(began.elapsed() < Duration::from_secs(20), "a dependent got no push");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         times.sort_unstable();
@@ -339,11 +348,11 @@ async fn followers(registry: SocketAddr, dependents: usize, instances: usize, se
         at(&all, 99),
         at(&last, 50),
         at(&last, 100),
-        seen.push_bytes.load(Relaxed) / seconds as u64
+        received.push_bytes.load(Relaxed) / seconds as u64
     );
 }
 
-/// The driver says when it has looked at the registry.
+/// Waits for the driver, which first reads the registry's counters.
 async fn wait_for_line() {
     std::io::stdout().flush().unwrap();
     let line = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));

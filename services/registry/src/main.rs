@@ -1,20 +1,13 @@
-//! The registry's process: wiring only.
+//! The registry's binary.
 
 use std::process::ExitCode;
 
-use hubspoke_chassis::{BindError, Config, RunError};
+use hubspoke_chassis::Config;
 use hubspoke_registry::{PROCESS, Server, Settings};
-
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    #[error(transparent)]
-    Run(#[from] RunError),
-}
 
 fn main() -> ExitCode {
     hubspoke_chassis::boot(&PROCESS, |config: Config<Settings>, shutdown| async move {
-        Ok::<_, Error>(Server::bind(config).await?.run(shutdown).await?)
+        Server::bind(config).await?.run(shutdown).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })
 }
