@@ -1,0 +1,7 @@
+//! A service within the test's process, and the greeter of `examples` as a process of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
+
+mod greeter;
+mod process;
+mod service;
+mod telemetry;
