@@ -24,6 +24,3 @@ mod queue;
 
 /// Header of a response whose service has logged something for it: the `Id` of the log instance that stored the entry.
 pub const HUB_LOGGED_BY: &str = "hub-logged-by";
-
-#[cfg(test)]
-mod tests;

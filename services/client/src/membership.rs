@@ -259,4 +259,21 @@ async fn at(time: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_heartbeat_restarts_the_period_of_silence() {
+        let silence = Duration::from_millis(200);
+        let mut config = MemberConfig::new("http://127.0.0.1:9", ServiceInfo::new("visit", "127.0.0.1:9"));
+        config.timing.silence = silence;
+        let member = Member::new(config, LoadCounters::default()).unwrap();
+        *member.state.last_heartbeat.lock() = Instant::now() - silence * 3 / 4;
+        let ((), heartbeat) = tokio::join!(member.silence(), async {
+            let heartbeat = Instant::now();
+            member.state.on_heartbeat(None);
+            heartbeat
+        });
+        assert!(heartbeat.elapsed() >= silence, "silent after {:?}", heartbeat.elapsed());
+    }
+}

@@ -191,6 +191,3 @@ where
 {
     Ok(Option::<T>::deserialize(de)?.unwrap_or_default())
 }
-
-#[cfg(test)]
-mod tests;

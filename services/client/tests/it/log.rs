@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use hubspoke_client::log::{AttemptError, LOG_SERVICE, LogEntry, LogError, LogLayer, LogQueue, QueueFull};
+use hubspoke_client::{Directory, LogClient};
 use hubspoke_protocol::{ServiceInfo, ServiceLists};
 use hubspoke_testkit::{ClosedPort, DEADLINE, FakeLog, LogRequest, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::*;
-use crate::Directory;
-
+/// Most bytes in a batch, unless it is a single entry.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 const NDJSON: &str = "application/x-ndjson";
 
 fn client(instances: Vec<ServiceInfo>) -> LogClient {
@@ -127,7 +128,7 @@ async fn large_entries_are_sent_in_batches_that_a_log_instance_accepts() {
     assert_eq!(queue.flush(DEADLINE).await, 0);
     let bodies: Vec<String> = log.requests().into_iter().map(|request| request.body).collect();
     assert_eq!(bodies.iter().map(|body| body.lines().count()).sum::<usize>(), 301);
-    let oversized = bodies.iter().filter(|body| body.len() > batcher::MAX_BATCH_BYTES);
+    let oversized = bodies.iter().filter(|body| body.len() > MAX_BATCH_BYTES);
     assert!(oversized.count() <= 1, "only the entry that is too large for a batch");
     assert!(bodies.len() < 20);
 }

@@ -1,5 +1,6 @@
-use super::*;
-use crate::state::{Heartbeat, Status};
+//! The JSON of the wire types.
+
+use hubspoke_protocol::{Heartbeat, PushMode, Revision, ServiceInfo, ServiceLists, Snapshot, Status};
 
 #[test]
 fn a_core_member_may_omit_or_null_everything_else() {
