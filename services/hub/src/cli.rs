@@ -1,4 +1,4 @@
-//! The command line: what can be said, and which module does it.
+//! The command line: parses the arguments and calls the module of the subcommand.
 
 use std::future::Future;
 use std::io;
@@ -10,76 +10,84 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubspoke_chassis::boot;
 use hubspoke_chassis::config::ConfigSource;
 
-use crate::admin::{self, Registry, Target};
 use crate::config::{HubConfig, PROCESS};
-use crate::{demo, logs, print, status, up, watch};
+use crate::demo::{self, DemoArgs};
+use crate::describe;
+use crate::logs::{self, LogsArgs};
+use crate::output::print;
+use crate::registry_client::{InstanceRef, RegistryClient};
+use crate::status::{self, Selection};
+use crate::up;
+use crate::watch::{self, WatchArgs};
 
-/// Hubspoke: a registry, a gateway, a log and your services. Without a command: `hub up`.
+/// Run, watch and operate a Hubspoke platform: registry, gateway, log and your services
+///
+/// Without a command, hub runs the whole platform in this process, as `hub up` does.
 #[derive(Parser)]
 #[command(name = "hub", version)]
-pub struct Cli {
+pub struct HubCli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<HubCommand>,
     #[command(flatten)]
-    up: Up,
-    /// Read this file instead of config/hub.toml; it must exist
+    up: UpArgs,
+    /// Read this file instead of config/hub.toml
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Print each value of the configuration with where it came from, and exit
+    /// Print every setting with its source, and exit
     #[arg(long)]
     check_config: bool,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum HubCommand {
     /// Run the whole platform in this process
-    Up(Up),
-    /// Show the registry's catalogue
+    Up(UpArgs),
+    /// Show the instances of all services
     Status {
-        /// Only these, with the history of each: why is it suspect, why was it removed?
+        /// Show only this service or instance, with its history: why it is suspect, why it was removed
         #[arg(value_name = "SERVICE[/INSTANCE]")]
-        which: Option<status::Which>,
+        selection: Option<Selection>,
         /// Print the registry's JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        at: At,
+        registry: RegistryArg,
     },
-    /// Watch instances come, go and share the load
+    /// Watch instances come and go and share the load
     Watch {
         #[command(flatten)]
-        args: watch::Args,
+        args: WatchArgs,
         #[command(flatten)]
-        at: At,
+        registry: RegistryArg,
     },
-    /// Read the entries of all log instances as one stream
+    /// Print the entries of all log instances as one stream
     Logs {
         #[command(flatten)]
-        args: logs::Args,
+        args: LogsArgs,
         #[command(flatten)]
-        at: At,
+        registry: RegistryArg,
     },
-    /// Generate visits, and show how they spread over the log instances
+    /// Send visits through the gateway and report how they were balanced
     Demo {
         #[command(flatten)]
-        args: demo::Args,
+        args: DemoArgs,
         #[command(flatten)]
-        at: At,
+        registry: RegistryArg,
     },
-    /// Let an instance finish what it has and get no new requests
+    /// Stop sending new requests to an instance; it finishes those in flight
     Drain {
         #[command(flatten)]
-        which: Which,
+        instance: InstanceArg,
     },
-    /// Let a drained instance have requests again
+    /// Send requests to a drained instance again
     Undrain {
         #[command(flatten)]
-        which: Which,
+        instance: InstanceArg,
     },
-    /// Take an instance out of the catalogue; one that lives comes back by itself
+    /// Remove an instance from the catalogue; a live one registers again
     Deregister {
         #[command(flatten)]
-        which: Which,
+        instance: InstanceArg,
     },
     /// Operate the registry itself
     Registry {
@@ -90,49 +98,49 @@ enum Command {
 
 #[derive(Subcommand)]
 enum RegistryCommand {
-    /// Show self-protection, or switch it: switched off, what is held back is removed at once
+    /// Show or switch self-protection, which holds back removals when most instances fail at once
     Protect {
-        /// Leave it out to see how it stands
-        switch: Option<Switch>,
+        /// Switch it on or off; off, it removes at once what it holds back
+        switch: Option<OnOff>,
         #[command(flatten)]
-        at: At,
+        registry: RegistryArg,
     },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
+enum OnOff {
     On,
     Off,
 }
 
 #[derive(Args)]
-struct Up {
-    /// Log replicas
+struct UpArgs {
+    /// Run N log replicas
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     log: Option<u16>,
-    /// Visit replicas
+    /// Run N visit replicas
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     visit: Option<u16>,
 }
 
 #[derive(Args)]
-struct At {
-    /// The registry's URL instead of registry.url
-    #[arg(long, value_name = "URL")]
-    registry: Option<String>,
+struct RegistryArg {
+    /// Use this registry instead of registry.url in the configuration
+    #[arg(long = "registry", value_name = "URL")]
+    url: Option<String>,
 }
 
 #[derive(Args)]
-struct Which {
-    /// The instance, by its id or its address
+struct InstanceArg {
+    /// The instance, by its id or address
     #[arg(value_name = "SERVICE/INSTANCE")]
-    target: Target,
+    instance: InstanceRef,
     #[command(flatten)]
-    at: At,
+    registry: RegistryArg,
 }
 
-/// Does what the command line says.
-pub fn run(cli: Cli) -> ExitCode {
+/// Runs the command; returns the exit code of the process.
+pub fn run(cli: HubCli) -> ExitCode {
     let source = ConfigSource::of_process(cli.config);
     let (mut config, layers) = match HubConfig::load(&source) {
         Ok(loaded) => loaded,
@@ -144,77 +152,76 @@ pub fn run(cli: Cli) -> ExitCode {
     if cli.check_config {
         return boot::show_config(PROCESS.name, &layers);
     }
-    match cli.command.unwrap_or(Command::Up(cli.up)) {
-        Command::Up(up) => {
+    match cli.command.unwrap_or(HubCommand::Up(cli.up)) {
+        HubCommand::Up(up) => {
             if let Err(error) = HubConfig::check_up(&layers) {
                 return boot::invalid_config(PROCESS.name, &error);
             }
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
             let telemetry = config.common.telemetry.clone();
-            boot::run(&PROCESS, &telemetry, &source, run_all(config))
+            boot::run(&PROCESS, &telemetry, &source, run_up(config))
         }
         command => boot::block_on(PROCESS.name, async {
-            match command_on(command, &config).await {
-                // Whoever reads our output has seen enough (`hub logs | head`).
-                Err(error) if is_closed_pipe(&error) => Ok(()),
-                done => done,
+            match run_client(command, &config).await {
+                // The reader of our output has seen enough, as in `hub logs | head`.
+                Err(error) if is_broken_pipe(&error) => Ok(()),
+                result => result,
             }
         }),
     }
 }
 
-/// Every command but `up`: they are views and calls, and say what they have to say on stdout.
-async fn command_on(command: Command, config: &HubConfig) -> anyhow::Result<()> {
-    let registry = |at: At| Registry::new(&config.common.registry, at.registry);
+/// Runs any command but `up`.
+async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<()> {
+    let client = |registry: RegistryArg| RegistryClient::new(&config.common.registry, registry.url);
     match command {
-        Command::Up(_) => Ok(()),
-        Command::Status { which, json, at } => {
-            let url = at.registry.unwrap_or_else(|| config.common.registry.url.clone());
-            print(&status::run(&url, which.as_ref(), json).await?)
+        HubCommand::Up(_) => Ok(()),
+        HubCommand::Status { selection, json, registry } => {
+            print(&status::run(&client(registry)?, selection.as_ref(), json).await?)
         }
-        Command::Watch { args, at } => watch::run(args, &registry(at)?, boot::shutdown()?).await,
-        Command::Logs { args, at } => logs::run(args, &registry(at)?, boot::shutdown()?).await,
-        Command::Demo { args, at } => demo::run(args, &registry(at)?, boot::shutdown()?).await,
-        Command::Drain { which } => {
-            registry(which.at)?.drain(&which.target, true).await?;
-            print(&format!("{} is draining\n", which.target))
+        HubCommand::Watch { args, registry } => watch::run(args, &client(registry)?, boot::shutdown()?).await,
+        HubCommand::Logs { args, registry } => logs::run(args, &client(registry)?, boot::shutdown()?).await,
+        HubCommand::Demo { args, registry } => demo::run(args, &client(registry)?, boot::shutdown()?).await,
+        HubCommand::Drain { instance: InstanceArg { instance, registry } } => {
+            client(registry)?.drain(&instance, true).await?;
+            print(&format!("{instance} is draining\n"))
         }
-        Command::Undrain { which } => {
-            registry(which.at)?.drain(&which.target, false).await?;
-            print(&format!("{} takes requests again\n", which.target))
+        HubCommand::Undrain { instance: InstanceArg { instance, registry } } => {
+            client(registry)?.drain(&instance, false).await?;
+            print(&format!("{instance} is no longer draining\n"))
         }
-        Command::Deregister { which } => {
-            registry(which.at)?.deregister(&which.target).await?;
-            print(&format!("{} is deregistered\n", which.target))
+        HubCommand::Deregister { instance: InstanceArg { instance, registry } } => {
+            client(registry)?.deregister(&instance).await?;
+            print(&format!("{instance} is deregistered\n"))
         }
-        Command::Registry { command: RegistryCommand::Protect { switch, at } } => {
-            let registry = registry(at)?;
+        HubCommand::Registry { command: RegistryCommand::Protect { switch, registry } } => {
+            let registry = client(registry)?;
             if let Some(switch) = switch {
-                registry.protect(switch == Switch::On).await?;
+                registry.protect(switch == OnOff::On).await?;
             }
-            print(&admin::said(&registry.protection().await?))
+            print(&(describe::protection(&registry.protection().await?) + "\n"))
         }
     }
 }
 
-async fn run_all(config: HubConfig) -> anyhow::Result<()> {
+async fn run_up(config: HubConfig) -> anyhow::Result<()> {
     let shutdown = boot::shutdown()?;
     let hub = up::Hub::bind(&config).await?;
-    run_and_welcome(hub, up::READY_TIMEOUT, shutdown).await
+    run_until_shutdown(hub, up::READY_TIMEOUT, shutdown).await
 }
 
-/// Runs the platform; says so once it is ready, and stops it where it never is.
-async fn run_and_welcome(
+/// Runs the platform and prints the banner once it is ready. Stops it at `shutdown`, or if it is not ready in time.
+async fn run_until_shutdown(
     hub: up::Hub,
-    within: Duration,
+    ready_timeout: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let addrs = hub.addrs().clone();
-    let welcome = async move {
-        addrs.ready(within).await?;
-        match print(&addrs.welcome(PROCESS.version)) {
-            Err(error) if !is_closed_pipe(&error) => Err(error),
+    let print_banner = async move {
+        addrs.ready(ready_timeout).await?;
+        match print(&addrs.banner(PROCESS.version)) {
+            Err(error) if !is_broken_pipe(&error) => Err(error),
             _ => Ok(()),
         }
     };
@@ -222,14 +229,14 @@ async fn run_and_welcome(
     let stop = async {
         tokio::select! {
             () = shutdown => {}
-            Err(error) = welcome => failed = Err(error),
+            Err(error) = print_banner => failed = Err(error),
         }
     };
     let ran = hub.run(stop).await;
     failed.and(ran)
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
@@ -240,12 +247,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+    fn clap_accepts_the_definitions() {
+        HubCli::command().debug_assert();
     }
 
     #[test]
-    fn what_can_be_said() {
+    fn commands_that_parse_and_commands_that_do_not() {
         for line in [
             "hub",
             "hub up --log 5",
@@ -263,7 +270,7 @@ mod tests {
             "hub registry protect",
             "hub registry protect off",
         ] {
-            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+            assert!(HubCli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
         for line in [
             "hub demo --rate 0",
@@ -276,12 +283,12 @@ mod tests {
             "hub registry",
             "hub registry protect maybe",
         ] {
-            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+            assert!(HubCli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 
     #[tokio::test]
-    async fn a_platform_that_is_never_ready_ends_with_the_reason() {
+    async fn a_platform_that_does_not_get_ready_ends_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let vars = [
             ("HUB_LISTEN", "127.0.0.1:0"),
@@ -295,7 +302,7 @@ mod tests {
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let source = ConfigSource { vars, folder: "none".into(), file: None };
         let hub = up::Hub::bind(&HubConfig::load(&source).unwrap().0).await.unwrap();
-        let ran = run_and_welcome(hub, Duration::from_secs(2), std::future::pending());
+        let ran = run_until_shutdown(hub, Duration::from_secs(2), std::future::pending());
         let error = tokio::time::timeout(Duration::from_secs(20), ran).await.expect("it ends").unwrap_err();
         let error = error.to_string();
         assert!(

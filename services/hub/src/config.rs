@@ -1,6 +1,6 @@
 //! Configuration of `hub up`: the keys of every process, the tables of all four services, and `[hub]`.
 //!
-//! `listen` is the registry's fixed address; where the others listen stands in `[hub]`.
+//! `listen` is the registry's fixed address; the others' addresses are in `[hub]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use hubspoke_registry::Settings;
 use hubspoke_visit::VisitConfig;
 use serde::{Deserialize, Serialize};
 
-/// What is fixed about the `hub` process.
+/// The constants of the `hub` process.
 pub const PROCESS: Process =
     Process::new("hub", env!("CARGO_PKG_VERSION")).with_listen(hubspoke_registry::PROCESS.listen);
 
-/// The key that says where the views find the registry.
+/// The key for the registry that the other commands talk to.
 const REGISTRY_URL: &str = "registry.url";
 
 /// Most replicas of one service in one process.
 const MAX_REPLICAS: u16 = 100;
 
-/// `[hub]`: how many of what, and where.
+/// `[hub]`: replicas and addresses.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HubTable {
@@ -32,7 +32,7 @@ pub struct HubTable {
     pub log_replicas: u16,
     /// Visit replicas; those after the first listen on free ports.
     pub visit_replicas: u16,
-    /// Where the gateway listens for callers.
+    /// Where the gateway listens for clients.
     pub gateway: SocketAddr,
     /// Where the gateway serves heartbeats, pushes, health and metrics.
     pub gateway_control: SocketAddr,
@@ -40,7 +40,7 @@ pub struct HubTable {
     pub log: SocketAddr,
     /// Where the first visit replica listens.
     pub visit: SocketAddr,
-    /// Folder of everything that is written; each replica has a folder of its own in it.
+    /// Directory for all files; each replica has a subdirectory.
     pub data_dir: PathBuf,
 }
 
@@ -74,31 +74,31 @@ impl Table for HubTable {
     }
 }
 
-/// Everything that `hub up` needs to know.
+/// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
     /// The keys of every process.
     pub common: Common,
-    /// How many of what, and where.
+    /// Replicas and addresses.
     pub hub: HubTable,
-    /// The registry's own.
+    /// The registry's table.
     pub registry: Settings,
-    /// The gateway's own.
+    /// The gateway's table.
     pub gateway: GatewayConfig,
-    /// The log service's own.
+    /// The log service's table.
     pub log: LogConfig,
-    /// The visit service's own.
+    /// The visit service's table.
     pub visit: VisitConfig,
 }
 
 impl HubConfig {
-    /// Reads the layers: defaults, `config/hub.toml`, environment. Where `registry.url` is not set, it follows
-    /// `listen`, so that the views find the platform that the same settings have started.
+    /// Reads the layers: defaults, `config/hub.toml`, environment. The default of `registry.url` follows `listen`, so
+    /// that commands with the same settings find the platform that `hub up` started.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first thing that is wrong.
+    /// [`ConfigError`] for the first invalid setting.
     pub fn load(source: &ConfigSource) -> Result<(Self, Layers), ConfigError> {
-        // The whole platform in one process is for trying things out, so the gateway shows every service that joins.
+        // The platform in one process is for trying things out, so the gateway exposes every service that joins.
         let gateway = GatewayConfig::exposing_all();
         let tables = [
             TableDefaults::new(PROCESS.name, &HubTable::default())?,
@@ -115,7 +115,7 @@ impl HubConfig {
         for key in ["name", "advertise", "control_listen"] {
             layers.refuse(
                 key,
-                "hub is several services and none of its own; see listen, and the keys in [hub]",
+                "has no meaning for hub, which runs several services; set listen and [hub] instead",
             )?;
         }
         let config = Self {
@@ -129,12 +129,12 @@ impl HubConfig {
         Ok((config, layers))
     }
 
-    /// What `hub up` refuses besides: it brings its own registry, so another one's URL would do nothing.
+    /// What only `hub up` refuses: it runs a registry, so the URL of another one would have no effect.
     ///
     /// # Errors
-    /// [`ConfigError`] where `registry.url` is set.
+    /// [`ConfigError`] if `registry.url` is set.
     pub fn check_up(layers: &Layers) -> Result<(), ConfigError> {
-        layers.refuse(REGISTRY_URL, "hub up runs a registry of its own; listen says where")
+        layers.refuse(REGISTRY_URL, "hub up runs its own registry; set listen to choose its address")
     }
 
     /// The registry's configuration.
@@ -143,33 +143,33 @@ impl HubConfig {
         Config { common: self.common_of(hubspoke_registry::PROCESS.name, listen), own: self.registry.clone() }
     }
 
-    /// The gateway's, as a member of the registry at `registry`.
+    /// The gateway's configuration, as a member of `registry`.
     pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayConfig> {
         let mut common = self.member(hubspoke_gateway::PROCESS.name, self.hub.gateway, registry);
         common.control_listen = Some(self.hub.gateway_control);
         Config { common, own: self.gateway.clone() }
     }
 
-    /// That of log replica `n`, counted from 1: its file is `DATA_DIR/log-N/NAME`.
+    /// The configuration of log replica `n`, counted from 1. Its file is `DATA_DIR/log-N/NAME`.
     pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogConfig> {
-        let common = self.member(hubspoke_log::PROCESS.name, replica(self.hub.log, n), registry);
+        let common = self.member(hubspoke_log::PROCESS.name, replica_addr(self.hub.log, n), registry);
         let mut own = self.log.clone();
-        own.file = self.own_file(&own.file, hubspoke_log::PROCESS.name, n);
+        own.file = self.replica_file(&own.file, hubspoke_log::PROCESS.name, n);
         Config { common, own }
     }
 
-    /// That of visit replica `n`, counted from 1.
+    /// The configuration of visit replica `n`, counted from 1. Its file is `DATA_DIR/visit-N/NAME`.
     pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitConfig> {
-        let common = self.member(hubspoke_visit::PROCESS.name, replica(self.hub.visit, n), registry);
+        let common = self.member(hubspoke_visit::PROCESS.name, replica_addr(self.hub.visit, n), registry);
         let mut own = self.visit.clone();
-        own.file = self.own_file(&own.file, hubspoke_visit::PROCESS.name, n);
+        own.file = self.replica_file(&own.file, hubspoke_visit::PROCESS.name, n);
         Config { common, own }
     }
 
-    /// A file of the same name in the replica's own folder.
-    fn own_file(&self, file: &Path, service: &str, n: u16) -> PathBuf {
-        let folder = self.hub.data_dir.join(format!("{service}-{n}"));
-        folder.join(file.file_name().unwrap_or(service.as_ref()))
+    /// The file of the same name in the replica's directory.
+    fn replica_file(&self, file: &Path, service: &str, n: u16) -> PathBuf {
+        let dir = self.hub.data_dir.join(format!("{service}-{n}"));
+        dir.join(file.file_name().unwrap_or(service.as_ref()))
     }
 
     fn member(&self, name: &str, listen: SocketAddr, registry: SocketAddr) -> Common {
@@ -187,8 +187,8 @@ impl HubConfig {
     }
 }
 
-/// Replicas after the first listen on any free port.
-fn replica(first: SocketAddr, n: u16) -> SocketAddr {
+/// Replicas after the first listen on a free port.
+fn replica_addr(first: SocketAddr, n: u16) -> SocketAddr {
     if n == 1 { first } else { SocketAddr::new(first.ip(), 0) }
 }
 
@@ -217,11 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn the_commented_file_is_accepted_as_it_is_and_with_every_key_set() {
+    fn the_config_file_loads_as_shipped_and_with_every_key_set() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
         let text = std::fs::read_to_string(folder.join("hub.toml")).unwrap();
         HubConfig::load(&ConfigSource { folder, ..ConfigSource::default() }).unwrap();
-        // A line that begins with `#` and a key is a setting at its default; `# ` begins a sentence.
+        // `#key = …` is a setting at its default; `# ` begins a sentence.
         let setting =
             |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
         let all: Vec<String> =
@@ -233,28 +233,28 @@ mod tests {
     }
 
     #[test]
-    fn the_views_look_where_the_same_settings_listen() {
+    fn commands_look_where_the_same_settings_listen() {
         let url = |vars: &[(&str, &str)]| load(vars).unwrap().common.registry.url;
         assert_eq!(url(&[]), "http://127.0.0.1:20000");
         assert_eq!(url(&[("HUB_LISTEN", "127.0.0.1:7000")]), "http://127.0.0.1:7000");
         assert_eq!(url(&[("HUB_LISTEN", "[::]:7000")]), "http://[::1]:7000");
-        assert_eq!(url(&[("HUB_LISTEN", "127.0.0.1:0")]), "http://127.0.0.1:20000", "any port is none");
+        assert_eq!(
+            url(&[("HUB_LISTEN", "127.0.0.1:0")]),
+            "http://127.0.0.1:20000",
+            "port 0 names no registry"
+        );
         let both = [("HUB_LISTEN", "127.0.0.1:7000"), ("HUB_REGISTRY__URL", "http://r:1")];
         assert_eq!(url(&both), "http://r:1");
     }
 
     #[test]
-    fn keys_that_would_do_nothing_are_refused() {
+    fn keys_without_effect_are_refused() {
         for (name, value) in
             [("HUB_NAME", "x"), ("HUB_ADVERTISE", "x:1"), ("HUB_CONTROL_LISTEN", "127.0.0.1:1")]
         {
             let error = load(&[(name, value)]).unwrap_err();
-            assert_eq!(
-                error,
-                format!(
-                    "{name}: hub is several services and none of its own; see listen, and the keys in [hub]"
-                )
-            );
+            let why = "has no meaning for hub, which runs several services; set listen and [hub] instead";
+            assert_eq!(error, format!("{name}: {why}"));
         }
     }
 

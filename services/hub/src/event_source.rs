@@ -27,7 +27,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
 /// What happens to a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StreamUpdate {
+pub(crate) enum StreamUpdate {
     /// It is connected.
     Connected,
     /// An event arrived.
@@ -41,7 +41,7 @@ pub enum StreamUpdate {
 
 /// A stream that reconnects. Dropped, it ends.
 #[derive(Debug)]
-pub struct EventSource {
+pub(crate) struct EventSource {
     updates: mpsc::Receiver<StreamUpdate>,
     /// The one task that reads.
     task: JoinSet<()>,
@@ -49,7 +49,7 @@ pub struct EventSource {
 
 impl EventSource {
     /// Opens the stream at `url`. `http` must have no timeout for whole responses.
-    pub fn open(http: reqwest::Client, url: String) -> Self {
+    pub(crate) fn open(http: reqwest::Client, url: String) -> Self {
         let (sender, updates) = mpsc::channel(QUEUED);
         let mut task = JoinSet::new();
         task.spawn(read_forever(http, url, sender));
@@ -60,7 +60,7 @@ impl EventSource {
     ///
     /// # Errors
     /// If the task that reads the stream has panicked.
-    pub async fn next(&mut self) -> anyhow::Result<StreamUpdate> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<StreamUpdate> {
         if let Some(update) = self.updates.recv().await {
             return Ok(update);
         }

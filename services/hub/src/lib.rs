@@ -1,25 +1,20 @@
-//! The `hub` command: the whole platform in one process, and views of a platform that runs.
+//! The `hub` command: the whole platform in one process, and commands that watch and operate a running one.
 //!
-//! Each subcommand is a module of its own; they share nothing but the protocol and the way to the registry
-//! ([`admin::Registry`], [`event_source`]). The only package that writes to stdout.
+//! [`cli`] reads the arguments and calls one module per subcommand. The subcommands don't know each other. They share
+//! the modules below them: the client for the registry, the stream of its changes, and the words and the layout of what
+//! they print.
 
-pub mod admin;
+mod catalog_update;
 pub mod cli;
 pub mod config;
-pub mod demo;
-pub mod event_source;
-pub mod logs;
-pub mod status;
-pub mod table;
+mod demo;
+mod describe;
+mod event_source;
+mod logs;
+mod output;
+mod registry_client;
+mod status;
+mod table;
 mod text;
 pub mod up;
-pub mod watch;
-
-use std::io::Write;
-
-/// Writes to stdout at once.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
-}
+mod watch;

@@ -1,9 +1,10 @@
-//! The `hub` command: arguments in, exit code out.
+//! The `hub` command.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use hubspoke::cli::{HubCli, run};
 
 fn main() -> ExitCode {
-    hubspoke::cli::run(hubspoke::cli::Cli::parse())
+    run(HubCli::parse())
 }

@@ -1,38 +1,37 @@
-//! `hub status`: the catalogue as a table, or as the registry's own JSON. Why an instance is not passing, or is gone, is
-//! said below the table; the whole history where a service or an instance is asked for.
+//! `hub status`: the catalogue as a table, or as the registry's own JSON. Below the table: why an instance is not passing
+//! or was removed. For one service or instance: its whole history.
 //!
-//! Ids, addresses and reasons are other people's text: nothing of it reaches the terminal as a control sequence.
+//! Ids, addresses and reasons are other people's text: none of it reaches the terminal as a control sequence.
 
 use std::str::FromStr;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
-use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, Reason, SERVICES_PATH, check_name};
+use anyhow::bail;
+use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, check_name};
 use jiff::Timestamp;
 
-use crate::text::{self, one_line};
-use crate::watch::said;
-use crate::{admin, table};
+use crate::registry_client::{RegistryClient, parse_catalog};
+use crate::text::one_line;
+use crate::{describe, table};
 
-/// How long the registry may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest text of others that is shown as one, in characters.
+/// Longest cell or line, in characters.
 const MAX: usize = 200;
 
-/// What is asked for: a service, or one instance of it, by its id or its address.
+/// What to show: a service, or one instance of it by its id or address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Which {
+pub(crate) struct Selection {
     service: String,
     instance: Option<String>,
 }
 
-impl FromStr for Which {
+impl FromStr for Selection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (service, instance) = match text.split_once('/') {
             Some((_, "")) => {
-                return Err("SERVICE or SERVICE/INSTANCE, as in log or log/127.0.0.1:20002".to_owned());
+                return Err(
+                    "expected SERVICE or SERVICE/INSTANCE, such as log or log/127.0.0.1:20002".to_owned()
+                );
             }
             Some((service, instance)) => (service, Some(instance.to_owned())),
             None => (text, None),
@@ -42,23 +41,27 @@ impl FromStr for Which {
     }
 }
 
-/// What the registry at `url` knows, as text to print.
+/// The catalogue, or a part of it, as text to print.
 ///
 /// # Errors
-/// Where the registry can't be reached, answers anything but its catalogue, or does not know what is asked for.
-pub async fn run(url: &str, which: Option<&Which>, json: bool) -> anyhow::Result<String> {
-    let text = fetch(url, which.map(|which| which.service.as_str())).await?;
-    let mut view = parse(&text)?;
-    let instance = which.and_then(|which| Some((&which.service, which.instance.as_ref()?)));
+/// If the registry can't be reached, answers anything but its catalogue, or does not know the selection.
+pub(crate) async fn run(
+    registry: &RegistryClient,
+    selection: Option<&Selection>,
+    json: bool,
+) -> anyhow::Result<String> {
+    let text = registry.catalog_json(selection.map(|selection| selection.service.as_str())).await?;
+    let mut view = parse_catalog(&text)?;
+    let instance = selection.and_then(|selection| Some((&selection.service, selection.instance.as_ref()?)));
     if let Some((service, wanted)) = instance {
         for list in view.services.values_mut() {
             list.retain(|known| known.info.id() == wanted || known.info.addr == *wanted);
         }
         if view.services.values().all(Vec::is_empty) {
-            bail!("no instance of {service} is called {wanted:?} or was in the last minutes");
+            bail!("{service} has no instance {wanted:?}, and had none in the last minutes");
         }
     }
-    Ok(match (json, which, instance) {
+    Ok(match (json, selection, instance) {
         (true, _, None) => text,
         (true, ..) => serde_json::to_string(&view)? + "\n",
         (false, None, _) => render(&view, Timestamp::now()),
@@ -66,54 +69,33 @@ pub async fn run(url: &str, which: Option<&Which>, json: bool) -> anyhow::Result
     })
 }
 
-/// Asks the registry at `url` for its catalogue, or for a part of it, as it sends it.
-async fn fetch(url: &str, service: Option<&str>) -> anyhow::Result<String> {
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-    let below = service.map(|service| format!("/{service}")).unwrap_or_default();
-    let url = format!("{}{SERVICES_PATH}{below}", url.trim_end_matches('/'));
-    let reply = client.get(&url).send().await.with_context(|| format!("no registry answers at {url}"))?;
-    let status = reply.status();
-    let text = reply.text().await.with_context(|| format!("{url} broke off its answer"))?;
-    if !status.is_success() {
-        bail!("{url} answers {status}: {}", text::problem_detail(text.as_bytes()));
-    }
-    Ok(text)
-}
-
-/// Reads a catalogue as the registry sends it.
-fn parse(text: &str) -> anyhow::Result<CatalogView> {
-    serde_json::from_str(text).context("that is no catalogue; is the URL that of a Hubspoke registry?")
-}
-
-/// The catalogue as a table for people, and why some instances are not as they should be. `now` is the time that ages
-/// are counted from.
+/// The catalogue as a table, and below it what is wrong. Ages are as of `now`.
 fn render(view: &CatalogView, now: Timestamp) -> String {
     let instances: Vec<&InstanceView> = view.services.values().flatten().collect();
     if instances.is_empty() {
-        return format!("no instance is registered (revision {})\n", view.revision);
+        return format!("no instances are registered (revision {})\n", view.revision);
     }
     let rows: Vec<Vec<String>> = instances.iter().map(|instance| row(instance, now)).collect();
     let header =
         ["SERVICE", "INSTANCE", "ADDRESS", "STATE", "UP", "HEARTBEAT", "REQUESTS", "IN FLIGHT", "REQUIRES"];
     let present = instances.iter().filter(|instance| instance.state != InstanceState::Removed).count();
-    let text = table::layout(&header, &rows);
-    let services = view.services.len();
     let mut text = format!(
-        "{text}\n{} of {}, revision {}\n",
-        count(present, "instance"),
-        count(services, "service"),
+        "{}\n{} of {}, revision {}\n",
+        table::layout(&header, &rows),
+        describe::count(present, "instance"),
+        describe::count(view.services.len(), "service"),
         view.revision
     );
     for instance in instances.iter().filter(|instance| instance.state != InstanceState::Passing) {
         if let Some(reason) = instance.reasons.last() {
-            let (what, detail) = why(reason);
-            let ago = age(&reason.at, now);
-            text += &one_line(&format!("{}: {what} {ago} ago{detail}", name(instance)), MAX);
+            let ago = describe::age(&reason.at, now);
+            let what = describe::reason(reason.kind, &reason.detail);
+            text += &one_line(&format!("{}: {what} ({ago} ago)", describe::name(instance)), MAX);
             text.push('\n');
         }
     }
     if let Some(protection) = view.protection.as_ref().filter(|protection| protection.held_back > 0) {
-        text += &admin::said(protection);
+        text += &(describe::protection(protection) + "\n");
     }
     text
 }
@@ -122,27 +104,18 @@ fn render(view: &CatalogView, now: Timestamp) -> String {
 fn histories(view: &CatalogView) -> String {
     let mut text = String::new();
     for instance in view.services.values().flatten() {
-        text += &format!("\n{} at {}\n", one_line(&name(instance), MAX), one_line(&instance.info.addr, MAX));
+        let (name, addr) = (describe::name(instance), &instance.info.addr);
+        text += &format!("\n{} at {}\n", one_line(&name, MAX), one_line(addr, MAX));
         for reason in &instance.reasons {
-            let (what, detail) = why(reason);
-            text += &format!("  {}\n", one_line(&format!("{} {what}{detail}", reason.at), MAX));
+            let what = describe::reason(reason.kind, &reason.detail);
+            text += &format!("  {}\n", one_line(&format!("{} {what}", reason.at), MAX));
         }
     }
     text
 }
 
-fn name(instance: &InstanceView) -> String {
-    format!("{}/{}", instance.info.name, instance.info.id())
-}
-
-/// What happened, in words, and the detail with its colon where there is one.
-fn why(reason: &Reason) -> (&'static str, String) {
-    let detail = if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) };
-    (said(reason.kind).0, detail)
-}
-
 fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
-    let beat = instance.last_heartbeat.as_ref().map_or("-".to_owned(), |at| format!("{} ago", age(at, now)));
+    let heartbeat = instance.last_heartbeat.as_ref();
     let load = |pick: fn(&hubspoke_protocol::Load) -> u64| {
         instance.load.as_ref().map_or("-".to_owned(), |load| pick(load).to_string())
     };
@@ -150,39 +123,13 @@ fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
         one_line(&instance.info.name, MAX),
         one_line(instance.info.id(), MAX),
         one_line(&instance.info.addr, MAX),
-        state(instance.state).to_owned(),
-        age(&instance.registered, now),
-        beat,
+        instance.state.to_string(),
+        describe::age(&instance.registered, now),
+        heartbeat.map_or("-".to_owned(), |at| format!("{} ago", describe::age(at, now))),
         load(|load| load.requests),
         load(|load| load.in_flight),
         one_line(&instance.info.required_services.join(","), MAX),
     ]
-}
-
-/// A state in a word.
-pub(crate) fn state(state: InstanceState) -> &'static str {
-    match state {
-        InstanceState::Passing => "passing",
-        InstanceState::Suspect => "suspect",
-        InstanceState::Draining => "draining",
-        InstanceState::Removed => "removed",
-    }
-}
-
-/// How long ago a time was, in the largest whole unit: `3s`, `12m`, `4h`, `2d`.
-pub(crate) fn age(at: &str, now: Timestamp) -> String {
-    let Ok(at) = at.parse::<Timestamp>() else { return "?".to_owned() };
-    let seconds = now.as_second().saturating_sub(at.as_second()).max(0);
-    match seconds {
-        0..=59 => format!("{seconds}s"),
-        60..=3599 => format!("{}m", seconds / 60),
-        3600..=86_399 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 #[cfg(test)]
@@ -190,8 +137,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_catalogue_as_people_see_it() {
-        let view = parse(
+    fn the_catalogue_as_a_table() {
+        let view = parse_catalog(
             r#"{"Revision":"1f.9","Services":{
                 "log":[{"Name":"log","Addr":"127.0.0.1:20002","RequiredServices":[],"Id":"log-1","State":"passing",
                         "Registered":"2026-11-23T08:00:00Z","LastHeartbeat":"2026-11-23T08:09:57Z",
@@ -213,9 +160,9 @@ visit    10.0.0.1:1  10.0.0.1:1       suspect  2d   -          -         -      
         );
     }
 
-    /// A log instance that was removed, one that is suspect and calls itself something nasty, and one that drains.
+    /// A removed log instance, a suspect one whose id holds control sequences, and a draining one.
     fn troubled() -> CatalogView {
-        parse(
+        parse_catalog(
             r#"{"Revision":"1f.30","Services":{
                 "log":[{"Name":"log","Addr":"127.0.0.1:1","RequiredServices":[],"Id":"log-1","State":"removed",
                         "Registered":"2026-11-23T08:00:00Z","Reasons":[
@@ -234,7 +181,7 @@ visit    10.0.0.1:1  10.0.0.1:1       suspect  2d   -          -         -      
     }
 
     #[test]
-    fn why_an_instance_is_not_passing_is_said_below_the_table() {
+    fn instances_that_do_not_pass_are_explained_below_the_table() {
         assert_eq!(
             render(&troubled(), "2026-11-23T08:10:00Z".parse().unwrap()),
             "\
@@ -244,16 +191,16 @@ log      a [2J b   127.0.0.1:2  suspect   10m  -          -         -
 log      log-3     127.0.0.1:3  draining  10m  -          -         -
 
 2 instances of 1 service, revision 1f.30
-log/log-1: removed 1m ago: 3 heartbeats missed
-log/a [2J b: kept as suspect 2s ago: ]0;x others
-log/log-3: draining 5m ago: by an operator
-self-protection is on; the registry holds back the removal of 1 instance, until 2026-11-23T08:12:00Z at the latest
+log/log-1: removed: 3 heartbeats missed (1m ago)
+log/a [2J b: removal held back: ]0;x others (2s ago)
+log/log-3: draining: by an operator (5m ago)
+self-protection is on; 1 removal is held back until 2026-11-23T08:12:00Z at the latest
 "
         );
     }
 
     #[test]
-    fn the_history_of_each_instance_that_was_asked_for() {
+    fn the_history_of_each_selected_instance() {
         assert_eq!(
             histories(&troubled()),
             "
@@ -263,7 +210,7 @@ log/log-1 at 127.0.0.1:1
   2026-11-23T08:09:00.000Z removed: 3 heartbeats missed
 
 log/a [2J b at 127.0.0.1:2
-  2026-11-23T08:09:58.000Z kept as suspect: ]0;x others
+  2026-11-23T08:09:58.000Z removal held back: ]0;x others
 
 log/log-3 at 127.0.0.1:3
   2026-11-23T08:05:00.000Z draining: by an operator
@@ -272,9 +219,10 @@ log/log-3 at 127.0.0.1:3
     }
 
     #[test]
-    fn an_empty_catalogue_and_no_catalogue() {
-        let view = parse(r#"{"Revision":"1.0","Services":{}}"#).unwrap();
-        assert_eq!(render(&view, Timestamp::UNIX_EPOCH), "no instance is registered (revision 1.0)\n");
-        assert!(parse("<html>").unwrap_err().to_string().contains("is the URL that of a Hubspoke registry?"));
+    fn an_empty_catalogue_and_an_invalid_one() {
+        let view = parse_catalog(r#"{"Revision":"1.0","Services":{}}"#).unwrap();
+        assert_eq!(render(&view, Timestamp::UNIX_EPOCH), "no instances are registered (revision 1.0)\n");
+        let error = parse_catalog("<html>").unwrap_err().to_string();
+        assert!(error.contains("is this the URL of a Hubspoke registry?"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
-//! Plain text tables: columns as wide as their widest cell, two spaces between. Pure.
+//! Plain text tables. Pure.
 
-/// Lays out rows below a header. Every row has as many cells as the header.
-pub fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
+/// Lays out `rows` below `header`, in columns as wide as their widest cell. Every row has as many cells as the header.
+pub(crate) fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)

@@ -1,6 +1,6 @@
-//! `hub up`: registry, gateway, log and visit in one process, each on its own real port, over the same HTTP as
-//! anywhere else. Bound in one go, so that a port in use is said before anything runs; stopped from the outside
-//! in, so that nobody loses what it still needs.
+//! `hub up`: registry, gateway, log and visit in one process, each on its own port and over the same HTTP as anywhere
+//! else. All ports are bound before anything runs, so a port in use is reported first. Shutdown goes from the outside in,
+//! so that each service outlives those that call it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,23 +16,23 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{HubConfig, PROCESS};
 
-/// How long everything may take to be ready, usually.
+/// How long `hub up` waits for all services to be ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two looks at what is not ready yet.
+/// How often a service that is not ready is asked again.
 const READY_POLL: Duration = Duration::from_millis(10);
 
-/// The whole platform, bound and not yet running.
+/// The whole platform, bound but not yet running.
 pub struct Hub {
     registry: hubspoke_registry::Server,
     gateway: hubspoke_gateway::Server,
     logs: Vec<hubspoke_log::Server>,
     visits: Vec<hubspoke_visit::Server>,
-    addrs: Addrs,
+    addrs: HubAddrs,
 }
 
-/// Where everything listens.
+/// The addresses of all services.
 #[derive(Debug, Clone)]
-pub struct Addrs {
+pub struct HubAddrs {
     /// The registry.
     pub registry: SocketAddr,
     /// The gateway's public port.
@@ -46,23 +46,23 @@ pub struct Addrs {
 }
 
 impl Hub {
-    /// Binds everything.
+    /// Binds all ports.
     ///
     /// # Errors
-    /// Where a port is in use, a file can't be opened, or the configuration can't be used.
+    /// If a port is in use, a file can't be opened, or the configuration is invalid.
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
         let registry = hubspoke_registry::Server::bind(config.registry()).await.context("registry")?;
-        let at = registry.local_addr();
-        let gateway = hubspoke_gateway::Server::bind(config.gateway(at)).await;
+        let registry_addr = registry.local_addr();
+        let gateway = hubspoke_gateway::Server::bind(config.gateway(registry_addr)).await;
         let gateway = gateway
-            .map_err(|error| set_by(error, "hub.gateway", "hub.gateway_control"))
+            .map_err(|error| name_hub_key(error, "hub.gateway", "hub.gateway_control"))
             .context("gateway")?;
         let (mut logs, mut log_addrs) = (Vec::new(), Vec::new());
         for n in 1..=config.hub.log_replicas {
-            let log = config.log(n, at);
+            let log = config.log(n, registry_addr);
             let file = log.own.file.clone();
             let server = hubspoke_log::Server::bind(log).await.map_err(|error| match error {
-                hubspoke_log::ServerError::Bind(error) => set_by(error, "hub.log", "").into(),
+                hubspoke_log::ServerError::Bind(error) => name_hub_key(error, "hub.log", "").into(),
                 error => anyhow::Error::from(error),
             });
             let server = server.with_context(|| format!("log replica {n}"))?;
@@ -71,15 +71,15 @@ impl Hub {
         }
         let mut visits = Vec::new();
         for n in 1..=config.hub.visit_replicas {
-            let visit = config.visit(n, at);
+            let visit = config.visit(n, registry_addr);
             let server = hubspoke_visit::Server::bind(visit).await.map_err(|error| match error {
-                hubspoke_visit::ServerError::Bind(error) => set_by(error, "hub.visit", "").into(),
+                hubspoke_visit::ServerError::Bind(error) => name_hub_key(error, "hub.visit", "").into(),
                 error => anyhow::Error::from(error),
             });
             visits.push(server.with_context(|| format!("visit replica {n}"))?);
         }
-        let addrs = Addrs {
-            registry: at,
+        let addrs = HubAddrs {
+            registry: registry_addr,
             gateway: gateway.local_addr(),
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
@@ -88,67 +88,67 @@ impl Hub {
         Ok(Self { registry, gateway, logs, visits, addrs })
     }
 
-    /// Where everything listens.
-    pub fn addrs(&self) -> &Addrs {
+    /// The addresses of all services.
+    pub fn addrs(&self) -> &HubAddrs {
         &self.addrs
     }
 
-    /// Runs everything until `shutdown` is done, then stops: gateway, visit, log, registry. One that ends badly keeps
-    /// none of the others from ending well.
+    /// Runs everything until `shutdown` is done, then stops gateway, visit, log and registry in this order. Each shuts
+    /// down gracefully even if another one fails.
     ///
     /// # Errors
-    /// The first of: a service ended before it was asked to, or could not stop as it should.
+    /// The first failure: a service that ended too early or failed to shut down gracefully.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let mut registry = Tier::default();
+        let mut registry = ServerGroup::default();
         registry.start(|stop| self.registry.run(stop));
-        let mut logs = Tier::default();
+        let mut logs = ServerGroup::default();
         for log in self.logs {
             logs.start(|stop| log.run(stop));
         }
-        let mut visits = Tier::default();
+        let mut visits = ServerGroup::default();
         for visit in self.visits {
             visits.start(|stop| visit.run(stop));
         }
-        let mut gateway = Tier::default();
+        let mut gateway = ServerGroup::default();
         gateway.start(|stop| self.gateway.run(stop));
         let mut result = tokio::select! {
             () = shutdown => Ok(()),
-            ended = registry.ended() => Err(ended.context("the registry ended")),
-            ended = logs.ended() => Err(ended.context("a log replica ended")),
-            ended = visits.ended() => Err(ended.context("a visit replica ended")),
-            ended = gateway.ended() => Err(ended.context("the gateway ended")),
+            ended = registry.ended() => Err(ended.context("the registry stopped unexpectedly")),
+            ended = logs.ended() => Err(ended.context("a log replica stopped unexpectedly")),
+            ended = visits.ended() => Err(ended.context("a visit replica stopped unexpectedly")),
+            ended = gateway.ended() => Err(ended.context("the gateway stopped unexpectedly")),
         };
-        for tier in [gateway, visits, logs, registry] {
-            let stopped = tier.stop().await;
+        for servers in [gateway, visits, logs, registry] {
+            let stopped = servers.stop().await;
             result = result.and(stopped);
         }
         result
     }
 }
 
-impl Addrs {
-    /// Waits until every service says that it is ready, and knows the instances that it calls: the last ones to start
-    /// are pushed to the others a moment after, and the first request should find them.
+impl HubAddrs {
+    /// Waits until every service is ready and knows the instances that it calls. (The last ones to start are pushed to
+    /// the others a moment later, and the first request should already find them.)
     ///
     /// # Errors
-    /// Where one is not after this time: which, and why.
+    /// If a service is not ready in time: which one, and why.
     pub async fn ready(&self, within: Duration) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(within).build()?;
         let deadline = Instant::now() + within;
         let callers = || self.logs.iter().map(|(addr, _)| *addr).chain(self.visits.iter().copied());
         for addr in [self.registry, self.gateway_control].into_iter().chain(callers()) {
-            until(&client, deadline, addr, hubspoke_chassis::health::READYZ_PATH, |_| true).await?;
+            poll(&client, deadline, addr, hubspoke_chassis::health::READYZ_PATH, |_| true).await?;
         }
         let logs = [(hubspoke_log::PROCESS.name, self.logs.len())];
         let all = [logs[0], (hubspoke_visit::PROCESS.name, self.visits.len())];
         for addr in callers() {
-            until(&client, deadline, addr, DIRECTORY_PATH, |text| knows(text, &logs)).await?;
+            poll(&client, deadline, addr, DIRECTORY_PATH, |text| knows(text, &logs)).await?;
         }
-        until(&client, deadline, self.gateway_control, DIRECTORY_PATH, |text| knows(text, &all)).await
+        poll(&client, deadline, self.gateway_control, DIRECTORY_PATH, |text| knows(text, &all)).await
     }
 
-    /// Where to go, for people.
-    pub fn welcome(&self, version: &str) -> String {
+    /// The banner: what runs where, and what to try.
+    pub fn banner(&self, version: &str) -> String {
         let instances = 2 + self.logs.len() + self.visits.len();
         let mut text = format!("Hubspoke {version} is up: {instances} services in one process.\n\n");
         text += &format!("  registry  http://{}\n", self.registry);
@@ -159,20 +159,20 @@ impl Addrs {
         for (addr, file) in &self.logs {
             text += &format!("  log       http://{addr}  → {}\n", file.display());
         }
-        // Whoever asks from another shell may not have these settings there.
+        // Another shell may not have the settings of this one.
         let registry = boot::reachable(self.registry).to_string();
-        let at =
+        let option =
             if registry == PROCESS.listen { String::new() } else { format!(" --registry http://{registry}") };
         text += &format!(
-            "\nTry:   curl {0}/visit\n       curl -d hello {0}/log\n       hub status{at}\nStop:  ctrl-c\n",
+            "\nTry:   curl {0}/visit\n       curl -d hello {0}/log\n       hub status{option}\nStop:  ctrl-c\n",
             self.gateway
         );
         text
     }
 }
 
-/// A failed bind with the keys that set the addresses in `hub up`.
-fn set_by(error: BindError, listen: &'static str, control_listen: &'static str) -> BindError {
+/// Replaces the service's keys in a bind error with those that set the addresses in `hub up`.
+fn name_hub_key(error: BindError, listen: &'static str, control_listen: &'static str) -> BindError {
     match error {
         BindError::Listen { addr, key, source } => {
             let key = if key == "listen" { listen } else { control_listen };
@@ -182,8 +182,8 @@ fn set_by(error: BindError, listen: &'static str, control_listen: &'static str) 
     }
 }
 
-/// Asks a service until it answers with success and with what is wanted.
-async fn until(
+/// Polls a service until it answers with success and a body that is `wanted`.
+async fn poll(
     client: &reqwest::Client,
     deadline: Instant,
     addr: SocketAddr,
@@ -210,38 +210,38 @@ async fn until(
     }
 }
 
-/// Whether a member's directory holds so many instances of each of these services.
+/// Whether a member's directory has at least this many instances of each service.
 fn knows(directory: &str, services: &[(&str, usize)]) -> bool {
     let Ok(known) = serde_json::from_str::<Snapshot>(directory) else { return false };
     services.iter().all(|(name, count)| known.services.0.get(*name).is_some_and(|list| list.len() >= *count))
 }
 
-/// Servers that start and stop together. Dropped, they end at once.
+/// Servers that start and stop together. Dropped, they are aborted.
 #[derive(Default)]
-struct Tier {
+struct ServerGroup {
     stop: watch::Sender<bool>,
     servers: JoinSet<anyhow::Result<()>>,
 }
 
-/// What a server's `run` takes: done when it is to stop.
-type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The shutdown parameter of a server's `run`.
+type StopSignal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Tier {
-    fn start<Fut, E>(&mut self, run: impl FnOnce(Stop) -> Fut)
+impl ServerGroup {
+    fn start<Fut, E>(&mut self, run: impl FnOnce(StopSignal) -> Fut)
     where
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
         let mut stop = self.stop.subscribe();
-        let stop: Stop = Box::pin(async move { drop(stop.wait_for(|stop| *stop).await) });
+        let stop: StopSignal = Box::pin(async move { drop(stop.wait_for(|stop| *stop).await) });
         let run = run(stop);
         self.servers.spawn(async { run.await.map_err(anyhow::Error::from) });
     }
 
-    /// Done when a server has ended, which none should before [`Tier::stop`].
+    /// Waits until a server ends, which none should before [`ServerGroup::stop`].
     async fn ended(&mut self) -> anyhow::Error {
         match self.servers.join_next().await {
-            Some(ended) => flatten(ended).err().unwrap_or_else(|| anyhow!("without being asked to")),
+            Some(ended) => flatten(ended).err().unwrap_or_else(|| anyhow!("no error was reported")),
             None => std::future::pending().await,
         }
     }
@@ -265,16 +265,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_stops_badly_keeps_none_of_the_others_from_stopping() {
+    async fn a_server_that_fails_to_stop_does_not_cut_off_the_others() {
         let (stopped, mut others) = tokio::sync::mpsc::unbounded_channel();
-        let mut tier = Tier::default();
-        tier.start(|stop| async move {
+        let mut servers = ServerGroup::default();
+        servers.start(|stop| async move {
             stop.await;
             Err(std::io::Error::other("the first"))
         });
         for _ in 0..2 {
             let stopped = stopped.clone();
-            tier.start(|stop| async move {
+            servers.start(|stop| async move {
                 stop.await;
                 for _ in 0..1000 {
                     tokio::task::yield_now().await; // much later than the one that fails
@@ -284,24 +284,24 @@ mod tests {
             });
         }
         drop(stopped);
-        assert_eq!(tier.stop().await.unwrap_err().to_string(), "the first");
+        assert_eq!(servers.stop().await.unwrap_err().to_string(), "the first");
         assert!(others.recv().await.is_some() && others.recv().await.is_some(), "cut off");
     }
 
     #[test]
-    fn the_welcome_names_the_registry_where_the_usual_address_is_not_its() {
+    fn the_banner_names_a_registry_at_an_unusual_address() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let mut addrs = Addrs {
+        let mut addrs = HubAddrs {
             registry: addr("127.0.0.1:20000"),
             gateway: addr("127.0.0.1:20001"),
             gateway_control: addr("127.0.0.1:20011"),
             logs: vec![],
             visits: vec![],
         };
-        assert!(addrs.welcome("0").contains("\n       hub status\n"));
+        assert!(addrs.banner("0").contains("\n       hub status\n"));
         addrs.registry = addr("0.0.0.0:20000");
-        assert!(addrs.welcome("0").contains("\n       hub status\n"));
+        assert!(addrs.banner("0").contains("\n       hub status\n"));
         addrs.registry = addr("127.0.0.1:7000");
-        assert!(addrs.welcome("0").contains("\n       hub status --registry http://127.0.0.1:7000\n"));
+        assert!(addrs.banner("0").contains("\n       hub status --registry http://127.0.0.1:7000\n"));
     }
 }

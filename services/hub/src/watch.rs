@@ -1,37 +1,34 @@
 //! `hub watch`: the catalogue as it changes. A live screen on a terminal, a line per change elsewhere, JSON lines for
 //! scripts.
 //!
-//! It is lively without quicker heartbeats: the registry spreads those of all instances over their interval and
-//! sends what they said every second, each with its time, so each second some rows move, and every rate is exact:
-//! requests between two heartbeats of one instance over the time between them. Nothing is extrapolated.
+//! The screen is lively without frequent heartbeats: the registry spreads those of all instances over the interval and
+//! publishes them every second, so some rows change each second. Every rate is exact: the requests between two
+//! heartbeats of an instance, divided by the time between them. Nothing is extrapolated.
 
 use std::future::Future;
 use std::io::IsTerminal;
 
 use jiff::Timestamp;
 
-use crate::admin::Registry;
+use crate::catalog_update::CatalogUpdate;
 use crate::event_source::StreamUpdate;
-use crate::print;
+use crate::output::print;
+use crate::registry_client::RegistryClient;
 
 mod bar;
 mod control;
-pub(crate) mod feed;
 mod model;
 mod plain;
 mod samples;
 mod screen;
 mod terminal;
 
-pub(crate) use self::model::said;
-
-/// What to show, and how.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Args {
-    /// Print the catalogue as it is, and exit
+pub(crate) struct WatchArgs {
+    /// Print the catalogue and exit
     #[arg(long)]
     once: bool,
-    /// Print JSON: each event on a line of its own, or with --once the catalogue
+    /// Print JSON: one line per event, or the catalogue with --once
     #[arg(long)]
     json: bool,
 }
@@ -39,8 +36,12 @@ pub struct Args {
 /// Watches until `stop` is done or, on a terminal, `q` is pressed.
 ///
 /// # Errors
-/// With --once where the registry can't be reached; else where the terminal or stdout fails.
-pub async fn run(args: Args, registry: &Registry, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+/// With --once, if the registry can't be reached; without, only if the terminal or stdout fails.
+pub(crate) async fn run(
+    args: WatchArgs,
+    registry: &RegistryClient,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     match (args.once, args.json) {
         (true, json) => {
             let view = registry.catalog().await?;
@@ -51,33 +52,37 @@ pub async fn run(args: Args, registry: &Registry, stop: impl Future<Output = ()>
             })
         }
         (false, false) if std::io::stdout().is_terminal() => terminal::run(registry, stop).await,
-        (false, json) => lines(registry, json, stop).await,
+        (false, json) => print_updates(registry, json, stop).await,
     }
 }
 
-async fn lines(registry: &Registry, json: bool, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let mut follow = registry.watch(None);
+async fn print_updates(
+    registry: &RegistryClient,
+    json: bool,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut stream = registry.watch(None);
     let mut stop = std::pin::pin!(stop);
-    let mut away = false;
+    let mut reported = false;
     loop {
-        let said = tokio::select! {
-            said = follow.next() => said?,
+        let update = tokio::select! {
+            update = stream.next() => update?,
             () = &mut stop => return Ok(()),
         };
         let now = Timestamp::now();
-        match said {
-            StreamUpdate::Connected => away = false,
+        match update {
+            StreamUpdate::Connected => reported = false,
             StreamUpdate::Event(event) if json => print(&plain::json(&event)?)?,
             StreamUpdate::Event(event) => {
-                if let Some(update) = feed::read(&event)? {
+                if let Some(update) = CatalogUpdate::parse(&event)? {
                     print(&plain::lines(&update, now))?;
                 }
             }
-            // Said once for each time that it goes away, not for each attempt.
-            StreamUpdate::Disconnected { .. } if away => {}
-            StreamUpdate::Disconnected { reason: why } => {
-                away = true;
-                let why = format!("{} is away: {why}", registry.url());
+            // Reported once per outage, not per attempt.
+            StreamUpdate::Disconnected { .. } if reported => {}
+            StreamUpdate::Disconnected { reason } => {
+                reported = true;
+                let why = format!("{} is unreachable: {reason}", registry.url());
                 print(&if json { plain::json_away(&why)? } else { plain::line(now, "registry", &why) })?;
             }
         }

@@ -1,5 +1,7 @@
 //! States of an instance, and what its heartbeats report.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Whether callers should use an instance.
@@ -14,6 +16,17 @@ pub enum InstanceState {
     Draining,
     /// It is no longer in the catalogue; shown for a while, with the reason.
     Removed,
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Passing => "passing",
+            Self::Suspect => "suspect",
+            Self::Draining => "draining",
+            Self::Removed => "removed",
+        })
+    }
 }
 
 /// The body with which a member may answer a heartbeat. An empty body means [`Status::Serving`].

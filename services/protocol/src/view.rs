@@ -2,6 +2,7 @@
 //! `snapshot` event of `/services/watch`. Times are RFC 3339 text in UTC.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -92,4 +93,47 @@ pub enum ReasonKind {
     Draining,
     /// It takes new requests again.
     Undrained,
+}
+
+/// In words, for people. The log, the command line and the page show the same.
+impl fmt::Display for ReasonKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Registered => "registered",
+            Self::Replaced => "replaced by a new process",
+            Self::MissedHeartbeat => "missed a heartbeat",
+            Self::Recovered => "recovered",
+            Self::Removed => "removed",
+            Self::Deregistered => "deregistered",
+            Self::HeldBack => "removal held back",
+            Self::Restored => "restored from the snapshot file",
+            Self::Draining => "draining",
+            Self::Undrained => "no longer draining",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_and_reasons_in_words() {
+        assert_eq!(format!("{:<9}|{}", InstanceState::Suspect, InstanceState::Passing), "suspect  |passing");
+        for (kind, words) in [
+            ("registered", "registered"),
+            ("replaced", "replaced by a new process"),
+            ("missed-heartbeat", "missed a heartbeat"),
+            ("recovered", "recovered"),
+            ("removed", "removed"),
+            ("deregistered", "deregistered"),
+            ("held-back", "removal held back"),
+            ("restored", "restored from the snapshot file"),
+            ("draining", "draining"),
+            ("undrained", "no longer draining"),
+        ] {
+            let kind: ReasonKind = serde_json::from_value(kind.into()).unwrap();
+            assert_eq!(kind.to_string(), words);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use hubspoke::cli::Cli;
+use hubspoke::cli::HubCli;
 
 use crate::markdown::Block;
 
@@ -66,7 +66,7 @@ fn every_command_shown_parses() {
     let mut parsed = 0;
     for (path, page) in super::pages() {
         for command in page.blocks.iter().flat_map(typed).flat_map(commands) {
-            let known = Cli::try_parse_from(&command).err().is_none_or(|error| {
+            let known = HubCli::try_parse_from(&command).err().is_none_or(|error| {
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
             });
             assert!(known, "{}: {}", path.display(), command.join(" "));

@@ -1,5 +1,5 @@
-//! Open-loop load: visit k is due at k/rate seconds, whether or not the ones before have been answered, so a slow
-//! platform can't slow the measurement down ("coordinated omission"). Latency counts from when a visit was due.
+//! Open-loop load: visit k is due at k/rate seconds, whether or not the earlier ones have been answered, so a slow
+//! platform can't slow the measurement down ("coordinated omission"). Latency counts from when a visit is due.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,35 +13,34 @@ use reqwest::header::HeaderMap;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::tally::{Served, Tally, Visit};
+use super::tally::{ServedBy, Tally, VisitResult};
 use crate::text;
 
-/// Visits in flight at the most; further ones wait, and their latency goes on counting.
+/// Most visits in flight. Further ones wait, which counts as latency.
 const MAX_IN_FLIGHT: usize = 1000;
 /// How long a visit may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What the timer may be late without it being the platform's fault: its own resolution is a millisecond.
-const TIMER: Duration = Duration::from_millis(2);
-/// Between two looks at how far it is.
+/// A visit sent at most this late counts from when it was sent: the timer's resolution is a millisecond.
+const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 
-/// What to generate.
+/// The load to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// What to ask for.
-    pub url: String,
+pub(super) struct LoadPlan {
+    pub(super) url: String,
     /// Visits per second.
-    pub rate: u32,
-    /// How many in all.
-    pub visits: u64,
+    pub(super) rate: u32,
+    /// Visits in all.
+    pub(super) visits: u64,
 }
 
-/// Sends the visits; after `stop` no more, but waits for those in flight. `show` is called ten times a second.
+/// Sends the visits and waits for the responses. After `stop` it sends no more. `show` is called ten times a second.
 ///
 /// # Errors
-/// Where the HTTP client can't be made, or a task dies.
-pub async fn generate(
-    plan: &Plan,
+/// If the URL is invalid, the HTTP client can't be built, or a task panics.
+pub(super) async fn generate(
+    plan: &LoadPlan,
     stop: impl Future<Output = ()>,
     mut show: impl FnMut(&Tally, Duration),
 ) -> anyhow::Result<Tally> {
@@ -51,7 +50,7 @@ pub async fn generate(
         .timeout(TIMEOUT)
         .pool_max_idle_per_host(MAX_IN_FLIGHT)
         .build()?;
-    let request = http.get(&plan.url).build().with_context(|| format!("{} is no URL", plan.url))?;
+    let request = http.get(&plan.url).build().with_context(|| format!("{} is not a valid URL", plan.url))?;
     let mut tally = Tally::new()?;
     let mut in_flight = JoinSet::new();
     let mut stop = pin!(stop);
@@ -63,7 +62,7 @@ pub async fn generate(
         let due = start + Duration::from_secs_f64(sent as f64 / f64::from(plan.rate));
         tokio::select! {
             () = &mut stop, if sent < visits => visits = sent,
-            Some(over) = in_flight.join_next() => tally.add(over?),
+            Some(result) = in_flight.join_next() => tally.add(result?),
             () = sleep_until(due), if sent < visits && in_flight.len() < MAX_IN_FLIGHT => {
                 let request = request.try_clone().context("a GET has no body")?;
                 in_flight.spawn(visit(http.clone(), request, due));
@@ -76,19 +75,19 @@ pub async fn generate(
     Ok(tally)
 }
 
-async fn visit(http: Client, request: reqwest::Request, due: Instant) -> Visit {
-    let begun = Instant::now();
-    let from = if begun.duration_since(due) <= TIMER { begun } else { due };
-    let outcome = ask(&http, request).await;
-    Visit { took: from.elapsed(), outcome }
+async fn visit(http: Client, request: reqwest::Request, due: Instant) -> VisitResult {
+    let sent = Instant::now();
+    let from = if sent.duration_since(due) <= TIMER_SLACK { sent } else { due };
+    let outcome = send(&http, request).await;
+    VisitResult { latency: from.elapsed(), outcome }
 }
 
-async fn ask(http: &Client, request: reqwest::Request) -> Result<Served, String> {
+async fn send(http: &Client, request: reqwest::Request) -> Result<ServedBy, String> {
     let reply = http.execute(request).await.map_err(|error| failure(&error))?;
     let status = reply.status();
-    let served = Served {
-        by: header(reply.headers(), HUB_INSTANCE),
-        logged_by: header(reply.headers(), HUB_LOGGED_BY),
+    let served = ServedBy {
+        visit: header(reply.headers(), HUB_INSTANCE),
+        log: header(reply.headers(), HUB_LOGGED_BY),
     };
     let body = reply.bytes().await.map_err(|error| failure(&error))?;
     if status.is_success() {

@@ -1,9 +1,9 @@
-//! One line on the terminal that says how far it is; nothing where stderr is no terminal.
+//! A progress bar on stderr, if that is a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::Tally;
+use super::tally::Tally;
 
 const BAR: usize = 30;
 
@@ -17,25 +17,25 @@ impl Progress {
         Self { visits, terminal: std::io::stderr().is_terminal() }
     }
 
-    pub(super) fn show(&mut self, tally: &Tally, elapsed: Duration) {
+    pub(super) fn show(&self, tally: &Tally, elapsed: Duration) {
         let line = line(tally.done(), tally.failed(), self.visits, elapsed);
         self.write(&format!("\r\x1b[2K{line}"));
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(super) fn clear(&self) {
         self.write("\r\x1b[2K");
     }
 
     fn write(&self, text: &str) {
         if self.terminal {
             let mut err = std::io::stderr().lock();
-            // A terminal that has gone away is no reason to stop measuring.
+            // Without a terminal the run still has a result.
             let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
         }
     }
 }
 
-/// The line, at most 79 columns for any counts that a run can have.
+/// At most 79 columns for any counts that a run can have.
 fn line(done: u64, failed: u64, visits: u64, elapsed: Duration) -> String {
     let full = usize::try_from(done.min(visits) * BAR as u64 / visits.max(1)).unwrap_or(BAR);
     let bar = "█".repeat(full) + &"░".repeat(BAR - full);
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_tells_how_far_it_is() {
+    fn the_bar_fits_a_line() {
         assert_eq!(line(0, 0, 1000, Duration::ZERO), format!("{} 0/1000, 0 s", "░".repeat(30)));
         assert_eq!(
             line(500, 2, 1000, Duration::from_secs(5)),

@@ -1,54 +1,53 @@
-//! The result of a run, for people and (serialised) for scripts. Pure.
+//! The report of a run, as text and (serialized) as JSON. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::Counts;
-use super::chi::{self, ChiSquared};
-use super::load::Plan;
-use super::tally::Tally;
+use super::chi_squared::{ChiSquared, test_uniform};
+use super::load::LoadPlan;
+use super::tally::{Counts, Tally};
 use crate::table;
 use crate::text::one_line;
 
-/// Below this, chance alone is no good explanation.
-const DOUBTFUL: f64 = 0.001;
+/// Below this probability, chance alone is not a good explanation.
+const SIGNIFICANT: f64 = 0.001;
 /// Columns of the longest bar.
-const BAR: f64 = 30.0;
+const MAX_BAR: f64 = 30.0;
 
-/// The result of a run.
+/// The report of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// Visits that were sent and are over.
-    pub visits: u64,
-    /// Visits that were asked for; more than `visits` where the run was stopped.
-    pub planned: u64,
-    /// Visits per second that were asked for.
-    pub rate: u32,
-    /// How long it took.
-    pub seconds: f64,
+pub(super) struct DemoReport {
+    /// Visits that were sent.
+    pub(super) visits: u64,
+    /// Visits that were to be sent; more than `visits` if the run was stopped.
+    pub(super) planned: u64,
+    /// Visits per second that were to be sent.
+    pub(super) rate: u32,
+    /// How long the run took.
+    pub(super) seconds: f64,
     /// Failed visits by reason.
-    pub failures: Counts,
+    pub(super) failures: Counts,
     /// Visits by visit instance.
-    pub served_by: Counts,
-    /// Visits by log instance, those of the whole run that got nothing included where they are known.
-    pub logged_by: Counts,
-    /// Whether the catalogue told of instances that got nothing.
-    pub catalog: bool,
-    /// Log instances that came or went during the run, and are left out of the test.
-    pub passing_in_part: BTreeSet<String>,
+    pub(super) served_by: Counts,
+    /// Visits by log instance. Includes those that passed during the whole run and got nothing, if they are known.
+    pub(super) logged_by: Counts,
+    /// Whether the catalogue was read, so that instances that got nothing are known.
+    pub(super) catalog: bool,
+    /// Log instances that came or went during the run; they are not part of the test.
+    pub(super) passing_in_part: BTreeSet<String>,
     /// Whether the log instances' shares look like uniform random picks.
-    pub chi_squared: Option<ChiSquared>,
-    /// Milliseconds of the visits that succeeded, by percentile; nothing where none did.
-    pub latency_ms: BTreeMap<&'static str, f64>,
+    pub(super) chi_squared: Option<ChiSquared>,
+    /// Latency of the visits that succeeded, in milliseconds by percentile; empty if none did.
+    pub(super) latency_ms: BTreeMap<&'static str, f64>,
 }
 
-impl Report {
-    /// `known`: ids of the log instances that passed before and after the run.
-    pub fn new(plan: &Plan, tally: Tally, known: Option<&BTreeSet<String>>) -> Self {
+impl DemoReport {
+    /// `known` are the ids of the log instances that passed before and after the run.
+    pub(super) fn new(plan: &LoadPlan, tally: Tally, known: Option<&BTreeSet<String>>) -> Self {
         let mut logged_by = tally.logged_by;
         let mut passing_in_part = BTreeSet::new();
-        // Without a single reply that says who logged it, there is nothing that anybody got too little of.
+        // If no response names a log instance, there are no shares to compare.
         if let Some(known) = known.filter(|_| !logged_by.is_empty()) {
             passing_in_part = logged_by.keys().filter(|id| !known.contains(*id)).cloned().collect();
             for id in known {
@@ -57,7 +56,7 @@ impl Report {
         }
         let counts =
             logged_by.iter().filter(|(id, _)| !passing_in_part.contains(*id)).map(|(_, &count)| count);
-        let chi_squared = chi::uniform(&counts.collect::<Vec<_>>());
+        let chi_squared = test_uniform(&counts.collect::<Vec<_>>());
         let mut latency_ms = BTreeMap::new();
         if !tally.latency.is_empty() {
             let at = |quantile| tally.latency.value_at_quantile(quantile) as f64 / 1000.0;
@@ -81,22 +80,22 @@ impl Report {
     }
 }
 
-/// The result for people.
-pub fn render(report: &Report) -> String {
+/// The report as text.
+pub(super) fn render(report: &DemoReport) -> String {
     let failed: u64 = report.failures.values().sum();
     let per_second = report.visits as f64 / report.seconds.max(1e-9);
     let mut text =
         format!("{} visits in {:.1} s ({per_second:.0}/s), {failed} failed", report.visits, report.seconds);
     if report.visits < report.planned {
-        text += &format!("; stopped before the other {}", report.planned - report.visits);
+        text += &format!("; stopped early, {} not sent", report.planned - report.visits);
     }
     text += "\n";
-    for (why, count) in &report.failures {
-        text += &format!("  {count} × {}\n", one_line(why, 200));
+    for (failure, count) in &report.failures {
+        text += &format!("  {count} × {}\n", one_line(failure, 200));
     }
     if report.visits > failed {
         text += "\n";
-        text += &logs(report);
+        text += &log_shares(report);
     }
     if report.served_by.len() > 1 {
         text += "\n";
@@ -112,23 +111,23 @@ pub fn render(report: &Report) -> String {
     text
 }
 
-/// The shares of the log instances and what the test says of them.
-fn logs(report: &Report) -> String {
+/// The shares of the log instances and the result of the test.
+fn log_shares(report: &DemoReport) -> String {
     if report.logged_by.is_empty() {
-        return "the replies don't say which log instance took the entries\n".to_owned();
+        return "the responses don't say which log instances took the entries\n".to_owned();
     }
     let mut text = shares("LOG INSTANCE", &report.logged_by, &report.passing_in_part);
     if let Some(ChiSquared { statistic, degrees, p }) = report.chi_squared {
         let verdict =
-            if p < DOUBTFUL { "not what uniform random picks give" } else { "as uniform random picks give" };
+            if p < SIGNIFICANT { "not uniform random picks" } else { "consistent with uniform random picks" };
         let p = if p < 0.0001 { "p < 0.0001".to_owned() } else { format!("p = {p:.4}") };
         text += &format!("chi-squared {statistic:.2}, degrees of freedom {degrees}, {p}: {verdict}\n");
     }
     if !report.passing_in_part.is_empty() {
-        text += "* came or went during the run; not in the test\n";
+        text += "* came or went during the run; not part of the test\n";
     }
     if !report.catalog {
-        text += "no registry answers, so an instance that got nothing is not shown\n";
+        text += "the registry can't be reached, so instances that got nothing are not shown\n";
     }
     text
 }
@@ -144,7 +143,7 @@ fn shares(header: &str, counts: &Counts, in_part: &BTreeSet<String>) -> String {
                 one_line(id, 60) + mark,
                 format!("{count:>6}"),
                 format!("{:>5.1} %", 100.0 * count as f64 / total.max(1) as f64),
-                "█".repeat((BAR * count as f64 / most as f64).round() as usize),
+                "█".repeat((MAX_BAR * count as f64 / most as f64).round() as usize),
             ]
         })
         .collect();
@@ -155,26 +154,29 @@ fn shares(header: &str, counts: &Counts, in_part: &BTreeSet<String>) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tally::{Served, Visit};
+    use super::super::tally::{ServedBy, VisitResult};
     use super::*;
 
     fn tally(logs: &[(&str, u64)], failures: u64) -> Tally {
         let mut tally = Tally::new().unwrap();
         for &(log, count) in logs {
             for _ in 0..count {
-                let served = Served { by: Some("visit-1".to_owned()), logged_by: Some(log.to_owned()) };
-                tally.add(Visit { took: Duration::from_micros(1500), outcome: Ok(served) });
+                let served = ServedBy { visit: Some("visit-1".to_owned()), log: Some(log.to_owned()) };
+                tally.add(VisitResult { latency: Duration::from_micros(1500), outcome: Ok(served) });
             }
         }
         for _ in 0..failures {
-            tally.add(Visit { took: Duration::ZERO, outcome: Err("503 Service Unavailable".to_owned()) });
+            tally.add(VisitResult {
+                latency: Duration::ZERO,
+                outcome: Err("503 Service Unavailable".to_owned()),
+            });
         }
         tally.took = Duration::from_secs(10);
         tally
     }
 
-    fn plan(visits: u64) -> Plan {
-        Plan { url: String::new(), rate: 10, visits }
+    fn plan(visits: u64) -> LoadPlan {
+        LoadPlan { url: String::new(), rate: 10, visits }
     }
 
     fn ids(ids: &[&str]) -> BTreeSet<String> {
@@ -182,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn the_result_as_people_see_it() {
+    fn the_report_as_text() {
         let known = ids(&["log-a", "log-b"]);
-        let report = Report::new(&plan(100), tally(&[("log-a", 50), ("log-b", 46)], 4), Some(&known));
+        let report = DemoReport::new(&plan(100), tally(&[("log-a", 50), ("log-b", 46)], 4), Some(&known));
         let text = render(&report);
         assert_eq!(
             text,
@@ -195,7 +197,7 @@ mod tests {
 LOG INSTANCE  VISITS    SHARE
 log-a             50   52.1 %  ██████████████████████████████
 log-b             46   47.9 %  ████████████████████████████
-chi-squared 0.17, degrees of freedom 1, p = 0.6831: as uniform random picks give
+chi-squared 0.17, degrees of freedom 1, p = 0.6831: consistent with uniform random picks
 
 latency in ms: p50 1.5, p90 1.5, p99 1.5, p99.9 1.5, max 1.5
 "
@@ -203,39 +205,42 @@ latency in ms: p50 1.5, p90 1.5, p99 1.5, p99.9 1.5, max 1.5
     }
 
     #[test]
-    fn an_instance_that_got_nothing_counts_where_it_is_known() {
+    fn a_known_instance_that_got_nothing_counts() {
         let served = [("log-a", 50), ("log-b", 46)];
         let known = ids(&["log-a", "log-b", "log-c"]);
-        let report = Report::new(&plan(96), tally(&served, 0), Some(&known));
+        let report = DemoReport::new(&plan(96), tally(&served, 0), Some(&known));
         assert_eq!(report.logged_by["log-c"], 0);
         assert!(report.chi_squared.unwrap().p < 1e-9);
-        assert!(render(&report).contains("p < 0.0001: not what uniform random picks give"));
-        let blind = Report::new(&plan(96), tally(&served, 0), None);
+        assert!(render(&report).contains("p < 0.0001: not uniform random picks"));
+        let blind = DemoReport::new(&plan(96), tally(&served, 0), None);
         assert!(blind.chi_squared.unwrap().p > 0.5);
-        assert!(render(&blind).contains("an instance that got nothing is not shown"));
+        assert!(render(&blind).contains("instances that got nothing are not shown"));
     }
 
     #[test]
-    fn an_instance_that_came_meanwhile_is_shown_and_not_tested() {
+    fn an_instance_that_came_during_the_run_is_shown_but_not_tested() {
         let known = ids(&["log-a", "log-b"]);
-        let report =
-            Report::new(&plan(101), tally(&[("log-a", 50), ("log-b", 46), ("log-new", 5)], 0), Some(&known));
+        let report = DemoReport::new(
+            &plan(101),
+            tally(&[("log-a", 50), ("log-b", 46), ("log-new", 5)], 0),
+            Some(&known),
+        );
         assert_eq!(report.chi_squared.unwrap().degrees, 1);
         assert!(report.chi_squared.unwrap().p > 0.5);
         assert!(render(&report).contains("log-new *"));
     }
 
     #[test]
-    fn runs_in_which_nothing_worked_or_nothing_is_said() {
-        let failed = Report::new(&plan(5), tally(&[], 3), None);
+    fn runs_where_every_visit_failed_or_no_instance_is_named() {
+        let failed = DemoReport::new(&plan(5), tally(&[], 3), None);
         assert_eq!(
             render(&failed),
-            "3 visits in 10.0 s (0/s), 3 failed; stopped before the other 2\n  3 × 503 Service Unavailable\n"
+            "3 visits in 10.0 s (0/s), 3 failed; stopped early, 2 not sent\n  3 × 503 Service Unavailable\n"
         );
         let mut silent = tally(&[], 0);
-        silent.add(Visit { took: Duration::from_millis(1), outcome: Ok(Served::default()) });
-        let text = render(&Report::new(&plan(1), silent, Some(&ids(&["log-a"]))));
-        assert!(text.contains("the replies don't say which log instance took the entries"), "{text}");
+        silent.add(VisitResult { latency: Duration::from_millis(1), outcome: Ok(ServedBy::default()) });
+        let text = render(&DemoReport::new(&plan(1), silent, Some(&ids(&["log-a"]))));
+        assert!(text.contains("the responses don't say which log instances took the entries"), "{text}");
         assert!(!text.contains("log-a"));
     }
 }

@@ -1,61 +1,60 @@
-//! What became of the visits. Pure.
+//! Counts the results of visits. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::Counts;
-
-/// Longest latency that is told apart, in microseconds: far beyond what a visit may take.
+/// Longest latency that the histogram can hold, in microseconds: far beyond what a visit may take.
 const MAX_LATENCY: u64 = 3_600_000_000;
-/// Different failures that are told apart; the rest count as one more.
+/// Different failures that are counted apart.
 const MAX_FAILURES: usize = 20;
-/// Under which name those are counted.
-const OTHER: &str = "other failures";
-/// Different instances that are told apart.
+/// Different instances that are counted apart.
 const MAX_INSTANCES: usize = 10_000;
+/// Where the rest is counted.
+const OTHER: &str = "other failures";
 
-/// One visit that is over.
+/// Counts by name.
+pub(super) type Counts = BTreeMap<String, u64>;
+
+/// The result of one visit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Visit {
-    /// From when it was due to the last byte of the reply.
-    pub took: Duration,
-    /// Who served it, or why it failed.
-    pub outcome: Result<Served, String>,
+pub(super) struct VisitResult {
+    /// From when the visit was due to the last byte of the response.
+    pub(super) latency: Duration,
+    /// The instances that served it, or why it failed.
+    pub(super) outcome: Result<ServedBy, String>,
 }
 
-/// Who served a visit, as far as the reply says.
+/// The ids of the instances that served a visit, as far as the response names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Served {
-    /// The visit instance.
-    pub by: Option<String>,
+pub(super) struct ServedBy {
+    pub(super) visit: Option<String>,
     /// The log instance that took the entry.
-    pub logged_by: Option<String>,
+    pub(super) log: Option<String>,
 }
 
 /// The visits so far.
 #[derive(Debug, Clone)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Microseconds of the visits that succeeded.
-    pub latency: Histogram<u64>,
+    pub(super) latency: Histogram<u64>,
     /// Visits by visit instance.
-    pub served_by: Counts,
+    pub(super) served_by: Counts,
     /// Visits by log instance.
-    pub logged_by: Counts,
+    pub(super) logged_by: Counts,
     /// Visits by why they failed.
-    pub failures: Counts,
-    /// How long the run took, once it is over.
-    pub took: Duration,
+    pub(super) failures: Counts,
+    /// How long the run took, once it has ended.
+    pub(super) took: Duration,
 }
 
 impl Tally {
-    /// No visits yet.
-    ///
     /// # Errors
-    /// Never with these constants; the histogram's own check.
-    pub fn new() -> Result<Self, hdrhistogram::CreationError> {
+    /// If the histogram refuses its bounds, which are constant.
+    pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self {
-            // Of a fixed range: what resizes itself does not when it saturates.
+            // A fixed range, because a histogram that resizes does not saturate.
             latency: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
             served_by: Counts::new(),
             logged_by: Counts::new(),
@@ -65,29 +64,29 @@ impl Tally {
     }
 
     /// Counts one visit.
-    pub fn add(&mut self, visit: Visit) {
+    pub(super) fn add(&mut self, visit: VisitResult) {
         match visit.outcome {
             Ok(served) => {
-                self.latency.saturating_record(u64::try_from(visit.took.as_micros()).unwrap_or(u64::MAX));
-                count(&mut self.served_by, served.by, MAX_INSTANCES);
-                count(&mut self.logged_by, served.logged_by, MAX_INSTANCES);
+                self.latency.saturating_record(u64::try_from(visit.latency.as_micros()).unwrap_or(u64::MAX));
+                count(&mut self.served_by, served.visit, MAX_INSTANCES);
+                count(&mut self.logged_by, served.log, MAX_INSTANCES);
             }
             Err(why) => count(&mut self.failures, Some(why), MAX_FAILURES),
         }
     }
 
-    /// Visits that are over.
-    pub fn done(&self) -> u64 {
+    /// Visits that have a result.
+    pub(super) fn done(&self) -> u64 {
         self.latency.len() + self.failed()
     }
 
     /// Visits that failed.
-    pub fn failed(&self) -> u64 {
+    pub(super) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
 }
 
-/// Counts under a name, in bounded memory whatever names a server invents.
+/// Counts under `name`, in bounded memory whatever names a server invents.
 fn count(counts: &mut Counts, name: Option<String>, most: usize) {
     let Some(name) = name else { return };
     let known = counts.len() < most || counts.contains_key(&name);
@@ -99,13 +98,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visits_are_counted_by_who_served_them_and_why_they_failed() {
+    fn visits_are_counted_by_instance_and_by_failure() {
         let mut tally = Tally::new().unwrap();
-        let served =
-            |by: &str, log: &str| Ok(Served { by: Some(by.to_owned()), logged_by: Some(log.to_owned()) });
-        let outcomes = [served("v1", "l1"), served("v1", "l2"), Ok(Served::default()), Err("502".to_owned())];
+        let served = |visit: &str, log: &str| {
+            Ok(ServedBy { visit: Some(visit.to_owned()), log: Some(log.to_owned()) })
+        };
+        let outcomes =
+            [served("v1", "l1"), served("v1", "l2"), Ok(ServedBy::default()), Err("502".to_owned())];
         for (outcome, millis) in outcomes.into_iter().zip([1, 2, 3456, 9999]) {
-            tally.add(Visit { took: Duration::from_millis(millis), outcome });
+            tally.add(VisitResult { latency: Duration::from_millis(millis), outcome });
         }
         assert_eq!((tally.done(), tally.failed()), (4, 1));
         assert_eq!(tally.served_by, [("v1".to_owned(), 2)].into());
@@ -115,10 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn endless_kinds_of_failure_are_bounded() {
+    fn failures_are_counted_in_bounded_memory() {
         let mut tally = Tally::new().unwrap();
         for n in 0..1000 {
-            tally.add(Visit { took: Duration::ZERO, outcome: Err(n.to_string()) });
+            tally.add(VisitResult { latency: Duration::ZERO, outcome: Err(n.to_string()) });
         }
         assert_eq!((tally.failed(), tally.failures.len()), (1000, MAX_FAILURES + 1));
     }

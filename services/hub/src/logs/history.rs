@@ -1,4 +1,4 @@
-//! The entries that are there already: one request, which one log instance answers for all.
+//! The stored entries: one request, which one log instance answers for all.
 
 use std::time::Duration;
 
@@ -9,112 +9,121 @@ use jiff::Timestamp;
 use reqwest::Response;
 use tokio::time::timeout;
 
-use super::entry::{self, Entry, Look};
-use super::merge::Merge;
-use super::{Args, encode, say};
-use crate::admin::Registry;
-use crate::{print, text};
+use super::args::{LogsArgs, encode};
+use super::entry::{self, EntryFormat, EntryLine};
+use super::reorder::ReorderBuffer;
+use crate::output::{print, remark};
+use crate::registry_client::RegistryClient;
+use crate::text;
 
 /// How long an instance may take to begin its answer: it asks its peers first.
-const BEGIN: Duration = Duration::from_secs(5);
-/// How long it may take to go on; it may be searching a large file.
-const GO_ON: Duration = Duration::from_secs(90);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may pause in its answer; it may be searching a large file.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longest entry, in bytes: far longer than any that a log instance takes.
 const MAX_LINE: usize = 64 << 20;
-/// Header that names instances whose entries are not in the answer.
+/// Header that names the instances whose entries are missing.
 const HUB_LOG_MISSING: &str = "hub-log-missing";
 
-/// Prints the entries that there are, oldest first; returns what was seen.
-pub(super) async fn show_all(
-    args: &Args,
-    registry: &Registry,
-    look: Look,
+/// Prints the stored entries, oldest first. Returns a buffer that knows them, for the new ones.
+pub(super) async fn print_all(
+    args: &LogsArgs,
+    registry: &RegistryClient,
+    format: EntryFormat,
     now: Timestamp,
-) -> anyhow::Result<Merge> {
-    let query = args.past(now);
+) -> anyhow::Result<ReorderBuffer> {
+    let query = args.history(now);
     let oldest_first = query.iter().any(|(key, _)| *key == "order");
-    let mut merge = Merge::default();
-    let Some(reply) = ask(args, registry, &encode(query)).await? else { return Ok(merge) };
+    let mut printed = ReorderBuffer::default();
+    let Some(reply) = request(args, registry, &encode(query)).await? else { return Ok(printed) };
     if let Some(missing) = reply.headers().get(HUB_LOG_MISSING).and_then(|value| value.to_str().ok()) {
-        say(&format!("without the entries of {}, which do not answer", text::one_line(missing, 300)));
+        let missing = text::one_line(missing, 300);
+        remark(&format!("the entries of {missing} are missing: no answer from there"));
     }
-    let mut lines = Lines { reply, buf: Vec::new(), at: 0 };
+    let mut lines = ReplyLines { reply, buf: Vec::new(), read: 0 };
     let mut newest_first = Vec::new();
+    let mut print_entry = |entry: &EntryLine, line: &str| {
+        printed.mark_printed(entry);
+        print(&entry::render(entry, line, format))
+    };
     while let Some(line) = lines.next().await? {
-        let Some(entry) = entry::read(&line) else { continue };
-        if oldest_first { show(&mut merge, &entry, &line, look)? } else { newest_first.push((entry, line)) }
+        let Some(entry) = entry::parse(&line) else { continue };
+        if oldest_first { print_entry(&entry, &line)? } else { newest_first.push((entry, line)) }
     }
     for (entry, line) in newest_first.iter().rev() {
-        show(&mut merge, entry, line, look)?;
+        print_entry(entry, line)?;
     }
-    Ok(merge)
+    Ok(printed)
 }
 
-fn show(merge: &mut Merge, entry: &Entry, line: &str, look: Look) -> anyhow::Result<()> {
-    merge.seen(entry);
-    print(&entry::show(entry, line, look))
-}
-
-/// Asks the gateway, or one log instance after the other; nothing where following is wanted and none is there yet.
-async fn ask(args: &Args, registry: &Registry, query: &str) -> anyhow::Result<Option<Response>> {
-    let (bases, via): (Vec<String>, _) = match &args.gateway {
-        Some(gateway) => (vec![gateway.trim_end_matches('/').to_owned()], "gateway"),
+/// Asks the gateway, or the log instances one after the other until one answers. `None` if there is none to ask, and
+/// new entries are wanted too.
+async fn request(
+    args: &LogsArgs,
+    registry: &RegistryClient,
+    query: &str,
+) -> anyhow::Result<Option<Response>> {
+    let (urls, asked): (Vec<String>, _) = match &args.gateway {
+        Some(gateway) => (vec![gateway.trim_end_matches('/').to_owned()], "the gateway does not answer"),
         None => {
             let catalog = registry.catalog().await?;
             let all = catalog.services.get(LOG_SERVICE).into_iter().flatten();
             let present = all.filter(|instance| instance.state != InstanceState::Removed);
-            (present.map(|instance| format!("http://{}", instance.info.addr)).collect(), "log instance")
+            let urls = present.map(|instance| format!("http://{}", instance.info.addr)).collect();
+            (urls, "no log instance answers")
         }
     };
-    if bases.is_empty() && args.follow {
+    if urls.is_empty() && args.follow {
         return Ok(None);
     }
-    let mut last = anyhow!("the registry knows of none");
-    for base in bases {
-        let request = registry.http().get(format!("{base}/{LOG_SERVICE}/all?{query}")).send();
-        match timeout(BEGIN, request).await {
+    let mut failure = anyhow!("none is registered");
+    for url in urls {
+        let request = registry.http().get(format!("{url}/{LOG_SERVICE}/all?{query}")).send();
+        match timeout(RESPONSE_TIMEOUT, request).await {
             Ok(Ok(reply)) if reply.status().is_success() => return Ok(Some(reply)),
             Ok(Ok(reply)) => {
                 let status = reply.status();
                 let detail = text::problem_detail(&reply.bytes().await.unwrap_or_default());
-                if status.is_client_error() && via == "log instance" {
-                    bail!("{detail} ({status})"); // any other would say the same
+                if status.is_client_error() && args.gateway.is_none() {
+                    bail!("{detail} ({status})"); // any other instance would refuse it too
                 }
-                last = anyhow!("{base} answers {status}: {detail}");
+                failure = anyhow!("{url} answered {status}: {detail}");
             }
-            Ok(Err(error)) => last = anyhow!("{base}: {}", text::root_cause(&error)),
-            Err(_) => last = anyhow!("{base}: no answer in time"),
+            Ok(Err(error)) => failure = anyhow!("{url}: {}", text::root_cause(&error)),
+            Err(_) => failure = anyhow!("{url}: no answer within {RESPONSE_TIMEOUT:?}"),
         }
     }
-    let hint = if args.gateway.is_none() { "; through a gateway: --gateway URL" } else { "" };
-    Err(anyhow!("no {via} answers ({last:#}){hint}"))
+    let hint = if args.gateway.is_none() { "; to read through a gateway, pass --gateway URL" } else { "" };
+    Err(anyhow!("{asked}: {failure:#}{hint}"))
 }
 
 /// The lines of a reply.
-struct Lines {
+struct ReplyLines {
     reply: Response,
     buf: Vec<u8>,
-    /// How much of `buf` is used up.
-    at: usize,
+    /// How much of `buf` has been returned.
+    read: usize,
 }
 
-impl Lines {
+impl ReplyLines {
     async fn next(&mut self) -> anyhow::Result<Option<String>> {
-        let mut searched = self.at;
+        let mut searched = self.read;
         loop {
             if let Some(end) = self.buf[searched..].iter().position(|&b| b == b'\n') {
                 let end = searched + end;
-                let line = String::from_utf8_lossy(&self.buf[self.at..end]).into_owned();
-                self.at = end + 1;
+                let line = String::from_utf8_lossy(&self.buf[self.read..end]).into_owned();
+                self.read = end + 1;
                 return Ok(Some(line));
             }
-            self.buf.drain(..self.at);
-            self.at = 0;
+            self.buf.drain(..self.read);
+            self.read = 0;
             searched = self.buf.len();
             if searched > MAX_LINE {
-                bail!("an entry is longer than {MAX_LINE} bytes");
+                bail!("the log service sent an entry longer than {MAX_LINE} bytes");
             }
-            let chunk = timeout(GO_ON, self.reply.chunk()).await.context("the log service went silent")?;
+            let chunk = timeout(READ_TIMEOUT, self.reply.chunk()).await;
+            let chunk =
+                chunk.with_context(|| format!("the log service sent nothing for {READ_TIMEOUT:?}"))?;
             match chunk.context("the log service broke off its answer")? {
                 Some(chunk) => self.buf.extend_from_slice(&chunk),
                 None if self.buf.is_empty() => return Ok(None),

@@ -4,12 +4,12 @@
 const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// A bar for an instance's share of its service's requests, `width` columns wide. The middle is the uniform
-/// share, `expected`, and marked, so that whatever the number of instances, even means half.
+/// A bar, `width` columns wide, for an instance's share of its service's requests. The middle of it, which is marked, is
+/// the even share, `expected`, so the scale does not depend on the number of instances.
 pub(super) fn share(share: f64, expected: f64, width: usize) -> String {
     let scale = (2.0 * expected).clamp(f64::MIN_POSITIVE, 1.0);
     let eighths = (share / scale * width as f64 * 8.0).round().clamp(0.0, width as f64 * 8.0) as usize;
-    // One instance alone has nobody to be even with.
+    // A single instance has no even share.
     let mark = (expected < 1.0).then(|| (expected / scale * width as f64).round() as usize);
     let cell = |column: usize| match eighths.saturating_sub(column * 8) {
         0 if Some(column) == mark => '┊',
@@ -21,7 +21,7 @@ pub(super) fn share(share: f64, expected: f64, width: usize) -> String {
     (0..width).map(cell).collect()
 }
 
-/// The last `width` values, the newest at the right, against the greatest of them.
+/// The last `width` values, the newest at the right, on a scale up to the greatest of them.
 pub(super) fn spark(values: impl DoubleEndedIterator<Item = f64>, width: usize) -> String {
     let mut last: Vec<f64> = values.rev().take(width).collect();
     last.reverse();
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn sparklines_are_against_their_own_greatest_value() {
+    fn a_sparkline_is_scaled_to_its_greatest_value() {
         assert_eq!(spark([0.0, 1.0, 4.0, 8.0].into_iter(), 6), "   ▁▄█");
         assert_eq!(spark([9.0, 1.0, 1.0].into_iter(), 2), "██");
         assert_eq!(spark([0.0, 0.0].into_iter(), 3), "   ");

@@ -1,4 +1,4 @@
-//! What the person at the keys has asked for: order, filter, selection, and questions that wait for an answer. Pure.
+//! What the user has chosen with the keys: sort order, filter, selection, and answers to prompts. Pure.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -7,20 +7,19 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use hubspoke_protocol::InstanceState;
 use jiff::{SignedDuration, Timestamp};
 
-use super::model::{Key, Model, Row, shares};
-use crate::admin::Target;
-use crate::status;
+use super::model::{Row, RowKey, WatchModel, shares};
+use crate::registry_client::InstanceRef;
 
 /// Longest filter, in characters.
 const MAX_FILTER: usize = 60;
-/// How long the outcome of an action is shown.
+/// How long the result of an action is shown.
 const SHOW_NOTICE: SignedDuration = SignedDuration::from_secs(5);
-/// Rows of one page.
+/// Rows that PgDn and PgUp move by.
 const PAGE: isize = 10;
 
-/// What to sort a service's instances by.
+/// What a service's instances are sorted by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum SortBy {
     #[default]
     Name,
     Rate,
@@ -29,7 +28,7 @@ pub(super) enum Sort {
     State,
 }
 
-impl Sort {
+impl SortBy {
     const ALL: [Self; 5] = [Self::Name, Self::Rate, Self::InFlight, Self::Age, Self::State];
 
     pub(super) fn name(self) -> &'static str {
@@ -53,7 +52,7 @@ impl Sort {
             Self::Rate => b.rate().total_cmp(&a.rate()),
             Self::InFlight => in_flight(b).cmp(&in_flight(a)),
             Self::Age => a.view.registered.cmp(&b.view.registered),
-            Self::State => gravity(b.view.state).cmp(&gravity(a.view.state)),
+            Self::State => severity(b.view.state).cmp(&severity(a.view.state)),
         }
     }
 }
@@ -62,7 +61,7 @@ fn in_flight(row: &Row) -> u64 {
     row.view.load.map_or(0, |load| load.in_flight)
 }
 
-fn gravity(state: InstanceState) -> u8 {
+fn severity(state: InstanceState) -> u8 {
     match state {
         InstanceState::Passing => 0,
         InstanceState::Draining => 1,
@@ -73,48 +72,48 @@ fn gravity(state: InstanceState) -> u8 {
 
 /// What the keys do at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum InputMode {
     #[default]
     Normal,
-    /// Text goes to the filter.
+    /// They edit the filter.
     Filter,
-    /// A yes is waited for.
-    Confirm { target: Target, drain: bool },
-    /// The keys are explained.
+    /// They answer a yes-or-no prompt.
+    Confirm { target: InstanceRef, drain: bool },
+    /// They close the help.
     Help,
 }
 
-/// What is to be done outside.
+/// What the caller has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum UserAction {
     Quit,
-    Drain { target: Target, drain: bool },
+    Drain { target: InstanceRef, drain: bool },
 }
 
-/// See the module's description.
+/// The choices so far.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    pub(super) sort: Sort,
+    pub(super) sort: SortBy,
     pub(super) reverse: bool,
     pub(super) filter: String,
-    pub(super) mode: Mode,
-    /// Whether the selected instance's history is shown instead of the events.
+    pub(super) mode: InputMode,
+    /// Show the selected instance's history instead of the events.
     pub(super) history: bool,
-    selected: Option<Key>,
+    selected: Option<RowKey>,
     notice: Option<(String, Timestamp)>,
 }
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Line<'a> {
+pub(super) enum ListItem<'a> {
     Service {
         name: &'a str,
         present: usize,
         rate: f64,
     },
-    /// `share` of the service's requests over the last minute, and what it would be if all were even.
+    /// `share` is of the service's requests over the last minute; `expected` is an even share.
     Instance {
-        key: &'a Key,
+        key: &'a RowKey,
         row: &'a Row,
         share: Option<f64>,
         expected: f64,
@@ -122,9 +121,9 @@ pub(super) enum Line<'a> {
 }
 
 impl Control {
-    /// The list as it is to be shown.
-    pub(super) fn list<'a>(&self, model: &'a Model) -> Vec<Line<'a>> {
-        let mut services: BTreeMap<&str, Vec<(&Key, &Row)>> = BTreeMap::new();
+    /// The list to show: each service with its instances, filtered and sorted.
+    pub(super) fn list<'a>(&self, model: &'a WatchModel) -> Vec<ListItem<'a>> {
+        let mut services: BTreeMap<&str, Vec<(&RowKey, &Row)>> = BTreeMap::new();
         for (key, row) in &model.rows {
             services.entry(&key.0).or_default().push((key, row));
         }
@@ -134,9 +133,10 @@ impl Control {
             let present = rows.iter().filter(|(_, row)| !row.is_removed()).count();
             let rate = rows.iter().map(|(_, row)| row.rate()).sum();
             let shares = shares(&rows.iter().map(|(_, row)| *row).collect::<Vec<_>>());
-            let shares: BTreeMap<&Key, Option<f64>> = rows.iter().map(|(key, _)| *key).zip(shares).collect();
+            let shares: BTreeMap<&RowKey, Option<f64>> =
+                rows.iter().map(|(key, _)| *key).zip(shares).collect();
             let expected = 1.0 / passing.max(1) as f64;
-            rows.retain(|(_, row)| self.shows(row));
+            rows.retain(|(_, row)| self.matches_filter(row));
             if rows.is_empty() {
                 continue;
             }
@@ -145,32 +145,32 @@ impl Control {
                 let order = if self.reverse { order.reverse() } else { order };
                 a.is_removed().cmp(&b.is_removed()).then(order)
             });
-            if self.reverse && self.sort == Sort::Name {
+            if self.reverse && self.sort == SortBy::Name {
                 rows.reverse();
             }
-            list.push(Line::Service { name, present, rate });
+            list.push(ListItem::Service { name, present, rate });
             list.extend(rows.into_iter().map(|(key, row)| {
                 let share = shares.get(key).copied().flatten();
-                Line::Instance { key, row, share, expected }
+                ListItem::Instance { key, row, share, expected }
             }));
         }
         list
     }
 
-    fn shows(&self, row: &Row) -> bool {
+    fn matches_filter(&self, row: &Row) -> bool {
         let info = &row.view.info;
-        let text = format!("{}/{} {} {}", info.name, info.id(), info.addr, status::state(row.view.state));
+        let text = format!("{}/{} {} {}", info.name, info.id(), info.addr, row.view.state);
         text.to_lowercase().contains(&self.filter.to_lowercase())
     }
 
-    /// The selected line; the first instance where none is, or where it is gone.
-    pub(super) fn selected(&self, list: &[Line<'_>]) -> Option<usize> {
-        let is = |line: &Line<'_>| matches!(line, Line::Instance { key, .. } if Some(*key) == self.selected.as_ref());
-        let first = |line: &Line<'_>| matches!(line, Line::Instance { .. });
-        list.iter().position(is).or_else(|| list.iter().position(first))
+    /// The index of the selected instance; of the first one if none is selected, or the selected one is gone.
+    pub(super) fn selected(&self, list: &[ListItem<'_>]) -> Option<usize> {
+        let is_selected = |item: &ListItem<'_>| matches!(item, ListItem::Instance { key, .. } if Some(*key) == self.selected.as_ref());
+        let is_instance = |item: &ListItem<'_>| matches!(item, ListItem::Instance { .. });
+        list.iter().position(is_selected).or_else(|| list.iter().position(is_instance))
     }
 
-    /// The outcome of an action, for a while.
+    /// The result of an action, for as long as it is shown.
     pub(super) fn notice(&self, now: Timestamp) -> Option<&str> {
         let (text, at) = self.notice.as_ref()?;
         (now.duration_since(*at) < SHOW_NOTICE).then_some(text)
@@ -180,35 +180,35 @@ impl Control {
         self.notice = Some((text, now));
     }
 
-    /// A key was pressed.
-    pub(super) fn key(&mut self, key: KeyEvent, model: &Model) -> Option<Action> {
+    /// Handles a key.
+    pub(super) fn press(&mut self, key: KeyEvent, model: &WatchModel) -> Option<UserAction> {
         if key.kind == KeyEventKind::Release {
             return None;
         }
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
-            return Some(Action::Quit);
+            return Some(UserAction::Quit);
         }
         match std::mem::take(&mut self.mode) {
-            Mode::Normal => self.normal(key.code, model),
-            Mode::Filter => {
+            InputMode::Normal => self.normal(key.code, model),
+            InputMode::Filter => {
                 self.edit(key.code);
                 None
             }
-            Mode::Confirm { target, drain } => {
+            InputMode::Confirm { target, drain } => {
                 let yes = matches!(key.code, KeyCode::Char('y' | 'Y'));
-                yes.then_some(Action::Drain { target, drain })
+                yes.then_some(UserAction::Drain { target, drain })
             }
-            Mode::Help => None,
+            InputMode::Help => None,
         }
     }
 
-    fn normal(&mut self, code: KeyCode, model: &Model) -> Option<Action> {
+    fn normal(&mut self, code: KeyCode, model: &WatchModel) -> Option<UserAction> {
         match code {
-            KeyCode::Char('q') => return Some(Action::Quit),
+            KeyCode::Char('q') => return Some(UserAction::Quit),
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('r') => self.reverse = !self.reverse,
-            KeyCode::Char('/') => self.mode = Mode::Filter,
-            KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
+            KeyCode::Char('/') => self.mode = InputMode::Filter,
+            KeyCode::Char('?' | 'h') => self.mode = InputMode::Help,
             KeyCode::Char('d') => self.ask_drain(model),
             KeyCode::Enter => self.history = !self.history,
             KeyCode::Esc if self.history => self.history = false,
@@ -224,14 +224,14 @@ impl Control {
         None
     }
 
-    /// A key while the filter is written. `Enter` keeps it, `Esc` clears it.
+    /// Edits the filter. `Enter` keeps it, `Esc` clears it.
     fn edit(&mut self, code: KeyCode) {
-        self.mode = Mode::Filter;
+        self.mode = InputMode::Filter;
         match code {
-            KeyCode::Enter => self.mode = Mode::Normal,
+            KeyCode::Enter => self.mode = InputMode::Normal,
             KeyCode::Esc => {
                 self.filter.clear();
-                self.mode = Mode::Normal;
+                self.mode = InputMode::Normal;
             }
             KeyCode::Backspace => drop(self.filter.pop()),
             KeyCode::Char(c) if self.filter.chars().count() < MAX_FILTER => self.filter.push(c),
@@ -239,29 +239,30 @@ impl Control {
         }
     }
 
-    fn ask_drain(&mut self, model: &Model) {
+    fn ask_drain(&mut self, model: &WatchModel) {
         let list = self.list(model);
-        let Some(Line::Instance { row, .. }) = self.selected(&list).map(|at| &list[at]) else { return };
+        let Some(ListItem::Instance { row, .. }) = self.selected(&list).map(|at| &list[at]) else { return };
         if row.is_removed() {
             return;
         }
         let info = &row.view.info;
-        let target = Target { service: info.name.clone(), instance: info.id().to_owned() };
-        self.mode = Mode::Confirm { target, drain: row.view.state != InstanceState::Draining };
+        let target = InstanceRef { service: info.name.clone(), instance: info.id().to_owned() };
+        self.mode = InputMode::Confirm { target, drain: row.view.state != InstanceState::Draining };
     }
 
-    /// Moves the selection by so many instances.
-    fn select(&mut self, model: &Model, by: isize) {
+    /// Moves the selection by `by` instances.
+    fn select(&mut self, model: &WatchModel, by: isize) {
         let list = self.list(model);
         let keys = || {
-            list.iter().filter_map(|line| match line {
-                Line::Instance { key, .. } => Some(*key),
-                Line::Service { .. } => None,
+            list.iter().filter_map(|item| match item {
+                ListItem::Instance { key, .. } => Some(*key),
+                ListItem::Service { .. } => None,
             })
         };
         let now = self.selected(&list).map(|at| &list[at]);
-        let at = keys()
-            .position(|key| matches!(now, Some(Line::Instance { key: selected, .. }) if *selected == key));
+        let at = keys().position(
+            |key| matches!(now, Some(ListItem::Instance { key: selected, .. }) if *selected == key),
+        );
         let Some(last) = keys().count().checked_sub(1) else { return };
         let to = at.unwrap_or(0).saturating_add_signed(by).min(last);
         self.selected = keys().nth(to).cloned();

@@ -1,5 +1,5 @@
-//! What a watcher knows: the instances with their rates, what has happened, and whether the registry is there.
-//! Pure: events in, the time as a parameter. How it is sorted and shown is not this module's affair.
+//! What `hub watch` knows: the instances with their rates, the events so far, and whether the registry is connected.
+//! Pure: updates and the time come in as values.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,34 +9,34 @@ use hubspoke_protocol::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::feed::Update;
 use super::samples::Samples;
+use crate::catalog_update::CatalogUpdate;
+use crate::describe;
 
-/// Happenings that are kept.
-const MAX_HAPPENINGS: usize = 200;
-/// Reasons that are kept of one instance.
+const MAX_EVENTS: usize = 200;
+/// Most reasons in the history of one instance.
 const MAX_REASONS: usize = 50;
-/// Removed instances are shown for so long.
+/// How long removed instances are shown.
 const SHOW_REMOVED: SignedDuration = SignedDuration::from_secs(60);
-/// An instance whose last heartbeat is so much older than another's does not hold up what is known of shares.
-const UNHEARD: SignedDuration = SignedDuration::from_secs(20);
-/// Rates of a service, one a second, that are kept.
-const MAX_HISTORY: usize = 120;
+/// An instance whose last heartbeat is older than another's by more than this is left out of the shares.
+const MAX_LAG: SignedDuration = SignedDuration::from_secs(20);
+/// Most rates in the history of one service; there is one per second.
+const MAX_RATES: usize = 120;
 
-/// Service name and address: what makes an instance.
-pub(super) type Key = (String, String);
+/// Service name and address, which identify an instance.
+pub(super) type RowKey = (String, String);
 
 /// What a watcher knows.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Model {
-    pub(super) rows: BTreeMap<Key, Row>,
+pub(super) struct WatchModel {
+    pub(super) rows: BTreeMap<RowKey, Row>,
     /// The newest first.
-    pub(super) happenings: VecDeque<Happening>,
-    pub(super) link: Link,
+    pub(super) events: VecDeque<PastEvent>,
+    pub(super) feed: FeedState,
     pub(super) revision: Option<Revision>,
     pub(super) protection: Option<ProtectionView>,
-    /// Requests per second of each service, one value a second.
-    history: BTreeMap<String, VecDeque<f64>>,
+    /// Requests per second of each service, one value per second.
+    rates: BTreeMap<String, VecDeque<f64>>,
 }
 
 /// One instance.
@@ -46,27 +46,28 @@ pub(super) struct Row {
     pub(super) samples: Samples,
 }
 
-/// Something that happened to an instance, or (without one) to the registry.
+/// Something that happened to an instance or to the registry.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Happening {
+pub(super) struct PastEvent {
     pub(super) at: Timestamp,
+    /// `SERVICE/ID`, or `registry`.
+    pub(super) subject: String,
     pub(super) what: String,
-    /// `service/instance`, or `registry`.
-    pub(super) whom: String,
     pub(super) detail: String,
-    pub(super) grave: bool,
+    /// Somebody should look into it.
+    pub(super) trouble: bool,
 }
 
-/// Whether the registry is there.
+/// How current the model is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) enum Link {
-    /// Nothing has come yet.
+pub(super) enum FeedState {
+    /// Nothing has been received yet.
     #[default]
     Connecting,
-    /// What is shown is how it is.
+    /// It is current.
     Live,
-    /// What is shown is how it was.
-    Away { since: Timestamp, why: String },
+    /// It is as it was before the registry became unreachable.
+    Stale { since: Timestamp, reason: String },
 }
 
 impl Row {
@@ -81,6 +82,11 @@ impl Row {
         if let (Some(at), Some(load)) = (at, self.view.load) {
             self.samples.add(at, load.requests, now);
         }
+    }
+
+    /// Requests per second between the last two heartbeats; 0 for a removed instance.
+    pub(super) fn rate(&self) -> f64 {
+        if self.is_removed() { 0.0 } else { self.samples.rate().unwrap_or(0.0) }
     }
 
     /// How often it has come back after it was thought dead.
@@ -103,42 +109,39 @@ impl Row {
         self.view.state == InstanceState::Removed
     }
 
-    /// When it was removed.
     fn removed_at(&self) -> Option<Timestamp> {
         let last = self.view.reasons.last().filter(|_| self.is_removed())?;
         last.at.parse().ok()
     }
 }
 
-impl Model {
-    /// The stream is open again. What was known still holds, unless a snapshot says otherwise.
-    pub(super) fn open(&mut self, now: Timestamp) {
-        if let Link::Away { .. } = self.link {
-            self.happened(now, "registry".to_owned(), "is back".to_owned(), String::new(), false);
+impl WatchModel {
+    /// The stream is connected. The model stays as it is until a snapshot replaces it.
+    pub(super) fn connected(&mut self, now: Timestamp) {
+        if let FeedState::Stale { .. } = self.feed {
+            self.registry_event(now, "reachable again", String::new(), false);
         }
-        self.link = Link::Live;
+        self.feed = FeedState::Live;
     }
 
-    /// The stream is not open.
-    pub(super) fn away(&mut self, why: String, now: Timestamp) {
-        match &mut self.link {
-            Link::Away { why: known, .. } => *known = why,
-            Link::Connecting | Link::Live => {
-                self.happened(now, "registry".to_owned(), "is away".to_owned(), why.clone(), true);
-                self.link = Link::Away { since: now, why };
+    /// The stream is not connected.
+    pub(super) fn disconnected(&mut self, reason: String, now: Timestamp) {
+        match &mut self.feed {
+            FeedState::Stale { reason: known, .. } => *known = reason,
+            FeedState::Connecting | FeedState::Live => {
+                self.registry_event(now, "unreachable", reason.clone(), true);
+                self.feed = FeedState::Stale { since: now, reason };
             }
         }
     }
 
-    /// Takes in what the registry says.
-    pub(super) fn apply(&mut self, update: Update, now: Timestamp) {
+    pub(super) fn apply(&mut self, update: CatalogUpdate, now: Timestamp) {
         match update {
-            Update::Snapshot(catalog) => self.snapshot(catalog, now),
-            Update::Change(change) => self.change(*change, now),
-            Update::Load(load) => self.load(load, now),
-            Update::Protection(protection) => {
-                let said = crate::admin::said(&protection);
-                self.happened(now, "registry".to_owned(), said.trim_end().to_owned(), String::new(), true);
+            CatalogUpdate::Snapshot(catalog) => self.snapshot(catalog, now),
+            CatalogUpdate::Change(change) => self.change(*change, now),
+            CatalogUpdate::Load(load) => self.load(load, now),
+            CatalogUpdate::Protection(protection) => {
+                self.registry_event(now, &describe::protection(&protection), String::new(), true);
                 self.protection = Some(protection);
             }
         }
@@ -147,10 +150,9 @@ impl Model {
     fn snapshot(&mut self, catalog: CatalogView, now: Timestamp) {
         let other_epoch = self.revision.is_some_and(|known| known.epoch != catalog.revision.epoch);
         if other_epoch {
-            let what = "has lost its state; members register again".to_owned();
-            self.happened(now, "registry".to_owned(), what, String::new(), true);
+            self.registry_event(now, "lost its state; members are registering again", String::new(), true);
         }
-        self.link = Link::Live;
+        self.feed = FeedState::Live;
         self.revision = Some(catalog.revision);
         self.protection = catalog.protection;
         let mut before = std::mem::take(&mut self.rows);
@@ -169,14 +171,18 @@ impl Model {
         self.forget_removed(now);
     }
 
-    /// A change tells only its own reason; those before it are known already.
+    /// A change carries only its own reason; the model has those before it.
     fn change(&mut self, change: ChangeView, now: Timestamp) {
         self.revision = Some(change.revision);
         let mut view = change.instance;
         let key = (view.info.name.clone(), view.info.addr.clone());
-        let detail = view.reasons.last().map(|reason| reason.detail.clone()).unwrap_or_default();
-        let (what, grave) = said(change.kind);
-        self.happened(now, format!("{}/{}", view.info.name, view.info.id()), what.to_owned(), detail, grave);
+        self.push_event(PastEvent {
+            at: now,
+            subject: describe::name(&view),
+            what: change.kind.to_string(),
+            detail: view.reasons.last().map(|reason| reason.detail.clone()).unwrap_or_default(),
+            trouble: describe::is_trouble(change.kind),
+        });
         let Some(row) = self.rows.get_mut(&key) else {
             self.rows.insert(key, Row::new(view, now));
             return;
@@ -196,37 +202,37 @@ impl Model {
 
     fn load(&mut self, load: LoadView, now: Timestamp) {
         for (service, instances) in load.services {
-            for (addr, heard) in instances {
+            for (addr, heartbeat) in instances {
                 let Some(row) = self.rows.get_mut(&(service.clone(), addr)) else { continue };
-                row.view.last_heartbeat = Some(heard.last_heartbeat);
-                row.view.load = heard.load.or(row.view.load);
+                row.view.last_heartbeat = Some(heartbeat.last_heartbeat);
+                row.view.load = heartbeat.load.or(row.view.load);
                 row.sample(now);
             }
         }
     }
 
-    /// A second has gone by.
-    pub(super) fn second(&mut self, now: Timestamp) {
+    /// Called every second.
+    pub(super) fn tick(&mut self, now: Timestamp) {
         self.forget_removed(now);
-        // While the registry is away, what is shown is how it was.
-        if self.link == Link::Live {
-            self.rows.values_mut().for_each(|row| row.samples.age(now));
+        // Without a registry nothing expires: the screen shows the last known state.
+        if self.feed == FeedState::Live {
+            self.rows.values_mut().for_each(|row| row.samples.expire(now));
         }
         let mut rates: BTreeMap<String, f64> = BTreeMap::new();
         for ((service, _), row) in &self.rows {
             *rates.entry(service.clone()).or_default() += row.rate();
         }
-        self.history.retain(|service, _| rates.contains_key(service));
+        self.rates.retain(|service, _| rates.contains_key(service));
         for (service, rate) in rates {
-            let history = self.history.entry(service).or_default();
+            let history = self.rates.entry(service).or_default();
             history.push_back(rate);
-            history.drain(..history.len().saturating_sub(MAX_HISTORY));
+            history.drain(..history.len().saturating_sub(MAX_RATES));
         }
     }
 
-    /// Requests per second of a service, one value a second, the oldest first.
-    pub(super) fn history(&self, service: &str) -> impl DoubleEndedIterator<Item = f64> {
-        self.history.get(service).into_iter().flatten().copied()
+    /// Requests per second of a service, one value per second, the oldest first.
+    pub(super) fn rates(&self, service: &str) -> impl DoubleEndedIterator<Item = f64> {
+        self.rates.get(service).into_iter().flatten().copied()
     }
 
     fn forget_removed(&mut self, now: Timestamp) {
@@ -234,52 +240,34 @@ impl Model {
         self.rows.retain(|_, row| !old(row));
     }
 
-    fn happened(&mut self, at: Timestamp, whom: String, what: String, detail: String, grave: bool) {
-        self.happenings.push_front(Happening { at, what, whom, detail, grave });
-        self.happenings.truncate(MAX_HAPPENINGS);
+    fn registry_event(&mut self, at: Timestamp, what: &str, detail: String, trouble: bool) {
+        let subject = "registry".to_owned();
+        self.push_event(PastEvent { at, subject, what: what.to_owned(), detail, trouble });
+    }
+
+    fn push_event(&mut self, event: PastEvent) {
+        self.events.push_front(event);
+        self.events.truncate(MAX_EVENTS);
     }
 }
 
-impl Row {
-    /// Requests per second just now; none of a removed instance.
-    pub(super) fn rate(&self) -> f64 {
-        if self.is_removed() { 0.0 } else { self.samples.rate().unwrap_or(0.0) }
-    }
-}
-
-/// Each instance's share of its service's requests, over the longest time within the last minute that the counters of
-/// all of them are known for: heartbeats come at different times, and load that changes between them would else show as
-/// an uneven share. Nothing for an instance that is not heard of.
+/// Each row's share of the requests of all, over the longest span within the last minute for which the counters of all
+/// are known. (Heartbeats come at different times, so load that changes between them would otherwise show as an uneven
+/// share.) `None` for an instance that sends no heartbeats.
 pub(super) fn shares(rows: &[&Row]) -> Vec<Option<f64>> {
     let takes_part = |row: &&Row| matches!(row.view.state, InstanceState::Passing | InstanceState::Draining);
     let spans = || {
         let spans = rows.iter().copied().filter(takes_part).filter_map(|row| row.samples.span());
-        spans.filter(|(first, last)| first < last) // one that has just joined
+        spans.filter(|(first, last)| first < last) // not one that has just joined
     };
     let newest = spans().map(|(_, last)| last).max();
-    let is_heard = |last: Timestamp| newest.is_some_and(|newest| newest.duration_since(last) <= UNHEARD);
-    let from = spans().filter(|span| is_heard(span.1)).map(|(first, _)| first).max();
-    let to = spans().filter(|span| is_heard(span.1)).map(|(_, last)| last).min();
+    let is_current = |last: Timestamp| newest.is_some_and(|newest| newest.duration_since(last) <= MAX_LAG);
+    let from = spans().filter(|span| is_current(span.1)).map(|(first, _)| first).max();
+    let to = spans().filter(|span| is_current(span.1)).map(|(_, last)| last).min();
     let count = |row: &&Row| row.samples.between(from?, to?).filter(|_| from < to && takes_part(row));
     let counts: Vec<Option<f64>> = rows.iter().map(count).collect();
     let total: f64 = counts.iter().flatten().sum();
     counts.into_iter().map(|count| count.filter(|_| total > 0.0).map(|count| count / total)).collect()
-}
-
-/// What happened, in words, and whether somebody should look at it.
-pub(crate) fn said(kind: ReasonKind) -> (&'static str, bool) {
-    match kind {
-        ReasonKind::Registered => ("registered", false),
-        ReasonKind::Replaced => ("replaced by another start", false),
-        ReasonKind::MissedHeartbeat => ("missed a heartbeat", true),
-        ReasonKind::Recovered => ("recovered", false),
-        ReasonKind::Removed => ("removed", true),
-        ReasonKind::Deregistered => ("deregistered", false),
-        ReasonKind::HeldBack => ("kept as suspect", true),
-        ReasonKind::Restored => ("restored", false),
-        ReasonKind::Draining => ("draining", false),
-        ReasonKind::Undrained => ("takes requests again", false),
-    }
 }
 
 #[cfg(test)]

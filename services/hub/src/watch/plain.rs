@@ -1,4 +1,4 @@
-//! The catalogue and its changes as text: for pipes, files, and `--once`. Pure.
+//! The catalogue and its changes as lines of text or JSON, for pipes, files and `--once`. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,63 +8,53 @@ use jiff::Timestamp;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::feed::Update;
-use super::model::said;
+use crate::catalog_update::CatalogUpdate;
 use crate::text::one_line;
-use crate::{admin, status, table};
+use crate::{describe, table};
 
-/// Longest text of others on one line.
+/// Longest cell or part of a line, in characters.
 const MAX: usize = 200;
 
-/// One line for each thing that an update says; none for load, which would be a line for every heartbeat.
-pub(super) fn lines(update: &Update, now: Timestamp) -> String {
+/// A line per instance or change. None for load, which would be a line per heartbeat.
+pub(super) fn lines(update: &CatalogUpdate, now: Timestamp) -> String {
     match update {
-        Update::Snapshot(catalog) => {
+        CatalogUpdate::Snapshot(catalog) => {
+            let present = |instance: &InstanceView| format!("{} at {}", instance.state, instance.info.addr);
             let instances = catalog.services.values().flatten();
-            instances.map(|instance| line(now, &name(instance), &present(instance))).collect()
+            instances.map(|instance| line(now, &describe::name(instance), &present(instance))).collect()
         }
-        Update::Change(change) => {
+        CatalogUpdate::Change(change) => {
             let detail = change.instance.reasons.last().map_or("", |reason| &reason.detail);
-            let what = said(change.kind).0;
-            let what = if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") };
-            line(now, &name(&change.instance), &what)
+            line(now, &describe::name(&change.instance), &describe::reason(change.kind, detail))
         }
-        Update::Load(_) => String::new(),
-        Update::Protection(protection) => line(now, "registry", &admin::said(protection)),
+        CatalogUpdate::Load(_) => String::new(),
+        CatalogUpdate::Protection(protection) => line(now, "registry", &describe::protection(protection)),
     }
 }
 
-/// `TIME WHO WHAT`
-pub(super) fn line(now: Timestamp, who: &str, what: &str) -> String {
-    format!("{now:.0} {} {}\n", one_line(who, MAX), one_line(what, MAX))
+/// `TIME SUBJECT WHAT`
+pub(super) fn line(now: Timestamp, subject: &str, what: &str) -> String {
+    format!("{now:.0} {} {}\n", one_line(subject, MAX), one_line(what, MAX))
 }
 
-fn name(instance: &InstanceView) -> String {
-    format!("{}/{}", instance.info.name, instance.info.id())
-}
-
-fn present(instance: &InstanceView) -> String {
-    format!("{} at {}", status::state(instance.state), instance.info.addr)
-}
-
-/// An event as a JSON line. Its data is passed on as it came.
+/// An event as a JSON line. Its data is passed on unchanged.
 pub(super) fn json(event: &Event) -> serde_json::Result<String> {
     #[derive(serde::Serialize)]
-    struct Line<'a> {
+    struct JsonEvent<'a> {
         event: &'a str,
         id: &'a str,
         data: &'a RawValue,
     }
     let data = serde_json::from_str(&event.data)?;
-    Ok(serde_json::to_string(&Line { event: &event.name, id: &event.id, data })? + "\n")
+    Ok(serde_json::to_string(&JsonEvent { event: &event.name, id: &event.id, data })? + "\n")
 }
 
-/// That the registry is away, as a JSON line.
+/// A JSON line that reports an unreachable registry.
 pub(super) fn json_away(why: &str) -> serde_json::Result<String> {
     Ok(serde_json::to_string(&json!({"event": "away", "id": "", "data": {"why": why}}))? + "\n")
 }
 
-/// The catalogue as a table, with each instance's share of its service's requests since they started.
+/// The catalogue as a table, with each instance's share of the requests that its service has served.
 pub(super) fn table(view: &CatalogView, now: Timestamp) -> String {
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for instance in view.services.values().flatten() {
@@ -72,20 +62,20 @@ pub(super) fn table(view: &CatalogView, now: Timestamp) -> String {
     }
     let instances: Vec<_> = view.services.values().flatten().collect();
     if instances.is_empty() {
-        return format!("no instance is registered (revision {})\n", view.revision);
+        return format!("no instances are registered (revision {})\n", view.revision);
     }
     let row = |instance: &&InstanceView| {
         let info = &instance.info;
         let total = totals.get(info.name.as_str()).copied().unwrap_or(0);
         let share = 100.0 * requests(instance) as f64 / total.max(1) as f64;
-        let beat = instance.last_heartbeat.as_ref().map_or("-".to_owned(), |at| status::age(at, now));
+        let heartbeat = instance.last_heartbeat.as_ref().map_or("-".to_owned(), |at| describe::age(at, now));
         vec![
             info.name.clone(),
             one_line(info.id(), MAX),
-            info.addr.clone(),
-            status::state(instance.state).to_owned(),
-            status::age(&instance.registered, now),
-            beat,
+            one_line(&info.addr, MAX),
+            instance.state.to_string(),
+            describe::age(&instance.registered, now),
+            heartbeat,
             instance.load.map_or("-".to_owned(), |load| load.requests.to_string()),
             if total > 0 && instance.state != InstanceState::Removed {
                 format!("{share:.1} %")
@@ -110,7 +100,7 @@ fn requests(instance: &InstanceView) -> u64 {
 mod tests {
     use hubspoke_protocol::ReasonKind;
 
-    use super::super::model::tests::{at, catalog, change, heard, instance};
+    use super::super::model::tests::{at, catalog, change, heartbeat, instance};
     use super::*;
 
     #[test]
@@ -121,7 +111,7 @@ mod tests {
             "2026-11-23T08:00:01Z log/log-1 passing at 127.0.0.1:4001\n\
              2026-11-23T08:00:01Z visit/visit-1 passing at 127.0.0.1:4001\n"
         );
-        assert_eq!(lines(&heard(&log, 15, 8, 0), at(15)), "");
+        assert_eq!(lines(&heartbeat(&log, 15, 8, 0), at(15)), "");
         assert_eq!(
             lines(&change(log, 20, ReasonKind::Removed, "no answer\nin 1 s"), at(20)),
             "2026-11-23T08:00:20Z log/log-1 removed: no answer in 1 s\n"
@@ -129,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_pass_the_data_on() {
+    fn json_lines_pass_the_data_on_unchanged() {
         let data = r#"{"Services":{},"Later":1.0}"#.to_owned();
         let event = Event { name: "snapshot".to_owned(), id: "1.2".to_owned(), data };
         assert_eq!(
             json(&event).unwrap(),
             "{\"event\":\"snapshot\",\"id\":\"1.2\",\"data\":{\"Services\":{},\"Later\":1.0}}\n"
         );
-        assert!(json(&Event { data: "no JSON".to_owned(), ..event }).is_err());
+        assert!(json(&Event { data: "invalid".to_owned(), ..event }).is_err());
         assert_eq!(
             json_away("a \"b\"").unwrap(),
             "{\"data\":{\"why\":\"a \\\"b\\\"\"},\"event\":\"away\",\"id\":\"\"}\n"
@@ -150,7 +140,7 @@ mod tests {
         let mut silent = instance("plain", 1, 0);
         silent.load = None;
         silent.last_heartbeat = None;
-        let Update::Snapshot(view) =
+        let CatalogUpdate::Snapshot(view) =
             catalog(vec![instance("log", 1, 30), instance("log", 2, 10), gone, silent])
         else {
             unreachable!()

@@ -1,5 +1,5 @@
-//! The terminal side of `hub watch`: the loop between stream, keys and screen. Whatever ends it, a panic or an
-//! error too, the terminal is as it was before.
+//! `hub watch` on a terminal: the loop between stream, keys and screen. The terminal is restored however it ends, also
+//! after an error or a panic.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,67 +13,67 @@ use ratatui::DefaultTerminal;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::control::{Action, Control};
-use super::feed;
-use super::model::Model;
+use super::control::{Control, UserAction};
+use super::model::WatchModel;
 use super::screen;
-use crate::admin::Registry;
+use crate::catalog_update::CatalogUpdate;
 use crate::event_source::StreamUpdate;
+use crate::registry_client::RegistryClient;
 
-/// The screen is drawn at most this often, however much happens.
+/// Minimum time between two frames, however much happens.
 const FRAME: Duration = Duration::from_millis(100);
-/// Ages and rates are taken this often.
-const SECOND: Duration = Duration::from_secs(1);
+/// How often ages and rates change.
+const TICK: Duration = Duration::from_secs(1);
 
-/// The terminal in its other screen; given back when dropped. A panic gives it back before it speaks
-/// (`ratatui::try_init` sees to that).
-struct Screen(DefaultTerminal);
+/// The terminal in its alternate screen, restored when dropped. On a panic, `ratatui::try_init`'s hook restores it before
+/// the message is printed.
+struct AlternateScreen(DefaultTerminal);
 
-impl Screen {
+impl AlternateScreen {
     fn enter() -> anyhow::Result<Self> {
-        ratatui::try_init().map(Self).context("this terminal can't be used; try hub watch --once")
+        ratatui::try_init().map(Self).context("can't use this terminal; try `hub watch --once`")
     }
 }
 
-impl Drop for Screen {
+impl Drop for AlternateScreen {
     fn drop(&mut self) {
         ratatui::restore();
     }
 }
 
-/// Runs until `stop` is done or a key says so.
-pub(super) async fn run(registry: &Registry, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let mut model = Model::default();
+/// Runs until `stop` is done or the user quits.
+pub(super) async fn run(registry: &RegistryClient, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut model = WatchModel::default();
     let mut control = Control::default();
-    let mut follow = registry.watch(None);
+    let mut stream = registry.watch(None);
     let mut actions: JoinSet<String> = JoinSet::new();
-    let mut screen = Screen::enter()?;
+    let mut screen = AlternateScreen::enter()?;
     let mut keys = EventStream::new();
     let mut stop = pin!(stop);
     let mut frames = interval(FRAME);
-    let mut seconds = interval(SECOND);
-    for ticks in [&mut frames, &mut seconds] {
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = interval(TICK);
+    for timer in [&mut frames, &mut ticks] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
     }
-    let mut stale = true;
+    let mut changed = true;
     loop {
         tokio::select! {
             () = &mut stop => return Ok(()),
-            said = follow.next() => {
-                take(&mut model, said?);
-                stale = true;
+            update = stream.next() => {
+                apply(&mut model, update?);
+                changed = true;
             }
             key = keys.next() => {
-                let event = key.context("the terminal has gone away")??;
+                let event = key.context("the terminal is gone")??;
                 if let Event::Key(key) = event {
-                    match control.key(key, &model) {
-                        Some(Action::Quit) => return Ok(()),
-                        Some(Action::Drain { target, drain }) => {
+                    match control.press(key, &model) {
+                        Some(UserAction::Quit) => return Ok(()),
+                        Some(UserAction::Drain { target, drain }) => {
                             let registry = registry.clone();
                             actions.spawn(async move {
                                 match registry.drain(&target, drain).await {
                                     Ok(()) if drain => format!("{target} is draining"),
-                                    Ok(()) => format!("{target} takes requests again"),
+                                    Ok(()) => format!("{target} is no longer draining"),
                                     Err(error) => format!("{target}: {error:#}"),
                                 }
                             });
@@ -82,39 +82,44 @@ pub(super) async fn run(registry: &Registry, stop: impl Future<Output = ()>) -> 
                     }
                 }
                 draw(&mut screen, &model, &control, registry)?;
-                stale = false;
+                changed = false;
             }
-            Some(outcome) = actions.join_next() => {
-                control.notify(outcome?, Timestamp::now());
-                stale = true;
+            Some(result) = actions.join_next() => {
+                control.notify(result?, Timestamp::now());
+                changed = true;
             }
-            _ = seconds.tick() => {
-                model.second(Timestamp::now());
-                stale = true;
+            _ = ticks.tick() => {
+                model.tick(Timestamp::now());
+                changed = true;
             }
-            _ = frames.tick(), if stale => {
+            _ = frames.tick(), if changed => {
                 draw(&mut screen, &model, &control, registry)?;
-                stale = false;
+                changed = false;
             }
         }
     }
 }
 
-fn take(model: &mut Model, said: StreamUpdate) {
+fn apply(model: &mut WatchModel, update: StreamUpdate) {
     let now = Timestamp::now();
-    match said {
-        StreamUpdate::Connected => model.open(now),
-        StreamUpdate::Disconnected { reason: why } => model.away(why, now),
-        StreamUpdate::Event(event) => match feed::read(&event) {
+    match update {
+        StreamUpdate::Connected => model.connected(now),
+        StreamUpdate::Disconnected { reason } => model.disconnected(reason, now),
+        StreamUpdate::Event(event) => match CatalogUpdate::parse(&event) {
             Ok(Some(update)) => model.apply(update, now),
             Ok(None) => {}
-            // What the registry says can't be read: what is shown is how it was.
-            Err(error) => model.away(format!("{error:#}"), now),
+            // An event that can't be read leaves the model out of date.
+            Err(error) => model.disconnected(format!("{error:#}"), now),
         },
     }
 }
 
-fn draw(screen: &mut Screen, model: &Model, control: &Control, registry: &Registry) -> anyhow::Result<()> {
+fn draw(
+    screen: &mut AlternateScreen,
+    model: &WatchModel,
+    control: &Control,
+    registry: &RegistryClient,
+) -> anyhow::Result<()> {
     let now = Timestamp::now();
     screen.0.draw(|frame| screen::draw(frame, model, control, registry.url(), now))?;
     Ok(())

@@ -4,13 +4,13 @@ use hubspoke_protocol::{HeardView, Load, ServiceInfo};
 
 use super::*;
 
-/// So many seconds after eight in the morning.
+/// `seconds` after eight in the morning.
 pub(in crate::watch) fn at(seconds: i64) -> Timestamp {
     let eight: Timestamp = "2026-11-23T08:00:00Z".parse().unwrap();
     eight + SignedDuration::from_secs(seconds)
 }
 
-/// A passing instance `SERVICE-N` that was registered at eight and has served `requests`.
+/// A passing instance `SERVICE-N` that registered at eight and has served `requests`.
 pub(in crate::watch) fn instance(service: &str, n: u16, requests: u64) -> InstanceView {
     let reason = Reason { at: at(0).to_string(), kind: ReasonKind::Registered, detail: String::new() };
     InstanceView {
@@ -26,24 +26,24 @@ pub(in crate::watch) fn instance(service: &str, n: u16, requests: u64) -> Instan
     }
 }
 
-pub(in crate::watch) fn catalog(instances: Vec<InstanceView>) -> Update {
+pub(in crate::watch) fn catalog(instances: Vec<InstanceView>) -> CatalogUpdate {
     let mut services: BTreeMap<String, Vec<InstanceView>> = BTreeMap::new();
     for instance in instances {
         services.entry(instance.info.name.clone()).or_default().push(instance);
     }
-    Update::Snapshot(CatalogView { revision: Revision { epoch: 1, n: 5 }, services, protection: None })
+    CatalogUpdate::Snapshot(CatalogView { revision: Revision { epoch: 1, n: 5 }, services, protection: None })
 }
 
-pub(in crate::watch) fn heard(
+pub(in crate::watch) fn heartbeat(
     instance: &InstanceView,
     seconds: i64,
     requests: u64,
     in_flight: u64,
-) -> Update {
+) -> CatalogUpdate {
     let load = Some(Load { requests, in_flight });
-    let heard = HeardView { last_heartbeat: at(seconds).to_string(), load };
-    let of_addr = [(instance.info.addr.clone(), heard)].into();
-    Update::Load(LoadView { services: [(instance.info.name.clone(), of_addr)].into() })
+    let heartbeat = HeardView { last_heartbeat: at(seconds).to_string(), load };
+    let of_addr = [(instance.info.addr.clone(), heartbeat)].into();
+    CatalogUpdate::Load(LoadView { services: [(instance.info.name.clone(), of_addr)].into() })
 }
 
 pub(in crate::watch) fn change(
@@ -51,7 +51,7 @@ pub(in crate::watch) fn change(
     seconds: i64,
     kind: ReasonKind,
     detail: &str,
-) -> Update {
+) -> CatalogUpdate {
     instance.state = match kind {
         ReasonKind::Removed | ReasonKind::Deregistered => InstanceState::Removed,
         ReasonKind::HeldBack => InstanceState::Suspect,
@@ -60,39 +60,39 @@ pub(in crate::watch) fn change(
     };
     instance.reasons = vec![Reason { at: at(seconds).to_string(), kind, detail: detail.to_owned() }];
     let revision = Revision { epoch: 1, n: 6 };
-    Update::Change(Box::new(ChangeView { revision, kind, instance }))
+    CatalogUpdate::Change(Box::new(ChangeView { revision, kind, instance }))
 }
 
-fn row<'a>(model: &'a Model, instance: &InstanceView) -> &'a Row {
+fn row<'a>(model: &'a WatchModel, instance: &InstanceView) -> &'a Row {
     &model.rows[&(instance.info.name.clone(), instance.info.addr.clone())]
 }
 
 #[test]
 fn rates_come_from_heartbeats() {
     let (a, b) = (instance("log", 1, 100), instance("log", 2, 100));
-    let mut model = Model::default();
-    model.open(at(10));
+    let mut model = WatchModel::default();
+    model.connected(at(10));
     model.apply(catalog(vec![a.clone(), b.clone()]), at(10));
     assert_eq!(row(&model, &a).samples.rate(), None);
-    model.apply(heard(&a, 15, 600, 3), at(15));
-    model.apply(heard(&b, 14, 140, 0), at(15));
+    model.apply(heartbeat(&a, 15, 600, 3), at(15));
+    model.apply(heartbeat(&b, 14, 140, 0), at(15));
     assert_eq!(row(&model, &a).rate(), 100.0);
     assert_eq!(row(&model, &b).rate(), 10.0);
-    // One that nobody hears of has no rate after a while, unless nobody could be heard.
+    // The rate of an instance without heartbeats expires, except while the registry is unreachable.
     let mut later = model.clone();
-    later.away("gone".to_owned(), at(16));
-    later.second(at(60));
+    later.disconnected("gone".to_owned(), at(16));
+    later.tick(at(60));
     assert_eq!(row(&later, &a).samples.rate(), Some(100.0));
-    later.open(at(61));
-    later.apply(heard(&a, 60, 600, 0), at(61));
-    later.second(at(61));
+    later.connected(at(61));
+    later.apply(heartbeat(&a, 60, 600, 0), at(61));
+    later.tick(at(61));
     assert_eq!(row(&later, &b).samples.rate(), None);
     assert_eq!(row(&later, &a).samples.rate(), Some(0.0));
     assert_eq!(row(&model, &a).view.load.unwrap().in_flight, 3);
-    model.second(at(15));
-    model.second(at(16));
-    assert_eq!(model.history("log").collect::<Vec<_>>(), [110.0, 110.0]);
-    // A snapshot after a break in the stream goes on with the same counters.
+    model.tick(at(15));
+    model.tick(at(16));
+    assert_eq!(model.rates("log").collect::<Vec<_>>(), [110.0, 110.0]);
+    // After a reconnection, the snapshot's counters continue those before.
     let mut later = a.clone();
     later.last_heartbeat = Some(at(20).to_string());
     later.load = Some(Load { requests: 700, in_flight: 0 });
@@ -101,20 +101,20 @@ fn rates_come_from_heartbeats() {
 }
 
 #[test]
-fn shares_are_over_a_time_that_all_are_known_for() {
-    // Load begins at 15 s and is even; heartbeats are two seconds apart.
+fn shares_are_over_a_span_that_is_known_of_all() {
+    // Even load from 15 s on; the heartbeats of the two are two seconds apart.
     let (a, b) = (instance("log", 1, 0), instance("log", 2, 0));
-    let mut model = Model::default();
+    let mut model = WatchModel::default();
     model.apply(catalog(vec![a.clone(), b.clone()]), at(10));
-    let shares_of = |model: &Model| shares(&[row(model, &a), row(model, &b)]);
+    let shares_of = |model: &WatchModel| shares(&[row(model, &a), row(model, &b)]);
     assert_eq!(shares_of(&model), [None, None]);
     for (of, seconds, requests) in [(&a, 15, 0), (&b, 17, 200), (&a, 20, 500), (&b, 22, 700)] {
-        model.apply(heard(of, seconds, requests, 0), at(seconds));
+        model.apply(heartbeat(of, seconds, requests, 0), at(seconds));
     }
-    // Until 20 s: 500 of a, and of b the 200 until 17 s and three fifths of the next 500.
+    // Until 20 s, a served 500; b 200 until 17 s, and three fifths of the next 500.
     assert_eq!(shares_of(&model), [Some(0.5), Some(0.5)]);
-    // One that has not been heard of for long is left out, and does not hold up the others.
-    model.apply(heard(&a, 60, 4500, 0), at(60));
+    // An instance without recent heartbeats is left out and does not shorten the span of the others.
+    model.apply(heartbeat(&a, 60, 4500, 0), at(60));
     assert_eq!(shares_of(&model), [Some(1.0), None]);
     let mut removed = row(&model, &b).clone();
     removed.view.state = InstanceState::Removed;
@@ -123,11 +123,11 @@ fn shares_are_over_a_time_that_all_are_known_for() {
 }
 
 #[test]
-fn another_start_at_the_same_address_begins_anew() {
+fn a_new_process_at_the_same_address_starts_over() {
     let a = instance("log", 1, 100);
-    let mut model = Model::default();
+    let mut model = WatchModel::default();
     model.apply(catalog(vec![a.clone()]), at(10));
-    model.apply(heard(&a, 15, 600, 0), at(15));
+    model.apply(heartbeat(&a, 15, 600, 0), at(15));
     let mut other = a.clone();
     other.info.id = Some("log-other".to_owned());
     other.load = None;
@@ -138,16 +138,16 @@ fn another_start_at_the_same_address_begins_anew() {
 }
 
 #[test]
-fn changes_make_events_and_the_history_of_an_instance() {
+fn changes_become_events_and_an_instances_history() {
     let a = instance("log", 1, 0);
-    let mut model = Model::default();
+    let mut model = WatchModel::default();
     model.apply(catalog(vec![a.clone()]), at(10));
-    assert!(model.happenings.is_empty());
+    assert!(model.events.is_empty());
     model.apply(change(a.clone(), 20, ReasonKind::Removed, "no answer in 1 s"), at(20));
     assert!(row(&model, &a).is_removed());
-    let event = &model.happenings[0];
-    assert_eq!((event.whom.as_str(), event.what.as_str()), ("log/log-1", "removed"));
-    assert_eq!((event.detail.as_str(), event.grave), ("no answer in 1 s", true));
+    let event = &model.events[0];
+    assert_eq!((event.subject.as_str(), event.what.as_str()), ("log/log-1", "removed"));
+    assert_eq!((event.detail.as_str(), event.trouble), ("no answer in 1 s", true));
     model.apply(change(a.clone(), 30, ReasonKind::Registered, ""), at(30));
     let kinds: Vec<_> = row(&model, &a).view.reasons.iter().map(|reason| reason.kind).collect();
     assert_eq!(kinds, [ReasonKind::Registered, ReasonKind::Removed, ReasonKind::Registered]);
@@ -156,7 +156,7 @@ fn changes_make_events_and_the_history_of_an_instance() {
 }
 
 #[test]
-fn flaps_are_returns_from_the_dead_only() {
+fn only_returns_from_the_dead_count_as_flaps() {
     let mut a = instance("log", 1, 0);
     let kinds = [
         ReasonKind::Registered,
@@ -176,46 +176,46 @@ fn flaps_are_returns_from_the_dead_only() {
 #[test]
 fn a_removed_instance_is_shown_for_a_minute() {
     let a = instance("log", 1, 0);
-    let mut model = Model::default();
+    let mut model = WatchModel::default();
     model.apply(catalog(vec![a.clone()]), at(10));
     model.apply(change(a, 20, ReasonKind::Deregistered, ""), at(20));
-    model.second(at(79));
+    model.tick(at(79));
     assert_eq!(model.rows.len(), 1);
-    model.second(at(81));
+    model.tick(at(81));
     assert_eq!(model.rows.len(), 0);
 }
 
 #[test]
-fn a_registry_that_goes_and_comes_back_is_said_once_each() {
-    let mut model = Model::default();
-    assert_eq!(model.link, Link::Connecting);
-    model.open(at(0));
+fn each_outage_of_the_registry_makes_two_events() {
+    let mut model = WatchModel::default();
+    assert_eq!(model.feed, FeedState::Connecting);
+    model.connected(at(0));
     model.apply(catalog(vec![instance("log", 1, 0)]), at(0));
-    model.away("refused".to_owned(), at(10));
-    model.away("still refused".to_owned(), at(12));
-    assert_eq!(model.link, Link::Away { since: at(10), why: "still refused".to_owned() });
-    assert_eq!(model.rows.len(), 1, "what was known is still shown");
-    model.open(at(20));
-    let Update::Snapshot(mut other) = catalog(vec![]) else { unreachable!() };
+    model.disconnected("refused".to_owned(), at(10));
+    model.disconnected("still refused".to_owned(), at(12));
+    assert_eq!(model.feed, FeedState::Stale { since: at(10), reason: "still refused".to_owned() });
+    assert_eq!(model.rows.len(), 1, "the last known state is still shown");
+    model.connected(at(20));
+    let CatalogUpdate::Snapshot(mut other) = catalog(vec![]) else { unreachable!() };
     other.revision.epoch = 2;
-    model.apply(Update::Snapshot(other), at(20));
-    assert_eq!(model.link, Link::Live);
+    model.apply(CatalogUpdate::Snapshot(other), at(20));
+    assert_eq!(model.feed, FeedState::Live);
     assert!(model.rows.is_empty());
-    let said: Vec<_> = model.happenings.iter().map(|event| event.what.as_str()).collect();
-    assert_eq!(said, ["has lost its state; members register again", "is back", "is away"]);
+    let events: Vec<_> = model.events.iter().map(|event| event.what.as_str()).collect();
+    assert_eq!(events, ["lost its state; members are registering again", "reachable again", "unreachable"]);
 }
 
 #[test]
 fn memory_is_bounded() {
     let a = instance("log", 1, 0);
-    let mut model = Model::default();
+    let mut model = WatchModel::default();
     model.apply(catalog(vec![a.clone()]), at(0));
     for n in 0..1000 {
         let kind = if n % 2 == 0 { ReasonKind::HeldBack } else { ReasonKind::Recovered };
         model.apply(change(a.clone(), n, kind, ""), at(n));
-        model.second(at(n));
+        model.tick(at(n));
     }
-    assert_eq!(model.happenings.len(), MAX_HAPPENINGS);
+    assert_eq!(model.events.len(), MAX_EVENTS);
     assert_eq!(row(&model, &a).view.reasons.len(), MAX_REASONS);
-    assert_eq!(model.history("log").count(), MAX_HISTORY);
+    assert_eq!(model.rates("log").count(), MAX_RATES);
 }

@@ -3,14 +3,14 @@ use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::super::feed::Update;
-use super::super::model::tests::{at, catalog, change, heard, instance};
+use super::super::model::tests::{at, catalog, change, heartbeat, instance};
 use super::*;
-use crate::admin::Target;
+use crate::catalog_update::CatalogUpdate;
+use crate::registry_client::InstanceRef;
 
 const URL: &str = "http://127.0.0.1:20000";
 
-fn screen(model: &Model, control: &Control, width: u16, height: u16, now: Timestamp) -> Vec<String> {
+fn screen(model: &WatchModel, control: &Control, width: u16, height: u16, now: Timestamp) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| draw(frame, model, control, URL, now)).unwrap();
     let buffer = terminal.backend().buffer();
@@ -18,22 +18,22 @@ fn screen(model: &Model, control: &Control, width: u16, height: u16, now: Timest
     (0..height).map(line).collect()
 }
 
-fn model() -> Model {
-    let mut model = Model::default();
+fn model() -> WatchModel {
+    let mut model = WatchModel::default();
     let list =
         vec![instance("log", 1, 0), instance("log", 2, 0), instance("log", 3, 0), instance("visit", 1, 0)];
-    model.open(at(10));
+    model.connected(at(10));
     model.apply(catalog(list.clone()), at(10));
     for (instance, requests) in list.iter().zip([150, 200, 150, 500]) {
-        model.apply(heard(instance, 15, requests, requests / 100), at(15));
+        model.apply(heartbeat(instance, 15, requests, requests / 100), at(15));
     }
-    model.second(at(15));
+    model.tick(at(15));
     model.apply(change(instance("log", 4, 0), 16, ReasonKind::Registered, ""), at(16));
     model
 }
 
 #[test]
-fn the_screen_of_eighty_columns() {
+fn a_screen_of_eighty_columns() {
     let lines = screen(&model(), &Control::default(), 80, 16, at(17));
     assert_eq!(
         lines,
@@ -59,22 +59,22 @@ fn the_screen_of_eighty_columns() {
 }
 
 #[test]
-fn a_registry_that_is_away_shows_in_the_head_and_the_events() {
+fn an_unreachable_registry_shows_in_the_header_and_the_events() {
     let mut model = model();
-    model.away("Connection refused".to_owned(), at(20));
+    model.disconnected("Connection refused".to_owned(), at(20));
     let lines = screen(&model, &Control::default(), 120, 16, at(32));
-    assert!(lines[0].contains("STALE: registry away for 12 s (Connection refused)"), "{lines:#?}");
+    assert!(lines[0].contains("STALE: registry unreachable for 12 s (Connection refused)"), "{lines:#?}");
     assert!(
-        lines.iter().any(|line| line.contains("08:00:20 registry is away: Connection refused")),
+        lines.iter().any(|line| line.contains("08:00:20 registry unreachable: Connection refused")),
         "{lines:#?}"
     );
-    assert!(lines.iter().any(|line| line.contains("log-1")), "what was known is still shown");
-    let nothing = screen(&Model::default(), &Control::default(), 80, 16, at(0));
+    assert!(lines.iter().any(|line| line.contains("log-1")), "the last known state is still shown");
+    let nothing = screen(&WatchModel::default(), &Control::default(), 80, 16, at(0));
     assert!(nothing[0].contains("connecting…") && nothing[2].contains("waiting for the registry"));
 }
 
 #[test]
-fn what_a_removed_instance_last_told_is_not_shown() {
+fn the_last_load_of_a_removed_instance_is_not_shown() {
     let mut model = model();
     model.apply(change(instance("log", 1, 150), 18, ReasonKind::Removed, ""), at(18));
     let lines = screen(&model, &Control::default(), 64, 16, at(19));
@@ -88,74 +88,77 @@ fn wide_screens_show_addresses() {
 }
 
 #[test]
-fn narrow_screens_do_without_bars() {
+fn narrow_screens_have_no_bars() {
     let lines = screen(&model(), &Control::default(), 64, 16, at(17));
     assert_eq!(lines[1], " SERVICE      STATE      UP BEAT   REQ/S    SHARE FLIGHT FLAPS");
     assert_eq!(lines[3], "   log-1      passing   17s   2s    30.0   30.0 %      1     0");
 }
 
 #[test]
-fn prompts_notices_and_the_history_have_their_places() {
+fn prompts_notices_history_and_help() {
     let model = model();
-    let foot = |control: &Control| screen(&model, control, 100, 16, at(17))[15].clone();
+    let footer = |control: &Control| screen(&model, control, 100, 16, at(17))[15].clone();
     let mut control = Control::default();
-    assert!(foot(&control).starts_with(" q quit  jk select  s sort: name↓"));
+    assert!(footer(&control).starts_with(" q quit  jk select  s sort: name↓"));
     control.filter = "log".to_owned();
-    assert!(foot(&control).contains("filter: log"));
-    control.mode = Mode::Filter;
-    assert!(foot(&control).starts_with(" filter: log▏"));
-    let target = Target { service: "log".to_owned(), instance: "log-1".to_owned() };
-    control.mode = Mode::Confirm { target, drain: true };
-    assert_eq!(foot(&control), " drain log/log-1? y/n");
-    control.mode = Mode::Normal;
+    assert!(footer(&control).contains("filter: log"));
+    control.mode = InputMode::Filter;
+    assert!(footer(&control).starts_with(" filter: log▏"));
+    let target = InstanceRef { service: "log".to_owned(), instance: "log-1".to_owned() };
+    control.mode = InputMode::Confirm { target, drain: true };
+    assert_eq!(footer(&control), " drain log/log-1? y/n");
+    control.mode = InputMode::Normal;
     control.notify("log/log-1 is draining".to_owned(), at(16));
-    assert_eq!(foot(&control), " log/log-1 is draining");
+    assert_eq!(footer(&control), " log/log-1 is draining");
     control.history = true;
     let lines = screen(&model, &control, 100, 16, at(17));
     assert!(lines.iter().any(|line| line.contains("History of log/log-1")), "{lines:#?}");
-    control.mode = Mode::Help;
+    control.mode = InputMode::Help;
     let lines = screen(&model, &control, 100, 20, at(17));
     assert!(lines.iter().any(|line| line.contains("drain the selected instance")), "{lines:#?}");
 }
 
 #[test]
-fn held_back_removals_and_text_of_others() {
+fn held_back_removals_and_untrusted_text() {
     let mut model = model();
     let mut odd = instance("log", 9, 0);
     odd.info.id = Some("\x1b[2J\x07evil\nid".to_owned());
     model.apply(change(odd, 17, ReasonKind::HeldBack, "a\x1b[31mb\nc"), at(17));
-    model.apply(Update::Protection(ProtectionView { enabled: true, until: None, held_back: 3 }), at(17));
+    model.apply(
+        CatalogUpdate::Protection(ProtectionView { enabled: true, until: None, held_back: 3 }),
+        at(17),
+    );
     let lines = screen(&model, &Control::default(), 120, 20, at(17));
     assert!(lines[0].contains("3 removals held back"), "{lines:#?}");
     assert!(lines.concat().chars().all(|c| !c.is_control()), "{lines:#?}");
-    assert!(lines.iter().any(|line| line.contains("kept as suspect: a [31mb c")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("removal held back: a [31mb c")), "{lines:#?}");
 }
 
 #[test]
-fn the_selected_line_is_always_on_the_screen() {
-    let mut model = Model::default();
-    model.open(at(10));
+fn the_selected_line_is_always_visible() {
+    let mut model = WatchModel::default();
+    model.connected(at(10));
     model.apply(catalog((1..=100).map(|n| instance("log", n, 0)).collect()), at(10));
     let mut control = Control::default();
     for _ in 0..100 {
         let lines = screen(&model, &control, 80, 14, at(17));
         let list = control.list(&model);
-        let Entry::Instance { row, .. } = &list[control.selected(&list).unwrap()] else { panic!() };
+        let ListItem::Instance { row, .. } = &list[control.selected(&list).unwrap()] else { panic!() };
         let shown = format!("   {} ", row.view.info.id());
         assert!(lines.iter().any(|line| line.starts_with(&shown)), "{shown}: {lines:#?}");
         let down = crossterm::event::KeyEvent::from(crossterm::event::KeyCode::Down);
-        control.key(down, &model);
+        control.press(down, &model);
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_size_will_do(width in 1_u16..200, height in 1_u16..60) {
+    fn any_size_works(width in 1_u16..200, height in 1_u16..60) {
         let lines = screen(&model(), &Control::default(), width, height, at(17));
         prop_assert_eq!(lines.len(), usize::from(height));
         let mut help = Control::default();
-        help.mode = Mode::Help;
+        help.mode = InputMode::Help;
         screen(&model(), &help, width, height, at(17));
     }
 }

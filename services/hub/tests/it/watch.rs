@@ -1,32 +1,31 @@
-use std::process::Stdio;
-
 use hubspoke_protocol::CatalogView;
+use hubspoke_testkit::{ClosedPort, DEADLINE, eventually, process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::platform::{DEADLINE, Nobody, Platform, command, eventually, ran, signal};
+use crate::platform::{TestPlatform, command};
 use crate::pty::Pty;
 
-/// A command whose lines are read as they come.
-struct Watch {
+/// A command whose output is read line by line.
+struct WatchProcess {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Watch {
+impl WatchProcess {
     fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
 
-    /// The next line that holds this.
+    /// The next line that contains `text`.
     async fn line(&mut self, text: &str) -> String {
         timeout(DEADLINE, async {
             loop {
-                let line = self.lines.next_line().await.unwrap().expect("it has ended");
+                let line = self.lines.next_line().await.unwrap().expect("the command has ended");
                 if line.contains(text) {
                     return line;
                 }
@@ -37,51 +36,51 @@ impl Watch {
     }
 
     async fn interrupt(mut self) -> Option<i32> {
-        signal(&self.child, "INT");
+        process::signal(&self.child, "INT").await;
         timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap().code()
     }
 }
 
 #[tokio::test]
-async fn once_prints_the_catalogue_and_ends() {
-    let platform = Platform::start(&[]).await;
+async fn once_prints_the_catalogue_and_exits() {
+    let platform = TestPlatform::start(&[]).await;
     let table = platform.hub(&["watch", "--once"]).await;
     assert_eq!(table.code, Some(0), "{table:?}");
     assert_eq!(table.stdout.lines().filter(|line| line.starts_with("log ")).count(), 3, "{table:?}");
     let json = platform.hub(&["watch", "--once", "--json"]).await;
     let view: CatalogView = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(view.services["log"].len(), 3);
-    let mut away = command(&["watch", "--once"]);
-    let nobody = Nobody::new();
-    away.env("HUB_REGISTRY__URL", nobody.url());
-    let away = ran(away).await;
-    assert_eq!(away.code, Some(1));
-    assert!(away.stderr.starts_with("hub: no registry answers at"), "{away:?}");
+    let mut command = command(&["watch", "--once"]);
+    let closed = ClosedPort::new();
+    command.env("HUB_REGISTRY__URL", closed.url());
+    let failed = process::run(command).await;
+    assert_eq!(failed.code, Some(1));
+    assert!(failed.stderr.starts_with("hub: can't reach the registry at"), "{failed:?}");
 }
 
 #[tokio::test]
-async fn a_line_for_each_change_where_there_is_no_terminal() {
-    let platform = Platform::start(&[]).await;
-    let mut watch = Watch::start(platform.command(&["watch"]));
+async fn without_a_terminal_each_change_is_a_line() {
+    let platform = TestPlatform::start(&[]).await;
+    let mut watch = WatchProcess::start(platform.command(&["watch"]));
     let log = platform.addrs.logs[0].0.to_string();
     let line = watch.line(&log).await;
     assert!(line.contains(" log/log-") && line.ends_with(&format!(" passing at {log}")), "{line}");
     assert_eq!(platform.hub(&["drain", &format!("log/{log}")]).await.code, Some(0));
     assert!(watch.line("draining").await.contains(" log/log-"));
     assert_eq!(platform.hub(&["undrain", &format!("log/{log}")]).await.code, Some(0));
-    watch.line("takes requests again").await;
+    watch.line("no longer draining").await;
     let ghost = r#"{"Name":"ghost","Addr":"127.0.0.1:9"}"#;
     platform.http.post(format!("{}/services", platform.registry())).body(ghost).send().await.unwrap();
     watch.line("ghost/127.0.0.1:9 registered").await;
-    // Nothing listens there, so it is found dead.
+    // Nothing listens there, so its heartbeats fail.
     watch.line("ghost/127.0.0.1:9 removed").await;
     assert_eq!(watch.interrupt().await, Some(0));
 }
 
 #[tokio::test]
-async fn json_lines_for_scripts() {
-    let platform = Platform::start(&[]).await;
-    let mut watch = Watch::start(platform.command(&["watch", "--json"]));
+async fn with_json_each_event_is_a_line() {
+    let platform = TestPlatform::start(&[]).await;
+    let mut watch = WatchProcess::start(platform.command(&["watch", "--json"]));
     let first: Value = serde_json::from_str(&watch.line("").await).unwrap();
     assert_eq!(first["event"], "snapshot");
     assert_eq!(first["data"]["Services"]["log"].as_array().unwrap().len(), 3);
@@ -91,26 +90,26 @@ async fn json_lines_for_scripts() {
 }
 
 #[tokio::test]
-async fn a_registry_that_comes_later_is_found() {
-    let nobody = Nobody::new();
+async fn a_registry_that_starts_later_is_found() {
+    let closed = ClosedPort::new();
     let mut late = command(&["watch"]);
-    late.env("HUB_REGISTRY__URL", nobody.url());
-    let mut watch = Watch::start(late);
-    watch.line(&format!("registry {} is away: Connection refused", nobody.url())).await;
-    let platform = Platform::start(&[("HUB_LISTEN", &nobody.addr())]).await;
+    late.env("HUB_REGISTRY__URL", closed.url());
+    let mut watch = WatchProcess::start(late);
+    watch.line(&format!("registry {} is unreachable: Connection refused", closed.url())).await;
+    let platform = TestPlatform::start(&[("HUB_LISTEN", &closed.addr().to_string())]).await;
     watch.line("visit/visit-").await;
     drop(platform);
-    watch.line("is away").await;
+    watch.line("is unreachable").await;
     assert_eq!(watch.interrupt().await, Some(0));
 }
 
 #[tokio::test]
-async fn the_screen_lives_and_gives_the_terminal_back() {
-    let platform = Platform::start(&[]).await;
+async fn the_screen_follows_keys_and_changes_and_restores_the_terminal() {
+    let platform = TestPlatform::start(&[]).await;
     let mut pty = Pty::start(platform.command(&["watch"]), 100, 30);
     pty.shows(&["live", "gateway (1)", "log (3)", "visit (1)", "q quit"]).await;
-    // A share needs two heartbeats with requests in between.
-    eventually("shares are shown", || async {
+    // A share takes two heartbeats with requests in between.
+    eventually("shares are shown", async || {
         platform.http.get(format!("{}/visit", platform.gateway())).send().await.unwrap();
         let screen = pty.screen();
         screen.contains("100.0 %") && (screen.contains('┊') || screen.contains('▓'))
@@ -119,7 +118,6 @@ async fn the_screen_lives_and_gives_the_terminal_back() {
     pty.press("/visit\r");
     pty.shows(&["filter: visit"]).await;
     assert!(!pty.screen().contains("log (3)"), "{}", pty.screen());
-    // Drain what is selected, from the keyboard.
     pty.press("d");
     pty.shows(&["drain visit/visit-", "? y/n"]).await;
     pty.press("y");
@@ -128,24 +126,24 @@ async fn the_screen_lives_and_gives_the_terminal_back() {
     pty.shows(&["History of visit/visit-", "registered"]).await;
     pty.press("\x1b");
     pty.shows(&["Events (UTC)"]).await;
-    pty.resize(140, 40);
+    pty.resize(140, 40).await;
     pty.shows(&["ADDRESS", &platform.addrs.visits[0].to_string()]).await;
     pty.press("q");
-    assert_eq!(pty.ended().await, Some(0));
+    assert_eq!(pty.exit_code().await, Some(0));
 }
 
 #[tokio::test]
-async fn the_screen_says_when_the_registry_is_away_and_ends_by_signal_or_ctrl_c() {
+async fn the_screen_shows_an_unreachable_registry_and_ends_by_signal_or_ctrl_c() {
     for (key, by_signal) in [("\x03", None), ("", Some("TERM")), ("", Some("INT"))] {
-        let platform = Platform::start(&[]).await;
+        let platform = TestPlatform::start(&[]).await;
         let mut pty = Pty::start(platform.command(&["watch"]), 80, 24);
         pty.shows(&["live", "log (3)"]).await;
         drop(platform);
-        pty.shows(&["STALE: registry away", "log (3)", "registry is away"]).await;
+        pty.shows(&["STALE: registry unreachable", "log (3)", "registry unreachable: "]).await;
         match by_signal {
-            Some(name) => signal(&pty.child, name),
+            Some(name) => process::signal(&pty.child, name).await,
             None => pty.press(key),
         }
-        assert_eq!(pty.ended().await, Some(0), "{key:?} {by_signal:?}");
+        assert_eq!(pty.exit_code().await, Some(0), "{key:?} {by_signal:?}");
     }
 }

@@ -1,18 +1,18 @@
 //! Pearson's chi-squared test of counts against the uniform distribution. Pure.
 
-/// The test's outcome.
+/// The result of the test.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct ChiSquared {
-    /// The statistic: how far the counts are from equal.
-    pub statistic: f64,
+pub(super) struct ChiSquared {
+    /// How far the counts are from equal.
+    pub(super) statistic: f64,
     /// Degrees of freedom: one less than there are counts.
-    pub degrees: u32,
-    /// How often uniform random picks would be at least as far from equal.
-    pub p: f64,
+    pub(super) degrees: u32,
+    /// The probability that uniform random picks are at least as far from equal.
+    pub(super) p: f64,
 }
 
-/// Tests whether `counts` look like uniform random picks; nothing to say of fewer than two, or of all zero.
-pub(super) fn uniform(counts: &[u64]) -> Option<ChiSquared> {
+/// Tests whether `counts` look like uniform random picks. `None` for fewer than two counts, or if all are zero.
+pub(super) fn test_uniform(counts: &[u64]) -> Option<ChiSquared> {
     let total: u64 = counts.iter().sum();
     let degrees = u32::try_from(counts.len().checked_sub(1)?).ok().filter(|&degrees| degrees > 0)?;
     if total == 0 {
@@ -23,7 +23,7 @@ pub(super) fn uniform(counts: &[u64]) -> Option<ChiSquared> {
     Some(ChiSquared { statistic, degrees, p: upper_tail(statistic, degrees) })
 }
 
-/// Steps of a series or fraction, at the most; both converge far sooner.
+/// Most steps of the series or the fraction; both converge far sooner.
 const MAX_STEPS: u32 = 100_000;
 /// Relative precision.
 const PRECISION: f64 = 1e-14;
@@ -54,7 +54,7 @@ fn series(a: f64, x: f64) -> f64 {
     sum
 }
 
-/// Evaluated from the front (modified Lentz).
+/// The continued fraction, by the modified Lentz method.
 fn fraction(a: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let mut b = x + 1.0 - a;
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_values() {
+    fn published_critical_values() {
         // NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4: critical values of the chi-squared distribution.
         for (statistic, degrees, p) in [
             (3.841, 1, 0.05),
@@ -109,7 +109,7 @@ mod tests {
             let got = upper_tail(statistic, degrees);
             assert!((got / p - 1.0).abs() < 1e-3, "{statistic} with {degrees}: {got}, not {p}");
         }
-        // Two degrees have a closed form, over the whole range.
+        // Two degrees have a closed form.
         for statistic in [1e-9, 0.1, 1.0, 3.0, 5.0, 50.0, 500.0] {
             let exact = (-statistic / 2.0_f64).exp();
             assert!((upper_tail(statistic, 2) / exact - 1.0).abs() < 1e-10, "{statistic}");
@@ -117,20 +117,20 @@ mod tests {
     }
 
     #[test]
-    fn equal_counts_and_lopsided_ones() {
-        let equal = uniform(&[100, 100, 100]).unwrap();
+    fn equal_and_lopsided_counts() {
+        let equal = test_uniform(&[100, 100, 100]).unwrap();
         assert_eq!((equal.statistic, equal.degrees, equal.p), (0.0, 2, 1.0));
-        let lopsided = uniform(&[300, 0, 0]).unwrap();
+        let lopsided = test_uniform(&[300, 0, 0]).unwrap();
         assert_eq!(lopsided.statistic, 600.0);
         assert!(lopsided.p < 1e-100);
         for nothing in [&[][..], &[5], &[0, 0]] {
-            assert_eq!(uniform(nothing), None);
+            assert_eq!(test_uniform(nothing), None);
         }
     }
 
     proptest! {
         #[test]
-        fn a_probability_that_falls_with_the_statistic(a in 0.0..2000.0_f64, more in 0.0..100.0_f64, degrees in 1_u32..1000) {
+        fn the_probability_falls_as_the_statistic_grows(a in 0.0..2000.0_f64, more in 0.0..100.0_f64, degrees in 1_u32..1000) {
             let (first, second) = (upper_tail(a, degrees), upper_tail(a + more, degrees));
             prop_assert!((0.0..=1.0).contains(&first));
             prop_assert!(second <= first + 1e-9, "{} then {}", first, second);

@@ -1,11 +1,3 @@
-//! The `hub` command as people run it: a real process, its output, its exit codes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that fails should say where"
-)]
-
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -13,12 +5,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use hubspoke_testkit::{ClosedPort, DEADLINE, eventually};
 use tempfile::TempDir;
 
 const HUB: &str = env!("CARGO_BIN_EXE_hub");
-/// Generous: test machines are noisy, and a pass never waits for it.
-const DEADLINE: Duration = Duration::from_secs(20);
-/// The keys that say where `hub up` listens.
+/// The keys of the addresses that `hub up` listens on.
 const ADDRS: [&str; 5] = ["LISTEN", "HUB__GATEWAY", "HUB__GATEWAY_CONTROL", "HUB__LOG", "HUB__VISIT"];
 
 fn hub(dir: &TempDir, args: &[&str]) -> Command {
@@ -32,16 +23,16 @@ fn run(args: &[&str], vars: &[(&str, &str)]) -> Output {
     hub(&dir, args).envs(vars.iter().copied()).output().unwrap()
 }
 
-/// `hub up` on free ports; killed when dropped.
-struct Up {
+/// `hub up` on free ports. Killed when dropped.
+struct HubUp {
     child: Child,
-    /// What it writes to stdout, line by line.
+    /// Its lines on stdout.
     lines: Receiver<String>,
-    welcome: String,
+    banner: String,
     dir: TempDir,
 }
 
-impl Up {
+impl HubUp {
     fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut command = hub(&dir, args);
@@ -52,15 +43,15 @@ impl Up {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (line, lines) = channel();
         std::thread::spawn(move || stdout.lines().try_for_each(|text| line.send(text.unwrap())));
-        let mut up = Self { child, lines, welcome: String::new(), dir };
-        while !up.welcome.contains("ctrl-c") {
-            let line = up.lines.recv_timeout(DEADLINE).expect("a welcome");
-            up.welcome += &(line + "\n");
+        let mut up = Self { child, lines, banner: String::new(), dir };
+        while !up.banner.contains("ctrl-c") {
+            let line = up.lines.recv_timeout(DEADLINE).expect("a banner");
+            up.banner += &(line + "\n");
         }
         up
     }
 
-    /// Who sent and what, of all entries in the log files.
+    /// Sender and text of every entry in the log files.
     fn entries(&self) -> Vec<(String, String)> {
         let logs =
             std::fs::read_dir(self.dir.path().join("data")).unwrap().map(|entry| entry.unwrap().path());
@@ -75,7 +66,7 @@ impl Up {
     }
 
     fn url(&self, service: &str) -> String {
-        let line = self.welcome.lines().find(|line| line.trim_start().starts_with(service)).unwrap();
+        let line = self.banner.lines().find(|line| line.trim_start().starts_with(service)).unwrap();
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
@@ -90,13 +81,13 @@ impl Up {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(Instant::now() < deadline, "it does not end");
+            assert!(Instant::now() < deadline, "hub up does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-impl Drop for Up {
+impl Drop for HubUp {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -105,8 +96,8 @@ impl Drop for Up {
 
 #[tokio::test]
 async fn up_runs_the_whole_platform_until_ctrl_c() {
-    let mut up = Up::start(&["up", "--log", "2", "--visit", "2"]);
-    assert!(up.welcome.starts_with("Hubspoke "), "{}", up.welcome);
+    let mut up = HubUp::start(&["up", "--log", "2", "--visit", "2"]);
+    assert!(up.banner.starts_with("Hubspoke "), "{}", up.banner);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let gateway = up.url("gateway");
     for _ in 0..20 {
@@ -127,13 +118,13 @@ async fn up_runs_the_whole_platform_until_ctrl_c() {
 
     up.interrupt();
     assert_eq!(up.exit_code(), Some(0));
-    assert_eq!(up.lines.iter().next(), None, "nothing is said after the welcome's last line");
-    // An entry that was not acknowledged in time is sent again, so there may be copies.
+    assert_eq!(up.lines.iter().next(), None, "nothing is printed after the banner");
+    // A set, because an entry that is not acknowledged in time is sent again.
     let entries: BTreeSet<_> = up.entries().into_iter().collect();
     assert_eq!(entries.len(), 21, "every visit and the hello: {entries:?}");
 }
 
-/// Visits on new connections until there is nobody to connect to: the numbers it was answered with.
+/// Visits on new connections until connections are refused. Returns the visit numbers in the responses.
 async fn visit_to_the_end(gateway: String) -> BTreeSet<u64> {
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
     let mut numbers = BTreeSet::new();
@@ -141,12 +132,12 @@ async fn visit_to_the_end(gateway: String) -> BTreeSet<u64> {
         match http.get(format!("{gateway}/visit")).send().await {
             Ok(reply) => {
                 let status = reply.status();
-                let text = reply.text().await.expect("a whole reply");
+                let text = reply.text().await.expect("a complete response");
                 assert!(status.is_success(), "{status}: {text}");
                 numbers.insert(text.parse().unwrap());
             }
             Err(error) if error.is_connect() => return numbers,
-            // It waited to be accepted and was not: nobody has seen that request, which the numbers prove.
+            // The connection was never accepted, so nobody has seen the request. The numbers prove it.
             Err(_) => {}
         }
     }
@@ -154,9 +145,9 @@ async fn visit_to_the_end(gateway: String) -> BTreeSet<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
-    let mut up = Up::start(&[]);
-    let logs = up.welcome.lines().filter(|line| line.trim_start().starts_with("log ")).count();
-    assert_eq!(logs, 3, "{}", up.welcome);
+    let mut up = HubUp::start(&[]);
+    let logs = up.banner.lines().filter(|line| line.trim_start().starts_with("log ")).count();
+    assert_eq!(logs, 3, "{}", up.banner);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut watch = http.get(format!("{}/services/watch", up.url("registry"))).send().await.unwrap();
     let watching = tokio::spawn(async move {
@@ -167,11 +158,7 @@ async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
         String::from_utf8(events).unwrap()
     });
     let visits: Vec<_> = (0..4).map(|_| tokio::spawn(visit_to_the_end(up.url("gateway")))).collect();
-    let deadline = Instant::now() + DEADLINE;
-    while up.entries().len() < 100 {
-        assert!(Instant::now() < deadline, "no visits");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("a hundred visits are logged", async || up.entries().len() >= 100).await;
     up.interrupt();
     assert_eq!(up.exit_code(), Some(0));
     let mut answered = BTreeSet::new();
@@ -180,7 +167,7 @@ async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
     }
     let number = |entry: &str| entry.strip_prefix("visit ").unwrap().parse::<u64>().unwrap();
     let logged: BTreeSet<u64> = up.entries().iter().map(|(_, text)| number(text)).collect();
-    assert_eq!(answered, logged, "a visit that was counted and not answered, or answered and not logged");
+    assert_eq!(answered, logged, "a visit that was counted but not answered, or answered but not logged");
 
     let events = tokio::time::timeout(DEADLINE, watching).await.unwrap().unwrap();
     let changes = events.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -193,15 +180,15 @@ async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
 }
 
 #[test]
-fn a_wrong_configuration_is_one_line_and_exit_code_78() {
-    for (args, vars, says) in [
+fn an_invalid_configuration_is_one_line_and_exit_code_78() {
+    for (args, vars, expected) in [
         (&["up"][..], &[("HUB_LISTENN", "x")][..], "hub: configuration: HUB_LISTENN: unknown key"),
         (&[], &[("HUB_LOG__MAX_ENTRY", "much")], "hub: configuration: HUB_LOG__MAX_ENTRY: "),
         (&["up"], &[("HUB_SHUTDOWN_GRACE", "soon")], "hub: configuration: HUB_SHUTDOWN_GRACE: "),
         (
             &["up"],
             &[("HUB_REGISTRY__URL", "http://r:1")],
-            "hub: configuration: HUB_REGISTRY__URL: hub up runs a",
+            "hub: configuration: HUB_REGISTRY__URL: hub up runs its own registry",
         ),
         (
             &["up"],
@@ -213,13 +200,13 @@ fn a_wrong_configuration_is_one_line_and_exit_code_78() {
         let output = run(args, vars);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(78), "{vars:?}: {stderr}");
-        assert!(stderr.starts_with(says) && stderr.lines().count() == 1, "{vars:?}: {stderr}");
+        assert!(stderr.starts_with(expected) && stderr.lines().count() == 1, "{vars:?}: {stderr}");
         assert!(output.stdout.is_empty());
     }
 }
 
 #[test]
-fn a_port_in_use_is_one_line_and_a_non_zero_exit_code() {
+fn a_port_in_use_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     for key in ADDRS {
@@ -241,16 +228,17 @@ fn a_port_in_use_is_one_line_and_a_non_zero_exit_code() {
 }
 
 #[test]
-fn status_says_when_there_is_no_registry() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = run(&["status", "--registry", &format!("http://{free}")], &[]);
+fn status_reports_an_unreachable_registry() {
+    let closed = ClosedPort::new();
+    let output = run(&["status", "--registry", &closed.url()], &[]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.starts_with(&format!("hub: no registry answers at http://{free}/services")), "{stderr}");
+    let expected = format!("hub: can't reach the registry at {}: Connection refused", closed.url());
+    assert!(stderr.starts_with(&expected), "{stderr}");
 }
 
 #[test]
-fn check_config_shows_every_value_with_its_origin() {
+fn check_config_prints_every_setting_with_its_source() {
     let output = run(&["--check-config"], &[("HUB_HUB__LOG_REPLICAS", "5"), ("HUB_REGISTRY__TOKEN", "hush")]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));

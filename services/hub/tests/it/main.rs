@@ -1,0 +1,10 @@
+//! The `hub` command as people run it: real processes, their output and exit codes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
+
+mod demo;
+mod logs;
+mod operate;
+mod platform;
+mod pty;
+mod up;
+mod watch;
