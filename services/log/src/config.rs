@@ -1,14 +1,17 @@
-//! The `[log]` table.
+//! The process, and the `[log]` table.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use hubspoke_chassis::Table;
+use hubspoke_chassis::{Process, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::store::slot::SLOT;
 use crate::store::{AckMode, FileLimits, StoreOptions};
+
+/// The log service's fixed facts.
+pub const PROCESS: Process = Process::new("log", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20002");
 
 /// The log service's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,10 +16,5 @@ mod query;
 mod server;
 pub mod store;
 
-use hubspoke_chassis::Process;
-
-pub use self::config::{LogConfig, RetainConfig, RotateConfig};
+pub use self::config::{LogConfig, PROCESS, RetainConfig, RotateConfig};
 pub use self::server::{Server, ServerError};
-
-/// The log service's fixed facts.
-pub const PROCESS: Process = Process::new("log", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20002");

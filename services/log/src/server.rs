@@ -8,11 +8,10 @@ use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::BATCH_META;
 use tokio::sync::{Semaphore, watch};
 
-use crate::PROCESS;
 use crate::api;
 use crate::api::app::LogApp;
 use crate::api::body::BodyBudget;
-use crate::config::{LogConfig, bytes};
+use crate::config::{LogConfig, PROCESS, bytes};
 use crate::ingest::IngestLimits;
 use crate::metrics;
 use crate::store::{OpenError, Store};

@@ -1,7 +1,7 @@
-//! The public routes: `GET /` and `GET /visit` count, log the count, and answer with it as text; `GET /visit/stats`
-//! tells. `HEAD` does not count.
+//! The public routes: `GET /` and `GET /visit` count, log the number and answer with it as text. `HEAD` does not count.
+//! `GET /visit/stats` shows the totals.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
@@ -11,40 +11,41 @@ use axum::routing::get;
 use axum::{Json, Router};
 use hubspoke_client::LogClient;
 use hubspoke_client::log::HUB_LOGGED_BY;
-use opentelemetry::metrics::Counter;
+use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::counter;
+use crate::counter::VisitCounter;
 use crate::error::VisitError;
-use crate::rate::Rate;
+use crate::rate::VisitRate;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
-pub(crate) struct App {
-    pub(crate) counter: counter::Counter,
+pub(crate) struct VisitApp {
+    pub(crate) counter: VisitCounter,
     pub(crate) log: LogClient,
     pub(crate) instance: Arc<str>,
-    pub(crate) visits: Counter<u64>,
-    pub(crate) rate: Arc<Mutex<Rate>>,
+    /// The metric.
+    pub(crate) visits: opentelemetry::metrics::Counter<u64>,
+    pub(crate) rate: Arc<Mutex<VisitRate>>,
     pub(crate) start: Instant,
 }
 
 /// `GET /visit/stats`.
 #[derive(Debug, Serialize)]
-struct Stats {
-    /// Whose count this is.
+struct VisitStats {
+    /// The instance that counted.
     instance: Arc<str>,
     /// The last number given out.
     total: u64,
     /// Visits in the last minute.
     per_minute: u64,
-    /// Since this start of the process.
+    /// Time since the process started.
     uptime_seconds: u64,
 }
 
 /// The public routes of a service registered as `name`.
-pub(crate) fn routes(name: &str, app: App) -> Router {
-    let visit = || get(visit).head(seen);
+pub(crate) fn routes(name: &str, app: VisitApp) -> Router {
+    let visit = || get(visit).head(head);
     Router::new()
         .route("/", visit())
         .route(&format!("/{name}"), visit())
@@ -52,40 +53,37 @@ pub(crate) fn routes(name: &str, app: App) -> Router {
         .with_state(app)
 }
 
-async fn visit(State(app): State<App>) -> Result<Response, VisitError> {
+async fn visit(State(app): State<VisitApp>) -> Result<Response, VisitError> {
     let number = app.counter.next().await?;
     app.visits.add(1, &[]);
-    app.rate().count(app.now());
+    app.rate.lock().count(app.uptime());
     let logged_by = app.log.send(format!("visit {number}")).await?;
-    // A count that a cache answers with is a visit that is not counted.
+    // A count from a cache would be a visit that is not counted.
     let mut reply = ([(header::CACHE_CONTROL, "no-store")], number.to_string()).into_response();
-    // An id that fits into no header is not worth failing a visit that is counted and logged.
+    // An id that is not a valid header value must not fail a visit that is counted and logged.
     if let Ok(id) = HeaderValue::try_from(logged_by) {
         reply.headers_mut().insert(HUB_LOGGED_BY, id);
     }
     Ok(reply)
 }
 
-async fn seen() -> impl IntoResponse {
+async fn head() -> impl IntoResponse {
     (
         StatusCode::OK,
         [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_TYPE, "text/plain; charset=utf-8")],
     )
 }
 
-async fn stats(State(app): State<App>) -> Json<Stats> {
+async fn stats(State(app): State<VisitApp>) -> Json<VisitStats> {
     let total = app.counter.last().await;
-    let now = app.now();
-    let per_minute = app.rate().per_minute(now);
-    Json(Stats { instance: app.instance, total, per_minute, uptime_seconds: now })
+    let uptime_seconds = app.uptime();
+    let per_minute = app.rate.lock().per_minute(uptime_seconds);
+    Json(VisitStats { instance: app.instance, total, per_minute, uptime_seconds })
 }
 
-impl App {
-    fn now(&self) -> u64 {
+impl VisitApp {
+    /// Seconds since the start.
+    fn uptime(&self) -> u64 {
         self.start.elapsed().as_secs()
-    }
-
-    fn rate(&self) -> std::sync::MutexGuard<'_, Rate> {
-        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,41 +1,46 @@
-//! The `[visit]` table.
+//! The process, and the `[visit]` table.
 
 use std::path::PathBuf;
 
-use hubspoke_chassis::Table;
+use hubspoke_chassis::{Process, Table};
 use serde::{Deserialize, Serialize};
+
+/// The visit service's fixed facts.
+pub const PROCESS: Process = Process::new("visit", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20003");
 
 /// The visit service's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct VisitConfig {
-    /// Where the count lives: `memory` (from 1 again after a restart) or `file`.
-    pub state: State,
-    /// The file, with `state = "file"`.
+    /// Where the count is kept: `memory` (a restart begins at 1) or `file`.
+    pub state: CountStorage,
+    /// The file, if `state` is `file`.
     pub file: PathBuf,
 }
 
-/// Where the count lives.
+/// Where the count is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Nowhere else: a restart begins at 1.
+#[non_exhaustive]
+pub enum CountStorage {
+    /// In memory only: a restart begins at 1.
     #[default]
     Memory,
-    /// In a file: a number given out is never given again, not even after a power cut.
+    /// In a file: no number is given out twice, not even after a power cut.
     File,
 }
 
 impl Default for VisitConfig {
     fn default() -> Self {
-        Self { state: State::Memory, file: "visit.count".into() }
+        Self { state: CountStorage::Memory, file: "visit.count".into() }
     }
 }
 
 impl Table for VisitConfig {
     fn check(&self) -> Result<(), (String, String)> {
         if self.file.file_name().is_none() {
-            return Err(("file".to_owned(), "is no file name".to_owned()));
+            return Err(("file".to_owned(), "is not a file name".to_owned()));
         }
         Ok(())
     }

@@ -1,45 +1,26 @@
-//! One number per visit: taken and counted in one step, so that no two visits get the same.
+//! One number per visit, taken in one step, so that no two visits get the same.
 //!
-//! With a file, numbers are reserved in blocks: the file holds the last number that may be given out, and is on the
-//! disk before the first number of a block is. So a number given out is never given again, whatever happens, and
-//! the disk is asked once per block. The price: a crash leaves a gap of at most a block. A clean stop leaves none.
+//! With a file, numbers are reserved in blocks: the file has the last number that may be given out, and is synced before
+//! the first number of a block is used. So no number is given out twice, whatever happens, and the disk is written once per
+//! block. The price: a crash leaves a gap of at most a block. A clean stop leaves none.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use self::file::Reserve;
+pub use self::file::StateError;
+use self::file::StateFile;
 
 mod file;
 
 /// Numbers reserved at a time.
 pub const BLOCK: u64 = 1_000;
 
-/// Why the state file can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// Another process counts in it.
-    #[error("{} is in use by another process", .0.display())]
-    InUse(PathBuf),
-    /// It holds something else. Going on from 1 would give out numbers twice.
-    #[error("{} holds no count; mend it or remove it", .0.display())]
-    Unreadable(PathBuf),
-    /// The file system refuses.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// The file concerned.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-}
-
-/// Gives out numbers. Cloning shares it.
+/// Gives out numbers. Clones share the count.
 #[derive(Debug, Clone)]
-pub struct Counter {
+pub struct VisitCounter {
     count: Arc<Mutex<Count>>,
 }
 
@@ -47,36 +28,36 @@ pub struct Counter {
 struct Count {
     /// The last number given out.
     last: u64,
-    /// Numbers up to this one may be given out.
+    /// The last number that may be given out.
     reserved: u64,
-    reserve: Option<Arc<Reserve>>,
+    file: Option<Arc<StateFile>>,
 }
 
-impl Counter {
-    /// Starts at 1, and forgets.
+impl VisitCounter {
+    /// Starts at 1; a restart forgets the count.
     pub fn in_memory() -> Self {
-        Self::from(Count { last: 0, reserved: u64::MAX, reserve: None })
+        Self::from(Count { last: 0, reserved: u64::MAX, file: None })
     }
 
-    /// Goes on where the file says. Blocks on the disk.
+    /// Continues after the number in the file. Blocks on the disk.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn in_file(path: &Path) -> Result<Self, StateError> {
-        let (reserve, last) = Reserve::open(path)?;
-        Ok(Self::from(Count { last, reserved: last, reserve: Some(Arc::new(reserve)) }))
+        let (file, last) = StateFile::open(path)?;
+        Ok(Self::from(Count { last, reserved: last, file: Some(Arc::new(file)) }))
     }
 
     /// The next number.
     ///
     /// # Errors
-    /// Where the next block can't be reserved; then no number is given out.
+    /// If the next block can't be reserved; then no number is given out.
     pub async fn next(&self) -> io::Result<u64> {
         let mut count = self.count.lock().await;
         if count.last == count.reserved {
-            let up_to = count.reserved + BLOCK;
-            count.save(up_to).await?;
-            count.reserved = up_to;
+            let reserved = count.reserved + BLOCK;
+            count.save(reserved).await?;
+            count.reserved = reserved;
         }
         count.last += 1;
         Ok(count.last)
@@ -87,23 +68,23 @@ impl Counter {
         self.count.lock().await.last
     }
 
-    /// Gives back what is reserved and not given out, so that a restart goes on without a gap. Numbers that are
-    /// taken after this are reserved anew.
+    /// Releases reserved numbers that were not given out, so that a restart continues without a gap. A later call of
+    /// [`VisitCounter::next`] reserves again.
     ///
     /// # Errors
-    /// Where the file can't be written; then a restart leaves a gap.
-    pub async fn settle(&self) -> io::Result<()> {
+    /// If the file can't be written; then a restart leaves a gap.
+    pub async fn release(&self) -> io::Result<()> {
         let mut count = self.count.lock().await;
         let last = count.last;
         count.save(last).await?;
-        if count.reserve.is_some() {
+        if count.file.is_some() {
             count.reserved = last;
         }
         Ok(())
     }
 }
 
-impl From<Count> for Counter {
+impl From<Count> for VisitCounter {
     fn from(count: Count) -> Self {
         Self { count: Arc::new(Mutex::new(count)) }
     }
@@ -111,8 +92,8 @@ impl From<Count> for Counter {
 
 impl Count {
     async fn save(&self, number: u64) -> io::Result<()> {
-        let Some(reserve) = self.reserve.clone() else { return Ok(()) };
-        tokio::task::spawn_blocking(move || reserve.write(number)).await.map_err(io::Error::other)?
+        let Some(file) = self.file.clone() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || file.write(number)).await.map_err(io::Error::other)?
     }
 }
 
@@ -124,9 +105,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_thousand_visitors_at_once_get_a_thousand_numbers() {
+    async fn concurrent_visitors_get_different_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        for counter in [Counter::in_memory(), Counter::in_file(&dir.path().join("count")).unwrap()] {
+        for counter in [VisitCounter::in_memory(), VisitCounter::in_file(&dir.path().join("count")).unwrap()]
+        {
             let mut visitors = tokio::task::JoinSet::new();
             for _ in 0..2_500 {
                 let counter = counter.clone();
@@ -138,45 +120,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_clean_stop_there_is_no_gap_and_after_a_crash_no_repetition() {
+    async fn a_clean_stop_leaves_no_gap_and_a_crash_repeats_no_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("count");
-        let counter = Counter::in_file(&path).unwrap();
+        let counter = VisitCounter::in_file(&path).unwrap();
         assert_eq!(counter.next().await.unwrap(), 1);
         assert_eq!(counter.next().await.unwrap(), 2);
-        counter.settle().await.unwrap();
+        counter.release().await.unwrap();
         drop(counter);
-        let counter = Counter::in_file(&path).unwrap();
+        let counter = VisitCounter::in_file(&path).unwrap();
         assert_eq!(counter.next().await.unwrap(), 3);
-        drop(counter); // as a crash: nothing is given back
-        let counter = Counter::in_file(&path).unwrap();
+        drop(counter); // like a crash: nothing is released
+        let counter = VisitCounter::in_file(&path).unwrap();
         assert_eq!(counter.next().await.unwrap(), 2 + BLOCK + 1);
-        counter.settle().await.unwrap();
-        assert_eq!(counter.next().await.unwrap(), 2 + BLOCK + 2, "a straggler after the settling");
+        counter.release().await.unwrap();
+        assert_eq!(counter.next().await.unwrap(), 2 + BLOCK + 2, "a straggler after the release");
         drop(counter);
-        assert!(Counter::in_file(&path).unwrap().next().await.unwrap() > 2 + BLOCK + 2);
+        assert!(VisitCounter::in_file(&path).unwrap().next().await.unwrap() > 2 + BLOCK + 2);
     }
 
     #[tokio::test]
-    async fn a_file_that_holds_no_count_is_refused_and_so_is_a_second_process() {
+    async fn an_invalid_file_and_a_second_process_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("count");
         for content in ["", "x", "-1", "1.5", "18446744073709551616"] {
             fs::write(&path, content).unwrap();
-            assert!(matches!(Counter::in_file(&path), Err(StateError::Unreadable(_))), "{content:?}");
+            assert!(matches!(VisitCounter::in_file(&path), Err(StateError::Invalid(_))), "{content:?}");
         }
         fs::write(&path, "7\n").unwrap();
-        let counter = Counter::in_file(&path).unwrap();
-        assert!(matches!(Counter::in_file(&path), Err(StateError::InUse(_))));
+        let counter = VisitCounter::in_file(&path).unwrap();
+        assert!(matches!(VisitCounter::in_file(&path), Err(StateError::InUse(_))));
         assert_eq!(counter.next().await.unwrap(), 8);
     }
 
     #[tokio::test]
-    async fn where_nothing_can_be_reserved_no_number_is_given_out() {
+    async fn without_a_reservation_no_number_is_given_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("inner").join("count");
         fs::create_dir(dir.path().join("inner")).unwrap();
-        let counter = Counter::in_file(&path).unwrap();
+        let counter = VisitCounter::in_file(&path).unwrap();
         fs::remove_dir_all(dir.path().join("inner")).unwrap();
         assert!(counter.next().await.is_err());
         assert_eq!(counter.last().await, 0);

@@ -1,16 +1,16 @@
-//! What went wrong with a visit, as replies.
+//! Failed visits as replies.
 
 use axum::response::{IntoResponse, Response};
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LogError;
 
-/// Seconds after which another try makes sense.
-const AGAIN: u32 = 1;
+/// Seconds until a retry makes sense.
+const RETRY_AFTER: u32 = 1;
 
-/// Why a visit was not counted.
+/// Why a visit failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VisitError {
-    /// It has a number, which nobody else will get, but no log entry.
+    /// It has a number, which is not used again, but no log entry.
     #[error("the visit could not be logged")]
     Log(#[from] LogError),
     /// It has no number.
@@ -25,6 +25,6 @@ impl IntoResponse for VisitError {
             Self::Log(_) => ProblemType::NotLogged,
             Self::Count(_) => ProblemType::NotCounted,
         };
-        Problem::new(cause, self.to_string()).retry_after(AGAIN).into_response()
+        Problem::new(cause, self.to_string()).retry_after(RETRY_AFTER).into_response()
     }
 }

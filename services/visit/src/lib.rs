@@ -1,11 +1,11 @@
-//! The visit counter: the example business service. It counts visits, and logs each through a random log instance.
+//! The visit counter: the example business service. It counts visits, and logs each one through a random log instance.
 //!
-//! - [`counter`]: one number per visit, kept across restarts where asked to; [`rate`]: visits per minute (pure)
+//! - [`counter`]: one number per visit, which a file can keep across restarts; [`rate`]: visits per minute (pure)
 //! - `api`: the routes; `error`: their failures
 //! - [`Server`]: from bind to shutdown
 //!
-//! Each instance has a count of its own, and says by `Hub-Instance` which one answered. Left out: a count shared by
-//! all instances, which needs a shared store.
+//! Each instance has its own count; `Hub-Instance` shows which one answered. Left out: a count shared by all instances,
+//! which needs a shared store.
 
 mod api;
 mod config;
@@ -14,10 +14,5 @@ mod error;
 pub mod rate;
 mod server;
 
-use hubspoke_chassis::Process;
-
-pub use self::config::{State, VisitConfig};
+pub use self::config::{CountStorage, PROCESS, VisitConfig};
 pub use self::server::{Server, ServerError};
-
-/// What is fixed about the visit service.
-pub const PROCESS: Process = Process::new("visit", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20003");

@@ -1,25 +1,24 @@
-//! How many visits the last minute had. Pure: the clock is the caller's.
+//! Visits in the last minute. Pure: the caller has the clock.
 
-/// Seconds that are looked back on.
+/// Seconds to remember.
 const SPAN: u64 = 60;
 
-/// Visits by second, for the last minute.
+/// Visits per second of the last minute.
 #[derive(Debug, Clone)]
-pub struct Rate {
-    /// Visits of second `n` are at `n % SPAN`.
+pub struct VisitRate {
+    /// Slot `n % SPAN` has second `n` and its visits.
     seconds: [(u64, u64); SPAN as usize],
 }
 
-impl Default for Rate {
+impl Default for VisitRate {
     fn default() -> Self {
         Self { seconds: [(0, 0); SPAN as usize] }
     }
 }
 
-impl Rate {
-    /// Counts a visit in second `now` of any steady clock.
+impl VisitRate {
+    /// Counts a visit in second `now` of any monotonic clock.
     pub fn count(&mut self, now: u64) {
-        // Below SPAN.
         let slot = &mut self.seconds[(now % SPAN) as usize];
         if slot.0 != now {
             *slot = (now, 0);
@@ -38,8 +37,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_a_minute_no_longer_counts() {
-        let mut rate = Rate::default();
+    fn visits_older_than_a_minute_do_not_count() {
+        let mut rate = VisitRate::default();
         for now in [0, 0, 30, 59] {
             rate.count(now);
         }

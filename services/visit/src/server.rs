@@ -1,5 +1,6 @@
 //! The service from bind to shutdown.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,19 +8,19 @@ use std::time::Instant;
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::LOG_SERVICE;
 
-use crate::PROCESS;
-use crate::api::{self, App};
-use crate::config::{State, VisitConfig};
-use crate::counter::{Counter, StateError};
+use crate::api::{self, VisitApp};
+use crate::config::{CountStorage, PROCESS, VisitConfig};
+use crate::counter::{StateError, VisitCounter};
 
-/// Why the service can't start, or ended before it was asked to.
+/// Why the service can't start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServerError {
     /// It can't listen or take part.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The state file can't be used.
-    #[error("the count can't be kept")]
+    #[error("can't restore the count")]
     State(#[from] StateError),
     /// The server ended by itself.
     #[error(transparent)]
@@ -33,11 +34,11 @@ pub enum ServerError {
 pub struct Server {
     service: Service,
     name: String,
-    app: App,
+    app: VisitApp,
 }
 
 impl Server {
-    /// Binds the addresses and reads the count.
+    /// Binds the addresses and restores the count.
     ///
     /// # Errors
     /// [`ServerError`].
@@ -45,14 +46,16 @@ impl Server {
         let Config { common, own } = config;
         let service = Service::builder(PROCESS).requires([LOG_SERVICE]).bind(&common).await?;
         let counter = match own.state {
-            State::Memory => Counter::in_memory(),
-            State::File => tokio::task::spawn_blocking(move || Counter::in_file(&own.file)).await??,
+            CountStorage::Memory => VisitCounter::in_memory(),
+            CountStorage::File => {
+                tokio::task::spawn_blocking(move || VisitCounter::in_file(&own.file)).await??
+            }
         };
         let meter = service.metrics().meter();
         let visits = meter.u64_counter("hub.visit.visits");
         let visits = visits.with_unit("{visit}").with_description("Visits that got a number").build();
         visits.add(0, &[]);
-        let app = App {
+        let app = VisitApp {
             counter,
             visits,
             log: service.log(),
@@ -68,15 +71,16 @@ impl Server {
         self.service.local_addr()
     }
 
-    /// Serves until `shutdown` is done; then finishes what is in flight and settles the count.
+    /// Serves until `shutdown` resolves. Then finishes requests in flight and saves the count.
     ///
     /// # Errors
-    /// [`ServerError`] where it ends before it was asked to.
+    /// [`ServerError`] if it ends by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let counter = self.app.counter.clone();
         let result = self.service.run(api::routes(&self.name, self.app), shutdown).await;
-        if let Err(error) = counter.settle().await {
-            tracing::warn!(%error, "the count could not be settled; the next start leaves a gap");
+        if let Err(error) = counter.release().await {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "can't save the count; the next start leaves a gap in the numbers");
         }
         Ok(result?)
     }

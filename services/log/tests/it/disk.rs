@@ -1,27 +1,19 @@
-//! A disk that fills up: a real file system of 1 MiB, where this user may mount one.
-//!
-//! In a process of its own, and one after the other: a child between its start and `mount` holds copies of this
-//! process's locks, so that a store could not be opened again at that moment.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that fails should say where"
-)]
+//! A disk that fills up: a real file system of 1 MiB, if this user may mount one.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hubspoke_log::entry::{Batch, EntryMeta};
 use hubspoke_log::store::{AckMode, AppendError, Store, StoreOptions};
+use hubspoke_testkit::eventually;
 use jiff::Timestamp;
-use serde_json::Value;
 
-struct Small(tempfile::TempDir);
+use super::fixture::{entries, in_use};
 
-impl Small {
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -30,59 +22,61 @@ impl Small {
         mounted.then_some(Self(dir))
     }
 
-    fn open(&self, ack: AckMode) -> Store {
+    async fn open(&self, ack: AckMode) -> Store {
         let mut options = StoreOptions::new(self.0.path().join("services.log"));
         options.ack = ack;
-        Store::open(options, "log-a").unwrap()
+        let mut store = None;
+        eventually("the log file is free", async || match Store::open(options.clone(), "log-a") {
+            Err(error) if in_use(&error) => false,
+            opened => store.replace(opened.unwrap()).is_none(),
+        })
+        .await;
+        store.unwrap()
     }
 
+    /// Sequence number and text of each entry.
     fn entries(&self) -> Vec<(u64, String)> {
-        entries(&self.0.path().join("services.log"))
+        let entries = entries(&self.0.path().join("services.log"));
+        let entry = |entry: &serde_json::Value| {
+            (entry["seq"].as_u64().unwrap(), entry["msg"].as_str().unwrap().to_owned())
+        };
+        entries.iter().map(entry).collect()
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg(self.0.path()).status();
         assert!(unmounted.is_ok_and(|status| status.success()), "umount");
     }
 }
 
-fn entries(file: &Path) -> Vec<(u64, String)> {
-    let text = fs::read_to_string(file).unwrap();
-    let entry = |line| {
-        let entry: Value = serde_json::from_str(line).unwrap();
-        (entry["seq"].as_u64().unwrap(), entry["msg"].as_str().unwrap().to_owned())
-    };
-    text.lines().map(entry).collect()
-}
-
 fn text(text: &str) -> Batch {
     Batch::one(&EntryMeta::default(), text.as_bytes(), None)
 }
 
-/// The number of a stored entry.
+/// Stores an entry; returns its sequence number.
 async fn append(store: &Store, entry: &str) -> Result<u64, AppendError> {
-    Ok(store.append(text(entry), Timestamp::now())?.await?.expect("not in queued mode").first)
+    Ok(store.append(text(entry), Timestamp::now())?.await?.expect("a receipt").first)
 }
 
 #[tokio::test]
 async fn a_full_disk_fails_the_entries_concerned_and_recovers_by_itself() {
     for ack in [AckMode::Written, AckMode::Synced] {
-        let Some(small) = Small::mount() else {
+        let Some(disk) = SmallDisk::mount() else {
             eprintln!("skipped: this user can't mount a small file system");
             return;
         };
-        entries_concerned_fail(&small, ack).await;
+        only_entries_without_room_fail(&disk, ack).await;
     }
-    many_at_once_fail_quickly(&Small::mount().unwrap()).await;
-    queued_mode_tells_those_who_come_after(&Small::mount().unwrap()).await;
+    entries_in_one_group_get_their_own_answers(&SmallDisk::mount().unwrap()).await;
+    queued_mode_reports_a_full_disk_to_later_senders(&SmallDisk::mount().unwrap()).await;
 }
 
-async fn entries_concerned_fail(small: &Small, ack: AckMode) {
-    let filler = small.0.path().join("filler");
+async fn only_entries_without_room_fail(disk: &SmallDisk, ack: AckMode) {
+    let filler = disk.0.path().join("filler");
     fs::write(&filler, vec![0; 600 << 10]).unwrap();
-    let store = small.open(ack);
+    let store = disk.open(ack).await;
     let mut stored = Vec::new();
     let mut failed = 0;
     for n in 0..100 {
@@ -96,19 +90,19 @@ async fn entries_concerned_fail(small: &Small, ack: AckMode) {
         }
     }
     assert!(stored.len() > 10 && failed > 10, "{} stored, {failed} failed", stored.len());
-    assert_eq!(small.entries(), stored);
+    assert_eq!(disk.entries(), stored);
     fs::remove_file(filler).unwrap();
     stored.push((append(&store, "room again").await.unwrap(), "room again".to_owned()));
-    assert_eq!(small.entries(), stored, "nothing of what failed is left");
-    assert!(stored.iter().zip(1..).all(|((seq, _), n)| *seq == n), "no gap in the numbers");
+    assert_eq!(disk.entries(), stored, "failed entries leave nothing behind");
+    assert!(stored.iter().zip(1..).all(|((seq, _), n)| *seq == n), "the sequence numbers have no gap");
     drop(store);
-    let store = small.open(ack);
-    assert_eq!((store.torn_bytes(), small.entries()), (0, stored));
+    let store = disk.open(ack).await;
+    assert_eq!((store.torn_bytes(), disk.entries()), (0, stored));
 }
 
-/// A group in which some entries fit and some don't: each gets its own answer, and none waits long for it.
-async fn many_at_once_fail_quickly(small: &Small) {
-    let store = small.open(AckMode::Written);
+/// Some entries of the group fit and some don't. No answer takes long.
+async fn entries_in_one_group_get_their_own_answers(disk: &SmallDisk) {
+    let store = disk.open(AckMode::Written).await;
     let large = "x".repeat(200_000);
     let mut pending = Vec::new();
     for n in 0..100 {
@@ -123,13 +117,13 @@ async fn many_at_once_fail_quickly(small: &Small) {
         }
     }
     assert!(stored.iter().filter(|(_, entry)| entry.len() < 10).count() >= 40, "small entries find room");
-    assert_eq!(small.entries(), stored);
+    assert_eq!(disk.entries(), stored);
 }
 
-async fn queued_mode_tells_those_who_come_after(small: &Small) {
-    let store = small.open(AckMode::Queued);
+async fn queued_mode_reports_a_full_disk_to_later_senders(disk: &SmallDisk) {
+    let store = disk.open(AckMode::Queued).await;
     let deadline = Instant::now() + Duration::from_secs(20);
-    // The writer fails some time after the disk is full; those who were told before that are the price of this mode.
+    // The writer fails some time after the disk is full. Entries acknowledged before that are lost: the price of this mode.
     while store.healthy() {
         assert!(Instant::now() < deadline, "the disk never fills up");
         match store.append(text(&"x".repeat(100_000)), Timestamp::now()) {
@@ -137,7 +131,7 @@ async fn queued_mode_tells_those_who_come_after(small: &Small) {
             Err(error) => assert_eq!(error, AppendError::QueueFull),
         }
     }
-    // From then on each is told the truth.
+    // From then on senders wait for the outcome.
     for _ in 0..10 {
         let pending = loop {
             match store.append(text(&"x".repeat(100_000)), Timestamp::now()) {

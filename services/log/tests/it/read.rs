@@ -1,16 +1,19 @@
-use std::time::{Duration, Instant};
+//! `GET /log`.
+
+use std::time::Duration;
 
 use bytesize::ByteSize;
+use hubspoke_testkit::eventually;
 
-use super::fixture::{Log, problem, texts};
+use super::fixture::{Log, chunk, ndjson, problem, texts};
 
 #[tokio::test]
-async fn entries_are_found_by_what_they_say_and_who_said_it() {
+async fn entries_are_found_by_content_and_sender() {
     let log = Log::start().await;
-    log.say("plain").await;
+    log.append("plain").await;
     let post = log.post("/log?level=error").header("Hub-Source", "visit").body("disk \"hot\"");
     assert_eq!(post.send().await.unwrap().status(), 200);
-    log.say("disk cold").await;
+    log.append("disk cold").await;
     for (path, expected) in [
         ("/log", vec!["disk cold", "disk \"hot\"", "plain"]),
         ("/log?order=asc&limit=2", vec!["plain", "disk \"hot\""]),
@@ -30,10 +33,10 @@ async fn entries_are_found_by_what_they_say_and_who_said_it() {
 }
 
 #[tokio::test]
-async fn pages_go_on_behind_their_last_entry_across_files() {
+async fn the_next_page_begins_after_the_cursor_across_files() {
     let log = Log::start_with(|config| config.own.rotate.size = ByteSize::b(1_000)).await;
     for n in 0..50 {
-        log.say(&n.to_string()).await;
+        log.append(&n.to_string()).await;
     }
     let mut seen = Vec::new();
     let mut cursor = String::new();
@@ -48,14 +51,10 @@ async fn pages_go_on_behind_their_last_entry_across_files() {
 }
 
 #[tokio::test]
-async fn a_large_result_streams_and_more_readers_than_allowed_are_told_to_come_back() {
+async fn a_large_result_streams_and_excess_readers_are_told_to_retry() {
     let log = Log::start_with(|config| config.own.max_queries = 1).await;
-    let line = format!("\"{}\"\n", "x".repeat(1_000));
-    for _ in 0..10 {
-        let post = log.post("/log").header("content-type", "application/x-ndjson").body(line.repeat(1_000));
-        assert_eq!(post.send().await.unwrap().status(), 200);
-    }
-    // The first reply is larger than what may wait for a reader, so its reader holds the one permit.
+    log.fill(10_000, 1_000).await;
+    // The reply is larger than all buffers, so this reader has the only permit until it reads on.
     let slow = log.get("/log?limit=0&order=asc").send().await.unwrap();
     let refused = log.get("/log").send().await.unwrap();
     assert_eq!(refused.headers()["retry-after"], "1");
@@ -65,51 +64,45 @@ async fn a_large_result_streams_and_more_readers_than_allowed_are_told_to_come_b
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_given_up_and_makes_room_for_others() {
+async fn a_stalled_reader_is_aborted_and_makes_room_for_others() {
     let log = Log::start_with(|config| {
         config.own.max_queries = 1;
         config.own.max_stall = Duration::from_millis(200);
     })
     .await;
-    let line = format!("\"{}\"\n", "x".repeat(1_000));
-    for _ in 0..10 {
-        let post = log.post("/log").header("content-type", "application/x-ndjson").body(line.repeat(1_000));
-        assert_eq!(post.send().await.unwrap().status(), 200);
-    }
+    log.fill(10_000, 1_000).await;
     for path in ["/log?limit=0", "/log/all?limit=0", "/log/tail?since=1h"] {
-        let stalled = let_in(&log, path).await;
-        drop(let_in(&log, "/log?limit=1").await);
-        assert!(stalled.text().await.is_err(), "{path}: nobody takes a part for the whole");
+        let stalled = admitted(&log, path).await;
+        drop(admitted(&log, "/log?limit=1").await);
+        assert!(stalled.text().await.is_err(), "{path}: no client takes a part for the whole");
     }
     log.stop().await;
 }
 
-/// Asks until there is a place among those who read.
-async fn let_in(log: &Log, path: &str) -> reqwest::Response {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+/// Sends a query until it gets a permit.
+async fn admitted(log: &Log, path: &str) -> reqwest::Response {
+    let mut admitted = None;
+    eventually(path, async || {
         let reply = log.get(path).send().await.unwrap();
-        if reply.status() == 200 {
-            return reply;
-        }
-        assert_eq!(reply.status(), 503);
-        assert!(Instant::now() < deadline, "{path}: never let in");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        assert!(matches!(reply.status().as_u16(), 200 | 503), "{}", reply.status());
+        reply.status() == 200 && admitted.replace(reply).is_none()
+    })
+    .await;
+    admitted.unwrap()
 }
 
 #[tokio::test]
-async fn entries_of_any_length_come_back_as_they_were_sent_by_query_and_by_tail() {
+async fn entries_of_any_length_are_read_and_followed_as_sent() {
     let log = Log::start().await;
     let limit = 256 << 10;
     let mut follow = log.get("/log/tail").send().await.unwrap();
     let mut sent = Vec::new();
     for len in [1, 2, 3, 100, 4_095, 4_096, 65_535, 65_536, limit / 2 + 1, limit - 1, limit] {
-        // Some are longer escaped than they are.
+        // Some are longer once escaped.
         for fill in ["x", "\n", "\u{1}", "ü"] {
             let mut text = fill.repeat(len / fill.len());
             text.push_str(&"y".repeat(len - text.len()));
-            log.say(&text).await;
+            log.append(&text).await;
             sent.push(text);
         }
     }
@@ -121,12 +114,10 @@ async fn entries_of_any_length_come_back_as_they_were_sent_by_query_and_by_tail(
     let mut followed = Vec::new();
     let mut events = Vec::new();
     while followed.len() < sent.len() {
-        let chunk =
-            tokio::time::timeout(Duration::from_secs(20), follow.chunk()).await.expect("no more comes");
-        events.extend(chunk.unwrap().unwrap());
+        events.extend(chunk(&mut follow).await.unwrap());
         while let Some(end) = events.iter().position(|b| *b == b'\n') {
             let line = String::from_utf8(events.drain(..=end).collect()).unwrap();
-            followed.extend(line.strip_prefix("data: ").map(|data| super::fixture::ndjson(data).remove(0)));
+            followed.extend(line.strip_prefix("data: ").map(|data| ndjson(data).remove(0)));
         }
     }
     assert!(texts(&followed) == sent);

@@ -1,4 +1,4 @@
-//! Rotation, compression and retention while entries come and are read.
+//! Rotation, compression and retention under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use super::fixture::{Log, ndjson};
+use super::fixture::{Log, chunk, ndjson};
 
 const WRITERS: usize = 4;
 const BATCH: usize = 20;
@@ -17,7 +17,7 @@ fn seq(entry: &Value) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_come_and_go_under_load_and_readers_see_each_entry_once_and_in_order() {
+async fn readers_see_each_entry_once_and_in_order_while_files_come_and_go() {
     let log = Log::start_with(|config| {
         config.own.rotate.size = ByteSize::kb(50);
         config.own.rotate.compress = true;
@@ -57,19 +57,17 @@ async fn files_come_and_go_under_load_and_readers_see_each_entry_once_and_in_ord
                     seqs.reverse();
                     assert!(seqs.windows(2).all(|two| two[0] + 1 == two[1]), "the newest have no gap");
                 }
-                // The oldest may go while they are read; nothing comes twice or in another order.
+                // The oldest may be removed while they are read; nothing comes twice or out of order.
                 assert!(seqs.is_sorted_by(|a, b| a < b));
                 read += seqs.len();
             }
         });
     }
-    // Looks at the files once a second: some rounds of rotation, compression and retention.
     let follower = tokio::spawn(async move {
         let mut last = [None::<usize>; WRITERS];
         let (mut seen, mut events) = (0, Vec::new());
         loop {
-            let chunk = tokio::time::timeout(Duration::from_secs(20), tail.chunk()).await.expect("no more");
-            events.extend_from_slice(&chunk.unwrap().unwrap());
+            events.extend_from_slice(&chunk(&mut tail).await.unwrap());
             let end = events.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
             let whole = String::from_utf8(events.drain(..end).collect()).unwrap();
             assert!(!whole.contains("event: dropped"));
@@ -80,7 +78,7 @@ async fn files_come_and_go_under_load_and_readers_see_each_entry_once_and_in_ord
                 let Some((writer, n)) = entry["msg"].as_str().unwrap().split_once(':') else { return seen };
                 let last = &mut last[writer.parse::<usize>().unwrap()];
                 let n = n.parse().unwrap();
-                assert_eq!(last.map_or(0, |last| last + 1), n, "in each writer's order");
+                assert_eq!(last.map_or(0, |last| last + 1), n, "in the order of each writer");
                 *last = Some(n);
             }
         }
@@ -91,17 +89,18 @@ async fn files_come_and_go_under_load_and_readers_see_each_entry_once_and_in_ord
         let entries = std::fs::read_dir(log.dir.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
+    // Maintenance runs once a second: some rounds of it.
     while start.elapsed() < Duration::from_secs(3) || !names().iter().any(|name| compressed(name)) {
         assert!(start.elapsed() < Duration::from_secs(20), "nothing is compressed: {:?}", names());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     done.store(true, Ordering::Relaxed);
     writers.join_all().await;
-    log.say("the last").await;
+    log.append("the last").await;
     readers.join_all().await;
     let total = stored.load(Ordering::Relaxed) + 1;
 
-    // What is left ends with the last entry and has no gap, once the files have been looked at.
+    // The rest ends with the last entry and has no gap, once retention has run.
     let deadline = Instant::now() + Duration::from_secs(20);
     let left = loop {
         let left = log.find("/log?order=asc&limit=0").await;
@@ -112,7 +111,7 @@ async fn files_come_and_go_under_load_and_readers_see_each_entry_once_and_in_ord
         if bytes <= 400_000 {
             break left;
         }
-        assert!(Instant::now() < deadline, "{bytes} bytes are kept");
+        assert!(Instant::now() < deadline, "{bytes} bytes are left");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(seq(&left[0]) > 1, "the oldest are gone");

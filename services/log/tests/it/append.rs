@@ -1,16 +1,17 @@
+//! `POST /log` and `POST /v1/logs`.
+
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use hubspoke_testkit::{RawConn, eventually};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use super::fixture::{Log, entries, problem, texts};
 
 #[tokio::test]
-async fn any_text_is_one_entry_and_the_reply_tells_its_number() {
+async fn any_text_is_one_entry_and_the_reply_has_its_sequence_number() {
     let log = Log::start().await;
     for (n, text) in ["hello", "{\"ts\":\"forged\"}\n{\"seq\":1}", "ü\u{0}\u{7f}"].into_iter().enumerate() {
         let reply = log.post("/log").body(text).send().await.unwrap();
@@ -28,7 +29,7 @@ async fn any_text_is_one_entry_and_the_reply_tells_its_number() {
 }
 
 #[tokio::test]
-async fn sender_trace_level_and_bytes_are_kept() {
+async fn sender_trace_level_and_bytes_are_stored() {
     let log = Log::start().await;
     let reply = log
         .post("/log?level=WARN")
@@ -55,19 +56,18 @@ async fn sender_trace_level_and_bytes_are_kept() {
 }
 
 #[tokio::test]
-async fn what_cant_be_taken_is_refused_with_the_reason() {
+async fn invalid_requests_are_refused_with_the_reason() {
     let log = Log::start_with(|config| {
         config.own.max_entry = ByteSize::b(100);
         config.own.max_batch = ByteSize::b(1_000);
     })
     .await;
-    let say = |body: &'static str| log.post("/log").body(body).send();
-    assert_eq!(problem(say("").await.unwrap(), 400).await, "the entry is empty");
+    let empty = log.post("/log").body("").send().await.unwrap();
+    assert_eq!(problem(empty, 400).await, "the entry is empty");
     let long = log.post("/log").body("x".repeat(101)).send().await.unwrap();
     assert_eq!(problem(long, 413).await, "the body is longer than 100 bytes");
     assert_eq!(log.post("/log").body("x".repeat(100)).send().await.unwrap().status(), 200);
-    let batch = log.post("/log").header("content-type", "application/x-ndjson");
-    problem(batch.body("\n".repeat(1_001)).send().await.unwrap(), 413).await;
+    problem(log.append_lines("\n".repeat(1_001)).await, 413).await;
     let header =
         |name: &'static str, value: &'static str| log.post("/log").header(name, value).body("x").send();
     problem(header("Idempotency-Key", "").await.unwrap(), 400).await;
@@ -82,11 +82,10 @@ async fn what_cant_be_taken_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn batches_are_stored_together_and_bad_lines_are_told_one_by_one() {
+async fn batches_are_stored_together_and_invalid_lines_are_reported_one_by_one() {
     let log = Log::start().await;
     let body = "\"one\"\n{\"msg\":\"two\",\"level\":\"error\",\"user\":7}\n{broken\n{\"three\":3}\n";
-    let reply =
-        log.post("/log").header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
+    let reply = log.append_lines(body.to_owned()).await;
     assert_eq!(reply.status(), 200);
     let reply: Value = reply.json().await.unwrap();
     assert_eq!((&reply["accepted"], &reply["last_seq"]), (&json!(3), &json!(3)));
@@ -99,52 +98,48 @@ async fn batches_are_stored_together_and_bad_lines_are_told_one_by_one() {
         log.post("/log").header("content-type", "application/json").body("[\"four\", {\"msg\":\"five\"}]");
     assert_eq!(list.send().await.unwrap().status(), 200);
     assert_eq!(texts(&entries(&log.file()))[3..], ["four", "five"]);
-    let broken = log.post("/log").header("content-type", "application/x-ndjson").body("{\n{\n");
-    let broken = broken.send().await.unwrap();
-    assert_eq!(broken.status(), 400);
-    assert_eq!(broken.json::<Value>().await.unwrap()["failed"].as_array().unwrap().len(), 2);
+    let invalid = log.append_lines("{\n{\n".to_owned()).await;
+    assert_eq!(invalid.status(), 400);
+    assert_eq!(invalid.json::<Value>().await.unwrap()["failed"].as_array().unwrap().len(), 2);
     log.stop().await;
 }
 
 #[tokio::test]
-async fn a_small_body_of_very_many_entries_is_refused_whatever_they_are() {
+async fn a_small_body_of_very_many_entries_is_refused_valid_or_not() {
     let log = Log::start().await;
-    let send =
-        |kind: &'static str, body: String| log.post("/log").header("content-type", kind).body(body).send();
     for line in ["1\n", "{\n"] {
-        let reply = send("application/x-ndjson", line.repeat(4 << 20)).await.unwrap();
+        let reply = log.append_lines(line.repeat(4 << 20)).await;
         assert_eq!(problem(reply, 413).await, "the batch has more than 10000 entries");
     }
     let list = format!("[{}1]", "1,".repeat(4 << 20 >> 1));
-    problem(send("application/json", list).await.unwrap(), 413).await;
+    let reply = log.post("/log").header("content-type", "application/json").body(list);
+    problem(reply.send().await.unwrap(), 413).await;
     let records = [&[0x0a, 6, 0x12, 4, 0x12, 0, 0x12, 0][..]; 5_001].concat();
     let reply = log.post("/v1/logs").header("content-type", "application/x-protobuf").body(records);
     problem(reply.send().await.unwrap(), 413).await;
     assert!(entries(&log.file()).is_empty());
 
-    let reply = send("application/x-ndjson", "{\n".repeat(10_000)).await.unwrap();
+    let reply = log.append_lines("{\n".repeat(10_000)).await;
     assert_eq!(reply.status(), 400);
     let reply: Value = reply.json().await.unwrap();
     assert_eq!((reply["failed"].as_array().unwrap().len(), &reply["failed_count"]), (100, &json!(10_000)));
-    let reply = send("application/x-ndjson", "1\n".repeat(9_000) + &"{\n".repeat(1_000)).await.unwrap();
+    let reply = log.append_lines("1\n".repeat(9_000) + &"{\n".repeat(1_000)).await;
     assert_eq!(reply.status(), 200);
     let reply: Value = reply.json().await.unwrap();
     assert_eq!((&reply["accepted"], &reply["failed_count"]), (&json!(9_000), &json!(1_000)));
     log.stop().await;
 }
 
-/// A connection that has sent a request's head and so many bytes of its body.
-async fn half_sent(log: &Log, told: &str, body: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(log.url.strip_prefix("http://").unwrap()).await.unwrap();
-    let head =
-        format!("POST /log HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n{told}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&vec![b'\n'; body]).await.unwrap();
-    stream
+/// A connection that has sent the head of a request with a body of this length, and nine bytes of it.
+async fn half_sent(log: &Log, length: usize) -> RawConn {
+    let mut conn = RawConn::connect(log.url.strip_prefix("http://").unwrap()).await;
+    let head = "POST /log HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson";
+    conn.write(format!("{head}\r\nContent-Length: {length}\r\n\r\n{}", "\n".repeat(9))).await;
+    conn
 }
 
 #[tokio::test]
-async fn large_bodies_under_way_have_a_bound_together() {
+async fn the_bodies_in_progress_have_a_bound_in_all() {
     let log = Log::start_with(|config| {
         config.own.max_batch = ByteSize::mib(1);
         config.own.max_bodies = ByteSize::mib(2);
@@ -152,60 +147,56 @@ async fn large_bodies_under_way_have_a_bound_together() {
     .await;
     let post = || log.post("/log").header("content-type", "application/x-ndjson");
     let large = || post().body("1".to_owned() + &"\n".repeat(200 << 10)).send();
-    // Small as it comes, large once it is unpacked.
+    // Small on the wire, large once it is decompressed.
     let body = zstd::bulk::compress(("1".to_owned() + &"\n".repeat(500 << 10)).as_bytes(), 3).unwrap();
-    let packed = || post().header("content-encoding", "zstd").body(body.clone()).send();
+    let compressed = || post().header("content-encoding", "zstd").body(body.clone()).send();
     assert_eq!(
-        (large().await.unwrap().status(), packed().await.unwrap().status()),
+        (large().await.unwrap().status(), compressed().await.unwrap().status()),
         (StatusCode::OK, StatusCode::OK)
     );
 
-    // These hold room for what they have told, although hardly any of it has come.
-    let first = half_sent(&log, "Content-Length: 1048576", 9).await;
-    let second = half_sent(&log, "Content-Length: 800000", 9).await;
-    refused_in_time(packed).await;
+    // These reserve memory for the length that they have announced, although hardly any of it has come.
+    let first = half_sent(&log, 1_048_576).await;
+    let second = half_sent(&log, 800_000).await;
+    eventually_refused(compressed).await;
     assert_eq!(large().await.unwrap().status(), 200, "there is room for this one");
-    let third = half_sent(&log, "Content-Length: 400000", 9).await;
-    refused_in_time(large).await;
-    log.say("small ones pass").await;
+    let third = half_sent(&log, 400_000).await;
+    eventually_refused(large).await;
+    log.append("small ones pass").await;
     drop([first, second, third]);
-    let deadline = Instant::now() + Duration::from_secs(8); // sooner than they would be given up
-    while large().await.unwrap().status() != 200 {
-        assert!(Instant::now() < deadline, "the room is not given back");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let dropped = Instant::now();
+    eventually("the memory is free again", async || large().await.unwrap().status() == 200).await;
+    assert!(dropped.elapsed() < Duration::from_secs(8), "sooner than they would time out");
     log.stop().await;
 }
 
-/// Asks again until there is no room.
-async fn refused_in_time(ask: impl AsyncFn() -> reqwest::Result<Response>) {
-    let deadline = Instant::now() + Duration::from_secs(8);
-    loop {
-        let reply = ask().await.unwrap();
-        if reply.status() == 503 {
-            assert_eq!(reply.headers()["retry-after"], "1");
-            problem(reply, 503).await;
-            return;
+/// Sends the request until there is no room for it.
+async fn eventually_refused(send: impl AsyncFn() -> reqwest::Result<Response>) {
+    eventually("a large body is refused", async || {
+        let reply = send().await.unwrap();
+        if reply.status() == 200 {
+            return false;
         }
-        assert_eq!(reply.status(), 200);
-        assert!(Instant::now() < deadline, "never refused");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        assert_eq!(reply.headers()["retry-after"], "1");
+        problem(reply, 503).await;
+        true
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn packed_bodies_are_unpacked_within_the_limits() {
+async fn compressed_bodies_are_decompressed_within_the_limits() {
     let log = Log::start().await;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(b"\"packed\"\n").unwrap();
-    let packed =
-        [("gzip", gzip.finish().unwrap()), ("zstd", zstd::bulk::compress(b"\"packed\"\n", 1).unwrap())];
-    for (name, body) in packed {
+    gzip.write_all(b"\"text\"\n").unwrap();
+    let bodies =
+        [("gzip", gzip.finish().unwrap()), ("zstd", zstd::bulk::compress(b"\"text\"\n", 1).unwrap())];
+    for (name, body) in bodies {
         let post =
             log.post("/log").header("content-type", "application/x-ndjson").header("content-encoding", name);
         assert_eq!(post.body(body).send().await.unwrap().status(), 200);
     }
-    assert_eq!(texts(&entries(&log.file())), ["packed", "packed"]);
+    assert_eq!(texts(&entries(&log.file())), ["text", "text"]);
     let bomb = zstd::bulk::compress(&vec![b'x'; 20 << 20], 3).unwrap();
     let post = log.post("/log").header("content-encoding", "zstd").body(bomb);
     problem(post.send().await.unwrap(), 413).await;
@@ -213,7 +204,7 @@ async fn packed_bodies_are_unpacked_within_the_limits() {
 }
 
 #[tokio::test]
-async fn a_retry_with_the_same_key_counts_once_also_after_a_restart() {
+async fn a_retry_with_the_same_key_is_stored_once_even_after_a_restart() {
     let log = Log::start().await;
     let send = async |log: &Log| {
         let post = log
@@ -232,7 +223,7 @@ async fn a_retry_with_the_same_key_counts_once_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn the_routes_live_under_the_registered_name() {
+async fn the_routes_are_below_the_registered_name() {
     let log = Log::start_with(|config| config.common.name = "journal".to_owned()).await;
     assert_eq!(log.post("/journal").body("x").send().await.unwrap().status(), 200);
     problem(log.post("/log").body("x").send().await.unwrap(), 404).await;
@@ -240,7 +231,7 @@ async fn the_routes_live_under_the_registered_name() {
 }
 
 #[tokio::test]
-async fn an_opentelemetry_exporter_can_write_here() {
+async fn an_opentelemetry_exporter_can_store_records() {
     use opentelemetry_proto::tonic::collector::logs::v1::{
         ExportLogsServiceRequest, ExportLogsServiceResponse,
     };
@@ -268,7 +259,7 @@ async fn an_opentelemetry_exporter_can_write_here() {
     }
     assert_eq!(texts(&entries(&log.file())), ["from afar", "from afar"]);
     problem(log.post("/v1/logs").json(&json!({})).send().await.unwrap(), 415).await;
-    let rubbish = log.post("/v1/logs").header("content-type", "application/x-protobuf").body("rubbish");
-    problem(rubbish.send().await.unwrap(), 400).await;
+    let garbage = log.post("/v1/logs").header("content-type", "application/x-protobuf").body("garbage");
+    problem(garbage.send().await.unwrap(), 400).await;
     log.stop().await;
 }

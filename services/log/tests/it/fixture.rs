@@ -1,16 +1,19 @@
-//! A log service without a registry: it serves all the same, and goes on trying to register.
+//! A log service without a registry. It serves, and keeps trying to register.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hubspoke_chassis::config::Common;
 use hubspoke_chassis::{Config, ProblemType};
+use hubspoke_log::store::OpenError;
 use hubspoke_log::{LogConfig, PROCESS, Server, ServerError};
+use hubspoke_testkit::{ClosedPort, DEADLINE, eventually};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 pub(crate) struct Log {
     pub(crate) url: String,
@@ -18,6 +21,7 @@ pub(crate) struct Log {
     pub(crate) http: Client,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServerError>>,
+    _no_registry: ClosedPort,
 }
 
 impl Log {
@@ -30,18 +34,25 @@ impl Log {
     }
 
     pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config<LogConfig>)) -> Self {
+        let no_registry = ClosedPort::new();
         let mut common = Common::of(&PROCESS).unwrap();
         common.listen = "127.0.0.1:0".parse().unwrap();
-        common.registry.url = "http://127.0.0.1:9".to_owned(); // nobody there
+        common.registry.url = no_registry.url();
         let mut config = Config { common, own: LogConfig::default() };
         config.own.file = dir.path().join("services.log");
         change(&mut config);
-        let server = Server::bind(config).await.unwrap();
+        let mut server = None;
+        eventually("the log file is free", async || match Server::bind(config.clone()).await {
+            Err(ServerError::Open(error)) if in_use(&error) => false,
+            bound => server.replace(bound.unwrap()).is_none(),
+        })
+        .await;
+        let server = server.unwrap();
         let url = format!("http://{}", server.local_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async move { drop(stopped.await) }));
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { url, dir, http, stop: Some(stop), task }
+        let http = Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        Self { url, dir, http, stop: Some(stop), task, _no_registry: no_registry }
     }
 
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
@@ -52,10 +63,23 @@ impl Log {
         self.http.get(format!("{}{path}", self.url))
     }
 
-    /// Stores one text.
-    pub(crate) async fn say(&self, text: &str) {
+    /// Stores a text.
+    pub(crate) async fn append(&self, text: &str) {
         let reply = self.post("/log").body(text.to_owned()).send().await.unwrap();
         assert_eq!(reply.status(), 200);
+    }
+
+    /// Posts lines of JSON.
+    pub(crate) async fn append_lines(&self, lines: String) -> Response {
+        self.post("/log").header("content-type", "application/x-ndjson").body(lines).send().await.unwrap()
+    }
+
+    /// Stores `count` entries of `len` bytes.
+    pub(crate) async fn fill(&self, count: usize, len: usize) {
+        let line = format!("\"{}\"\n", "x".repeat(len));
+        for _ in 0..count / 1_000 {
+            assert_eq!(self.append_lines(line.repeat(1_000)).await.status(), 200);
+        }
     }
 
     /// The entries that a query finds.
@@ -70,13 +94,18 @@ impl Log {
         self.dir.path().join("services.log")
     }
 
-    /// Stops in order, and hands the folder back.
+    /// Shuts down in order and returns the folder.
     pub(crate) async fn stop(mut self) -> TempDir {
         drop(self.stop.take());
-        let ended = tokio::time::timeout(Duration::from_secs(20), self.task).await;
-        ended.expect("it does not stop").unwrap().unwrap();
+        timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap().unwrap();
         self.dir
     }
+}
+
+/// Whether the file's lock is held. Another test may be starting a process, which has copies of all locks until its
+/// program runs.
+pub(crate) fn in_use(error: &OpenError) -> bool {
+    matches!(error, OpenError::InUse(_))
 }
 
 pub(crate) fn ndjson(text: &str) -> Vec<Value> {
@@ -91,7 +120,7 @@ pub(crate) fn texts(entries: &[Value]) -> Vec<&str> {
     entries.iter().map(|entry| entry["msg"].as_str().unwrap()).collect()
 }
 
-/// Asserts that a reply is a problem document with this status, and gives its detail.
+/// Asserts that a reply is a problem document with this status; returns its detail.
 pub(crate) async fn problem(reply: Response, status: u16) -> String {
     assert_eq!(reply.status(), status);
     assert_eq!(reply.headers()["content-type"], "application/problem+json");
@@ -99,4 +128,9 @@ pub(crate) async fn problem(reply: Response, status: u16) -> String {
     assert_eq!(problem["status"], status);
     assert!(ProblemType::ALL.iter().any(|cause| problem["type"] == cause.urn()), "{problem}");
     problem["detail"].as_str().unwrap().to_owned()
+}
+
+/// The next chunk of a stream.
+pub(crate) async fn chunk(stream: &mut Response) -> Option<bytes::Bytes> {
+    timeout(Duration::from_secs(20), stream.chunk()).await.expect("nothing more comes").unwrap()
 }

@@ -1,0 +1,152 @@
+//! Visits over HTTP.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use hubspoke_chassis::Config;
+use hubspoke_chassis::config::Common;
+use hubspoke_testkit::{DEADLINE, FakeLog, FakeRegistry, eventually};
+use hubspoke_visit::counter::StateError;
+use hubspoke_visit::{CountStorage, PROCESS, Server, ServerError, VisitConfig};
+use reqwest::{Client, Response};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+/// A visit service with a registry and a log instance.
+struct Visit {
+    url: String,
+    http: Client,
+    log: FakeLog,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), ServerError>>,
+    _registry: FakeRegistry,
+}
+
+impl Visit {
+    async fn start(change: impl FnOnce(&mut Config<VisitConfig>)) -> Self {
+        let (registry, log) = (FakeRegistry::core_only().await, FakeLog::start().await);
+        registry.set("log", &[log.info()]);
+        let mut common = Common::of(&PROCESS).unwrap();
+        common.listen = "127.0.0.1:0".parse().unwrap();
+        common.registry.url = registry.url();
+        let mut config = Config { common, own: VisitConfig::default() };
+        change(&mut config);
+        // Another test may be starting a process, which has copies of all locks until its program runs.
+        let mut server = None;
+        eventually("the state file is free", async || match Server::bind(config.clone()).await {
+            Err(ServerError::State(StateError::InUse(_))) => false,
+            bound => server.replace(bound.unwrap()).is_none(),
+        })
+        .await;
+        let server = server.unwrap();
+        let url = format!("http://{}", server.local_addr());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.run(async move { drop(stopped.await) }));
+        let http = Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        let visit = Self { url, http, log, stop: Some(stop), task, _registry: registry };
+        eventually("the service is ready", async || visit.get("/readyz").await.status() == 200).await;
+        visit
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.http.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    async fn count(&self, path: &str) -> u64 {
+        let reply = self.get(path).await;
+        assert_eq!(reply.status(), 200);
+        assert_eq!(reply.headers()["cache-control"], "no-store");
+        reply.text().await.unwrap().parse().unwrap()
+    }
+
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap().unwrap();
+    }
+}
+
+fn in_file(path: &Path) -> impl FnOnce(&mut Config<VisitConfig>) {
+    move |config| {
+        config.own.state = CountStorage::File;
+        config.own.file = path.to_owned();
+    }
+}
+
+#[tokio::test]
+async fn each_visit_has_its_number_and_its_log_entry() {
+    let visit = Visit::start(|_| {}).await;
+    assert_eq!((visit.count("/").await, visit.count("/visit").await), (1, 2));
+    let mut visitors = JoinSet::new();
+    for _ in 0..10 {
+        let (http, url) = (visit.http.clone(), visit.url.clone());
+        visitors.spawn(async move {
+            let mut numbers = Vec::new();
+            for _ in 0..20 {
+                let reply = http.get(&url).send().await.unwrap();
+                numbers.push(reply.text().await.unwrap().parse::<u64>().unwrap());
+            }
+            numbers
+        });
+    }
+    let numbers: BTreeSet<u64> = visitors.join_all().await.concat().into_iter().collect();
+    assert_eq!(numbers, (3..=202).collect());
+    let logged: BTreeSet<String> = visit.log.texts().into_iter().collect();
+    assert_eq!(logged, (1..=202).map(|n| format!("visit {n}")).collect());
+    assert_eq!(visit.log.texts().len(), 202);
+    visit.stop().await;
+}
+
+#[tokio::test]
+async fn head_and_stats_do_not_count() {
+    let visit = Visit::start(|_| {}).await;
+    let head = visit.http.head(format!("{}/visit", visit.url)).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    assert_eq!(visit.count("/visit").await, 1);
+    let reply = visit.get("/visit/stats").await;
+    let instance = reply.headers()["hub-instance"].to_str().unwrap().to_owned();
+    let stats: Value = reply.json().await.unwrap();
+    assert_eq!((&stats["total"], &stats["per_minute"]), (&1.into(), &1.into()));
+    assert_eq!(stats["instance"], instance);
+    assert_eq!(visit.http.post(format!("{}/visit", visit.url)).send().await.unwrap().status(), 405);
+    assert_eq!(visit.log.texts(), ["visit 1"]);
+    visit.stop().await;
+}
+
+#[tokio::test]
+async fn a_visit_that_can_not_be_logged_fails_and_its_number_is_not_used_again() {
+    let visit = Visit::start(|_| {}).await;
+    assert_eq!(visit.count("/visit").await, 1);
+    visit.log.answer_always(Some(507));
+    let reply = visit.get("/visit").await;
+    assert_eq!(reply.status(), 503);
+    assert_eq!(reply.headers()["retry-after"], "1");
+    assert_eq!(reply.headers()["content-type"], "application/problem+json");
+    assert!(!reply.text().await.unwrap().contains("507"), "the cause is logged, not sent to the caller");
+    visit.log.answer_always(None);
+    assert_eq!(visit.count("/visit").await, 3);
+    assert_eq!(visit.log.accepted(), ["visit 1", "visit 3"]);
+    visit.stop().await;
+}
+
+#[tokio::test]
+async fn a_count_in_a_file_continues_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("visit.count");
+    for expected in 1..=3 {
+        let visit = Visit::start(in_file(&file)).await;
+        assert_eq!(visit.count("/visit").await, expected);
+        visit.stop().await;
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "3\n");
+}
+
+#[tokio::test]
+async fn the_routes_are_below_the_registered_name() {
+    let visit = Visit::start(|config| config.common.name = "hits".to_owned()).await;
+    assert_eq!((visit.count("/hits").await, visit.count("/").await), (1, 2));
+    assert_eq!(visit.get("/visit").await.status(), 404);
+    assert_eq!(visit.get("/hits/stats").await.status(), 200);
+    visit.stop().await;
+}
