@@ -27,6 +27,8 @@ pub const EXIT_CONFIG: u8 = 78;
 const EXIT_SECOND_SIGNAL: i32 = 130;
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
+type BoxError = Box<dyn Error + Send + Sync>;
+
 /// Completes when the process is asked to stop: SIGTERM or ctrl-c.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -51,7 +53,7 @@ enum CliCommand {
 /// Runs a service with a table of its own, from the command line to the exit code: 0, 1 if it failed, 78 if the
 /// configuration is invalid.
 ///
-/// A service without settings needs only [`Service::builder`](crate::Service::builder).
+/// A service without settings needs only [`ServiceBuilder::boot`](crate::ServiceBuilder::boot).
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
@@ -81,7 +83,7 @@ where
     T: Table,
     F: FnOnce(Config<T>, Shutdown) -> Fut,
     Fut: Future<Output = Result<(), E>>,
-    E: Into<Box<dyn Error + Send + Sync>>,
+    E: Into<BoxError>,
 {
     let command = Cli::command().name(process.name).version(process.version).about(about(process.name));
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
@@ -109,15 +111,12 @@ where
 }
 
 /// [`block_on`] with telemetry: started before, flushed after.
-pub fn run<E>(
+pub fn run(
     process: &Process,
     config: &Telemetry,
     source: &ConfigSource,
-    run: impl Future<Output = Result<(), E>>,
-) -> ExitCode
-where
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
+    run: impl Future<Output = Result<(), impl Into<BoxError>>>,
+) -> ExitCode {
     let settings = match TelemetrySettings::read(process, config, &source.vars) {
         Ok(settings) => settings,
         Err(error) => return invalid_config(process.name, &error),
@@ -130,23 +129,17 @@ where
 }
 
 /// Runs a future on a new runtime and turns its result into an exit code.
-pub fn block_on<E>(name: &str, run: impl Future<Output = Result<(), E>>) -> ExitCode
-where
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
+pub fn block_on(name: &str, run: impl Future<Output = Result<(), impl Into<BoxError>>>) -> ExitCode {
     run_on(&mut Builder::new_multi_thread(), name, run, || {})
 }
 
 /// Runs a future, then `flush` while the runtime still exists: a second signal is handled there.
-fn run_on<E>(
+fn run_on(
     runtime: &mut Builder,
     name: &str,
-    run: impl Future<Output = Result<(), E>>,
+    run: impl Future<Output = Result<(), impl Into<BoxError>>>,
     flush: impl FnOnce(),
-) -> ExitCode
-where
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
+) -> ExitCode {
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(name, &error),
@@ -165,7 +158,7 @@ where
 pub fn show_config(name: &str, layers: &Layers) -> ExitCode {
     let printed = layers
         .show()
-        .map_err(Box::<dyn Error + Send + Sync>::from)
+        .map_err(BoxError::from)
         .and_then(|text| Ok(std::io::stdout().write_all(text.as_bytes())?));
     match printed {
         Ok(()) => ExitCode::SUCCESS,
@@ -216,7 +209,7 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// Asks the service that this configuration describes whether it is ready.
-async fn healthcheck(common: Common) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn healthcheck(common: Common) -> Result<(), BoxError> {
     let addr = reachable(common.control_listen.unwrap_or(common.listen));
     let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIMEOUT).build()?;
     let response = client.get(format!("http://{addr}{READYZ_PATH}")).send().await?;

@@ -19,6 +19,3 @@ mod process;
 mod secret;
 mod show;
 mod table;
-
-#[cfg(test)]
-mod tests;

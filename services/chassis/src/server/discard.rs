@@ -31,10 +31,10 @@ impl HttpBody for DiscardOnDrop {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Some(body) = self.0.as_mut() else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(context);
+        let frame = Pin::new(body).poll_frame(cx);
         if let Poll::Ready(None | Some(Err(_))) = frame {
             self.0 = None;
         }

@@ -127,24 +127,8 @@ impl ServiceBuilder {
         })
     }
 
-    /// Runs the service from the command line to the exit code: `main` of a service without settings of its own.
-    /// [`boot`](crate::boot()) says what the process can do.
-    ///
-    /// ```no_run
-    /// use axum::{Router, extract::State, routing::get};
-    /// use hubspoke_chassis::{LogClient, Problem, Service};
-    ///
-    /// async fn greet(State(log): State<LogClient>) -> Result<&'static str, Problem> {
-    ///     log.send("greeted").await?;
-    ///     Ok("hello\n")
-    /// }
-    ///
-    /// fn main() -> std::process::ExitCode {
-    ///     Service::builder("greeter")
-    ///         .requires(["log"])
-    ///         .boot(|service| Router::new().route("/greeter", get(greet)).with_state(service.log()))
-    /// }
-    /// ```
+    /// Runs the service from the command line to the exit code: the whole `main` of a service without settings of its
+    /// own, as in the [example of the crate](crate). [`boot`](crate::boot()) is for services with settings.
     pub fn boot(self, routes: impl FnOnce(&Service) -> Router) -> ExitCode {
         let process = self.process;
         boot(&process, |config: Config<NoTable>, shutdown| async move {

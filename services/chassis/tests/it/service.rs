@@ -9,8 +9,10 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use hubspoke_chassis::config::{Common, Process};
-use hubspoke_chassis::{RunError, Service};
+use hubspoke_chassis::{Json, Problem, ProblemType, RunError, Service};
+use hubspoke_protocol::problem::PROBLEM_JSON;
 use hubspoke_testkit::{FakeRegistry, RawConn, eventually};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -199,4 +201,81 @@ async fn a_client_that_sends_too_much_still_reads_the_response() {
         assert_eq!(response.status(), 413);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
+}
+
+#[tokio::test]
+async fn durations_are_counted_by_method_route_and_status() {
+    let (common, _registry) = common().await;
+    let running = start(&common, Router::new().route("/log", post(async || "stored"))).await;
+    let http = reqwest::Client::new();
+    for (method, expected) in [("POST", 200), ("POST", 200), ("BREW", 405)] {
+        let request = http.request(method.parse().unwrap(), format!("http://{}/log", running.addr));
+        assert_eq!(request.send().await.unwrap().status(), expected);
+    }
+    let shown = http.get(format!("http://{}/metrics", running.addr)).send().await.unwrap();
+    let shown = shown.text().await.unwrap();
+    for part in [
+        r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/log",otel_scope_name="hubspoke"} 2"#,
+        r#"http_request_method="_OTHER""#,
+        r#"service_name="test""#,
+    ] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_json_and_a_wrong_shape_are_different_problems() {
+    let (common, _registry) = common().await;
+    let sum = async |Json(numbers): Json<Vec<u8>>| numbers.iter().sum::<u8>().to_string();
+    let running = start(&common, Router::new().route("/sum", post(sum))).await;
+    let http = reqwest::Client::new();
+    for (body, status) in [
+        (" [1, 2]\n", 200),
+        ("", 400),
+        ("[1", 400),
+        ("[1] x", 400),
+        ("\u{0}", 400),
+        ("{}", 422),
+        ("[\"x\"]", 422),
+    ] {
+        let request = http.post(format!("http://{}/sum", running.addr)).body(body);
+        assert_eq!(request.send().await.unwrap().status(), status, "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn rejections_of_the_framework_are_problem_documents() {
+    let (common, _registry) = common().await;
+    let routes = Router::new()
+        .route("/only-post", post(async |body: String| body))
+        .route("/own", post(async || Problem::new(ProblemType::Loop, "no").with("cause", "test")))
+        .layer(DefaultBodyLimit::max(8));
+    let running = start(&common, routes).await;
+    let http = reqwest::Client::new();
+    let call = async |method: &str, path: &str, body: &'static str| {
+        let request = http.request(method.parse().unwrap(), format!("http://{}{path}", running.addr));
+        let response = request.body(body).send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default();
+        (status, headers, body)
+    };
+    for (method, path, body, cause) in [
+        ("POST", "/nowhere", "", ProblemType::NotFound),
+        ("GET", "/only-post", "", ProblemType::MethodNotAllowed),
+        ("POST", "/only-post", "more than eight", ProblemType::BodyTooLarge),
+    ] {
+        let (status, headers, problem) = call(method, path, body).await;
+        assert_eq!(status, cause.status(), "{method} {path}");
+        assert_eq!(headers["content-type"], PROBLEM_JSON, "{method} {path}");
+        assert_eq!((&problem["status"], &problem["type"]), (&status.into(), &cause.urn().into()));
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+        assert_eq!(headers.contains_key("allow"), status == 405);
+    }
+    // A handler's own problem and a success are left alone.
+    let (_, _, problem) = call("POST", "/own", "").await;
+    assert_eq!((&problem["detail"], &problem["cause"]), (&"no".into(), &"test".into()));
+    assert_eq!((&problem["type"], &problem["status"]), (&ProblemType::Loop.urn().into(), &508.into()));
+    let (status, headers, _) = call("POST", "/only-post", "short").await;
+    assert_eq!(status, 200);
+    assert_ne!(headers["content-type"], PROBLEM_JSON);
 }

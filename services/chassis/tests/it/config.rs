@@ -1,9 +1,11 @@
+//! Configuration: precedence, types, and errors that name the file or variable.
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hubspoke_chassis::config::{Common, Config, ConfigSource, Layers, Process, Secret, Table, list};
+use hubspoke_chassis::{health, metrics};
 use serde::{Deserialize, Serialize};
-
-use super::*;
 
 const PROCESS: Process = Process::new("log", "0");
 const REGISTRY: Process = Process::new("registry", "0");
@@ -127,9 +129,9 @@ fn errors_name_the_variable() {
 fn names_of_platform_routes_are_reserved() {
     use hubspoke_protocol::{DIRECTORY_PATH, HEART_BEAT_PATH, SERVICES_PATH};
     for path in [
-        crate::health::LIVEZ_PATH,
-        crate::health::READYZ_PATH,
-        crate::metrics::METRICS_PATH,
+        health::LIVEZ_PATH,
+        health::READYZ_PATH,
+        metrics::METRICS_PATH,
         HEART_BEAT_PATH,
         DIRECTORY_PATH,
         SERVICES_PATH,
@@ -206,7 +208,8 @@ fn each_value_is_shown_with_its_origin() {
 fn the_token_is_read_from_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
-    let link = RegistryLink { url: String::new(), token: None, token_file: Some(path.clone()) };
+    let mut link = Common::of(&PROCESS).unwrap().registry;
+    link.token_file = Some(path.clone());
     assert!(link.read_token().unwrap_err().to_string().contains("No such file"));
     std::fs::write(&path, " \n").unwrap();
     assert!(link.read_token().unwrap_err().to_string().contains("the file is empty"));
