@@ -23,7 +23,7 @@ pub enum Balance {
 
 /// How suitable an instance is for a request, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tier {
+pub(crate) enum PickTier {
     /// It passes its health checks.
     Good,
     /// It has missed heartbeats.
@@ -79,7 +79,7 @@ impl Weights {
 pub(crate) fn pick(
     balance: Balance,
     weights: &Weights,
-    tier: impl Fn(usize) -> Tier,
+    tier: impl Fn(usize) -> PickTier,
     in_flight: impl Fn(usize) -> usize,
     rng: &mut impl Rng,
 ) -> Option<usize> {
@@ -88,18 +88,18 @@ pub(crate) fn pick(
         return Some(first);
     }
     let best = tier(first);
-    let other = pick_one(weights, |i| if i == first { Tier::Never } else { tier(i) }, rng);
+    let other = pick_one(weights, |i| if i == first { PickTier::Never } else { tier(i) }, rng);
     Some(match other.filter(|&other| tier(other) == best) {
         Some(other) if in_flight(other) < in_flight(first) => other,
         _ => first,
     })
 }
 
-fn pick_one(weights: &Weights, tier: impl Fn(usize) -> Tier, rng: &mut impl Rng) -> Option<usize> {
+fn pick_one(weights: &Weights, tier: impl Fn(usize) -> PickTier, rng: &mut impl Rng) -> Option<usize> {
     // Most are good, so draw among all and reject the others: the draw stays uniform among the good ones.
     for _ in 0..3 {
         let index = weights.draw(rng)?;
-        if tier(index) == Tier::Good {
+        if tier(index) == PickTier::Good {
             return Some(index);
         }
     }
@@ -119,7 +119,7 @@ fn pick_one(weights: &Weights, tier: impl Fn(usize) -> Tier, rng: &mut impl Rng)
 pub(crate) fn pick_by_key<'a>(
     key: &[u8],
     weights: &Weights,
-    tier: impl Fn(usize) -> Tier,
+    tier: impl Fn(usize) -> PickTier,
     id: impl Fn(usize) -> &'a str,
 ) -> Option<usize> {
     let best = best_tier(weights.count, &tier)?;
@@ -136,8 +136,8 @@ pub(crate) fn pick_by_key<'a>(
         .map(|(i, _)| i)
 }
 
-fn best_tier(count: usize, tier: &impl Fn(usize) -> Tier) -> Option<Tier> {
-    (0..count).map(tier).min().filter(|&best| best != Tier::Never)
+fn best_tier(count: usize, tier: &impl Fn(usize) -> PickTier) -> Option<PickTier> {
+    (0..count).map(tier).min().filter(|&best| best != PickTier::Never)
 }
 
 #[cfg(test)]

@@ -34,10 +34,10 @@ pub struct GatewayConfig {
     /// notices.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
-    /// Timeouts.
-    pub timeouts: Timeouts,
-    /// Limits of size and number.
-    pub limits: Limits,
+    /// TimeoutsConfig.
+    pub timeouts: TimeoutsConfig,
+    /// LimitsConfig of size and number.
+    pub limits: LimitsConfig,
     /// When a request is retried on another instance.
     pub retry: RetryConfig,
     /// When an instance is ejected.
@@ -55,8 +55,8 @@ impl Default for GatewayConfig {
             trusted_proxies: Vec::new(),
             access_log: 0.0,
             drain_delay: Duration::ZERO,
-            timeouts: Timeouts::default(),
-            limits: Limits::default(),
+            timeouts: TimeoutsConfig::default(),
+            limits: LimitsConfig::default(),
             retry: RetryConfig::default(),
             eject: EjectConfig::default(),
             services: BTreeMap::new(),
@@ -64,11 +64,11 @@ impl Default for GatewayConfig {
     }
 }
 
-/// Timeouts. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded connections.
+/// TimeoutsConfig. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
-pub struct Timeouts {
+pub struct TimeoutsConfig {
     /// Time to connect to an instance.
     #[serde(with = "humantime_serde")]
     pub connect: Duration,
@@ -92,7 +92,7 @@ pub struct Timeouts {
     pub pool_idle: Duration,
 }
 
-impl Default for Timeouts {
+impl Default for TimeoutsConfig {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(1),
@@ -106,11 +106,11 @@ impl Default for Timeouts {
     }
 }
 
-/// Limits of size and number.
+/// LimitsConfig of size and number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Size of a request's head.
     pub header_size: ByteSize,
     /// Header fields of a request; 256 at most.
@@ -139,7 +139,7 @@ pub struct Limits {
     pub pool_size: usize,
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             header_size: ByteSize::kib(32),
@@ -158,7 +158,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl LimitsConfig {
     /// The limits of a request's head.
     pub(crate) fn head(&self) -> HeadLimits {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
@@ -182,23 +182,23 @@ pub struct ServiceConfig {
     pub sticky: Option<Sticky>,
     /// Whether a path with an encoded slash is refused or passed on.
     pub encoded_slash: EncodedSlash,
-    /// See [`Timeouts::connect`].
+    /// See [`TimeoutsConfig::connect`].
     #[serde(with = "humantime_serde")]
     pub connect: Option<Duration>,
-    /// See [`Timeouts::first_byte`].
+    /// See [`TimeoutsConfig::first_byte`].
     #[serde(with = "humantime_serde")]
     pub first_byte: Option<Duration>,
-    /// See [`Timeouts::total`].
+    /// See [`TimeoutsConfig::total`].
     #[serde(with = "humantime_serde")]
     pub total: Option<Duration>,
-    /// See [`Timeouts::idle`].
+    /// See [`TimeoutsConfig::idle`].
     #[serde(with = "humantime_serde")]
     pub idle: Option<Duration>,
-    /// See [`Limits::body_size`].
+    /// See [`LimitsConfig::body_size`].
     pub body_size: Option<ByteSize>,
-    /// See [`Limits::body_rate`].
+    /// See [`LimitsConfig::body_rate`].
     pub body_rate: Option<ByteSize>,
-    /// See [`Limits::in_flight`].
+    /// See [`LimitsConfig::in_flight`].
     pub in_flight: Option<usize>,
     /// See [`RetryConfig::attempts`].
     pub attempts: Option<u32>,

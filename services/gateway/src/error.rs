@@ -86,7 +86,7 @@ impl Cause {
 
 /// A request that the gateway answers itself, with the facts for the problem document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct RequestFailure {
     pub(crate) cause: Cause,
     /// Replaces the cause's own detail. Must not identify an instance.
     pub(crate) detail: Option<String>,
@@ -96,7 +96,7 @@ pub(crate) struct Failure {
     pub(crate) attempts: u32,
 }
 
-impl Failure {
+impl RequestFailure {
     pub(crate) fn new(cause: Cause) -> Self {
         Self { cause, detail: None, service: None, attempts: 0 }
     }
@@ -128,26 +128,26 @@ impl Failure {
     }
 }
 
-impl From<Cause> for Failure {
+impl From<Cause> for RequestFailure {
     fn from(cause: Cause) -> Self {
         Self::new(cause)
     }
 }
 
-impl From<BadTarget> for Failure {
+impl From<BadTarget> for RequestFailure {
     fn from(error: BadTarget) -> Self {
         Self::with_detail(Cause::BadTarget, &error)
     }
 }
 
-impl From<BadHead> for Failure {
+impl From<BadHead> for RequestFailure {
     fn from(error: BadHead) -> Self {
         let cause = if error == BadHead::Method { Cause::MethodNotAllowed } else { Cause::BadHost };
         Self::with_detail(cause, &error)
     }
 }
 
-impl From<HeadError> for Failure {
+impl From<HeadError> for RequestFailure {
     fn from(error: HeadError) -> Self {
         let cause = match error {
             HeadError::Target => Cause::BadTarget,
@@ -178,14 +178,14 @@ mod tests {
 
     #[test]
     fn a_problem_document_reports_cause_service_and_attempts() {
-        let failure = Failure { attempts: 3, ..Failure::new(Cause::ConnectRefused).of("log") };
+        let failure = RequestFailure { attempts: 3, ..RequestFailure::new(Cause::ConnectRefused).of("log") };
         let json: serde_json::Value = serde_json::from_str(&failure.to_json()).unwrap();
         assert_eq!(json["status"], 502);
         assert_eq!(json["cause"], "connect-refused");
         assert_eq!(json["type"], "urn:hubspoke:problem:connect-refused");
         assert_eq!(json["attempts"], 3);
         assert_eq!(json["service"], "log");
-        assert_eq!(Failure::new(Cause::NoInstance).retry_after(), Some(1));
+        assert_eq!(RequestFailure::new(Cause::NoInstance).retry_after(), Some(1));
         assert_eq!(failure.retry_after(), None);
     }
 }

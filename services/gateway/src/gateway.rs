@@ -19,7 +19,7 @@ use crate::error::Cause;
 use crate::headers::ViaValues;
 use crate::limits::{ClientConnections, ClientRates};
 use crate::stats::{CauseCounters, DurationHistogram};
-use crate::upstream::{Instance, Service, Table, TableBuilder};
+use crate::upstream::{Instance, ServiceTable, TableBuilder, UpstreamService};
 
 /// How long the acknowledgement of a push waits for requests in flight at the instances that it removes.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) source: ServiceInstance,
     durations: DurationHistogram,
     pub(crate) vias: ViaValues,
-    pub(crate) table: ArcSwap<Table>,
+    pub(crate) table: ArcSwap<ServiceTable>,
     /// Instances removed since the last push was acknowledged.
     removed: Mutex<Vec<Arc<Instance>>>,
     pub(crate) workers: usize,
@@ -108,7 +108,7 @@ impl Gateway {
     }
 
     /// An attempt at an instance failed: counts it, and ejects the instance if it has failed too often.
-    pub(crate) fn instance_failed(&self, service: &Service, instance: &Instance) {
+    pub(crate) fn instance_failed(&self, service: &UpstreamService, instance: &Instance) {
         let config = &self.config.eject;
         instance.stats.count_failure();
         let may_eject = crate::eject::may_eject(service.ejected(), service.instances.len(), config);

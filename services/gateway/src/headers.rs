@@ -80,7 +80,7 @@ pub(crate) fn request(
     hop: &Hop<'_>,
     trace: impl FnOnce() -> HeaderValue,
 ) -> HopOptions {
-    let found = Found::scan(headers, hop.trusted);
+    let found = FieldScan::scan(headers, hop.trusted);
     let mut options = HopOptions::default();
     if found.hop_by_hop {
         options.upgrade = offered_upgrade(headers);
@@ -179,14 +179,14 @@ pub(crate) fn new_trace(trace: u128, span: u64) -> HeaderValue {
 
 /// Which of the rarer steps a request needs, found in one pass over its names.
 #[derive(Default)]
-struct Found {
+struct FieldScan {
     hop_by_hop: bool,
     untrusted_provenance: bool,
     traced: bool,
     cookies: usize,
 }
 
-impl Found {
+impl FieldScan {
     fn scan(headers: &HeaderMap, trusted: bool) -> Self {
         let mut found = Self::default();
         for (name, _) in headers {

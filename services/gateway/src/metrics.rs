@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
 use crate::gateway::Gateway;
-use crate::upstream::{Instance, Service};
+use crate::upstream::{Instance, UpstreamService};
 
 /// Most series of one instrument: as many as the registry has services, or some thousand instances with several
 /// statuses each. Memory for all of them is reserved, some 33 bytes each.
@@ -39,7 +39,7 @@ pub(crate) fn allow_series(metrics: &Metrics) {
 
 /// Creates the instruments. They hold the gateway weakly, so a stopped one reports nothing.
 pub(crate) fn instruments(meter: &Meter, gateway: &Arc<Gateway>) {
-    let instruments = Instruments { meter, gateway: Arc::downgrade(gateway) };
+    let instruments = GatewayInstruments { meter, gateway: Arc::downgrade(gateway) };
     instruments.counter("replies", "{reply}", "Replies of instances, by status", |gateway, observe| {
         per_instance(gateway, |instance, labels| {
             for (status, count) in instance.stats.replies() {
@@ -118,12 +118,12 @@ pub(crate) fn instruments(meter: &Meter, gateway: &Arc<Gateway>) {
 
 type Observe<'a> = dyn FnMut(u64, &[KeyValue]) + 'a;
 
-struct Instruments<'a> {
+struct GatewayInstruments<'a> {
     meter: &'a Meter,
     gateway: Weak<Gateway>,
 }
 
-impl Instruments<'_> {
+impl GatewayInstruments<'_> {
     fn counter(
         &self,
         name: &str,
@@ -165,7 +165,7 @@ impl Instruments<'_> {
     }
 }
 
-fn per_service(gateway: &Gateway, mut observe: impl FnMut(&Service, KeyValue)) {
+fn per_service(gateway: &Gateway, mut observe: impl FnMut(&UpstreamService, KeyValue)) {
     for service in gateway.table.load().services() {
         observe(service, KeyValue::new("service", service.name.to_string()));
     }

@@ -1,6 +1,6 @@
 //! One request from its head to the last byte of its reply: checks, route, attempts, reply.
 //!
-//! Every refusal and every failure is a [`Failure`], which becomes a problem document in one place.
+//! Every refusal and every failure is a [`RequestFailure`], which becomes a problem document in one place.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::client_body::ClientBody;
 use crate::client_conn::ClientConn;
 use crate::config::Sticky;
 use crate::edge;
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, RequestFailure};
 use crate::headers::{self, HUB_INSTANCE, Hop};
 use crate::replay::{BodyLimits, BodyPace, ReplayState};
-use crate::route::{self, Target};
+use crate::route::{self, RequestTarget};
 
 mod active;
 mod attempt;
@@ -90,7 +90,7 @@ fn own_reply(client: &ClientConn, mut response: Response<Reply>) -> Response<Rep
     response
 }
 
-fn problem_reply(failure: &Failure, mut active: Box<ActiveRequest>) -> Response<Reply> {
+fn problem_reply(failure: &RequestFailure, mut active: Box<ActiveRequest>) -> Response<Reply> {
     let status = failure.cause.status();
     active.failed(failure);
     let mut response = Response::new(Reply::text(failure.to_json(), active));
@@ -111,7 +111,7 @@ fn prepare(
     client: &Arc<ClientConn>,
     request: Request<ClientBody>,
     active: &mut ActiveRequest,
-) -> Result<Prepared, Failure> {
+) -> Result<Prepared, RequestFailure> {
     let gateway = &client.gateway;
     let (mut parts, body) = request.into_parts();
     edge::check_method(&parts.method)?;
@@ -120,8 +120,8 @@ fn prepare(
     }
     let target = route::target(&parts.uri)?;
     let (name, path, authority) = match target {
-        Target::Asterisk => return asterisk(&parts),
-        Target::Path { service, path, authority } => (service, path, authority),
+        RequestTarget::Asterisk => return asterisk(&parts),
+        RequestTarget::Path { service, path, authority } => (service, path, authority),
     };
     let host = edge::host(&parts, authority)?;
     let host_is_header = host.is_some() && authority.is_none() && parts.version != Version::HTTP_2;
@@ -140,10 +140,10 @@ fn prepare(
     drop(table);
     let settings = service.settings.clone();
     if path.encoded_slash && !settings.pass_encoded_slash {
-        return Err(Failure::from(route::BadTarget::EncodedSlash).of(&service.name));
+        return Err(RequestFailure::from(route::BadTarget::EncodedSlash).of(&service.name));
     }
     let admission = service.admit();
-    let refuse = |cause: Cause| Err(Failure::new(cause).of(&service.name));
+    let refuse = |cause: Cause| Err(RequestFailure::new(cause).of(&service.name));
     let overloaded = admission.is_none();
     active.routed(service.clone(), admission);
     if overloaded {
@@ -167,7 +167,7 @@ fn prepare(
     if !host_is_header && let Some(host) = host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
         parts.headers.insert(HOST, host);
     }
-    let upload = (!body.is_end_stream()).then(|| {
+    let body = (!body.is_end_stream()).then(|| {
         ReplayState::new(
             body,
             BodyLimits {
@@ -178,9 +178,9 @@ fn prepare(
             },
         )
     });
-    active.prepared(&parts.headers, upload.clone());
+    active.prepared(&parts.headers, body.clone());
     let may_upgrade = options.upgrade.is_some() && parts.version == Version::HTTP_11;
-    let request = UpstreamRequest { method: parts.method, path, headers: parts.headers, upload, options };
+    let request = UpstreamRequest { method: parts.method, path, headers: parts.headers, body, options };
     let deadline = active.began() + settings.total;
     let context = AttemptContext {
         client: client.clone(),
@@ -194,7 +194,7 @@ fn prepare(
 }
 
 /// Answers `OPTIONS *`, which is for the server itself.
-fn asterisk(parts: &request::Parts) -> Result<Prepared, Failure> {
+fn asterisk(parts: &request::Parts) -> Result<Prepared, RequestFailure> {
     if parts.method != http::Method::OPTIONS {
         return Err(route::BadTarget::Form.into());
     }

@@ -27,7 +27,7 @@ pub(crate) enum BadTarget {
 
 /// A request target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target<'a> {
+pub(crate) enum RequestTarget<'a> {
     /// `*`: the gateway itself.
     Asterisk,
     /// A path. `authority` is the host of a target in absolute form.
@@ -44,10 +44,10 @@ pub(crate) struct CheckedPath<'a> {
 }
 
 /// Checks a request target.
-pub(crate) fn target(uri: &Uri) -> Result<Target<'_>, BadTarget> {
+pub(crate) fn target(uri: &Uri) -> Result<RequestTarget<'_>, BadTarget> {
     let path = uri.path();
     if path == "*" {
-        return Ok(Target::Asterisk);
+        return Ok(RequestTarget::Asterisk);
     }
     let authority = match (uri.scheme_str(), uri.authority()) {
         (None, None) => None,
@@ -55,7 +55,7 @@ pub(crate) fn target(uri: &Uri) -> Result<Target<'_>, BadTarget> {
         _ => return Err(BadTarget::Form),
     };
     let path = check_path(path)?;
-    Ok(Target::Path { service: first_segment(path.path), path, authority })
+    Ok(RequestTarget::Path { service: first_segment(path.path), path, authority })
 }
 
 /// Whether a service of this name may be public at all. `own` is the gateway's registered name.

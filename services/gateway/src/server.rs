@@ -18,7 +18,7 @@ use hubspoke_protocol::EVERY_SERVICE;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use self::worker::{Phase, Worker};
+use self::worker::{Phase, WorkerHandle};
 use crate::config::GatewayConfig;
 use crate::gateway::Gateway;
 use crate::metrics;
@@ -100,9 +100,10 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
     }
     // Dropping this stops the workers.
     let phase = watch::Sender::new(Phase::Serve);
-    let started: io::Result<Vec<_>> =
-        (0..gateway.workers).map(|index| Worker::start(index, gateway.clone(), phase.subscribe())).collect();
-    let (workers, ends): (Vec<Worker>, Vec<oneshot::Receiver<()>>) = match started {
+    let started: io::Result<Vec<_>> = (0..gateway.workers)
+        .map(|index| WorkerHandle::start(index, gateway.clone(), phase.subscribe()))
+        .collect();
+    let (workers, ends): (Vec<WorkerHandle>, Vec<oneshot::Receiver<()>>) = match started {
         Ok(started) => started.into_iter().unzip(),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "can't start worker threads");
@@ -146,7 +147,7 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
 }
 
 /// Gives a connection to the worker with the fewest.
-fn hand_over(gateway: &Arc<Gateway>, workers: &[Worker], stream: TcpStream, addr: SocketAddr) {
+fn hand_over(gateway: &Arc<Gateway>, workers: &[WorkerHandle], stream: TcpStream, addr: SocketAddr) {
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
         worker.give(gateway, stream, addr);
     }

@@ -1,4 +1,4 @@
-//! The services behind the gateway: a [`Table`] of them, rebuilt from the directory at each change and read without a
+//! The services behind the gateway: a [`ServiceTable`] of them, rebuilt from the directory at each change and read without a
 //! lock by every request. An [`Instance`] lasts as long as its registration, over any number of tables, so that its
 //! connections, its ejection and its counters do too.
 
@@ -14,7 +14,7 @@ use crate::stats::DurationHistogram;
 
 pub(crate) use self::conn::Conn;
 pub(crate) use self::instance::{InFlightGuard, Instance};
-pub(crate) use self::service::{Admission, Service, Settings};
+pub(crate) use self::service::{Admission, ServiceSettings, UpstreamService};
 
 mod conn;
 pub(crate) mod connect;
@@ -24,8 +24,8 @@ mod service;
 
 /// All public services at one moment.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
-    services: HashMap<Box<str>, Arc<Service>>,
+pub(crate) struct ServiceTable {
+    services: HashMap<Box<str>, Arc<UpstreamService>>,
     ready: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct TableBuilder<'a> {
 
 impl TableBuilder<'_> {
     /// The table for `view`. Services and instances that `current` has too are taken over from it.
-    pub(crate) fn next(&self, current: &Table, view: &View) -> Table {
+    pub(crate) fn next(&self, current: &ServiceTable, view: &View) -> ServiceTable {
         let config = self.config;
         let known = view.services().map(|(name, _)| name);
         let listed = config.expose.iter().map(String::as_str);
@@ -54,16 +54,16 @@ impl TableBuilder<'_> {
                 let infos = view.instances(name).unwrap_or_default();
                 let service = match current.service(name) {
                     Some(service) => service.with_instances(infos, self.workers),
-                    None => Service::new(name, infos, config, self.workers, self.durations),
+                    None => UpstreamService::new(name, infos, config, self.workers, self.durations),
                 };
                 (Box::from(name), Arc::new(service))
             })
             .collect();
-        Table { services, ready: view.revision().is_some() || view.services().next().is_some() }
+        ServiceTable { services, ready: view.revision().is_some() || view.services().next().is_some() }
     }
 }
 
-impl Table {
+impl ServiceTable {
     /// The instances that `next` no longer has.
     pub(crate) fn removed(&self, next: &Self) -> Vec<Arc<Instance>> {
         let remaining: HashSet<_> = next.instances().map(Arc::as_ptr).collect();
@@ -71,11 +71,11 @@ impl Table {
     }
 
     /// The public service of that name.
-    pub(crate) fn service(&self, name: &str) -> Option<&Arc<Service>> {
+    pub(crate) fn service(&self, name: &str) -> Option<&Arc<UpstreamService>> {
         self.services.get(name)
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<UpstreamService>> {
         self.services.values()
     }
 

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 
-fn counts(balance: Balance, weights: &[u32], tiers: &[Tier], load: &[usize], draws: usize) -> Vec<usize> {
+fn counts(balance: Balance, weights: &[u32], tiers: &[PickTier], load: &[usize], draws: usize) -> Vec<usize> {
     let mut rng = StdRng::seed_from_u64(7);
     let totals = Weights::new(weights);
     let mut counts = vec![0; weights.len()];
@@ -26,7 +26,7 @@ fn chi_squared(counts: &[usize], shares: &[f64]) -> f64 {
 
 #[test]
 fn picks_are_uniform_among_good_instances() {
-    use Tier::{Ejected, Good, Never, Suspect};
+    use PickTier::{Ejected, Good, Never, Suspect};
     // 99.9 % quantiles of chi-squared: 13.8 at 2 degrees of freedom, 10.8 at 1.
     let all = counts(Balance::Random, &[100; 3], &[Good; 3], &[0; 3], 30_000);
     assert!(chi_squared(&all, &[1.0 / 3.0; 3]) < 13.8, "{all:?}");
@@ -37,7 +37,7 @@ fn picks_are_uniform_among_good_instances() {
 
 #[test]
 fn picks_follow_the_weights() {
-    use Tier::{Good, Suspect};
+    use PickTier::{Good, Suspect};
     let all = counts(Balance::Random, &[100, 300, 0], &[Good; 3], &[0; 3], 30_000);
     assert_eq!(all[2], 0);
     assert!(chi_squared(&all, &[0.25, 0.75, 0.0]) < 10.8, "{all:?}");
@@ -50,8 +50,8 @@ fn picks_follow_the_weights() {
 
 #[test]
 fn a_tier_is_picked_from_only_if_better_ones_are_empty() {
-    use Tier::{Ejected, Never, Suspect};
-    let counts = |tiers: &[Tier]| counts(Balance::Random, &vec![100; tiers.len()], tiers, &[0; 3], 1000);
+    use PickTier::{Ejected, Never, Suspect};
+    let counts = |tiers: &[PickTier]| counts(Balance::Random, &vec![100; tiers.len()], tiers, &[0; 3], 1000);
     assert_eq!(counts(&[Ejected, Suspect, Never]), [0, 1000, 0]);
     assert_eq!(counts(&[Ejected, Never, Never]), [1000, 0, 0]);
     let mut rng = StdRng::seed_from_u64(7);
@@ -64,7 +64,7 @@ fn a_tier_is_picked_from_only_if_better_ones_are_empty() {
 
 #[test]
 fn p2c_avoids_busy_instances() {
-    let counts = counts(Balance::P2c, &[100; 3], &[Tier::Good; 3], &[5, 9, 0], 30_000);
+    let counts = counts(Balance::P2c, &[100; 3], &[PickTier::Good; 3], &[5, 9, 0], 30_000);
     // The busiest never wins; the idlest wins whenever it is drawn: two times in three.
     assert_eq!(counts[1], 0);
     assert!(chi_squared(&counts, &[1.0 / 3.0, 0.0, 2.0 / 3.0]) < 10.8, "{counts:?}");
@@ -75,7 +75,7 @@ fn a_key_moves_only_if_its_instance_goes() {
     let ids = ["a", "b", "c", "d"];
     let weights = Weights::new(&[100; 4]);
     let pick = |key: u32, gone: Option<usize>| {
-        let tier = |i| if Some(i) == gone { Tier::Never } else { Tier::Good };
+        let tier = |i| if Some(i) == gone { PickTier::Never } else { PickTier::Good };
         pick_by_key(&key.to_be_bytes(), &weights, tier, |i| ids[i]).unwrap()
     };
     let mut moved = [0; 4];
@@ -95,15 +95,15 @@ proptest! {
         seed in any::<u64>(),
         p2c in any::<bool>(),
     ) {
-        let tiers: Vec<Tier> = instances
+        let tiers: Vec<PickTier> = instances
             .iter()
-            .map(|(_, _, tier)| [Tier::Good, Tier::Suspect, Tier::Ejected, Tier::Never][usize::from(*tier)])
+            .map(|(_, _, tier)| [PickTier::Good, PickTier::Suspect, PickTier::Ejected, PickTier::Never][usize::from(*tier)])
             .collect();
         let weights = Weights::new(&instances.iter().map(|(weight, ..)| *weight).collect::<Vec<_>>());
         let mut rng = StdRng::seed_from_u64(seed);
         let balance = if p2c { Balance::P2c } else { Balance::Random };
         let picked = pick(balance, &weights, |i| tiers[i], |i| instances[i].1, &mut rng);
-        let best = tiers.iter().min().copied().filter(|best| *best != Tier::Never);
+        let best = tiers.iter().min().copied().filter(|best| *best != PickTier::Never);
         prop_assert_eq!(picked.map(|i| tiers[i]), best);
         let keyed = pick_by_key(b"key", &weights, |i| tiers[i], |_| "id");
         prop_assert_eq!(keyed.map(|i| tiers[i]), best);

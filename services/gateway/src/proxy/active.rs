@@ -1,4 +1,4 @@
-//! One request in flight: what it holds from its head to the last byte of its reply, and its [`Record`].
+//! One request in flight: what it holds from its head to the last byte of its reply, and its [`RequestRecord`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use hubspoke_chassis::trace;
 use hubspoke_client::load::InFlight as LoadInFlight;
 use tracing::Span;
 
-use super::record::{Parties, Record, ReplyFailed};
+use super::record::{Parties, ReplyFailed, RequestRecord};
 use crate::client_conn::ClientConn;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::replay::ReplayState;
-use crate::upstream::{Admission, Conn, InFlightGuard, Instance, Service};
+use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService};
 
 /// The route that spans are named after.
 const ROUTE: &str = "/{service}/{*path}";
@@ -25,14 +25,14 @@ pub(crate) struct ActiveRequest {
     client: Arc<ClientConn>,
     _load: LoadInFlight,
     /// The service that it is for, once that is known.
-    service: Option<Arc<Service>>,
+    service: Option<Arc<UpstreamService>>,
     _admission: Option<Admission>,
     /// The instance of the last attempt.
     upstream: Option<InFlightGuard>,
-    upload: Option<ReplayState>,
+    body: Option<ReplayState>,
     /// Disabled if nothing listens.
     span: Span,
-    record: Record,
+    record: RequestRecord,
 }
 
 impl ActiveRequest {
@@ -46,9 +46,9 @@ impl ActiveRequest {
             service: None,
             _admission: None,
             upstream: None,
-            upload: None,
+            body: None,
             span: trace::server_span(source, request.method(), uri, ROUTE, request.headers()),
-            record: Record::begin(request, gateway.is_sampled()),
+            record: RequestRecord::begin(request, gateway.is_sampled()),
         })
     }
 
@@ -69,19 +69,19 @@ impl ActiveRequest {
         &self.span
     }
 
-    pub(super) fn upload(&self) -> Option<&ReplayState> {
-        self.upload.as_ref()
+    pub(super) fn body(&self) -> Option<&ReplayState> {
+        self.body.as_ref()
     }
 
     /// The request is for this service, which has admitted it or not.
-    pub(super) fn routed(&mut self, service: Arc<Service>, admission: Option<Admission>) {
+    pub(super) fn routed(&mut self, service: Arc<UpstreamService>, admission: Option<Admission>) {
         (self.service, self._admission) = (Some(service), admission);
     }
 
     /// The request is ready to be sent to an instance.
-    pub(super) fn prepared(&mut self, headers: &http::HeaderMap, upload: Option<ReplayState>) {
+    pub(super) fn prepared(&mut self, headers: &http::HeaderMap, body: Option<ReplayState>) {
         self.record.traced(headers);
-        self.upload = upload;
+        self.body = body;
     }
 
     pub(super) fn attempt(&mut self, instance: &Arc<Instance>, now: Instant) {
@@ -106,7 +106,7 @@ impl ActiveRequest {
     }
 
     /// The gateway answers that the request failed.
-    pub(super) fn failed(&mut self, failure: &Failure) {
+    pub(super) fn failed(&mut self, failure: &RequestFailure) {
         self.record.status = failure.cause.status().as_u16();
         self.record.cause = Some(failure.cause);
         let upstream = self.upstream.take();
@@ -134,7 +134,7 @@ impl ActiveRequest {
 
     pub(super) fn broke_off(&mut self, error: ReplyFailed) {
         self.record.broke_off = Some(error);
-        if self.upload.as_ref().is_some_and(|upload| upload.fault().is_some()) {
+        if self.body.as_ref().is_some_and(|body| body.fault().is_some()) {
             return; // the client broke off its request, which closed the connection to the instance
         }
         if let (Some(service), Some(upstream)) = (&self.service, &self.upstream) {
@@ -155,7 +155,7 @@ impl ActiveRequest {
     /// written: if the instance replied before that, the client may finish sending.
     pub(super) fn give_back(&mut self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
         let Some(instance) = self.upstream.as_ref().map(InFlightGuard::instance).cloned() else { return };
-        if self.upload.is_none() || conn.http.is_reusable() {
+        if self.body.is_none() || conn.http.is_reusable() {
             let now = Instant::now();
             self.record.ended = Some(now);
             return return_to_pool(&instance, conn, now, worker, pool_size);
@@ -209,7 +209,7 @@ impl Drop for ActiveRequest {
                 service: self.service.as_ref().map(|service| &*service.name),
                 instance: self.upstream.as_ref().map(|upstream| &*upstream.instance().id),
             };
-            record.log(now, &parties, self.upload.as_ref().map_or(0, ReplayState::received));
+            record.log(now, &parties, self.body.as_ref().map_or(0, ReplayState::received));
         }
         self.client.request_ended(now);
     }

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::active::ActiveRequest;
 use super::attempt_context::{AttemptContext, AttemptFailure, ReplyTimer};
 use super::attempt_h2;
-use super::reply::Source;
+use super::reply::ReplySource;
 use super::tunnel::Tunnel;
 use super::upstream_response::UpstreamResponse;
 use crate::error::Cause;
@@ -56,11 +56,11 @@ pub(super) async fn upgrade(
     active.connected(now);
     let mut reply = send(context, instance, conn, now + active.connect_time(), true).await?;
     if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Source::H1(conn) = reply.source
+        && let ReplySource::H1(conn) = reply.source
     {
         let (stream, first) = conn.http.into_parts();
         let tunnel = Tunnel { instance: stream, first, _in_flight: instance.begin() };
-        reply.source = Source::Tunnel(Box::new(tunnel));
+        reply.source = ReplySource::Tunnel(Box::new(tunnel));
     }
     Ok(reply)
 }
@@ -82,7 +82,7 @@ async fn send(
     .await;
     let error = match outcome {
         Some(Ok(response)) => {
-            return Ok(Box::new(UpstreamResponse::new(context, instance, response, Source::H1(conn))));
+            return Ok(Box::new(UpstreamResponse::new(context, instance, response, ReplySource::H1(conn))));
         }
         Some(Err(error)) => Some(error),
         None => None,

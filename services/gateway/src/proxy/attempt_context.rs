@@ -12,12 +12,12 @@ use crate::client_conn::ClientConn;
 use crate::error::Cause;
 use crate::replay::ReplayState;
 use crate::retry::Reached;
-use crate::upstream::Settings;
+use crate::upstream::ServiceSettings;
 
 /// What the attempts of one request have in common.
 pub(super) struct AttemptContext {
     pub(super) client: Arc<ClientConn>,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<ServiceSettings>,
     pub(super) request: UpstreamRequest,
     pub(super) is_retry: bool,
     /// Whether to open a connection: an idle one has just turned out to be closed.
@@ -50,7 +50,7 @@ pub(super) struct ReplyTimer {
     first_byte: Duration,
     /// How long the instance may not read.
     idle: Duration,
-    upload: Option<ReplayState>,
+    body: Option<ReplayState>,
 }
 
 impl ReplyTimer {
@@ -59,23 +59,23 @@ impl ReplyTimer {
         // The first attempt may take its full time, a retry only what is left until the deadline.
         let left = context.deadline.saturating_duration_since(began);
         let first_byte = if context.is_retry { first_byte.min(left) } else { first_byte };
-        let upload = context.request.upload.clone();
-        Self { timer: None, began, first_byte, idle: context.settings.idle, upload }
+        let body = context.request.body.clone();
+        Self { timer: None, began, first_byte, idle: context.settings.idle, body }
     }
 
     /// Ready when the time is over. `blocked`: since when the instance has not been reading.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, blocked: Option<Instant>) -> Poll<()> {
         let first =
-            self.began + if self.upload.is_some() { self.first_byte.min(self.idle) } else { self.first_byte };
+            self.began + if self.body.is_some() { self.first_byte.min(self.idle) } else { self.first_byte };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(first.into())));
         loop {
             std::task::ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
-            let until = match (&self.upload, blocked) {
+            let until = match (&self.body, blocked) {
                 (None, _) => self.began + self.first_byte,
                 (Some(_), Some(since)) => since + self.idle,
                 // The wait for the client has a timeout in the body.
-                (Some(upload), None) => upload.ended().unwrap_or(now) + self.first_byte,
+                (Some(body), None) => body.ended().unwrap_or(now) + self.first_byte,
             };
             if until <= now {
                 return Poll::Ready(());

@@ -11,7 +11,7 @@ use http::Response;
 
 use super::active::ActiveRequest;
 use super::attempt_context::{AttemptContext, AttemptFailure, ReplyTimer};
-use super::reply::Source;
+use super::reply::ReplySource;
 use super::upstream_response::UpstreamResponse;
 use crate::error::Cause;
 use crate::retry::Reached;
@@ -54,7 +54,7 @@ pub(super) async fn run(
         Some(Ok(response)) => {
             let (parts, body) = response.into_parts();
             let response = Response::from_parts(parts, ());
-            Ok(Box::new(UpstreamResponse::new(context, instance, response, Source::H2(body))))
+            Ok(Box::new(UpstreamResponse::new(context, instance, response, ReplySource::H2(body))))
         }
         None => Err(AttemptFailure { cause: Cause::ReplyTimeout, reached: Reached::Instance, stale: false }),
         Some(Err(error)) => {

@@ -11,14 +11,14 @@ use super::active::ActiveRequest;
 use super::attempt;
 use super::attempt_context::{AttemptContext, AttemptFailure};
 use super::upstream_response::UpstreamResponse;
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, RequestFailure};
 use crate::replay::ReplayState;
 use crate::retry;
-use crate::upstream::{Instance, Service};
+use crate::upstream::{Instance, UpstreamService};
 
 /// A request that is ready to be sent to an instance of its service.
 pub(super) struct RoutedRequest {
-    pub(super) service: Arc<Service>,
+    pub(super) service: Arc<UpstreamService>,
     /// The key for sticky routing.
     pub(super) key: Option<Vec<u8>>,
     /// Whether the instance may switch to another protocol.
@@ -30,18 +30,18 @@ pub(super) struct RoutedRequest {
 pub(super) async fn run(
     routed: &mut RoutedRequest,
     active: &mut ActiveRequest,
-) -> Result<Box<UpstreamResponse>, Failure> {
+) -> Result<Box<UpstreamResponse>, RequestFailure> {
     let RoutedRequest { service, key, may_upgrade, context } = routed;
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut last_resort: Option<Arc<Instance>> = None;
-    let mut last: Option<Box<Failure>> = None;
+    let mut last: Option<Box<RequestFailure>> = None;
     loop {
         // The first attempt follows at once, so it needs no other reading of the clock.
         let now = if active.attempts() == 0 { active.began() } else { Instant::now() };
         let eject = &context.client.gateway.config.eject;
         let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
         let Some(instance) = picked.or_else(|| last_resort.take()) else {
-            let none = || Failure::new(Cause::NoInstance).of(&service.name);
+            let none = || RequestFailure::new(Cause::NoInstance).of(&service.name);
             return Err(last.map_or_else(none, |last| *last));
         };
         active.attempt(&instance, now);
@@ -61,17 +61,17 @@ pub(super) async fn run(
                 if instance.is_ejected() {
                     instance.succeeded(now);
                 }
-                if let Some(upload) = active.upload() {
-                    upload.end_replay();
+                if let Some(body) = active.body() {
+                    body.end_replay();
                 }
                 header_map::recycle(std::mem::take(&mut context.request.headers));
                 return Ok(reply);
             }
             Err(failed) => failed,
         };
-        let mut failure = Failure::new(failed.cause).of(&service.name);
+        let mut failure = RequestFailure::new(failed.cause).of(&service.name);
         failure.attempts = active.attempts();
-        if let Some(fault) = active.upload().and_then(ReplayState::fault) {
+        if let Some(fault) = active.body().and_then(ReplayState::fault) {
             failure.cause = fault; // the client's, not the instance's
             return Err(failure);
         }
@@ -130,7 +130,7 @@ fn span(context: &mut AttemptContext, instance: &Instance, active: &ActiveReques
 }
 
 fn may_retry(context: &AttemptContext, failed: &AttemptFailure, active: &ActiveRequest) -> bool {
-    let replayable = active.upload().is_none_or(ReplayState::is_replayable);
+    let replayable = active.body().is_none_or(ReplayState::is_replayable);
     active.attempts() <= context.settings.attempts
         && Instant::now() < context.deadline
         && retry::may_retry(failed.reached, &context.request.method, replayable)

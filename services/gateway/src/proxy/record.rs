@@ -9,7 +9,7 @@ use crate::error::Cause;
 use crate::headers::TRACEPARENT;
 
 /// What has happened to one request so far.
-pub(super) struct Record {
+pub(super) struct RequestRecord {
     pub(super) began: Instant,
     /// 0 until there is a reply.
     pub(super) status: u16,
@@ -53,7 +53,7 @@ pub(crate) enum ReplyFailed {
     Silent,
 }
 
-impl Record {
+impl RequestRecord {
     /// A request that begins now. `sampled`: it goes to the access log.
     pub(super) fn begin<B>(request: &Request<B>, sampled: bool) -> Self {
         let access = sampled.then(|| {

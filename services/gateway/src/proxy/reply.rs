@@ -36,7 +36,7 @@ enum Content {
 
 /// Where an instance's reply is read from.
 #[derive(Default)]
-pub(crate) enum Source {
+pub(crate) enum ReplySource {
     /// A connection that the reply drives, and returns to the pool.
     H1(Box<Conn>),
     H2(Incoming),
@@ -48,7 +48,7 @@ pub(crate) enum Source {
 
 /// A reply that an instance is sending.
 pub(crate) struct Relay {
-    pub(crate) source: Source,
+    pub(crate) source: ReplySource,
     /// The longest time without a byte; `None` on a live stream.
     pub(crate) idle: Option<Duration>,
     /// Created when the instance is waited for.
@@ -90,7 +90,7 @@ impl Reply {
     /// The last byte has been read: the connection can carry the next request.
     fn finish(&mut self) {
         let Content::Instance(relay) = &mut self.content else { return };
-        if let (Source::H1(conn), Some(active)) = (std::mem::take(&mut relay.source), &mut self.active) {
+        if let (ReplySource::H1(conn), Some(active)) = (std::mem::take(&mut relay.source), &mut self.active) {
             active.give_back(conn, relay.worker, relay.pool_size);
         }
         if let Some(active) = &mut self.active {
@@ -99,7 +99,7 @@ impl Reply {
     }
 }
 
-impl Source {
+impl ReplySource {
     fn is_over(&self) -> bool {
         match self {
             Self::H1(conn) => conn.http.is_end_stream(),

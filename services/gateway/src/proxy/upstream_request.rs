@@ -22,7 +22,7 @@ pub(super) struct UpstreamRequest {
     pub(super) path: PathAndQuery,
     pub(super) headers: HeaderMap,
     /// `None` if it has no body.
-    pub(super) upload: Option<ReplayState>,
+    pub(super) body: Option<ReplayState>,
     pub(super) options: HopOptions,
 }
 
@@ -34,7 +34,7 @@ impl UpstreamRequest {
             method: &self.method,
             path: &self.path,
             headers: &self.headers,
-            body: self.upload.as_ref().map(ReplayState::body),
+            body: self.body.as_ref().map(ReplayState::body),
             on_continue,
             upgrade,
         }
@@ -43,10 +43,10 @@ impl UpstreamRequest {
     /// If the client waits for `100 Continue`, asks the instance for it and holds the body back until the returned sender
     /// is used or dropped, or the timeout is over.
     fn expect_continue(&mut self) -> Option<oneshot::Sender<()>> {
-        let upload = self.upload.as_ref().filter(|_| self.options.expect_continue)?;
+        let body = self.body.as_ref().filter(|_| self.options.expect_continue)?;
         self.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
         let (on_continue, continued) = oneshot::channel::<()>();
-        upload.hold_back(async move {
+        body.hold_back(async move {
             let _ = tokio::time::timeout(CONTINUE_TIMEOUT, continued).await; // the body goes on in any case
         });
         Some(on_continue)
@@ -60,7 +60,7 @@ impl UpstreamRequest {
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = host.as_ref().and_then(|host| host.as_bytes().try_into().ok());
         uri.path_and_query = Some(self.path);
-        let mut request = Request::new(self.upload.as_ref().map_or(ReplayBody::Empty, ReplayState::body));
+        let mut request = Request::new(self.body.as_ref().map_or(ReplayBody::Empty, ReplayState::body));
         *request.method_mut() = self.method;
         if let Ok(uri) = Uri::from_parts(uri) {
             *request.uri_mut() = uri;

@@ -8,14 +8,14 @@ use http::{Response, StatusCode, Version};
 
 use super::active::ActiveRequest;
 use super::attempt_context::AttemptContext;
-use super::reply::{Relay, Reply, Source};
+use super::reply::{Relay, Reply, ReplySource};
 use crate::headers::{self, HUB_INSTANCE};
 use crate::upstream::Instance;
 
 /// An instance's reply that has begun.
 pub(super) struct UpstreamResponse {
     pub(super) response: Response<()>,
-    pub(super) source: Source,
+    pub(super) source: ReplySource,
     instance: Arc<Instance>,
     worker: usize,
     idle: Duration,
@@ -27,7 +27,7 @@ impl UpstreamResponse {
         context: &AttemptContext,
         instance: &Arc<Instance>,
         response: Response<()>,
-        source: Source,
+        source: ReplySource,
     ) -> Self {
         Self {
             response,
@@ -51,7 +51,7 @@ impl UpstreamResponse {
         parts.version = Version::HTTP_11;
         let idle = (!is_live(&parts.headers)).then_some(idle);
         let reply = match source {
-            Source::Tunnel(tunnel) => Reply::tunnel(tunnel, active),
+            ReplySource::Tunnel(tunnel) => Reply::tunnel(tunnel, active),
             source => Reply::relay(Relay { source, idle, timer: None, pool_size, worker }, active),
         };
         Response::from_parts(parts, reply)

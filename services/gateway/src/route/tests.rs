@@ -5,8 +5,8 @@ use super::*;
 fn service(text: &str) -> Result<String, BadTarget> {
     let uri: Uri = text.parse().map_err(|_| BadTarget::Form)?;
     match target(&uri)? {
-        Target::Asterisk => Ok("*".into()),
-        Target::Path { service, .. } => Ok(service.into()),
+        RequestTarget::Asterisk => Ok("*".into()),
+        RequestTarget::Path { service, .. } => Ok(service.into()),
     }
 }
 
@@ -65,7 +65,7 @@ fn an_ambiguous_path_is_refused() {
 #[test]
 fn an_encoded_slash_is_reported_for_the_service_to_decide() {
     let uri: Uri = "/store/a%2Fb".parse().unwrap();
-    let Ok(Target::Path { path, .. }) = target(&uri) else { panic!("a path") };
+    let Ok(RequestTarget::Path { path, .. }) = target(&uri) else { panic!("a path") };
     assert!(path.encoded_slash);
 }
 
@@ -120,7 +120,7 @@ proptest! {
     ) {
         let text = format!("/log/{}", parts.concat());
         let Ok(uri) = text.parse::<Uri>() else { return Ok(()) };
-        if let Ok(Target::Path { service, path, .. }) = target(&uri) {
+        if let Ok(RequestTarget::Path { service, path, .. }) = target(&uri) {
             prop_assert_eq!(service, "log");
             let resolved = resolve_leniently(path.path);
             prop_assert_eq!(resolved.first().map(String::as_str), Some("log"));

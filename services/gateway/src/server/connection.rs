@@ -18,7 +18,7 @@ use super::client_io::ClientIo;
 use super::swept_body::SweptBodies;
 use crate::client_body::ClientBody;
 use crate::client_conn::{ClientConn, ConnCommand};
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, RequestFailure};
 use crate::proxy;
 
 /// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
@@ -145,7 +145,7 @@ fn log_end(result: Result<(), hyper::Error>) {
 }
 
 /// Answers a request that was not parsed, and closes the connection.
-pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Failure) {
+pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &RequestFailure) {
     client.gateway.refused(failure.cause);
     let status = failure.cause.status();
     let body = failure.to_json();

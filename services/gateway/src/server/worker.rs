@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::connection;
 use super::swept_body::SweptBodies;
 use crate::client_conn::{ClientConn, ConnCommand, ConnTimeouts};
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, RequestFailure};
 use crate::gateway::Gateway;
 
 /// How often connections are checked for timeouts, which are late by this much at most.
@@ -31,20 +31,20 @@ pub(super) enum Phase {
 }
 
 /// The accept loop's handle on a worker.
-pub(super) struct Worker {
-    sockets: mpsc::UnboundedSender<Socket>,
+pub(super) struct WorkerHandle {
+    sockets: mpsc::UnboundedSender<AcceptedSocket>,
     connections: Arc<AtomicUsize>,
 }
 
 /// A new connection.
-struct Socket {
+struct AcceptedSocket {
     stream: TcpStream,
     addr: SocketAddr,
     /// `None` if it exceeds a limit.
     slot: Option<ConnSlot>,
 }
 
-impl Worker {
+impl WorkerHandle {
     /// Starts the thread. The receiver completes when it has ended, with an error if it panicked.
     pub(super) fn start(
         index: usize,
@@ -72,7 +72,7 @@ impl Worker {
     pub(super) fn give(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
         let slot = ConnSlot::acquire(gateway, &self.connections, addr.ip().to_canonical());
         // Fails only if the worker has ended, and closes the connection.
-        let _ = self.sockets.send(Socket { stream, addr, slot });
+        let _ = self.sockets.send(AcceptedSocket { stream, addr, slot });
     }
 }
 
@@ -80,7 +80,7 @@ async fn run(
     index: usize,
     gateway: &Arc<Gateway>,
     mut phase: watch::Receiver<Phase>,
-    mut incoming: mpsc::UnboundedReceiver<Socket>,
+    mut incoming: mpsc::UnboundedReceiver<AcceptedSocket>,
 ) {
     let mut tasks = JoinSet::new();
     let mut refusals = 0;
@@ -92,7 +92,7 @@ async fn run(
     loop {
         tokio::select! {
             socket = incoming.recv(), if !incoming.is_closed() || !incoming.is_empty() => {
-                let Some(Socket { stream, addr, slot }) = socket else { continue };
+                let Some(AcceptedSocket { stream, addr, slot }) = socket else { continue };
                 let refused = slot.is_none();
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
                 let client = Arc::new(ClientConn::new(gateway.clone(), index, addr));
@@ -107,7 +107,7 @@ async fn run(
                 let bodies = bodies.clone();
                 tasks.spawn(async move {
                     if refused {
-                        let failure = Failure::new(Cause::TooManyConnections);
+                        let failure = RequestFailure::new(Cause::TooManyConnections);
                         connection::refuse(stream, &client, &failure).await;
                     } else {
                         connection::serve(stream, client, bodies).await;

@@ -14,7 +14,7 @@ use rand::Rng;
 use tokio::sync::Notify;
 
 use super::pool::Pool;
-use crate::balance::{DEFAULT_WEIGHT, Tier};
+use crate::balance::{DEFAULT_WEIGHT, PickTier};
 use crate::config::EjectConfig;
 use crate::eject::{Ejection, Verdict};
 use crate::stats::InstanceStats;
@@ -105,14 +105,14 @@ impl Instance {
         self.state.store(state as u8, Relaxed);
     }
 
-    pub(super) fn tier(&self, now: Instant, config: &EjectConfig) -> Tier {
+    pub(super) fn tier(&self, now: Instant, config: &EjectConfig) -> PickTier {
         let state = self.state.load(Relaxed);
         if state == InstanceState::Draining as u8 || state == InstanceState::Removed as u8 {
-            return Tier::Never;
+            return PickTier::Never;
         }
-        let tier = if state == InstanceState::Suspect as u8 { Tier::Suspect } else { Tier::Good };
+        let tier = if state == InstanceState::Suspect as u8 { PickTier::Suspect } else { PickTier::Good };
         if self.suspicious.load(Relaxed) && self.ejection.lock().verdict(now, config) == Verdict::No {
-            return Tier::Ejected;
+            return PickTier::Ejected;
         }
         tier
     }

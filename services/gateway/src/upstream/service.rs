@@ -11,16 +11,16 @@ use parking_lot::Mutex;
 use rand::Rng;
 
 use super::instance::Instance;
-use crate::balance::{self, Balance, Tier, Weights};
+use crate::balance::{self, Balance, PickTier, Weights};
 use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, RetryConfig, Sticky};
 use crate::retry::RetryBudget;
 use crate::stats::{DurationHistogram, ServiceStats};
 
 /// One public service, as of one table.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub(crate) struct UpstreamService {
     pub(crate) name: Box<str>,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) settings: Arc<ServiceSettings>,
     pub(crate) instances: Vec<Arc<Instance>>,
     weights: Weights,
     state: Arc<ServiceState>,
@@ -35,7 +35,7 @@ struct ServiceState {
 
 /// The general settings, with the service's own on top.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Settings {
+pub(crate) struct ServiceSettings {
     pub(crate) balance: Balance,
     pub(crate) sticky: Option<Sticky>,
     pub(crate) pass_encoded_slash: bool,
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) attempts: u32,
 }
 
-impl Settings {
+impl ServiceSettings {
     pub(super) fn of(service: &str, config: &GatewayConfig) -> Self {
         let own = config.services.get(service).cloned().unwrap_or_default();
         let (timeouts, limits) = (&config.timeouts, &config.limits);
@@ -81,7 +81,7 @@ impl Drop for Admission {
     }
 }
 
-impl Service {
+impl UpstreamService {
     pub(super) fn new(
         name: &str,
         infos: &[Arc<ServiceInfo>],
@@ -91,7 +91,7 @@ impl Service {
     ) -> Self {
         let service = Self {
             name: name.into(),
-            settings: Arc::new(Settings::of(name, config)),
+            settings: Arc::new(ServiceSettings::of(name, config)),
             instances: Vec::new(),
             weights: Weights::default(),
             state: Arc::new(ServiceState {
@@ -149,15 +149,15 @@ impl Service {
         rng: &mut impl Rng,
     ) -> Option<Arc<Instance>> {
         let tier = |i: usize| match self.instances.get(i) {
-            Some(instance) if tried.iter().any(|other| Arc::ptr_eq(other, instance)) => Tier::Never,
+            Some(instance) if tried.iter().any(|other| Arc::ptr_eq(other, instance)) => PickTier::Never,
             Some(instance) => match instance.tier(now, eject) {
                 // Its trial request has ended without a verdict: the client left, or was at fault.
-                Tier::Ejected if instance.in_flight() == 0 => {
+                PickTier::Ejected if instance.in_flight() == 0 => {
                     instance.tier(now, &EjectConfig { max: Duration::ZERO, ..eject.clone() })
                 }
                 tier => tier,
             },
-            None => Tier::Never,
+            None => PickTier::Never,
         };
         let index = match key {
             Some(key) => {

@@ -22,9 +22,9 @@ fn own_settings_override_the_general_ones() {
     let mut config = GatewayConfig::default();
     let own = crate::config::ServiceConfig { attempts: Some(0), ..Default::default() };
     config.services.insert("log".to_owned(), own);
-    assert_eq!(Settings::of("log", &config).attempts, 0);
-    assert_eq!(Settings::of("visit", &config).attempts, 2);
-    assert_eq!(Settings::of("log", &config).first_byte, config.timeouts.first_byte);
+    assert_eq!(ServiceSettings::of("log", &config).attempts, 0);
+    assert_eq!(ServiceSettings::of("visit", &config).attempts, 2);
+    assert_eq!(ServiceSettings::of("log", &config).first_byte, config.timeouts.first_byte);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn an_exposed_service_is_known_before_it_has_instances() {
         workers: 1,
         durations: &durations,
     };
-    let table = builder.next(&Table::default(), &Directory::default().view());
+    let table = builder.next(&ServiceTable::default(), &Directory::default().view());
     assert!(!table.is_ready());
     let log = table.service("log").unwrap();
     let mut rng = StdRng::seed_from_u64(1);
@@ -46,7 +46,7 @@ fn an_exposed_service_is_known_before_it_has_instances() {
 
 #[test]
 fn an_instance_lasts_as_long_as_its_registration() {
-    let first = Service::new("log", &[info(1, "20000")], &GatewayConfig::default(), 1, &durations());
+    let first = UpstreamService::new("log", &[info(1, "20000")], &GatewayConfig::default(), 1, &durations());
     let same = |infos: &[Arc<ServiceInfo>]| {
         Arc::ptr_eq(&first.with_instances(infos, 1).instances[0], &first.instances[0])
     };
@@ -61,9 +61,11 @@ fn an_instance_lasts_as_long_as_its_registration() {
 fn a_push_with_many_instances_takes_linear_time() {
     let infos: Vec<_> = (0..40_000).map(|n| info(n, "100")).collect();
     let config = GatewayConfig::default();
-    let table =
-        |service: Service| Table { services: [("log".into(), Arc::new(service))].into(), ready: true };
-    let current = Service::new("log", &infos, &config, 1, &durations());
+    let table = |service: UpstreamService| ServiceTable {
+        services: [("log".into(), Arc::new(service))].into(),
+        ready: true,
+    };
+    let current = UpstreamService::new("log", &infos, &config, 1, &durations());
     let began = Instant::now();
     let next = table(current.with_instances(&infos[1..], 1));
     let removed = table(current).removed(&next);
