@@ -358,6 +358,3 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         Ok(Poll::Ready(()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -258,6 +258,3 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<BodyDecoder, HeadError> {
         (false, length) => Ok(BodyDecoder::length(length.unwrap_or(0))),
     }
 }
-
-#[cfg(test)]
-mod tests;

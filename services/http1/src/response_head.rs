@@ -174,6 +174,3 @@ impl Framing {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,9 @@
+//! Request heads and the bodies behind them: which are read, and which are refused.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::*;
+use hubspoke_http1::{BodyDecoder, HeadError, HeadLimits, RequestHeadReader};
 
 const LIMITS: HeadLimits = HeadLimits { size: 1024, fields: 8, target: 100 };
 
@@ -261,7 +263,8 @@ fn a_malformed_chunk_stops_the_stream() {
     }
 }
 
-fn request() -> impl Strategy<Value = (String, bool)> {
+/// A request, and whether it is good.
+pub(crate) fn request() -> impl Strategy<Value = (String, bool)> {
     let chunks = proptest::collection::vec(("[a-z]{1,20}", "(;[a-z]{1,5}=[a-z]{0,5})?"), 0..4);
     let chunked = (chunks, proptest::bool::ANY).prop_map(|(chunks, trailer)| {
         let mut text = "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();

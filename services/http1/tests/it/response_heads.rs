@@ -1,9 +1,11 @@
+//! Response heads: which are read, and which are refused.
+
 use bytes::Bytes;
 use http::Version;
 use http::header::CONTENT_LENGTH;
 use proptest::prelude::*;
 
-use super::*;
+use hubspoke_http1::{BodyDecoder, ReasonPhrase, ResponseHead};
 
 /// The status, the length of the body, and whether the connection persists.
 fn parsed(head: &str) -> Result<(u16, String, bool), String> {
