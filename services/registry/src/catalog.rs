@@ -12,15 +12,14 @@
 //! `state` holds the data, `transition` the steps that every change is made of, and `register`, `heartbeat` and
 //! `operator` the rules per kind of event.
 
-pub use self::effect::{Change, Effect, HeartbeatTiming, Registration};
-pub use self::event::{Applied, Event, Initiator, Outcome, Refusal, SavedInstance};
-pub use self::instance::{HistoryEntry, InstanceRecord};
-pub use self::key::InstanceKey;
-pub use self::list::{InstanceList, ListedInstance};
-pub use self::policy::{FlapPolicy, Policy, ProtectionPolicy};
-pub use self::read::ProtectionStatus;
-pub use self::state::Catalog;
-pub use self::time::Time;
+pub(crate) use self::effect::{Change, Effect, HeartbeatTiming, Registration};
+pub(crate) use self::event::{Applied, Event, Initiator, Outcome, Refusal, SavedInstance};
+pub(crate) use self::instance::{HistoryEntry, InstanceRecord};
+pub(crate) use self::key::{Incarnation, InstanceKey};
+pub(crate) use self::list::{InstanceList, ListedInstance};
+pub(crate) use self::read::ProtectionStatus;
+pub(crate) use self::state::Catalog;
+pub(crate) use self::time::Time;
 use self::transition::Transition;
 
 mod effect;
@@ -30,7 +29,6 @@ mod instance;
 mod key;
 mod list;
 mod operator;
-mod policy;
 mod protection;
 mod read;
 mod register;
@@ -45,20 +43,16 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Refusal`], and then nothing has changed.
-    pub fn apply(&mut self, now: Time, event: Event) -> Result<Applied, Refusal> {
+    pub(crate) fn apply(&mut self, now: Time, event: Event) -> Result<Applied, Refusal> {
         let held_back_before = self.held_back;
         let mut transition = Transition::new(self, now);
         let outcome = match event {
             Event::Register(info) => transition.register(info)?,
             Event::Restore(saved) => transition.restore(saved)?,
             Event::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), by)?,
-            Event::Heartbeat { key, incarnation, result: Ok(reply) } => {
-                transition.heartbeat_answered(&key, incarnation, reply)
-            }
-            Event::Heartbeat { key, incarnation, result: Err(why) } => {
-                transition.heartbeat_missed(&key, incarnation, &why)
-            }
-            Event::HeartbeatNotSent { key, incarnation } => transition.heartbeat_not_sent(key, incarnation),
+            Event::Heartbeat { of, result: Ok(reply) } => transition.heartbeat_answered(of, reply),
+            Event::Heartbeat { of, result: Err(why) } => transition.heartbeat_missed(of, &why),
+            Event::HeartbeatNotSent(of) => transition.heartbeat_not_sent(of),
             Event::Drain { key, on } => transition.drain(&key, on),
             Event::SetProtection(on) => transition.set_protection(on),
         };

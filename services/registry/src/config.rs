@@ -10,8 +10,6 @@ use hubspoke_chassis::config::{Table, list};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{FlapPolicy, Policy, ProtectionPolicy};
-
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The registry's own settings.
@@ -32,9 +30,9 @@ pub struct Settings {
     /// Pushes to dependents.
     pub push: PushSettings,
     /// Self-protection.
-    pub protection: ProtectionPolicy,
+    pub protection: ProtectionSettings,
     /// Flap damping.
-    pub flap: FlapPolicy,
+    pub flap: FlapSettings,
     /// Limits.
     pub limits: Limits,
     /// What is kept of the past.
@@ -84,6 +82,37 @@ pub struct PushSettings {
     pub deregister_wait: Duration,
 }
 
+/// Self-protection: when the registry suspects its own network rather than the instances.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ProtectionSettings {
+    /// Whether removals may be held back.
+    pub enabled: bool,
+    /// Share of all instances, 0 to 1, that must fail within one interval to trigger it.
+    pub share: f64,
+    /// Fewest instances in the catalogue for it to apply.
+    pub min_instances: usize,
+    /// Longest time that removals are held back.
+    #[serde(with = "humantime_serde")]
+    pub max: Duration,
+}
+
+/// Flap damping: when an instance that keeps being removed or replaced becomes suspect.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct FlapSettings {
+    /// Removals and replacements allowed within `window`.
+    pub limit: usize,
+    /// The time over which they are counted.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// How long an instance that exceeds the limit is suspect. Zero turns flap damping off.
+    #[serde(with = "humantime_serde")]
+    pub hold: Duration,
+}
+
 /// Limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -127,8 +156,8 @@ impl Default for Settings {
             restore_grace: Duration::from_secs(30),
             heartbeat: HeartbeatSettings::default(),
             push: PushSettings::default(),
-            protection: ProtectionPolicy::default(),
-            flap: FlapPolicy::default(),
+            protection: ProtectionSettings::default(),
+            flap: FlapSettings::default(),
             limits: Limits::default(),
             history: HistorySettings::default(),
         }
@@ -160,6 +189,18 @@ impl Default for PushSettings {
     }
 }
 
+impl Default for ProtectionSettings {
+    fn default() -> Self {
+        Self { enabled: true, share: 0.5, min_instances: 10, max: Duration::from_secs(120) }
+    }
+}
+
+impl Default for FlapSettings {
+    fn default() -> Self {
+        Self { limit: 3, window: Duration::from_secs(60), hold: Duration::from_secs(60) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -182,41 +223,38 @@ impl Default for HistorySettings {
 
 impl Table for Settings {
     fn check(&self) -> Result<(), (String, String)> {
-        let positive = [
-            ("heartbeat.interval", self.heartbeat.interval),
-            ("heartbeat.timeout", self.heartbeat.timeout),
-            ("push.timeout", self.push.timeout),
+        let Self { heartbeat, push, limits, .. } = self;
+        let durations = [
+            ("heartbeat.interval", heartbeat.interval, true),
+            ("heartbeat.gap", heartbeat.gap, false),
+            ("heartbeat.timeout", heartbeat.timeout, true),
+            ("push.coalesce", push.coalesce, false),
+            ("push.timeout", push.timeout, true),
+            ("push.backoff_max", push.backoff_max, false),
+            ("push.deregister_wait", push.deregister_wait, false),
         ];
-        if let Some((key, _)) = positive.iter().find(|(_, span)| span.is_zero()) {
-            return Err(((*key).to_owned(), "must be greater than 0".to_owned()));
-        }
+        let counts = [
+            ("heartbeat.attempts", heartbeat.attempts as usize),
+            ("heartbeat.concurrency", heartbeat.concurrency),
+            ("push.concurrency", push.concurrency),
+            ("limits.services", limits.services),
+            ("limits.instances", limits.instances),
+        ];
+        let zero = durations.iter().find(|(_, span, positive)| *positive && span.is_zero());
         // Longer ones are useless, and very long ones overflow when they are added to a time.
-        let bounded = [
-            ("heartbeat.interval", self.heartbeat.interval),
-            ("heartbeat.gap", self.heartbeat.gap),
-            ("heartbeat.timeout", self.heartbeat.timeout),
-            ("push.coalesce", self.push.coalesce),
-            ("push.timeout", self.push.timeout),
-            ("push.backoff_max", self.push.backoff_max),
-            ("push.deregister_wait", self.push.deregister_wait),
-        ];
-        if let Some((key, _)) = bounded.iter().find(|(_, span)| *span > DAY) {
-            return Err(((*key).to_owned(), "must be at most a day".to_owned()));
-        }
-        let at_least_one = [
-            ("heartbeat.attempts", self.heartbeat.attempts as usize),
-            ("heartbeat.concurrency", self.heartbeat.concurrency),
-            ("push.concurrency", self.push.concurrency),
-            ("limits.services", self.limits.services),
-            ("limits.instances", self.limits.instances),
-        ];
-        if let Some((key, _)) = at_least_one.iter().find(|(_, number)| *number == 0) {
-            return Err(((*key).to_owned(), "must be at least 1".to_owned()));
-        }
-        if !(0.0..=1.0).contains(&self.protection.share) {
-            return Err(("protection.share".to_owned(), "must be from 0 to 1".to_owned()));
-        }
-        self.networks().map(drop).map_err(|why| ("allow_addrs".to_owned(), why))
+        let too_long = durations.iter().find(|(_, span, _)| *span > DAY);
+        let error = if let Some((key, ..)) = zero {
+            (*key, "must be greater than 0")
+        } else if let Some((key, ..)) = too_long {
+            (*key, "must be at most a day")
+        } else if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            (*key, "must be at least 1")
+        } else if !(0.0..=1.0).contains(&self.protection.share) {
+            ("protection.share", "must be from 0 to 1")
+        } else {
+            return self.networks().map(drop).map_err(|error| ("allow_addrs".to_owned(), error));
+        };
+        Err((error.0.to_owned(), error.1.to_owned()))
     }
 }
 
@@ -225,30 +263,13 @@ impl Settings {
     ///
     /// # Errors
     /// A message about the first one that is invalid.
-    pub fn networks(&self) -> Result<Vec<IpNet>, String> {
+    pub(crate) fn networks(&self) -> Result<Vec<IpNet>, String> {
         let network = |text: &String| {
             let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
-            text.parse()
-                .ok()
-                .or_else(single)
-                .ok_or_else(|| format!("{text:?} is not a network; a valid one is 10.0.0.0/8"))
+            let network = text.parse().ok().or_else(single);
+            network.ok_or_else(|| format!("{text:?} is not a network; a valid one is 10.0.0.0/8"))
         };
         self.allow_addrs.iter().map(network).collect()
-    }
-
-    /// The rules that the catalogue applies.
-    pub fn policy(&self) -> Policy {
-        Policy {
-            interval: self.heartbeat.interval,
-            attempts: self.heartbeat.attempts,
-            max_instances: self.limits.instances,
-            max_services: self.limits.services,
-            removed_for: self.history.removed_for,
-            removed_max: self.history.removed_max,
-            restore_grace: self.restore_grace,
-            protection: self.protection.clone(),
-            flap: self.flap.clone(),
-        }
     }
 }
 

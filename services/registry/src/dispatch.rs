@@ -53,7 +53,7 @@ impl Dispatcher {
         epoch: u64,
         metrics: &Metrics,
     ) -> (Self, mpsc::UnboundedReceiver<HeartbeatCommand>) {
-        let catalog = Arc::new(SharedCatalog::new(settings.policy(), epoch));
+        let catalog = Arc::new(SharedCatalog::new(settings.clone(), epoch));
         let instruments = Arc::new(Instruments::new(metrics, &settings.limits));
         let (heartbeats, commands) = mpsc::unbounded_channel();
         let dispatcher = Self {
@@ -140,13 +140,11 @@ impl Dispatcher {
             match effect {
                 Effect::ListChanged(name) => self.notifier.list_changed(name, ack.clone()),
                 Effect::Registered(registered) => registration = Some(registered),
-                Effect::Removed { key, incarnation } => {
-                    self.notifier.removed(&key, incarnation);
-                    self.command(HeartbeatCommand::Forget { key, incarnation });
+                Effect::Removed(of) => {
+                    self.notifier.removed(&of);
+                    self.command(HeartbeatCommand::Forget(of));
                 }
-                Effect::SendHeartbeat { key, incarnation, timing } => {
-                    self.command(HeartbeatCommand::Send { key, incarnation, timing });
-                }
+                Effect::SendHeartbeat { to, timing } => self.command(HeartbeatCommand::Send { to, timing }),
                 Effect::Change(change) => {
                     if change.removed {
                         self.instruments.count_removal(change.kind);

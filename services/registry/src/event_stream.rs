@@ -1,4 +1,4 @@
-//! A response of server-sent events that a task produces.
+//! Server-sent events: single ones, and a response that a task produces.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,13 +11,22 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
 use hubspoke_chassis::server::ConnectionHandle;
-use hubspoke_protocol::sse;
+use hubspoke_protocol::{Revision, sse};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 
 /// When the registry stops, a reader has this long to take the end of its stream.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One event.
+pub(crate) fn event(name: &str, id: Option<Revision>, data: &[u8]) -> Bytes {
+    let mut out = Vec::new();
+    let event = sse::EventWriter::new(&mut out).name(name);
+    let event = if let Some(id) = id { event.id(id) } else { event };
+    event.data(data);
+    Bytes::from(out)
+}
 
 /// The response that `events` are sent in. It ends with `producer`, or on `shutdown`; then `connection` is closed if
 /// its reader does not take the end of the stream.

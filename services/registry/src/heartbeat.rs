@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::probe::{Failure, Probe, ProbeResult, probe_span, send};
-use crate::catalog::{Event, HeartbeatTiming, InstanceKey, Outcome};
+use crate::catalog::{Event, HeartbeatTiming, Incarnation, Outcome};
 use crate::config::HeartbeatSettings;
 use crate::exchange::IdleConn;
 use crate::instruments::Instruments;
@@ -40,9 +40,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum HeartbeatCommand {
     /// Send a heartbeat.
-    Send { key: InstanceKey, incarnation: u64, timing: HeartbeatTiming },
+    Send { to: Incarnation, timing: HeartbeatTiming },
     /// The incarnation is gone.
-    Forget { key: InstanceKey, incarnation: u64 },
+    Forget(Incarnation),
 }
 
 /// The heartbeat task. `R` takes the result of each heartbeat as an event.
@@ -54,11 +54,11 @@ pub(crate) struct Heartbeats<R> {
     /// The service that the spans of heartbeats belong to.
     source: ServiceInstance,
     report: R,
-    schedule: BinaryHeap<Reverse<(Instant, InstanceKey, u64)>>,
+    schedule: BinaryHeap<Reverse<(Instant, Incarnation)>>,
     in_flight: JoinSet<ProbeResult>,
-    idle: HashMap<InstanceKey, (u64, IdleConn)>,
-    /// Instances whose last heartbeat failed, so that a recovery is logged.
-    failing: HashSet<InstanceKey>,
+    idle: HashMap<Incarnation, IdleConn>,
+    /// Those whose last heartbeat failed, so that a recovery is logged.
+    failing: HashSet<Incarnation>,
     /// Incarnations that have gone since the schedule was last searched for them.
     stale: usize,
     /// When it was last logged that heartbeats can't be sent.
@@ -99,7 +99,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
     pub(crate) async fn run(mut self) -> Result<(), JoinError> {
         let mut commands = Vec::new();
         loop {
-            let next = self.schedule.peek().map_or_else(Instant::now, |Reverse((at, ..))| *at);
+            let next = self.schedule.peek().map_or_else(Instant::now, |Reverse((at, _))| *at);
             let may_send = !self.schedule.is_empty() && self.in_flight.len() < self.settings.concurrency;
             tokio::select! {
                 count = self.commands.recv_many(&mut commands, COMMAND_BATCH) => {
@@ -117,16 +117,13 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
 
     fn handle(&mut self, command: HeartbeatCommand) {
         match command {
-            HeartbeatCommand::Send { key, incarnation, timing } => {
-                self.schedule.push(Reverse((Instant::now() + self.delay(timing), key, incarnation)));
+            HeartbeatCommand::Send { to, timing } => {
+                self.schedule.push(Reverse((Instant::now() + self.delay(timing), to)));
             }
-            HeartbeatCommand::Forget { key, incarnation } => {
-                if self.idle.get(&key).is_some_and(|(of, _)| *of == incarnation) {
-                    self.idle.remove(&key);
-                }
+            HeartbeatCommand::Forget(of) => {
+                self.idle.remove(&of);
+                self.failing.remove(&of);
                 self.stale += 1;
-                // The next incarnation at the address, if there is one, has no result yet.
-                self.failing.remove(&key);
             }
         }
     }
@@ -140,9 +137,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
         self.stale = 0;
         let schedule = &mut self.schedule;
         self.catalog.with(|catalog, _| {
-            schedule.retain(|Reverse((_, key, incarnation))| {
-                catalog.registered(key).is_some_and(|(current, _)| current == *incarnation)
-            });
+            schedule.retain(|Reverse((_, to))| catalog.registered_as(to).is_some());
         });
     }
 
@@ -160,56 +155,55 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
     fn send_due(&mut self) {
         let now = Instant::now();
         while self.in_flight.len() < self.settings.concurrency
-            && self.schedule.peek().is_some_and(|Reverse((at, ..))| *at <= now)
-            && let Some(Reverse((_, key, incarnation))) = self.schedule.pop()
+            && self.schedule.peek().is_some_and(|Reverse((at, _))| *at <= now)
+            && let Some(Reverse((_, to))) = self.schedule.pop()
         {
             let registered = self.catalog.with(|catalog, _| {
-                let (_, info) = catalog.registered(&key).filter(|(current, _)| *current == incarnation)?;
-                let newest = catalog.newest_for(&info);
-                Some((info, newest))
+                let info = catalog.registered_as(&to)?;
+                Some((info.clone(), catalog.newest_for(info)))
             });
-            let idle = self.idle.remove(&key).filter(|(of, _)| *of == incarnation).map(|(_, idle)| idle);
+            let idle = self.idle.remove(&to);
             let Some((info, newest)) = registered else { continue };
             let revision = self.catalog.revision_of(newest);
             let span = probe_span(&self.source, &info);
-            let probe = Probe { key, incarnation, info, revision, idle };
+            let probe = Probe { to, info, revision, idle };
             self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
         }
     }
 
     fn finish(&mut self, result: ProbeResult) {
-        let ProbeResult { key, incarnation, duration, outcome, idle } = result;
+        let ProbeResult { of, duration, outcome, idle } = result;
         if let Some(idle) = idle
             && self.idle.len() < self.settings.keep_open
         {
-            self.idle.insert(key.clone(), (incarnation, idle));
+            self.idle.insert(of.clone(), idle);
         }
         let result = match outcome {
             Ok(reply) => Ok(reply),
             Err(Failure::Missed(why)) => Err(why),
-            Err(Failure::NotSent(why)) => return self.not_sent(key, incarnation, &why),
+            Err(Failure::NotSent(why)) => return self.not_sent(of, &why),
         };
-        self.instruments.record_heartbeat(&key.name, result.is_ok(), duration);
+        let (service, addr) = (&*of.key.name, &*of.key.addr);
+        self.instruments.record_heartbeat(service, result.is_ok(), duration);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         match &result {
             Err(reason) => {
-                self.failing.insert(key.clone());
-                tracing::warn!(service = %key.name, addr = %key.addr, duration_ms, reason, "heartbeat failed");
+                self.failing.insert(of.clone());
+                tracing::warn!(service, addr, duration_ms, reason, "heartbeat failed");
             }
-            Ok(_) if self.failing.remove(&key) => {
-                tracing::info!(service = %key.name, addr = %key.addr, duration_ms, "heartbeat recovered");
+            Ok(_) if self.failing.remove(&of) => {
+                tracing::info!(service, addr, duration_ms, "heartbeat recovered");
             }
             Ok(_) => {}
         }
-        let event = Event::Heartbeat { key: key.clone(), incarnation, result };
-        if (self.report)(event) == Outcome::Unknown {
-            self.idle.remove(&key);
-            self.failing.remove(&key);
+        if (self.report)(Event::Heartbeat { of: of.clone(), result }) == Outcome::Unknown {
+            self.idle.remove(&of);
+            self.failing.remove(&of);
         }
     }
 
     /// Not the member's fault, and not counted as a miss. The catalogue asks for another attempt.
-    fn not_sent(&mut self, key: InstanceKey, incarnation: u64, reason: &str) {
+    fn not_sent(&mut self, of: Incarnation, reason: &str) {
         if self.not_sent_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.not_sent_logged = Some(Instant::now());
             tracing::error!(
@@ -217,7 +211,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
                 "can't send heartbeats: out of file descriptors, ports or memory (not counted as missed)"
             );
         }
-        (self.report)(Event::HeartbeatNotSent { key, incarnation });
+        (self.report)(Event::HeartbeatNotSent(of));
     }
 }
 
@@ -227,7 +221,7 @@ mod tests {
     use hubspoke_protocol::ServiceInfo;
 
     use super::*;
-    use crate::catalog::Initiator;
+    use crate::catalog::{Initiator, InstanceKey};
     use crate::config::Settings;
     use crate::dispatch::Dispatcher;
 

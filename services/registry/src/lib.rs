@@ -1,7 +1,7 @@
 //! The registry tracks every instance, health-checks it with heartbeats, and pushes every change to its dependents.
 //!
 //! From the bottom up:
-//! - [`catalog`]: a pure state machine that makes all decisions
+//! - `catalog`: a pure state machine that makes all decisions
 //! - `shared`: the catalogue behind its lock, with the epoch and the clock
 //! - `heartbeat`, `notifier`, `watch`: send heartbeats, pushes to dependents, and events to watchers
 //! - `dispatch`: applies events to the catalogue and hands its effects to those three
@@ -13,7 +13,7 @@
 
 mod access;
 mod api;
-pub mod catalog;
+mod catalog;
 pub mod config;
 mod dispatch;
 mod error;

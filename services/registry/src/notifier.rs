@@ -21,7 +21,7 @@ use tracing::Instrument;
 pub(crate) use self::dependents::AckGuard;
 use self::dependents::{Delivery, DependentCounts, Dependents};
 use self::send::{push_span, send};
-use crate::catalog::{InstanceKey, InstanceList, Registration};
+use crate::catalog::{Incarnation, InstanceList, Registration};
 use crate::config::PushSettings;
 use crate::instruments::Instruments;
 use crate::shared::SharedCatalog;
@@ -77,8 +77,8 @@ impl Notifier {
     }
 
     /// An incarnation is gone: nothing more is sent to it, and nobody waits for it.
-    pub(crate) fn removed(&self, key: &InstanceKey, incarnation: u64) {
-        self.dependents.lock().removed(key, incarnation);
+    pub(crate) fn removed(&self, of: &Incarnation) {
+        self.dependents.lock().removed(of);
     }
 
     /// The list of a service has changed. `ack` is dropped when its dependents have acknowledged that.
@@ -104,15 +104,14 @@ impl Notifier {
     }
 
     /// The dependents to which a delivery must be started.
-    fn due(&self) -> Vec<(InstanceKey, u64)> {
+    fn due(&self) -> Vec<Incarnation> {
         self.catalog.with(|catalog, _| self.dependents.lock().due(catalog))
     }
 
     /// What to send to a dependent now; `None` ends its delivery.
-    fn next(&self, key: &InstanceKey, incarnation: u64) -> Option<Delivery> {
-        self.catalog.with(|catalog, _| {
-            self.dependents.lock().next(catalog, key, incarnation, |n| self.catalog.revision_of(n))
-        })
+    fn next(&self, to: &Incarnation) -> Option<Delivery> {
+        self.catalog
+            .with(|catalog, _| self.dependents.lock().next(catalog, to, |n| self.catalog.revision_of(n)))
     }
 }
 
@@ -134,8 +133,8 @@ impl Deliveries {
                 // A single change goes out at once; further ones within the coalescing time go out together.
                 tokio::time::sleep_until(self.next_round).await;
                 self.next_round = Instant::now() + notifier.settings.coalesce;
-                for (key, incarnation) in notifier.due() {
-                    self.in_flight.spawn(deliver(notifier.clone(), key, incarnation));
+                for to in notifier.due() {
+                    self.in_flight.spawn(deliver(notifier.clone(), to));
                 }
             }
         }
@@ -144,15 +143,15 @@ impl Deliveries {
 }
 
 /// Pushes to one dependent until it has acknowledged everything, or is gone.
-async fn deliver(notifier: Arc<Notifier>, key: InstanceKey, incarnation: u64) {
-    let not_before = notifier.dependents.lock().not_before(&key, incarnation);
+async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
+    let not_before = notifier.dependents.lock().not_before(&to);
     let Some(not_before) = not_before else { return };
     tokio::time::sleep_until(not_before).await;
     let mut failures: u32 = 0;
     loop {
         let places = if failures == 0 { &notifier.places } else { &notifier.places_for_retries };
         let Ok(place) = places.acquire().await else { return };
-        let Some(Delivery { info, plan, idle }) = notifier.next(&key, incarnation) else { return };
+        let Some(Delivery { info, plan, idle }) = notifier.next(&to) else { return };
         let revision = notifier.catalog.revision_of(plan.revision);
         let span = push_span(&notifier.source, &info, plan.requests.first());
         let began = Instant::now();
@@ -160,13 +159,13 @@ async fn deliver(notifier: Arc<Notifier>, key: InstanceKey, incarnation: u64) {
         let (acknowledged, idle, error) = sending.instrument(span).await;
         drop(place);
         notifier.instruments.record_push(error.is_none(), began.elapsed());
-        let more = notifier.dependents.lock().delivered(&key, incarnation, plan, acknowledged, idle);
+        let more = notifier.dependents.lock().delivered(&to, plan, acknowledged, idle);
         match error {
             None if more => failures = 0,
             None => return,
             Some(reason) => {
                 if failures == 0 {
-                    tracing::warn!(service = %key.name, addr = %key.addr, reason, "push failed; retrying");
+                    tracing::warn!(service = %to.key.name, addr = %to.key.addr, reason, "push failed; retrying");
                 }
                 failures = failures.saturating_add(1);
                 tokio::time::sleep(backoff(failures, BACKOFF, notifier.settings.backoff_max)).await;

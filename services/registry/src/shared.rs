@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, Policy, Time};
+use crate::catalog::{Catalog, Time};
+use crate::config::Settings;
 
 /// Views of the whole catalogue rendered at once: a large one takes a worker's time and many megabytes.
 const MAX_VIEWS: usize = 2;
@@ -23,9 +24,9 @@ pub(crate) struct SharedCatalog {
 
 impl SharedCatalog {
     /// An empty catalogue.
-    pub(crate) fn new(policy: Policy, epoch: u64) -> Self {
+    pub(crate) fn new(settings: Settings, epoch: u64) -> Self {
         Self {
-            catalog: Mutex::new(Catalog::new(policy)),
+            catalog: Mutex::new(Catalog::new(settings)),
             started: Instant::now(),
             epoch,
             views: Semaphore::new(MAX_VIEWS),

@@ -31,7 +31,7 @@ pub(super) async fn register(
     info.required_services.retain(|name| seen.insert(name.clone()));
     api.access.check_info(&info)?;
     let is_renewal = api.dispatcher.catalog.with(|catalog, _| {
-        catalog.registered(&InstanceKey::new(&info.name, &info.addr)).is_some_and(|(_, known)| *known == info)
+        catalog.registered(&InstanceKey::new(&info.name, &info.addr)).is_some_and(|known| **known == info)
     });
     if !is_renewal {
         api.access.check_rate(Instant::now())?;

@@ -5,31 +5,19 @@ use std::sync::Arc;
 use hubspoke_protocol::{Load, ReasonKind, ServiceInfo};
 
 use super::instance::InstanceRecord;
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 
 /// Something to be done.
 #[derive(Debug, Clone)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// The list of this service has changed: push it to its dependents.
     ListChanged(Arc<str>),
     /// An instance registered or renewed, and will be answered with its lists.
     Registered(Registration),
     /// An incarnation is gone: send it nothing more.
-    Removed {
-        /// The instance.
-        key: InstanceKey,
-        /// Its incarnation.
-        incarnation: u64,
-    },
+    Removed(Incarnation),
     /// Send a heartbeat.
-    SendHeartbeat {
-        /// The instance.
-        key: InstanceKey,
-        /// Its incarnation.
-        incarnation: u64,
-        /// When to send it.
-        timing: HeartbeatTiming,
-    },
+    SendHeartbeat { to: Incarnation, timing: HeartbeatTiming },
     /// Log a change, and send it to watchers.
     Change(Change),
     /// Self-protection began (`true`) or stopped (`false`) to hold back removals.
@@ -37,30 +25,21 @@ pub enum Effect {
     /// Send self-protection to watchers: it was switched, or holds back another number of instances.
     ProtectionChanged,
     /// A heartbeat was answered: send its load to watchers.
-    HeartbeatAnswered {
-        /// The instance.
-        key: InstanceKey,
-        /// Its load as last reported.
-        load: Option<Load>,
-    },
+    HeartbeatAnswered { key: InstanceKey, load: Option<Load> },
 }
 
 /// A registered instance, as the notifier must know it.
 #[derive(Debug, Clone)]
-pub struct Registration {
-    /// The instance.
-    pub key: InstanceKey,
-    /// Its incarnation.
-    pub incarnation: u64,
-    /// What it registered.
-    pub info: Arc<ServiceInfo>,
+pub(crate) struct Registration {
+    pub(crate) of: Incarnation,
+    pub(crate) info: Arc<ServiceInfo>,
     /// The revision of the lists in its reply.
-    pub revision: u64,
+    pub(crate) revision: u64,
 }
 
 /// When to send a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeartbeatTiming {
+pub(crate) enum HeartbeatTiming {
     /// At a random time within the interval: the first of an incarnation, the second of a restored one.
     Spread,
     /// Within a second: the first of a restored instance.
@@ -73,13 +52,10 @@ pub enum HeartbeatTiming {
 
 /// One change of the catalogue.
 #[derive(Debug, Clone)]
-pub struct Change {
-    /// The revision of the change.
-    pub revision: u64,
-    /// What happened.
-    pub kind: ReasonKind,
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    pub(crate) kind: ReasonKind,
     /// The instance after the change, or as it was when it was removed.
-    pub instance: Arc<InstanceRecord>,
-    /// Whether the instance was removed by it.
-    pub removed: bool,
+    pub(crate) instance: Arc<InstanceRecord>,
+    pub(crate) removed: bool,
 }

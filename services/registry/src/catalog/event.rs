@@ -5,46 +5,22 @@ use std::sync::Arc;
 use hubspoke_protocol::{Heartbeat, ServiceInfo};
 
 use super::effect::Effect;
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 use super::time::Time;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub(crate) enum Event {
     /// A member registers or renews. Names and addresses are valid; required names are unique.
     Register(ServiceInfo),
-    /// A member deregisters, or an operator deregisters it.
-    Deregister {
-        /// The instance.
-        key: InstanceKey,
-        /// The `Id` it must have; `None` accepts any.
-        id: Option<String>,
-        /// Who asked, for the history.
-        by: Initiator,
-    },
-    /// A heartbeat was answered or missed.
-    Heartbeat {
-        /// The instance.
-        key: InstanceKey,
-        /// Its incarnation; the result of an earlier one changes nothing.
-        incarnation: u64,
-        /// The reply, whose body is optional, or why there was none.
-        result: Result<Option<Heartbeat>, String>,
-    },
+    /// An instance is deregistered. With an `id`, it must have that one.
+    Deregister { key: InstanceKey, id: Option<String>, by: Initiator },
+    /// A heartbeat was answered, with an optional body, or missed. Results for an earlier incarnation change nothing.
+    Heartbeat { of: Incarnation, result: Result<Option<Heartbeat>, String> },
     /// A heartbeat could not be sent because the registry ran out of a resource; not a miss.
-    HeartbeatNotSent {
-        /// The instance.
-        key: InstanceKey,
-        /// Its incarnation.
-        incarnation: u64,
-    },
+    HeartbeatNotSent(Incarnation),
     /// An operator starts or stops draining an instance.
-    Drain {
-        /// The instance.
-        key: InstanceKey,
-        /// Whether it should drain.
-        on: bool,
-    },
+    Drain { key: InstanceKey, on: bool },
     /// An operator switches self-protection on or off.
     SetProtection(bool),
     /// The snapshot file of an earlier run contained this instance.
@@ -53,28 +29,23 @@ pub enum Event {
 
 /// Who deregistered an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Initiator {
-    /// The instance itself.
+pub(crate) enum Initiator {
     Instance,
-    /// An operator.
     Operator,
 }
 
 /// An instance as the snapshot file stores it.
 #[derive(Debug, Clone)]
-pub struct SavedInstance {
-    /// Its registration.
-    pub info: Arc<ServiceInfo>,
-    /// When it registered.
-    pub registered: Time,
+pub(crate) struct SavedInstance {
+    pub(crate) info: Arc<ServiceInfo>,
+    pub(crate) registered: Time,
     /// Whether an operator drained it.
-    pub drained: bool,
+    pub(crate) drained: bool,
 }
 
 /// What an event did, apart from its effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The catalogue has changed.
+pub(crate) enum Outcome {
     Changed,
     /// Nothing visible has changed.
     Unchanged,
@@ -82,31 +53,21 @@ pub enum Outcome {
     Unknown,
 }
 
-/// The result of an event.
+/// The result of an event, with what must be done about it, in order.
 #[derive(Debug)]
-pub struct Applied {
-    /// What the event did.
-    pub outcome: Outcome,
-    /// What must be done about it, in order.
-    pub effects: Vec<Effect>,
+pub(crate) struct Applied {
+    pub(crate) outcome: Outcome,
+    pub(crate) effects: Vec<Effect>,
 }
 
 /// Why an event was refused. Nothing has changed then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// A deregistration with another `Id` than the one that is registered.
     #[error("{key} is registered with another Id: {current:?}")]
-    OlderStart {
-        /// The instance.
-        key: InstanceKey,
-        /// The registered `Id`.
-        current: String,
-    },
-    /// The limit of instances is reached.
+    OlderStart { key: InstanceKey, current: String },
     #[error("the catalogue is full: {0} instances")]
     TooManyInstances(usize),
-    /// The limit of services is reached.
     #[error("the catalogue is full: {0} services")]
     TooManyServices(usize),
 }

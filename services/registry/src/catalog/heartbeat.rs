@@ -5,19 +5,14 @@ use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, Status};
 use super::effect::{Effect, HeartbeatTiming};
 use super::event::Outcome;
 use super::instance::Suspicion;
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 use super::time::Time;
 use super::transition::Transition;
 
 impl Transition<'_> {
-    pub(super) fn heartbeat_answered(
-        &mut self,
-        key: &InstanceKey,
-        incarnation: u64,
-        reply: Option<Heartbeat>,
-    ) -> Outcome {
+    pub(super) fn heartbeat_answered(&mut self, of: Incarnation, reply: Option<Heartbeat>) -> Outcome {
         let now = self.now;
-        let Some(instance) = self.catalog.get_incarnation(key, incarnation) else { return Outcome::Unknown };
+        let Some(instance) = self.catalog.get_incarnation(&of) else { return Outcome::Unknown };
         let before = instance.state();
         instance.last_heartbeat = Some(now);
         // A member that sends no status counts as serving.
@@ -25,7 +20,7 @@ impl Transition<'_> {
         if let Some(reply) = reply {
             instance.load = Some(Load { requests: reply.requests, in_flight: reply.in_flight });
         }
-        self.effects.push(Effect::HeartbeatAnswered { key: key.clone(), load: instance.load });
+        self.effects.push(Effect::HeartbeatAnswered { key: of.key.clone(), load: instance.load });
         let was_failing = std::mem::take(&mut instance.misses) > 0;
         let was_held_back = instance.is_held_back();
         // Restored instances were all probed at once; from here on they are spread.
@@ -46,18 +41,19 @@ impl Transition<'_> {
         }
         self.catalog.failing -= usize::from(was_failing);
         self.catalog.held_back -= usize::from(was_held_back);
-        self.schedule(key, incarnation, timing);
+        let key = of.key.clone();
+        self.schedule(of, timing);
         self.settle_protection();
         if before == after {
             return Outcome::Unchanged;
         }
-        self.changed(key, kind);
+        self.changed(&key, kind);
         Outcome::Changed
     }
 
-    pub(super) fn heartbeat_missed(&mut self, key: &InstanceKey, incarnation: u64, why: &str) -> Outcome {
+    pub(super) fn heartbeat_missed(&mut self, of: Incarnation, why: &str) -> Outcome {
         let now = self.now;
-        let Some(instance) = self.catalog.get_incarnation(key, incarnation) else { return Outcome::Unknown };
+        let Some(instance) = self.catalog.get_incarnation(&of) else { return Outcome::Unknown };
         let is_first = instance.misses == 0;
         if is_first {
             instance.failing_since = now;
@@ -67,36 +63,37 @@ impl Transition<'_> {
         let (misses, since, suspicion) = (instance.misses, instance.failing_since, instance.suspicion);
         let catalog = &mut *self.catalog;
         catalog.failing += usize::from(is_first);
-        if misses < catalog.policy.attempts.max(1) {
-            self.schedule(key, incarnation, HeartbeatTiming::Gap);
+        if misses < catalog.settings.heartbeat.attempts.max(1) {
+            self.schedule(of, HeartbeatTiming::Gap);
             return Outcome::Unchanged;
         }
+        let key = of.key.clone();
         if let Some(Suspicion::Restored(until) | Suspicion::Silent(until)) = suspicion
             && now < until
         {
-            self.schedule(key, incarnation, HeartbeatTiming::Interval);
-            return self.suspect_restored(key, until, why);
+            self.schedule(of, HeartbeatTiming::Interval);
+            return self.suspect_restored(&key, until, why);
         }
         if catalog.protection.holds_back(now, since, catalog.instances, catalog.failing) {
-            self.schedule(key, incarnation, HeartbeatTiming::Interval);
-            return self.hold_back(key, why);
+            self.schedule(of, HeartbeatTiming::Interval);
+            return self.hold_back(&key, why);
         }
-        let limit = catalog.policy.flap.limit;
-        if let Some(instance) = catalog.get_mut(key) {
+        let limit = catalog.settings.flap.limit;
+        if let Some(instance) = catalog.get_mut(&key) {
             instance.count_flap(now, limit);
         }
-        self.remove(key, ReasonKind::Removed, &format!("{misses} heartbeats missed, last: {why}"));
+        self.remove(&key, ReasonKind::Removed, &format!("{misses} heartbeats missed, last: {why}"));
         self.catalog.protection.count_removal(now);
         self.settle_protection();
         Outcome::Changed
     }
 
     /// Not a miss: the heartbeat is scheduled again.
-    pub(super) fn heartbeat_not_sent(&mut self, key: InstanceKey, incarnation: u64) -> Outcome {
-        if self.catalog.get_incarnation(&key, incarnation).is_none() {
+    pub(super) fn heartbeat_not_sent(&mut self, of: Incarnation) -> Outcome {
+        if self.catalog.get_incarnation(&of).is_none() {
             return Outcome::Unknown;
         }
-        self.schedule(&key, incarnation, HeartbeatTiming::Gap);
+        self.schedule(of, HeartbeatTiming::Gap);
         Outcome::Unchanged
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
 
 use super::list::ListedInstance;
-use super::policy::FlapPolicy;
 use super::time::Time;
+use crate::config::FlapSettings;
 
 /// History entries kept per instance.
 const MAX_REASONS: usize = 8;
@@ -17,19 +17,19 @@ const MAX_DETAIL: usize = 200;
 
 /// One instance. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct InstanceRecord {
+pub(crate) struct InstanceRecord {
     /// The revision at which this run of the process registered; another `Id` at the address is another one.
-    pub incarnation: u64,
+    pub(crate) incarnation: u64,
     /// What it registered, including its push key.
-    pub info: Arc<ServiceInfo>,
+    pub(crate) info: Arc<ServiceInfo>,
     /// The instance as its dependents see it.
     pub(super) listed: Arc<ListedInstance>,
     /// When this incarnation registered.
-    pub registered: Time,
+    pub(crate) registered: Time,
     /// When it last answered a heartbeat.
-    pub last_heartbeat: Option<Time>,
+    pub(crate) last_heartbeat: Option<Time>,
     /// Its load as last reported.
-    pub load: Option<Load>,
+    pub(crate) load: Option<Load>,
     /// Consecutive missed heartbeats.
     pub(super) misses: u32,
     /// When the first of them was missed.
@@ -43,7 +43,7 @@ pub struct InstanceRecord {
     /// Recent removals and replacements, for flap damping.
     pub(super) flaps: VecDeque<Time>,
     /// What happened to it, oldest first.
-    pub reasons: Arc<VecDeque<HistoryEntry>>,
+    pub(crate) reasons: Arc<VecDeque<HistoryEntry>>,
 }
 
 /// Why an instance is suspect.
@@ -62,13 +62,13 @@ pub(super) enum Suspicion {
 
 /// One entry of an instance's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryEntry {
+pub(crate) struct HistoryEntry {
     /// When it happened.
-    pub at: Time,
+    pub(crate) at: Time,
     /// What happened.
-    pub kind: ReasonKind,
+    pub(crate) kind: ReasonKind,
     /// Details for people; may be empty.
-    pub detail: Arc<str>,
+    pub(crate) detail: Arc<str>,
 }
 
 impl InstanceRecord {
@@ -107,7 +107,7 @@ impl InstanceRecord {
     }
 
     /// Its state, as shown to people.
-    pub fn state(&self) -> InstanceState {
+    pub(crate) fn state(&self) -> InstanceState {
         if self.drained || self.draining {
             InstanceState::Draining
         } else if self.suspicion.is_some() {
@@ -154,13 +154,13 @@ impl InstanceRecord {
     }
 
     /// Makes it suspect if it was removed or replaced too often.
-    pub(super) fn suspect_if_flapping(&mut self, now: Time, policy: &FlapPolicy) {
-        let recent = |at: &&Time| now.since(**at) < policy.window;
-        if self.flaps.iter().filter(recent).count() <= policy.limit || policy.hold == Duration::ZERO {
+    pub(super) fn suspect_if_flapping(&mut self, now: Time, settings: &FlapSettings) {
+        let recent = |at: &&Time| now.since(**at) < settings.window;
+        if self.flaps.iter().filter(recent).count() <= settings.limit || settings.hold == Duration::ZERO {
             return;
         }
-        self.suspicion = Some(Suspicion::Flapping(now + policy.hold));
-        let detail = format!("removed or replaced too often; suspect for {} s", policy.hold.as_secs());
+        self.suspicion = Some(Suspicion::Flapping(now + settings.hold));
+        let detail = format!("removed or replaced too often; suspect for {} s", settings.hold.as_secs());
         self.note(now, ReasonKind::HeldBack, &detail);
     }
 }

@@ -5,16 +5,22 @@ use std::sync::Arc;
 
 /// The identity of an instance: service name and address. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceKey {
-    /// Service name.
-    pub name: Arc<str>,
+pub(crate) struct InstanceKey {
+    pub(crate) name: Arc<str>,
     /// `host:port`.
-    pub addr: Arc<str>,
+    pub(crate) addr: Arc<str>,
+}
+
+/// One run of an instance's process. Another `Id` at the same address is another incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Incarnation {
+    pub(crate) key: InstanceKey,
+    /// The revision at which it registered.
+    pub(crate) number: u64,
 }
 
 impl InstanceKey {
-    /// The key of the instance of service `name` at `addr`.
-    pub fn new(name: &str, addr: &str) -> Self {
+    pub(crate) fn new(name: &str, addr: &str) -> Self {
         Self { name: name.into(), addr: addr.into() }
     }
 }

@@ -9,7 +9,7 @@ use hubspoke_protocol::{InstanceState, ServiceInfo};
 
 /// One instance in a list.
 #[derive(Debug)]
-pub struct ListedInstance {
+pub(crate) struct ListedInstance {
     info: Arc<ServiceInfo>,
     state: InstanceState,
     json: OnceLock<Bytes>,
@@ -21,32 +21,32 @@ impl ListedInstance {
     }
 
     /// `host:port` for callers.
-    pub fn addr(&self) -> &str {
+    pub(crate) fn addr(&self) -> &str {
         &self.info.addr
     }
 
     /// What it registered, including its push key, which must not be sent.
-    pub fn info(&self) -> &Arc<ServiceInfo> {
+    pub(crate) fn info(&self) -> &Arc<ServiceInfo> {
         &self.info
     }
 
     /// Its state, as dependents see it.
-    pub fn state(&self) -> InstanceState {
+    pub(crate) fn state(&self) -> InstanceState {
         self.state
     }
 
     /// Whether members that know no states see it. They must not see a draining instance.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.state != InstanceState::Draining
     }
 
     /// Whether a member that knows no states sees no difference between the two.
-    pub fn same_plain(&self, other: &Self) -> bool {
+    pub(crate) fn same_plain(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.info, &other.info) || self.info.public() == other.info.public()
     }
 
     /// The instance as a `ServiceInfo` in JSON, without its push key.
-    pub fn json(&self) -> &Bytes {
+    pub(crate) fn json(&self) -> &Bytes {
         self.json.get_or_init(|| {
             let state = (self.state != InstanceState::Passing).then_some(self.state);
             let public = ServiceInfo { state, ..self.info.public() };
@@ -57,7 +57,7 @@ impl ListedInstance {
 
 /// All instances of one service, sorted by address.
 #[derive(Debug, Default)]
-pub struct InstanceList {
+pub(crate) struct InstanceList {
     revision: u64,
     instances: Vec<Arc<ListedInstance>>,
     json: OnceLock<Bytes>,
@@ -70,28 +70,31 @@ impl InstanceList {
     }
 
     /// The revision of its last change.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// Its instances, sorted by address.
-    pub fn instances(&self) -> &[Arc<ListedInstance>] {
+    pub(crate) fn instances(&self) -> &[Arc<ListedInstance>] {
         &self.instances
     }
 
     /// Whether it has an instance at this address.
-    pub fn contains(&self, addr: &str) -> bool {
+    pub(crate) fn contains(&self, addr: &str) -> bool {
         self.instances.binary_search_by(|listed| listed.addr().cmp(addr)).is_ok()
     }
 
     /// The instances that members that know no states see.
-    pub fn plain(&self) -> impl Iterator<Item = &Arc<ListedInstance>> + Clone {
+    pub(crate) fn plain(&self) -> impl Iterator<Item = &Arc<ListedInstance>> + Clone {
         self.instances.iter().filter(|listed| listed.is_plain())
     }
 
     /// The same list after some instances were added (`true`, in place of any at the same address) or removed.
     #[must_use]
-    pub fn with<'a>(&'a self, changes: impl IntoIterator<Item = (&'a Arc<ListedInstance>, bool)>) -> Self {
+    pub(crate) fn with<'a>(
+        &'a self,
+        changes: impl IntoIterator<Item = (&'a Arc<ListedInstance>, bool)>,
+    ) -> Self {
         let mut by_addr: BTreeMap<_, _> =
             self.instances.iter().map(|listed| (listed.addr(), listed)).collect();
         for (listed, added) in changes {
@@ -105,12 +108,12 @@ impl InstanceList {
     }
 
     /// The list as a JSON array, with states.
-    pub fn json(&self) -> &Bytes {
+    pub(crate) fn json(&self) -> &Bytes {
         self.json.get_or_init(|| array(self.instances.iter()))
     }
 
     /// The list as a JSON array for members that know no states.
-    pub fn plain_json(&self) -> &Bytes {
+    pub(crate) fn plain_json(&self) -> &Bytes {
         if self.instances.iter().all(|listed| listed.is_plain()) {
             return self.json();
         }

@@ -10,13 +10,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::policy::ProtectionPolicy;
 use super::time::Time;
+use crate::config::ProtectionSettings;
 
 /// The state of self-protection.
 #[derive(Debug)]
 pub(super) struct SelfProtection {
-    policy: ProtectionPolicy,
+    settings: ProtectionSettings,
     interval: Duration,
     /// When the current episode began. Kept after its time bound, so that the same outage does not begin another.
     since: Option<Time>,
@@ -25,16 +25,16 @@ pub(super) struct SelfProtection {
 }
 
 impl SelfProtection {
-    pub(super) fn new(policy: ProtectionPolicy, interval: Duration) -> Self {
-        Self { policy, interval, since: None, removals: VecDeque::new() }
+    pub(super) fn new(settings: ProtectionSettings, interval: Duration) -> Self {
+        Self { settings, interval, since: None, removals: VecDeque::new() }
     }
 
     pub(super) fn enabled(&self) -> bool {
-        self.policy.enabled
+        self.settings.enabled
     }
 
     pub(super) fn set_enabled(&mut self, on: bool) {
-        self.policy.enabled = on;
+        self.settings.enabled = on;
         if !on {
             self.since = None;
         }
@@ -42,7 +42,7 @@ impl SelfProtection {
 
     /// Until when removals are held back, if they are.
     pub(super) fn until(&self, now: Time) -> Option<Time> {
-        self.since.map(|since| since + self.policy.max).filter(|until| now < *until)
+        self.since.map(|since| since + self.settings.max).filter(|until| now < *until)
     }
 
     /// Whether to hold back the removal of an instance that has used up its attempts. `total` and `failing` count
@@ -55,11 +55,11 @@ impl SelfProtection {
         failing: usize,
     ) -> bool {
         let evidence = now.since(failing_since).div_duration_f64(self.interval.max(Duration::from_millis(1)));
-        if !self.policy.enabled || !self.most_fail(now, total, failing, evidence.min(1.0)) {
+        if !self.settings.enabled || !self.most_fail(now, total, failing, evidence.min(1.0)) {
             return false;
         }
         let since = *self.since.get_or_insert(now);
-        now < since + self.policy.max
+        now < since + self.settings.max
     }
 
     /// Counts an instance that was removed for missed heartbeats.
@@ -83,8 +83,8 @@ impl SelfProtection {
         }
         let total = total + self.removals.len();
         let failing = failing + self.removals.len();
-        let least = self.policy.min_instances as f64 / 2.0;
-        total >= self.policy.min_instances
-            && failing as f64 > self.policy.share * (total as f64 * evidence).max(least)
+        let least = self.settings.min_instances as f64 / 2.0;
+        total >= self.settings.min_instances
+            && failing as f64 > self.settings.share * (total as f64 * evidence).max(least)
     }
 }

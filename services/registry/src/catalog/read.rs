@@ -7,45 +7,35 @@ use hubspoke_protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
 use super::event::SavedInstance;
 use super::instance::InstanceRecord;
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
 use super::state::{Catalog, Service};
 use super::time::Time;
 
 /// The state of self-protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProtectionStatus {
+pub(crate) struct ProtectionStatus {
     /// Whether it may hold back removals.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// Until when it holds them back, if it does.
-    pub until: Option<Time>,
+    pub(crate) until: Option<Time>,
     /// Instances whose removal is held back.
-    pub held_back: usize,
+    pub(crate) held_back: usize,
 }
 
 impl Catalog {
     /// The revision of the newest change.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// The number of instances.
-    pub fn len(&self) -> usize {
-        self.instances
-    }
-
-    /// Whether it holds no instance.
-    pub fn is_empty(&self) -> bool {
-        self.instances == 0
-    }
-
     /// The number of known services: those that have instances, had some recently, or are required.
-    pub fn services(&self) -> usize {
+    pub(crate) fn services(&self) -> usize {
         self.services.len()
     }
 
     /// The number of instances in each of these states, per known service.
-    pub fn census<const N: usize>(&self, states: [InstanceState; N]) -> Vec<(Arc<str>, [u64; N])> {
+    pub(crate) fn census<const N: usize>(&self, states: [InstanceState; N]) -> Vec<(Arc<str>, [u64; N])> {
         let count = |(name, service): (&Arc<str>, &Service)| {
             let mut counts = [0; N];
             for instance in service.instances.values() {
@@ -59,29 +49,29 @@ impl Catalog {
     }
 
     /// The number of instances whose last heartbeat was missed.
-    pub fn failing(&self) -> usize {
+    pub(crate) fn failing(&self) -> usize {
         self.failing
     }
 
     /// The list of one service; empty if the service is unknown.
-    pub fn list(&mut self, name: &str) -> Arc<InstanceList> {
+    pub(crate) fn list(&mut self, name: &str) -> Arc<InstanceList> {
         let unknown = || Arc::new(InstanceList::new(self.forgotten, Vec::new()));
         self.services.get_mut(name).map_or_else(unknown, Service::list)
     }
 
     /// The revision of one service's list. Does not build the list.
-    pub fn list_revision(&self, name: &str) -> u64 {
+    pub(crate) fn list_revision(&self, name: &str) -> u64 {
         self.services.get(name).map_or(self.forgotten, |service| service.list_revision)
     }
 
     /// The lists of all services that a member requires. `*` stands for every service that has or had an instance.
-    pub fn lists(&mut self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<InstanceList>)> {
+    pub(crate) fn lists(&mut self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<InstanceList>)> {
         self.lists_since(info, None)
     }
 
     /// Those of its lists that have changed since a revision. `None` if they can't tell all: a member that requires
     /// every service may know one that was forgotten since, and only the full set of its lists shows that.
-    pub fn changed_lists(
+    pub(crate) fn changed_lists(
         &mut self,
         info: &ServiceInfo,
         since: u64,
@@ -111,7 +101,7 @@ impl Catalog {
     }
 
     /// The newest revision of any list that a member requires.
-    pub fn newest_for(&self, info: &ServiceInfo) -> u64 {
+    pub(crate) fn newest_for(&self, info: &ServiceInfo) -> u64 {
         let of = |name: &String| {
             if name == EVERY_SERVICE {
                 return self.newest_list;
@@ -122,19 +112,24 @@ impl Catalog {
     }
 
     /// The instances that must be told when the list of a service changes.
-    pub fn dependents(&self, name: &str) -> Vec<InstanceKey> {
+    pub(crate) fn dependents(&self, name: &str) -> Vec<InstanceKey> {
         let by_name = self.services.get(name).into_iter().flat_map(|service| &service.dependents);
         let named = by_name.filter(|key| !self.wildcard_dependents.contains(key));
         named.chain(&self.wildcard_dependents).cloned().collect()
     }
 
-    /// The registered incarnation of an instance, and what it registered.
-    pub fn registered(&self, key: &InstanceKey) -> Option<(u64, Arc<ServiceInfo>)> {
-        self.get(key).map(|instance| (instance.incarnation, instance.info.clone()))
+    /// What an instance has registered.
+    pub(crate) fn registered(&self, key: &InstanceKey) -> Option<&Arc<ServiceInfo>> {
+        self.get(key).map(|instance| &instance.info)
+    }
+
+    /// The same, if the registered incarnation is this one.
+    pub(crate) fn registered_as(&self, of: &Incarnation) -> Option<&Arc<ServiceInfo>> {
+        self.get(&of.key).filter(|instance| instance.incarnation == of.number).map(|instance| &instance.info)
     }
 
     /// The instance of a service with this address or `Id`.
-    pub fn find(&self, name: &str, addr_or_id: &str) -> Option<InstanceKey> {
+    pub(crate) fn find(&self, name: &str, addr_or_id: &str) -> Option<InstanceKey> {
         let service = self.services.get(name)?;
         let by_id = || service.instances.iter().find(|(_, instance)| instance.info.id() == addr_or_id);
         let (addr, _) = service.instances.get_key_value(addr_or_id).or_else(by_id)?;
@@ -144,7 +139,7 @@ impl Catalog {
 
     /// All services, or those in `only`, with their instances sorted by address; `true` marks removed ones. Returns
     /// copies, which are cheap, so that callers can render them without holding the lock.
-    pub fn snapshot(
+    pub(crate) fn snapshot(
         &self,
         now: Time,
         only: Option<&[String]>,
@@ -162,7 +157,7 @@ impl Catalog {
     fn shown(&self, now: Time, service: &Service) -> Vec<(InstanceRecord, bool)> {
         let live = service.instances.values().map(|instance| (instance.clone(), false));
         let removed = service.removed.values().filter_map(|at| self.removed.get(at));
-        let fresh = removed.filter(|removed| now.since(removed.at) < self.policy.removed_for);
+        let fresh = removed.filter(|removed| now.since(removed.at) < self.settings.history.removed_for);
         let mut all: Vec<_> =
             live.chain(fresh.map(|removed| (InstanceRecord::clone(&removed.instance), true))).collect();
         all.sort_by(|(a, _), (b, _)| a.info.addr.cmp(&b.info.addr));
@@ -170,7 +165,7 @@ impl Catalog {
     }
 
     /// All instances, for the snapshot file.
-    pub fn saved(&self) -> Vec<SavedInstance> {
+    pub(crate) fn saved(&self) -> Vec<SavedInstance> {
         let all = self.services.values().flat_map(|service| service.instances.values());
         let save = |instance: &InstanceRecord| SavedInstance {
             info: instance.info.clone(),
@@ -181,7 +176,7 @@ impl Catalog {
     }
 
     /// The state of self-protection.
-    pub fn protection(&self, now: Time) -> ProtectionStatus {
+    pub(crate) fn protection(&self, now: Time) -> ProtectionStatus {
         let until = self.protection.until(now);
         ProtectionStatus { enabled: self.protection.enabled(), until, held_back: self.held_back }
     }

@@ -7,7 +7,7 @@ use hubspoke_protocol::{ReasonKind, ServiceInfo};
 use super::effect::HeartbeatTiming;
 use super::event::{Outcome, Refusal, SavedInstance};
 use super::instance::{InstanceRecord, Suspicion};
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 use super::list::ListedInstance;
 use super::transition::Transition;
 
@@ -17,8 +17,8 @@ impl Transition<'_> {
         match self.catalog.get(&key) {
             Some(known) if known.info.id() != info.id() => self.replace(key, info),
             Some(known) if *known.info == info && !known.is_restored() => {
-                let (incarnation, info) = (known.incarnation, known.info.clone());
-                self.registered(key, incarnation, info);
+                let (number, info) = (known.incarnation, known.info.clone());
+                self.registered(Incarnation { key, number }, info);
                 Ok(Outcome::Unchanged)
             }
             Some(_) => self.renew(key, info),
@@ -34,7 +34,7 @@ impl Transition<'_> {
             instance.inherit(earlier);
         }
         instance.note(self.now, ReasonKind::Registered, "");
-        instance.suspect_if_flapping(self.now, &self.catalog.policy.flap);
+        instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
         self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Registered);
         self.settle_protection();
         Ok(Outcome::Changed)
@@ -47,9 +47,9 @@ impl Transition<'_> {
         let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
         let detail = format!("previous Id: {:?}", earlier.info.id());
         instance.inherit(earlier);
-        instance.count_flap(self.now, self.catalog.policy.flap.limit);
+        instance.count_flap(self.now, self.catalog.settings.flap.limit);
         instance.note(self.now, ReasonKind::Replaced, &detail);
-        instance.suspect_if_flapping(self.now, &self.catalog.policy.flap);
+        instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
         self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Replaced);
         Ok(Outcome::Changed)
     }
@@ -66,7 +66,7 @@ impl Transition<'_> {
             instance.suspicion = None;
             instance.note(now, ReasonKind::Recovered, "renewed its registration");
         }
-        let (incarnation, info) = (instance.incarnation, instance.info.clone());
+        let (number, info) = (instance.incarnation, instance.info.clone());
         if !is_visible {
             // Only the push key differs. Dependents see no change, but lists must not keep the old info alive.
             instance.listed = Arc::new(ListedInstance::new(info.clone(), instance.listed.state()));
@@ -78,7 +78,7 @@ impl Transition<'_> {
         if was_restored || is_visible {
             self.changed(&key, if was_restored { ReasonKind::Recovered } else { ReasonKind::Registered });
         }
-        self.registered(key, incarnation, info);
+        self.registered(Incarnation { key, number }, info);
         Ok(Outcome::Changed)
     }
 
@@ -93,7 +93,7 @@ impl Transition<'_> {
             instance.inherit(earlier);
         }
         instance.drained = saved.drained;
-        instance.suspicion = Some(Suspicion::Restored(self.now + self.catalog.policy.restore_grace));
+        instance.suspicion = Some(Suspicion::Restored(self.now + self.catalog.settings.restore_grace));
         instance.note(self.now, ReasonKind::Restored, "");
         self.insert(key, instance, HeartbeatTiming::Soon, ReasonKind::Restored);
         Ok(Outcome::Changed)

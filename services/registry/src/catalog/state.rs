@@ -7,16 +7,16 @@ use hubspoke_protocol::{EVERY_SERVICE, ServiceInfo};
 
 use super::event::Refusal;
 use super::instance::InstanceRecord;
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
-use super::policy::Policy;
 use super::protection::SelfProtection;
 use super::time::Time;
+use crate::config::Settings;
 
 /// The catalogue: services with their instances, dependents and lists, under one revision.
 #[derive(Debug)]
-pub struct Catalog {
-    pub(super) policy: Policy,
+pub(crate) struct Catalog {
+    pub(super) settings: Settings,
     pub(super) revision: u64,
     pub(super) services: HashMap<Arc<str>, Service>,
     /// Dependents of every service (`*`).
@@ -26,6 +26,7 @@ pub struct Catalog {
     /// The newest list revision of any forgotten service. It is the list revision of all unknown services, so that
     /// the revision of a list never goes back when its service is forgotten or comes back.
     pub(super) forgotten: u64,
+    /// The number of instances.
     pub(super) instances: usize,
     /// Instances whose last heartbeat was missed.
     pub(super) failing: usize,
@@ -77,10 +78,10 @@ impl Service {
 
 impl Catalog {
     /// An empty catalogue.
-    pub fn new(policy: Policy) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self {
-            protection: SelfProtection::new(policy.protection.clone(), policy.interval),
-            policy,
+            protection: SelfProtection::new(settings.protection.clone(), settings.heartbeat.interval),
+            settings,
             revision: 0,
             services: HashMap::new(),
             wildcard_dependents: BTreeSet::new(),
@@ -102,12 +103,8 @@ impl Catalog {
         self.services.get_mut(&key.name)?.instances.get_mut(&key.addr)
     }
 
-    pub(super) fn get_incarnation(
-        &mut self,
-        key: &InstanceKey,
-        incarnation: u64,
-    ) -> Option<&mut InstanceRecord> {
-        self.get_mut(key).filter(|instance| instance.incarnation == incarnation)
+    pub(super) fn get_incarnation(&mut self, of: &Incarnation) -> Option<&mut InstanceRecord> {
+        self.get_mut(&of.key).filter(|instance| instance.incarnation == of.number)
     }
 
     /// The service, which is added if it is unknown.
@@ -118,7 +115,7 @@ impl Catalog {
 
     /// Whether there is room for another instance and the services that it adds.
     pub(super) fn check_room(&self, info: &ServiceInfo) -> Result<(), Refusal> {
-        if self.instances >= self.policy.max_instances {
+        if self.instances >= self.settings.limits.instances {
             return Err(Refusal::TooManyInstances(self.instances));
         }
         self.check_services(info)
@@ -130,7 +127,7 @@ impl Catalog {
             info.required_services.iter().filter(|name| *name != EVERY_SERVICE && **name != info.name);
         let new =
             required.chain([&info.name]).filter(|name| !self.services.contains_key(name.as_str())).count();
-        if new > 0 && self.services.len() + new > self.policy.max_services {
+        if new > 0 && self.services.len() + new > self.settings.limits.services {
             return Err(Refusal::TooManyServices(self.services.len()));
         }
         Ok(())
@@ -166,7 +163,7 @@ impl Catalog {
 
     /// Forgets removed instances that were shown for long enough, or that are too many.
     pub(super) fn forget_removed(&mut self, now: Time) {
-        let (max, keep) = (self.policy.removed_max, self.policy.removed_for);
+        let (max, keep) = (self.settings.history.removed_max, self.settings.history.removed_for);
         while let Some((_, oldest)) = self.removed.first_key_value() {
             if self.removed.len() <= max && now.since(oldest.at) < keep {
                 return;

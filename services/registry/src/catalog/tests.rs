@@ -8,69 +8,32 @@ use proptest::prelude::*;
 use hubspoke_protocol::{EVERY_SERVICE, Heartbeat, ServiceInfo, Status};
 
 use super::*;
+use crate::config::Settings;
 
 mod rules;
 
-fn policy() -> Policy {
-    Policy {
-        interval: Duration::from_secs(5),
-        attempts: 3,
-        max_instances: 1000,
-        max_services: 1000,
-        removed_for: Duration::from_secs(600),
-        removed_max: 4,
-        restore_grace: Duration::from_secs(30),
-        protection: ProtectionPolicy {
-            enabled: true,
-            share: 0.5,
-            min_instances: 6,
-            max: Duration::from_secs(120),
-        },
-        flap: FlapPolicy { limit: 2, window: Duration::from_secs(60), hold: Duration::from_secs(60) },
-    }
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.history.removed_max = 4;
+    settings.protection.min_instances = 6;
+    settings.flap.limit = 2;
+    settings
 }
 
 /// One step of a random test. Names and addresses are few, so that events meet.
 #[derive(Debug, Clone)]
 enum Step {
-    Register {
-        name: u8,
-        addr: u8,
-        id: u8,
-        required: Vec<u8>,
-        fact: bool,
-    },
-    Deregister {
-        name: u8,
-        addr: u8,
-        id: Option<u8>,
-        operator: bool,
-    },
-    /// The result of one of the heartbeats in flight.
-    Result {
-        which: usize,
-        answer: Answer,
-    },
-    /// The result of a heartbeat that is not in flight: a late one, or one that was never sent.
-    LateResult {
-        name: u8,
-        addr: u8,
-        incarnation: u64,
-        answer: Answer,
-    },
-    /// One of the heartbeats in flight could not be sent.
+    Register { name: u8, addr: u8, id: u8, required: Vec<u8>, fact: bool },
+    Deregister { name: u8, addr: u8, id: Option<u8>, operator: bool },
+    // The result of one of the heartbeats in flight.
+    Result { which: usize, answer: Answer },
+    // The result of a heartbeat that is not in flight: a late one, or one that was never sent.
+    LateResult { name: u8, addr: u8, number: u64, answer: Answer },
+    // One of the heartbeats in flight could not be sent.
     NotSent(usize),
-    Drain {
-        name: u8,
-        addr: u8,
-        on: bool,
-    },
+    Drain { name: u8, addr: u8, on: bool },
     Protect(bool),
-    Restore {
-        name: u8,
-        addr: u8,
-        required: Vec<u8>,
-    },
+    Restore { name: u8, addr: u8, required: Vec<u8> },
     Wait(u16),
 }
 
@@ -101,7 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(name, addr, id, operator)| Step::Deregister { name, addr, id, operator }),
         12 => (any::<usize>(), answer()).prop_map(|(which, answer)| Step::Result { which, answer }),
         1 => (name.clone(), addr.clone(), 0..60_u64, answer())
-            .prop_map(|(name, addr, incarnation, answer)| Step::LateResult { name, addr, incarnation, answer }),
+            .prop_map(|(name, addr, number, answer)| Step::LateResult { name, addr, number, answer }),
         1 => any::<usize>().prop_map(Step::NotSent),
         1 => (name.clone(), addr.clone(), any::<bool>())
             .prop_map(|(name, addr, on)| Step::Drain { name, addr, on }),
@@ -143,10 +106,10 @@ fn answer(answer: Answer) -> Result<Option<Heartbeat>, String> {
 #[derive(Default)]
 struct Model {
     now: i64,
-    /// The incarnation of each registered instance.
-    live: BTreeMap<InstanceKey, u64>,
+    /// The registered incarnations.
+    live: BTreeSet<Incarnation>,
     /// Heartbeats in flight or scheduled: one per registered instance.
-    heartbeats: BTreeSet<(InstanceKey, u64)>,
+    heartbeats: BTreeSet<Incarnation>,
     /// Whether self-protection was last announced as active.
     protecting: bool,
     /// The lists that each dependent has, by service name.
@@ -180,17 +143,12 @@ impl Model {
                 by: if *operator { Initiator::Operator } else { Initiator::Instance },
             },
             Step::Result { which, answer: a } => {
-                let (key, incarnation) = self.nth_heartbeat(*which)?;
-                Event::Heartbeat { key, incarnation, result: answer(*a) }
+                Event::Heartbeat { of: self.nth_heartbeat(*which)?, result: answer(*a) }
             }
-            Step::NotSent(which) => {
-                let (key, incarnation) = self.nth_heartbeat(*which)?;
-                Event::HeartbeatNotSent { key, incarnation }
-            }
-            Step::LateResult { name, addr, incarnation, answer: a } => {
-                let (key, incarnation) = (key(*name, *addr), *incarnation);
-                let is_expected = self.heartbeats.contains(&(key.clone(), incarnation));
-                (!is_expected).then(|| Event::Heartbeat { key, incarnation, result: answer(*a) })?
+            Step::NotSent(which) => Event::HeartbeatNotSent(self.nth_heartbeat(*which)?),
+            Step::LateResult { name, addr, number, answer: a } => {
+                let of = Incarnation { key: key(*name, *addr), number: *number };
+                (!self.heartbeats.contains(&of)).then(|| Event::Heartbeat { of, result: answer(*a) })?
             }
             Step::Drain { name, addr, on } => Event::Drain { key: key(*name, *addr), on: *on },
             Step::Protect(on) => Event::SetProtection(*on),
@@ -203,7 +161,7 @@ impl Model {
         })
     }
 
-    fn nth_heartbeat(&self, n: usize) -> Option<(InstanceKey, u64)> {
+    fn nth_heartbeat(&self, n: usize) -> Option<Incarnation> {
         self.heartbeats.iter().nth(n.checked_rem(self.heartbeats.len())?).cloned()
     }
 
@@ -214,10 +172,8 @@ impl Model {
         }
         let Some(event) = self.event(step) else { return };
         let is_late = matches!(step, Step::LateResult { .. });
-        if let Event::Heartbeat { key, incarnation, .. } | Event::HeartbeatNotSent { key, incarnation } =
-            &event
-        {
-            self.heartbeats.remove(&(key.clone(), *incarnation));
+        if let Event::Heartbeat { of, .. } | Event::HeartbeatNotSent(of) = &event {
+            self.heartbeats.remove(of);
         }
         let may_add = matches!(event, Event::Register(_) | Event::Restore(_));
         let (before, revision) = (lists(catalog), catalog.revision());
@@ -229,11 +185,11 @@ impl Model {
         };
         assert!(!is_late || applied.effects.is_empty(), "an unexpected result changes nothing");
         let protecting = catalog.protection(Time::from_millis(self.now)).until.is_some();
-        let keys_before: BTreeSet<_> = self.live.keys().cloned().collect();
+        let before_keys: BTreeSet<_> = self.live.iter().map(|of| of.key.clone()).collect();
         self.follow(catalog, &applied, revision, &before, &after);
         assert!(applied.outcome == Outcome::Unknown || protecting == self.protecting, "announced as it is");
-        let came_back = self.live.keys().any(|key| !keys_before.contains(key));
-        assert!(may_add || !came_back, "only a registration adds an instance");
+        let was_added = self.live.iter().any(|of| !before_keys.contains(&of.key));
+        assert!(may_add || !was_added, "only a registration adds an instance");
     }
 
     fn follow(
@@ -252,25 +208,21 @@ impl Model {
                     changed.insert(name.to_string());
                 }
                 Effect::Registered(registration) => {
-                    self.live.insert(registration.key.clone(), registration.incarnation);
+                    self.live.insert(registration.of.clone());
                     assert_eq!(registration.revision, catalog.revision(), "a reply has the newest revision");
                     let lists = catalog.lists(&registration.info).into_iter();
                     let lists = lists.map(|(name, list)| {
                         (name.to_string(), String::from_utf8(list.json().to_vec()).unwrap())
                     });
-                    self.known.insert(registration.key.clone(), lists.collect());
+                    self.known.insert(registration.of.key.clone(), lists.collect());
                 }
-                Effect::Removed { key, incarnation } => {
-                    assert_eq!(
-                        self.live.remove(key),
-                        Some(*incarnation),
-                        "only what is registered is removed"
-                    );
-                    self.heartbeats.remove(&(key.clone(), *incarnation));
-                    self.known.remove(key);
+                Effect::Removed(of) => {
+                    assert!(self.live.remove(of), "only what is registered is removed");
+                    self.heartbeats.remove(of);
+                    self.known.remove(&of.key);
                 }
-                Effect::SendHeartbeat { key, incarnation, .. } => {
-                    assert!(self.heartbeats.insert((key.clone(), *incarnation)), "one heartbeat at a time");
+                Effect::SendHeartbeat { to, .. } => {
+                    assert!(self.heartbeats.insert(to.clone()), "one heartbeat at a time");
                 }
                 Effect::Change(change) => {
                     assert!(change.revision > last, "each change has its own revision");
@@ -308,14 +260,11 @@ impl Model {
     }
 
     fn check(&self, catalog: &mut Catalog) {
-        assert_eq!(catalog.len(), self.live.len());
-        let expected: BTreeSet<_> =
-            self.live.iter().map(|(key, incarnation)| (key.clone(), *incarnation)).collect();
-        assert_eq!(self.heartbeats, expected, "each registered instance has one heartbeat in flight");
+        assert_eq!(catalog.instances, self.live.len());
+        assert_eq!(self.heartbeats, self.live, "each registered instance has one heartbeat in flight");
         let (mut failing, mut held_back) = (0, 0);
-        for (key, incarnation) in &self.live {
-            let (registered, info) = catalog.registered(key).unwrap();
-            assert_eq!(registered, *incarnation);
+        for of in &self.live {
+            let (key, info) = (&of.key, catalog.registered_as(of).unwrap().clone());
             failing += usize::from(catalog.get(key).unwrap().misses > 0);
             held_back += usize::from(catalog.get(key).unwrap().is_held_back());
             assert!(catalog.newest_for(&info) <= catalog.revision());
@@ -325,7 +274,7 @@ impl Model {
             }
         }
         assert_eq!((catalog.failing(), catalog.held_back), (failing, held_back));
-        assert!(catalog.removed.len() <= policy().removed_max);
+        assert!(catalog.removed.len() <= settings().history.removed_max);
         let mut indexed = 0;
         for (name, service) in &catalog.services {
             for (addr, revision) in &service.removed {
@@ -338,10 +287,11 @@ impl Model {
         assert_eq!(catalog.removed.len(), indexed, "each removed instance is indexed");
         for name in &NAMES[..4] {
             let requires = |key: &&InstanceKey| {
-                let (_, info) = catalog.registered(key).unwrap();
+                let info = catalog.registered(key).unwrap();
                 info.required_services.iter().any(|required| required == name || required == EVERY_SERVICE)
             };
-            let expected: BTreeSet<_> = self.live.keys().filter(requires).cloned().collect();
+            let expected: BTreeSet<_> =
+                self.live.iter().map(|of| &of.key).filter(requires).cloned().collect();
             let dependents = catalog.dependents(name);
             assert_eq!(dependents.len(), expected.len(), "no dependent is listed twice");
             assert_eq!(dependents.into_iter().collect::<BTreeSet<_>>(), expected);
@@ -356,7 +306,7 @@ proptest! {
 
     #[test]
     fn any_order_of_events_keeps_index_revision_and_effects_consistent(steps in steps()) {
-        let mut catalog = Catalog::new(policy());
+        let mut catalog = Catalog::new(settings());
         let mut model = Model::default();
         for step in &steps {
             model.step(&mut catalog, step);
@@ -371,7 +321,7 @@ proptest! {
     fn changed_lists_bring_any_older_view_up_to_date(
         steps in steps(), from in 0..60_usize, wildcard in any::<bool>(),
     ) {
-        let mut catalog = Catalog::new(policy());
+        let mut catalog = Catalog::new(settings());
         let mut model = Model::default();
         let all = info(0, 0, None, if wildcard { &[4] } else { &[0, 1, 2, 3] });
         let text = |(name, list): (Arc<str>, Arc<InstanceList>)| (name.to_string(), list.json().clone());

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 /// Milliseconds since the registry started; negative for times read from a snapshot file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Time(i64);
+pub(crate) struct Time(i64);
 
 impl Time {
     /// The time `millis` milliseconds after the start.
-    pub fn from_millis(millis: i64) -> Self {
+    pub(crate) fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
     /// Milliseconds since the start.
-    pub fn as_millis(self) -> i64 {
+    pub(crate) fn as_millis(self) -> i64 {
         self.0
     }
 
     /// The time from `earlier` to this; zero if `earlier` is later.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }

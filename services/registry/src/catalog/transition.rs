@@ -6,7 +6,7 @@ use hubspoke_protocol::{ReasonKind, ServiceInfo};
 
 use super::effect::{Change, Effect, HeartbeatTiming, Registration};
 use super::instance::InstanceRecord;
-use super::key::InstanceKey;
+use super::key::{Incarnation, InstanceKey};
 use super::state::{Catalog, RemovedInstance};
 use super::time::Time;
 
@@ -31,7 +31,7 @@ impl<'a> Transition<'a> {
         kind: ReasonKind,
     ) {
         instance.relist();
-        let (incarnation, info) = (instance.incarnation, instance.info.clone());
+        let (number, info) = (instance.incarnation, instance.info.clone());
         self.catalog.subscribe(&key, &info);
         let service = self.catalog.service(key.name.clone());
         service.offered = true;
@@ -39,8 +39,9 @@ impl<'a> Transition<'a> {
         self.catalog.instances += 1;
         self.list_changed(&key.name);
         self.publish(&key, kind);
-        self.schedule(&key, incarnation, timing);
-        self.registered(key, incarnation, info);
+        let of = Incarnation { key, number };
+        self.schedule(of.clone(), timing);
+        self.registered(of, info);
     }
 
     /// Takes an instance out of the index, without a revision or a trace.
@@ -50,7 +51,7 @@ impl<'a> Transition<'a> {
         self.catalog.failing -= usize::from(instance.misses > 0);
         self.catalog.held_back -= usize::from(instance.is_held_back());
         self.catalog.unsubscribe(key, &instance.info);
-        self.effects.push(Effect::Removed { key: key.clone(), incarnation: instance.incarnation });
+        self.effects.push(Effect::Removed(Incarnation { key: key.clone(), number: instance.incarnation }));
         Some(instance)
     }
 
@@ -80,13 +81,13 @@ impl<'a> Transition<'a> {
         self.publish(key, kind);
     }
 
-    pub(super) fn registered(&mut self, key: InstanceKey, incarnation: u64, info: Arc<ServiceInfo>) {
+    pub(super) fn registered(&mut self, of: Incarnation, info: Arc<ServiceInfo>) {
         let revision = self.catalog.revision;
-        self.effects.push(Effect::Registered(Registration { key, incarnation, info, revision }));
+        self.effects.push(Effect::Registered(Registration { of, info, revision }));
     }
 
-    pub(super) fn schedule(&mut self, key: &InstanceKey, incarnation: u64, timing: HeartbeatTiming) {
-        self.effects.push(Effect::SendHeartbeat { key: key.clone(), incarnation, timing });
+    pub(super) fn schedule(&mut self, to: Incarnation, timing: HeartbeatTiming) {
+        self.effects.push(Effect::SendHeartbeat { to, timing });
     }
 
     /// Ends an episode of self-protection whose cause is gone. Called at every event that may show that, so that

@@ -12,7 +12,7 @@ use hubspoke_protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, 
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::catalog::InstanceKey;
+use crate::catalog::Incarnation;
 use crate::exchange::{self, ExchangeError, ExchangeReply, IdleConn};
 
 /// Longest reply body that is read, in bytes. The status and load of a member take about 60.
@@ -20,8 +20,7 @@ const MAX_REPLY: usize = 4096;
 
 /// A heartbeat to be sent.
 pub(super) struct Probe {
-    pub(super) key: InstanceKey,
-    pub(super) incarnation: u64,
+    pub(super) to: Incarnation,
     pub(super) info: Arc<ServiceInfo>,
     /// The newest revision that concerns the member.
     pub(super) revision: Revision,
@@ -30,8 +29,7 @@ pub(super) struct Probe {
 
 /// What came of a heartbeat.
 pub(super) struct ProbeResult {
-    pub(super) key: InstanceKey,
-    pub(super) incarnation: u64,
+    pub(super) of: Incarnation,
     pub(super) duration: Duration,
     pub(super) outcome: Result<Option<Heartbeat>, Failure>,
     pub(super) idle: Option<IdleConn>,
@@ -47,7 +45,7 @@ pub(super) enum Failure {
 
 /// Sends a heartbeat, in the current span.
 pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
-    let Probe { key, incarnation, info, revision, idle } = probe;
+    let Probe { to, info, revision, idle } = probe;
     let addr = info.control_addr();
     let began = Instant::now();
     let reply = exchange::send(addr, idle, || request(addr, revision), MAX_REPLY, timeout).await;
@@ -66,7 +64,7 @@ pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
         Err(error) if error.is_local(addr) => (Err(Failure::NotSent(error.reason())), None),
         Err(error) => (Err(Failure::Missed(error.reason())), None),
     };
-    ProbeResult { key, incarnation, duration: began.elapsed(), outcome, idle }
+    ProbeResult { of: to, duration: began.elapsed(), outcome, idle }
 }
 
 pub(super) fn probe_span(source: &ServiceInstance, info: &ServiceInfo) -> Span {

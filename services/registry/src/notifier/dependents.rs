@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::plan::{Acknowledged, PushPlan, plan};
-use crate::catalog::{Catalog, InstanceKey, InstanceList, Registration};
+use crate::catalog::{Catalog, Incarnation, InstanceKey, InstanceList, Registration};
 use crate::exchange::IdleConn;
 
 /// Held until a change is acknowledged by all its dependents. The channel's receiver learns that from its end.
@@ -68,13 +68,13 @@ impl Dependents {
         lists: &[(Arc<str>, Arc<InstanceList>)],
         not_before: Instant,
     ) {
-        let Registration { key, incarnation, info, revision } = registration;
+        let Registration { of, info, revision } = registration;
         if info.required_services.is_empty() {
-            self.dependents.remove(&key);
+            self.dependents.remove(&of.key);
             return;
         }
         let acknowledged = Acknowledged::by_reply(&info, revision, lists);
-        match self.get(&key, incarnation) {
+        match self.get(&of) {
             // A push in flight may arrive after the reply, so events can't be planned from the lists in the reply.
             Some(known) if known.delivering && matches!(acknowledged, Acknowledged::Lists(_)) => {
                 known.info = info;
@@ -85,7 +85,7 @@ impl Dependents {
             }
             None => {
                 let dependent = Dependent {
-                    incarnation,
+                    incarnation: of.number,
                     info,
                     acknowledged,
                     delivering: false,
@@ -95,15 +95,15 @@ impl Dependents {
                     idle: None,
                     waiting: Vec::new(),
                 };
-                self.dependents.insert(key, dependent);
+                self.dependents.insert(of.key, dependent);
             }
         }
     }
 
     /// An incarnation is gone.
-    pub(super) fn removed(&mut self, key: &InstanceKey, incarnation: u64) {
-        if self.get(key, incarnation).is_some() {
-            self.dependents.remove(key);
+    pub(super) fn removed(&mut self, of: &Incarnation) {
+        if self.get(of).is_some() {
+            self.dependents.remove(&of.key);
         }
     }
 
@@ -113,7 +113,7 @@ impl Dependents {
     }
 
     /// The dependents of changed lists, except for those to which a delivery is in flight: that one continues.
-    pub(super) fn due(&mut self, catalog: &Catalog) -> Vec<(InstanceKey, u64)> {
+    pub(super) fn due(&mut self, catalog: &Catalog) -> Vec<Incarnation> {
         let mut due = Vec::new();
         for (name, acks) in std::mem::take(&mut self.changed) {
             let revision = catalog.list_revision(&name);
@@ -128,7 +128,7 @@ impl Dependents {
                     dependent.again = true;
                 } else {
                     dependent.delivering = true;
-                    due.push((key, dependent.incarnation));
+                    due.push(Incarnation { key, number: dependent.incarnation });
                 }
             }
         }
@@ -139,11 +139,10 @@ impl Dependents {
     pub(super) fn next(
         &mut self,
         catalog: &mut Catalog,
-        key: &InstanceKey,
-        incarnation: u64,
+        to: &Incarnation,
         revision_of: impl Fn(u64) -> Revision,
     ) -> Option<Delivery> {
-        let dependent = self.get(key, incarnation)?;
+        let dependent = self.get(to)?;
         dependent.again = false;
         let Some(plan) = plan(catalog, &dependent.info, &dependent.acknowledged, revision_of) else {
             dependent.delivering = false;
@@ -157,13 +156,12 @@ impl Dependents {
     /// Records how many requests of a plan were acknowledged; returns whether there may be more to send.
     pub(super) fn delivered(
         &mut self,
-        key: &InstanceKey,
-        incarnation: u64,
+        to: &Incarnation,
         plan: PushPlan,
         acknowledged: usize,
         idle: Option<IdleConn>,
     ) -> bool {
-        let Some(dependent) = self.get(key, incarnation) else { return false };
+        let Some(dependent) = self.get(to) else { return false };
         dependent.idle = idle.map(|idle| (Instant::now(), idle));
         dependent.failing = acknowledged < plan.requests.len();
         if dependent.failing {
@@ -181,8 +179,8 @@ impl Dependents {
     }
 
     /// When the first push to a dependent may be sent.
-    pub(super) fn not_before(&mut self, key: &InstanceKey, incarnation: u64) -> Option<Instant> {
-        self.get(key, incarnation).map(|dependent| dependent.not_before)
+    pub(super) fn not_before(&mut self, to: &Incarnation) -> Option<Instant> {
+        self.get(to).map(|dependent| dependent.not_before)
     }
 
     pub(super) fn counts(&self) -> DependentCounts {
@@ -195,8 +193,8 @@ impl Dependents {
         counts
     }
 
-    fn get(&mut self, key: &InstanceKey, incarnation: u64) -> Option<&mut Dependent> {
-        self.dependents.get_mut(key).filter(|known| known.incarnation == incarnation)
+    fn get(&mut self, of: &Incarnation) -> Option<&mut Dependent> {
+        self.dependents.get_mut(&of.key).filter(|known| known.incarnation == of.number)
     }
 }
 

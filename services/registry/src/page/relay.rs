@@ -31,13 +31,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::Access;
-use crate::event_stream;
+use crate::event_stream::{self, event};
 use crate::shared::SharedCatalog;
 
 /// Most relays at once.
@@ -94,30 +93,32 @@ async fn tail(
     let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
     let relay = LogRelay {
         catalog,
-        target: format!("/{LOG_SERVICE}/tail?{}", query.unwrap_or_default()).into(),
+        target: format!("/{LOG_SERVICE}/tail?{}", query.unwrap_or_default()),
         to,
         budget: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)),
-        open: Arc::default(),
-        _slot: slot,
+        open: AtomicUsize::new(0),
+        silence_timeout: SILENCE_TIMEOUT,
+        _slot: Some(slot),
     };
-    let task = AbortOnDropHandle::new(tokio::spawn(relay.run()));
+    let task = AbortOnDropHandle::new(tokio::spawn(Arc::new(relay).run()));
     Ok(event_stream::response(events, task, connection, shutdown))
 }
 
 /// The stream to one page.
 struct LogRelay {
     catalog: Arc<SharedCatalog>,
-    target: Arc<str>,
+    target: String,
     to: mpsc::Sender<Bytes>,
     /// One permit per byte that may still be in flight.
     budget: Arc<Semaphore>,
     /// The number of open streams from log instances.
-    open: Arc<AtomicUsize>,
-    _slot: OwnedSemaphorePermit,
+    open: AtomicUsize,
+    silence_timeout: Duration,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl LogRelay {
-    async fn run(self) {
+    async fn run(self: Arc<Self>) {
         let mut sources: HashMap<Arc<str>, AbortOnDropHandle<()>> = HashMap::new();
         let mut reported = None;
         let mut quiet_checks = 0;
@@ -127,13 +128,14 @@ impl LogRelay {
             for addr in list.instances().iter().take(MAX_SOURCES).map(|instance| instance.addr()) {
                 if sources.len() < MAX_SOURCES && !sources.contains_key(addr) {
                     let addr: Arc<str> = addr.into();
-                    sources.insert(addr.clone(), self.start(addr));
+                    let source = LogSource { relay: self.clone(), addr: addr.clone(), last_id: None };
+                    sources.insert(addr, AbortOnDropHandle::new(tokio::spawn(source.run())));
                 }
             }
             let (open, known) = (self.open.load(Relaxed), list.instances().len());
             let text = if reported != Some((open, known)) {
                 reported = Some((open, known));
-                event("sources", &format!(r#"{{"Open":{open},"Known":{known}}}"#))
+                event("sources", None, format!(r#"{{"Open":{open},"Known":{known}}}"#).as_bytes())
             } else if quiet_checks >= KEEP_ALIVE_CHECKS {
                 sse::comment("").into()
             } else {
@@ -146,46 +148,20 @@ impl LogRelay {
             sleep(CHECK_INTERVAL).await;
         }
     }
-
-    /// Follows one log instance until the returned handle is dropped.
-    fn start(&self, addr: Arc<str>) -> AbortOnDropHandle<()> {
-        let mut source = LogSource {
-            addr,
-            target: self.target.clone(),
-            to: self.to.clone(),
-            budget: self.budget.clone(),
-            open: self.open.clone(),
-            silence_timeout: SILENCE_TIMEOUT,
-            last_id: None,
-        };
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                if let Err(error) = source.follow().await {
-                    let error = &*error as &dyn std::error::Error;
-                    tracing::debug!(addr = &*source.addr, error, "the tail of a log instance ended");
-                }
-                sleep(RECONNECT_PAUSE).await;
-            }
-        }))
-    }
 }
 
 /// The stream from one log instance.
 struct LogSource {
+    relay: Arc<LogRelay>,
     addr: Arc<str>,
-    target: Arc<str>,
-    to: mpsc::Sender<Bytes>,
-    budget: Arc<Semaphore>,
-    open: Arc<AtomicUsize>,
-    silence_timeout: Duration,
     /// The id of the last event that was passed on; a reconnect resumes after it.
     last_id: Option<HeaderValue>,
 }
 
 /// Counts a stream while it is open.
-struct OpenStream(Arc<AtomicUsize>);
+struct OpenStream<'a>(&'a AtomicUsize);
 
-impl Drop for OpenStream {
+impl Drop for OpenStream<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -206,14 +182,25 @@ impl AsRef<[u8]> for BudgetedEvent {
 type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 impl LogSource {
+    /// Follows the log instance, reconnecting forever.
+    async fn run(mut self) {
+        loop {
+            if let Err(error) = self.follow().await {
+                let error = &*error as &dyn std::error::Error;
+                tracing::debug!(addr = &*self.addr, error, "the tail of a log instance ended");
+            }
+            sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
     /// Passes on events until the stream ends.
     async fn follow(&mut self) -> Result<(), SourceError> {
-        let mut driver = JoinSet::new(); // its connection ends with this call
-        let mut body = timeout(ANSWER_TIMEOUT, self.connect(&mut driver)).await??;
-        self.open.fetch_add(1, Relaxed);
-        let _open = OpenStream(self.open.clone());
+        let relay = self.relay.clone();
+        let (mut body, _driver) = timeout(ANSWER_TIMEOUT, self.connect()).await??;
+        relay.open.fetch_add(1, Relaxed);
+        let _open = OpenStream(&relay.open);
         let mut blocks = sse::Splitter::new(MAX_EVENT);
-        while let Some(frame) = timeout(self.silence_timeout, body.frame()).await? {
+        while let Some(frame) = timeout(relay.silence_timeout, body.frame()).await? {
             let Ok(piece) = frame?.into_data() else { continue };
             blocks.push(&piece);
             let mut dropped = 0_u64;
@@ -227,21 +214,23 @@ impl LogSource {
                 }
                 let block = Bytes::copy_from_slice(block);
                 let size = block.len().min(MAX_BYTES_IN_FLIGHT);
-                let permits = self.budget.clone().acquire_many_owned(u32::try_from(size)?).await?;
-                self.to.send(Bytes::from_owner(BudgetedEvent { event: block, _permits: permits })).await?;
+                let permits = relay.budget.clone().acquire_many_owned(u32::try_from(size)?).await?;
+                relay.to.send(Bytes::from_owner(BudgetedEvent { event: block, _permits: permits })).await?;
             }
             if dropped > 0 {
-                self.to.send(event("dropped", &format!(r#"{{"dropped":{dropped}}}"#))).await?;
+                let text = format!(r#"{{"dropped":{dropped}}}"#);
+                relay.to.send(event("dropped", None, text.as_bytes())).await?;
             }
         }
         Ok(())
     }
 
-    async fn connect(&self, driver: &mut JoinSet<hyper::Result<()>>) -> Result<Incoming, SourceError> {
+    /// Requests the tail; returns its body, and the task that drives the connection.
+    async fn connect(&self) -> Result<(Incoming, AbortOnDropHandle<()>), SourceError> {
         let stream = TcpStream::connect(&*self.addr).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        driver.spawn(connection);
-        let mut request = http::Request::get(&*self.target)
+        let driver = AbortOnDropHandle::new(tokio::spawn(async { drop(connection.await) }));
+        let mut request = http::Request::get(&*self.relay.target)
             .header(header::HOST, &*self.addr)
             .header(header::ACCEPT, sse::CONTENT_TYPE)
             .body(Empty::<Bytes>::new())?;
@@ -253,21 +242,17 @@ impl LogSource {
         if reply.status() != StatusCode::OK || !kind.starts_with(sse::CONTENT_TYPE.as_bytes()) {
             return Err(format!("answered {}, not with an event stream", reply.status()).into());
         }
-        Ok(reply.into_body())
+        Ok((reply.into_body(), driver))
     }
-}
-
-fn event(name: &str, data: &str) -> Bytes {
-    let mut out = Vec::new();
-    sse::EventWriter::new(&mut out).name(name).data(data.as_bytes());
-    out.into()
 }
 
 #[cfg(test)]
 mod tests {
     use hubspoke_testkit::{RawConn, Server};
+    use tokio::task::JoinSet;
 
     use super::*;
+    use crate::config::Settings;
 
     /// A log instance that sends this many events of 8 bytes, and then nothing.
     async fn instance(events: usize) -> Server {
@@ -281,11 +266,18 @@ mod tests {
     }
 
     fn source(instance: &Server, budget: usize) -> (LogSource, mpsc::Receiver<Bytes>) {
-        let addr = instance.addr.to_string().into();
         let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
-        let budget = Arc::new(Semaphore::new(budget));
-        let (target, open, silence_timeout) = ("/log/tail".into(), Arc::default(), Duration::from_millis(50));
-        (LogSource { addr, target, to, budget, open, silence_timeout, last_id: None }, events)
+        let relay = LogRelay {
+            catalog: Arc::new(SharedCatalog::new(Settings::default(), 1)),
+            target: "/log/tail".to_owned(),
+            to,
+            budget: Arc::new(Semaphore::new(budget)),
+            open: AtomicUsize::new(0),
+            silence_timeout: Duration::from_millis(50),
+            _slot: None,
+        };
+        let addr = instance.addr.to_string().into();
+        (LogSource { relay: Arc::new(relay), addr, last_id: None }, events)
     }
 
     #[tokio::test]
@@ -295,14 +287,14 @@ mod tests {
         let ended = timeout(Duration::from_secs(10), source.follow()).await.unwrap();
         assert!(ended.unwrap_err().is::<tokio::time::error::Elapsed>());
         assert_eq!(events.try_recv().unwrap(), "data:a\n\n");
-        assert_eq!(source.open.load(Relaxed), 0);
+        assert_eq!(source.relay.open.load(Relaxed), 0);
     }
 
     #[tokio::test]
     async fn bytes_in_flight_are_bounded() {
         let instance = instance(10).await;
         let (mut source, mut events) = source(&instance, 30);
-        let budget = source.budget.clone();
+        let budget = source.relay.budget.clone();
         let mut follows = JoinSet::new();
         follows.spawn(async move { drop(source.follow().await) });
         let mut held = Vec::new();

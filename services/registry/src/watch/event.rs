@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision, sse};
+use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{Change, InstanceKey};
+use crate::event_stream;
 use crate::shared::SharedCatalog;
 use crate::view::{self, WallClock};
 
@@ -22,15 +23,11 @@ pub(super) struct AnsweredHeartbeat {
 /// One event.
 #[derive(Debug)]
 pub(super) enum WatchEvent {
-    Change {
-        change: Change,
-        text: OnceLock<Bytes>,
-    },
-    /// `text` is for watchers of all services.
-    Load {
-        heartbeats: Vec<(InstanceKey, AnsweredHeartbeat)>,
-        text: OnceLock<Bytes>,
-    },
+    /// One change.
+    Change { change: Change, text: OnceLock<Bytes> },
+    /// The heartbeats answered since the last one. `text` is for watchers of all services.
+    Load { heartbeats: Vec<(InstanceKey, AnsweredHeartbeat)>, text: OnceLock<Bytes> },
+    /// The state of self-protection.
     Protection(Bytes),
 }
 
@@ -129,13 +126,8 @@ fn load_text<'a>(heartbeats: impl IntoIterator<Item = &'a (InstanceKey, Answered
     text("load", None, &LoadView { services })
 }
 
-/// One server-sent event.
 fn text(name: &str, id: Option<Revision>, data: &impl Serialize) -> Bytes {
-    let mut out = Vec::new();
-    let event = sse::EventWriter::new(&mut out).name(name);
-    let event = if let Some(id) = id { event.id(id) } else { event };
-    event.data(&serde_json::to_vec(data).unwrap_or_default());
-    Bytes::from(out)
+    event_stream::event(name, id, &serde_json::to_vec(data).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -145,7 +137,7 @@ mod tests {
 
     #[test]
     fn load_is_rendered_once_for_all_watchers_without_a_filter() {
-        let catalog = SharedCatalog::new(Settings::default().policy(), 1);
+        let catalog = SharedCatalog::new(Settings::default(), 1);
         let (at, load) = (Timestamp::UNIX_EPOCH, Some(Load { requests: 1, in_flight: 0 }));
         let heartbeats =
             ["a", "b"].map(|name| (InstanceKey::new(name, "10.0.0.1:80"), AnsweredHeartbeat { at, load }));

@@ -1,5 +1,6 @@
 //! The stream to one watcher.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -34,7 +35,6 @@ impl Drop for CountedWatcher {
 }
 
 /// Why the stream to a watcher ended.
-#[derive(Debug, PartialEq, Eq)]
 enum StreamEnd {
     Disconnected,
     TooSlow,
@@ -55,7 +55,7 @@ pub(crate) fn start(
     }
     let (sender, receiver) = mpsc::channel(BUFFER);
     let task = tokio::spawn(async move {
-        if send(&watcher.0, filter, sender).await == StreamEnd::TooSlow {
+        if let Err(StreamEnd::TooSlow) = send(&watcher.0, &filter, &sender).await {
             watcher.0.cut_off.fetch_add(1, Relaxed);
             tracing::warn!("disconnected a watcher that does not read");
             connection.close();
@@ -64,16 +64,12 @@ pub(crate) fn start(
     Some((receiver, AbortOnDropHandle::new(task)))
 }
 
-async fn send(feed: &ChangeFeed, filter: WatchFilter, to: mpsc::Sender<Bytes>) -> StreamEnd {
-    let Err(end) = send_all(feed, &filter, &to).await;
-    end
-}
-
-async fn send_all(
+/// Sends events until the stream ends.
+async fn send(
     feed: &ChangeFeed,
     filter: &WatchFilter,
     to: &mpsc::Sender<Bytes>,
-) -> Result<std::convert::Infallible, StreamEnd> {
+) -> Result<Infallible, StreamEnd> {
     let mut events = feed.events.subscribe(); // before the snapshot, so that nothing is missed between the two
     let (texts, mut seen) = match resume(feed, filter) {
         Some(resumed) => resumed,

@@ -17,7 +17,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        Self { catalog: Catalog::new(policy()), now: seconds(0) }
+        Self { catalog: Catalog::new(settings()), now: seconds(0) }
     }
 
     fn apply(&mut self, event: Event) -> Applied {
@@ -29,8 +29,12 @@ impl Fixture {
     }
 
     fn beat(&mut self, key: &InstanceKey, a: Answer) -> Applied {
-        let incarnation = self.catalog.registered(key).map_or(0, |(incarnation, _)| incarnation);
-        self.apply(Event::Heartbeat { key: key.clone(), incarnation, result: answer(a) })
+        self.apply(Event::Heartbeat { of: self.incarnation(key), result: answer(a) })
+    }
+
+    fn incarnation(&self, key: &InstanceKey) -> Incarnation {
+        let number = self.catalog.get(key).map_or(0, |instance| instance.incarnation);
+        Incarnation { key: key.clone(), number }
     }
 
     /// Misses three heartbeats, a second apart.
@@ -70,10 +74,10 @@ fn a_new_id_replaces_the_old_one_which_can_no_longer_deregister() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
     fixture.register(0, 0, 2);
-    assert_eq!(fixture.catalog.len(), 1);
+    assert_eq!(fixture.catalog.instances, 1);
     let late = Event::Deregister { key: key(0, 0), id: Some("id-1".into()), by: Initiator::Instance };
     assert!(matches!(fixture.catalog.apply(fixture.now, late), Err(Refusal::OlderStart { .. })));
-    assert_eq!(fixture.catalog.len(), 1);
+    assert_eq!(fixture.catalog.instances, 1);
     assert_eq!(fixture.reasons(&key(0, 0)), [ReasonKind::Registered, ReasonKind::Replaced]);
 }
 
@@ -82,10 +86,10 @@ fn three_missed_heartbeats_remove_an_instance_and_the_reason_stays_for_a_while()
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
     fixture.die(&key(0, 0));
-    assert!(fixture.catalog.is_empty());
+    assert!(fixture.catalog.instances == 0);
     let expected = [ReasonKind::Registered, ReasonKind::MissedHeartbeat, ReasonKind::Removed];
     assert_eq!(fixture.reasons(&key(0, 0)), expected);
-    fixture.now = fixture.now + policy().removed_for;
+    fixture.now = fixture.now + settings().history.removed_for;
     assert_eq!(fixture.reasons(&key(0, 0)), []);
 }
 
@@ -105,18 +109,18 @@ fn an_answered_heartbeat_resets_the_misses() {
 fn a_heartbeat_that_could_not_be_sent_is_not_a_miss() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
-    let (incarnation, _) = fixture.catalog.registered(&key(0, 0)).unwrap();
+    let of = fixture.incarnation(&key(0, 0));
     fixture.beat(&key(0, 0), Answer::None);
     fixture.beat(&key(0, 0), Answer::None);
     for _ in 0..10 {
-        let applied = fixture.apply(Event::HeartbeatNotSent { key: key(0, 0), incarnation });
+        let applied = fixture.apply(Event::HeartbeatNotSent(of.clone()));
         assert!(matches!(applied.effects[..], [Effect::SendHeartbeat { timing: HeartbeatTiming::Gap, .. }]));
     }
-    let other = fixture.apply(Event::HeartbeatNotSent { key: key(0, 0), incarnation: incarnation + 1 });
+    let other = fixture.apply(Event::HeartbeatNotSent(Incarnation { number: of.number + 1, ..of }));
     assert_eq!((other.outcome, other.effects.len()), (Outcome::Unknown, 0));
-    assert_eq!(fixture.catalog.len(), 1);
+    assert_eq!(fixture.catalog.instances, 1);
     fixture.beat(&key(0, 0), Answer::None);
-    assert!(fixture.catalog.is_empty(), "earlier misses count");
+    assert!(fixture.catalog.instances == 0, "earlier misses count");
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn an_instance_that_is_removed_too_often_is_suspect_for_a_while() {
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
     fixture.beat(&key(0, 0), Answer::Plain);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect), "one answer is not enough");
-    fixture.now = fixture.now + policy().flap.hold;
+    fixture.now = fixture.now + settings().flap.hold;
     fixture.beat(&key(0, 0), Answer::Plain);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
@@ -143,7 +147,7 @@ fn two_processes_that_fight_for_an_address_become_suspect() {
         fixture.register(0, 0, round % 2);
     }
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
-    assert_eq!(fixture.catalog.len(), 1);
+    assert_eq!(fixture.catalog.instances, 1);
 }
 
 #[test]
@@ -181,10 +185,10 @@ fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answer
     let mut fixture = Fixture::new();
     fixture.apply(Event::Restore(saved));
     fixture.die(&key(0, 0));
-    assert_eq!(fixture.catalog.len(), 1, "within its grace");
-    fixture.now = fixture.now + policy().restore_grace;
+    assert_eq!(fixture.catalog.instances, 1, "within its grace");
+    fixture.now = fixture.now + settings().restore_grace;
     fixture.beat(&key(0, 0), Answer::None);
-    assert!(fixture.catalog.is_empty());
+    assert!(fixture.catalog.instances == 0);
 }
 
 #[test]
@@ -203,13 +207,13 @@ fn a_restored_instance_that_does_not_answer_is_listed_as_suspect_until_its_grace
         assert!(listed(&mut fixture).contains(r#""State":"suspect""#));
         assert_eq!(fixture.beat(&key(0, 0), Answer::None).outcome, Outcome::Unchanged, "reported once");
         assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
-        fixture.now = fixture.now + policy().restore_grace;
+        fixture.now = fixture.now + settings().restore_grace;
         match comes_back {
             "by a heartbeat" => drop(fixture.beat(&key(0, 0), Answer::Plain)),
             "by a renewal" => drop(fixture.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
             _ => {
                 fixture.beat(&key(0, 0), Answer::None);
-                assert!(fixture.catalog.is_empty(), "its grace is over");
+                assert!(fixture.catalog.instances == 0, "its grace is over");
                 continue;
             }
         }
@@ -254,13 +258,13 @@ fn a_member_that_sends_no_status_counts_as_serving() {
 #[test]
 fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
     let mut fixture = Fixture::new();
-    fixture.catalog.policy.max_instances = 1;
+    fixture.catalog.settings.limits.instances = 1;
     fixture.register(0, 0, 1);
     let more = Event::Register(info(0, 1, Some(1), &[]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyInstances(1));
     assert_eq!(fixture.register(0, 0, 1).outcome, Outcome::Unchanged);
-    fixture.catalog.policy.max_instances = 10;
-    fixture.catalog.policy.max_services = 1;
+    fixture.catalog.settings.limits.instances = 10;
+    fixture.catalog.settings.limits.services = 1;
     let more = Event::Register(info(0, 1, Some(1), &[2]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyServices(1));
     // Neither a new Id nor a renewal that requires other services gets around the limit.
@@ -288,9 +292,9 @@ fn a_hundred_thousand_registrations_and_deregistrations_leave_nothing_behind() {
         fixture.apply(Event::Register(info));
         fixture.apply(Event::Deregister { key, id: None, by: Initiator::Instance });
     }
-    assert!(fixture.catalog.is_empty());
-    assert_eq!(fixture.catalog.services.len(), policy().removed_max);
-    assert_eq!(fixture.catalog.removed.len(), policy().removed_max);
+    assert!(fixture.catalog.instances == 0);
+    assert_eq!(fixture.catalog.services.len(), settings().history.removed_max);
+    assert_eq!(fixture.catalog.removed.len(), settings().history.removed_max);
 }
 
 /// A service that had instances, is required by nobody and is no longer shown: only a dependent of `*` may know it.
@@ -300,7 +304,7 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
     let (wildcard, by_name) = (info(1, 0, None, &[4]), info(1, 0, None, &[0]));
     fixture.register(0, 0, 1);
     let (known, since) = (fixture.catalog.list("a").revision(), fixture.catalog.revision());
-    fixture.catalog.policy.removed_max = 0;
+    fixture.catalog.settings.history.removed_max = 0;
     fixture.apply(Event::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
     assert_eq!(fixture.catalog.services(), 0);
     assert!(fixture.catalog.list("a").revision() > known);
@@ -322,7 +326,7 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
 #[test]
 fn an_empty_service_is_forgotten_without_a_change() {
     let mut fixture = Fixture::new();
-    fixture.catalog.policy.removed_max = 1;
+    fixture.catalog.settings.history.removed_max = 1;
     let wildcard = info(1, 0, None, &[4]);
     for name in [0, 2] {
         fixture.register(name, 0, 1);

@@ -11,7 +11,7 @@ fn few_failures_among_many_are_not_held_back() {
     for addr in 0..4 {
         fixture.die(&key(0, addr));
     }
-    assert_eq!(fixture.catalog.len(), 16);
+    assert_eq!(fixture.catalog.instances, 16);
 }
 
 /// The first `count` instances miss all their heartbeats, at the pace at which attempts are spread over an interval.
@@ -34,7 +34,7 @@ fn when_most_fail_at_once_removals_are_held_back_for_a_bounded_time() {
         fixture.register(0, addr, 1);
     }
     most_die(&mut fixture, 12);
-    assert_eq!(fixture.catalog.len(), 20);
+    assert_eq!(fixture.catalog.instances, 20);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
     assert_eq!(fixture.state(&key(0, 19)), Some(InstanceState::Passing));
     let protecting = fixture.catalog.protection(fixture.now);
@@ -42,11 +42,11 @@ fn when_most_fail_at_once_removals_are_held_back_for_a_bounded_time() {
     // One of them answers again.
     fixture.beat(&key(0, 0), Answer::Plain);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
-    fixture.now = fixture.now + policy().protection.max;
+    fixture.now = fixture.now + settings().protection.max;
     for addr in 1..12 {
         fixture.beat(&key(0, addr), Answer::None);
     }
-    assert_eq!(fixture.catalog.len(), 9);
+    assert_eq!(fixture.catalog.instances, 9);
     assert_eq!(fixture.catalog.protection(fixture.now).until, None);
 }
 
@@ -70,10 +70,10 @@ fn the_beginning_and_the_end_by_the_time_bound_are_announced_once_each() {
     assert_eq!(fail(&mut fixture), [false; 0]);
     fixture.now = fixture.now + Duration::from_secs(2);
     assert_eq!([fail(&mut fixture), fail(&mut fixture)].concat(), [true]);
-    fixture.now = fixture.now + policy().protection.max;
+    fixture.now = fixture.now + settings().protection.max;
     let first = fixture.beat(&key(0, 0), Answer::None);
     assert!(matches!(first.effects[0], Effect::Protecting(false)), "before the other effects");
-    assert_eq!(fixture.catalog.len(), 19);
+    assert_eq!(fixture.catalog.instances, 19);
     assert_eq!(fail(&mut fixture), [false; 0]);
 }
 
@@ -108,13 +108,13 @@ fn an_outage_is_protected_from_however_the_previous_one_ended() {
             fixture.register(0, addr, 1);
         }
         most_die(&mut fixture, 25);
-        assert_eq!(fixture.catalog.len(), 40);
-        fixture.now = fixture.now + policy().protection.max;
+        assert_eq!(fixture.catalog.instances, 40);
+        fixture.now = fixture.now + settings().protection.max;
         for addr in 0..25 {
             fixture.beat(&key(0, addr), Answer::None);
         }
-        assert_eq!(fixture.catalog.len(), 15, "after the time bound");
-        fixture.now = fixture.now + policy().interval;
+        assert_eq!(fixture.catalog.instances, 15, "after the time bound");
+        fixture.now = fixture.now + settings().heartbeat.interval;
         let known: Vec<u8> = if registers_again { (0..40).collect() } else { (25..40).collect() };
         for &addr in &known {
             fixture.register(0, addr, 1);
@@ -127,7 +127,7 @@ fn an_outage_is_protected_from_however_the_previous_one_ended() {
             }
             fixture.now = fixture.now + Duration::from_secs(if attempt < 1 { 2 } else { 0 });
         }
-        assert_eq!(fixture.catalog.len(), known.len(), "none is removed");
+        assert_eq!(fixture.catalog.instances, known.len(), "none is removed");
         assert!(fixture.catalog.protection(fixture.now).until.is_some());
     }
 }
@@ -151,7 +151,7 @@ fn answers_of_other_instances_do_not_end_an_episode_that_has_only_begun() {
         }
     }
     assert_eq!(announcements, [true]);
-    assert_eq!(fixture.catalog.len(), 20);
+    assert_eq!(fixture.catalog.instances, 20);
 }
 
 #[test]
@@ -162,11 +162,11 @@ fn half_is_not_most() {
     }
     most_die(&mut fixture, 10);
     // The early evidence may hold some back; that of a full interval does not.
-    fixture.now = fixture.now + policy().interval;
+    fixture.now = fixture.now + settings().heartbeat.interval;
     for addr in 0..10 {
         fixture.beat(&key(0, addr), Answer::None);
     }
-    assert_eq!(fixture.catalog.len(), 10);
+    assert_eq!(fixture.catalog.instances, 10);
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn switching_self_protection_off_removes_what_it_held_back() {
         fixture.register(0, addr, 1);
     }
     most_die(&mut fixture, 7);
-    assert_eq!(fixture.catalog.len(), 8);
+    assert_eq!(fixture.catalog.instances, 8);
     let applied = fixture.apply(Event::SetProtection(false));
     assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::Protecting(false))));
-    assert_eq!(fixture.catalog.len(), 1);
+    assert_eq!(fixture.catalog.instances, 1);
 }
