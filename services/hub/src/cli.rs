@@ -125,7 +125,7 @@ struct UpArgs {
 
 #[derive(Args)]
 struct RegistryArg {
-    /// Use this registry instead of registry.url in the configuration
+    /// Use this registry instead of the configured one (registry.url, HUB_REGISTRY__URL)
     #[arg(long = "registry", value_name = "URL")]
     url: Option<String>,
 }

@@ -29,7 +29,7 @@ pub(crate) struct LogsArgs {
     /// Print entries of one trace
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
-    /// Print entries of this level or above: trace, debug, info, warn, error
+    /// Print entries of at least this level: trace, debug, info, warn, error
     #[arg(long, value_name = "LEVEL")]
     level: Option<String>,
     /// Print entries as they are stored, one JSON object per line
