@@ -104,36 +104,24 @@ impl Default for RetainConfig {
 
 impl Table for LogConfig {
     fn check(&self) -> Result<(), (String, String)> {
-        let at = |key: &str, why: &str| Err((key.to_owned(), why.to_owned()));
-        if self.file.file_name().is_none() {
-            return at("file", "is not a file name");
-        }
-        if self.file.to_string_lossy().replace(SLOT, "").contains(['{', '}']) {
-            return at("file", "may contain {slot}, but no other braces");
-        }
-        if self.max_entry.as_u64() == 0 {
-            return at("max_entry", "must not be zero");
-        }
-        if self.max_batch < self.max_entry {
-            return at("max_batch", "must not be less than max_entry");
-        }
-        if self.queue < self.max_batch {
-            return at("queue", "must not be less than max_batch");
-        }
-        if self.max_batch_entries == 0 {
-            return at("max_batch_entries", "must not be zero");
-        }
+        let braces = self.file.to_string_lossy().replace(SLOT, "").contains(['{', '}']);
         // A batch counts twice: as sent, and decompressed.
-        if self.max_bodies.as_u64() / 2 < self.max_batch.as_u64() {
-            return at("max_bodies", "must not be less than twice max_batch");
+        let two_batches = self.max_bodies.as_u64() / 2 >= self.max_batch.as_u64();
+        let rules = [
+            ("file", self.file.file_name().is_some(), "is not a file name"),
+            ("file", !braces, "may contain {slot}, but no other braces"),
+            ("max_entry", self.max_entry.as_u64() > 0, "must not be zero"),
+            ("max_batch", self.max_batch >= self.max_entry, "must not be less than max_entry"),
+            ("queue", self.queue >= self.max_batch, "must not be less than max_batch"),
+            ("max_batch_entries", self.max_batch_entries > 0, "must not be zero"),
+            ("max_bodies", two_batches, "must not be less than twice max_batch"),
+            ("max_queries", self.max_queries > 0, "must not be zero"),
+            ("max_stall", !self.max_stall.is_zero(), "must not be zero"),
+        ];
+        match rules.into_iter().find(|(_, holds, _)| !holds) {
+            Some((key, _, rule)) => Err((key.to_owned(), rule.to_owned())),
+            None => Ok(()),
         }
-        if self.max_queries == 0 {
-            return at("max_queries", "must not be zero");
-        }
-        if self.max_stall.is_zero() {
-            return at("max_stall", "must not be zero");
-        }
-        Ok(())
     }
 }
 

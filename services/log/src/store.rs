@@ -14,13 +14,12 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use self::disk::DiskFactory;
-use self::files::FileList;
 pub(crate) use self::files::FilesSnapshot;
 pub use self::options::{AckMode, FileLimits, StoreOptions};
-use self::queue::{AppendQueue, Submission};
-pub use self::receipt::{AppendError, PendingAppend, Receipt};
+use self::queue::Submission;
+pub use self::receipt::{AppendError, Receipt};
 pub use self::recover::OpenError;
-use self::ring::{Ring, RingFollower};
+use self::ring::RingFollower;
 use self::shared::StoreShared;
 pub use self::stats::StoreStats;
 use self::writer::Writer;
@@ -81,17 +80,7 @@ impl Store {
         let failed = |source| OpenError::Io { path: options.file.clone(), source };
         let instance = log.instance.clone().unwrap_or_else(|| instance.to_owned());
         let torn_bytes = log.torn_bytes;
-        let files = FilesSnapshot {
-            closed: log.closed.clone(),
-            active: Arc::clone(&log.active.file),
-            committed_len: log.active.len,
-        };
-        let shared = Arc::new(StoreShared::new(
-            AppendQueue::new(options.queue_bytes),
-            Ring::new(options.ring_bytes, log.last_seq),
-            FileList::new(files),
-            log.last_seq,
-        ));
+        let shared = Arc::new(StoreShared::new(&options, &log));
         let writer = Writer::new(Arc::clone(&shared), log, &options, &instance, disks).map_err(failed)?;
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(failed)?;
@@ -108,19 +97,24 @@ impl Store {
         self.torn_bytes
     }
 
-    /// Hands a batch to the writer. It is on its way when this returns; await the result for the receipt.
+    /// Hands a batch to the writer. It is on its way when this returns; await the result for the receipt, which is `None`
+    /// if the mode is [`AckMode::Queued`].
     ///
     /// # Errors
     /// [`AppendError::QueueFull`] and [`AppendError::Closed`], at once.
-    pub fn append(&self, batch: Batch, at: Timestamp) -> Result<PendingAppend, AppendError> {
+    pub fn append(
+        &self,
+        batch: Batch,
+        at: Timestamp,
+    ) -> Result<impl Future<Output = Result<Option<Receipt>, AppendError>> + use<>, AppendError> {
         // While writes fail, senders wait for the receipt in every mode, so that nothing is accepted only to be dropped.
-        if self.ack == AckMode::Queued && self.shared.healthy() {
-            self.shared.queue.push(Submission { batch, at, reply: None })?;
-            return Ok(PendingAppend::new(None));
-        }
-        let (reply, receipt) = oneshot::channel();
-        self.shared.queue.push(Submission { batch, at, reply: Some(reply) })?;
-        Ok(PendingAppend::new(Some(receipt)))
+        let waits = self.ack != AckMode::Queued || !self.shared.healthy();
+        let (reply, receipt) = waits.then(oneshot::channel).unzip();
+        self.shared.queue.push(Submission { batch, at, reply })?;
+        Ok(async move {
+            let Some(receipt) = receipt else { return Ok(None) };
+            receipt.await.unwrap_or(Err(AppendError::Closed)).map(Some)
+        })
     }
 
     /// The sequence number of the last committed entry, as it changes.

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use hubspoke_client::Directory;
+use hubspoke_testkit::eventually;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message as _;
@@ -33,7 +34,7 @@ fn fixture(queue_bytes: usize) -> Fixture {
     let options = StoreOptions { queue_bytes, ..StoreOptions::new(dir.path().join("services.log")) };
     let (open, closing) = watch::channel(false);
     let app = Arc::new(LogApp {
-        store: Arc::new(Store::open_with(options, "log-1", script.disk()).unwrap()),
+        store: Arc::new(Store::open_with(options, "log-1", script.disks()).unwrap()),
         limits: IngestLimits { max_entry: 100_000, max_entries: 100 },
         bodies: BodyBudget::new(1 << 20),
         max_batch: 200_000,
@@ -100,11 +101,7 @@ async fn a_full_queue_refuses_at_once_and_stores_what_it_has() {
             })
         })
         .collect();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while app.store.queued_bytes() < 80_000 {
-        assert!(std::time::Instant::now() < deadline, "nothing is queued");
-        tokio::task::yield_now().await;
-    }
+    eventually("both are queued", async || app.store.queued_bytes() >= 80_000).await;
     let full = problem(503, "1", "the write queue is full");
     assert_eq!(problem_of(post(app, &text).await).await, full);
     script.hangs.store(false, Ordering::Relaxed);

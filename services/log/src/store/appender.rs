@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 
-pub(crate) struct Appender<D> {
-    disk: D,
+pub(crate) struct Appender {
+    disk: Box<dyn Disk>,
     len: u64,
     /// There are bytes beyond `len` that could not be cut off yet.
     dirty: bool,
@@ -42,8 +42,8 @@ impl CommitOutcome {
     }
 }
 
-impl<D: Disk> Appender<D> {
-    pub(crate) fn new(disk: D, len: u64) -> Self {
+impl Appender {
+    pub(crate) fn new(disk: Box<dyn Disk>, len: u64) -> Self {
         Self { disk, len, dirty: false }
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Compressor {
 impl Compressor {
     /// Starts on the oldest segment that is not compressed.
     pub(super) fn start(files: &Arc<FileList>) -> Option<Self> {
-        let segment = files.closed().into_iter().find(|segment| !segment.compressed())?;
+        let segment = files.snapshot().closed.into_iter().find(|segment| !segment.compressed())?;
         let files = Arc::clone(files);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -175,11 +175,11 @@ mod tests {
         // Again, from an older listing: the copy stays, since it is all there is.
         let again = compress(&plain, &never).unwrap().unwrap();
         publish(&files, again);
-        assert_eq!(files.closed(), std::slice::from_ref(&copy));
+        assert_eq!(files.snapshot().closed, std::slice::from_ref(&copy));
         assert!(copy.path.exists());
         // Removed while it is compressed.
         assert_eq!(files.remove(1), Some(copy.clone()));
         publish(&files, copy.clone());
-        assert!(!copy.path.exists() && files.closed().is_empty());
+        assert!(!copy.path.exists() && files.snapshot().closed.is_empty());
     }
 }

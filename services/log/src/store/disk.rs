@@ -36,21 +36,3 @@ impl Disk for Arc<File> {
         self.set_len(len)
     }
 }
-
-impl Disk for Box<dyn Disk> {
-    fn len(&self) -> io::Result<u64> {
-        (**self).len()
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (**self).write(bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        (**self).sync()
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        (**self).truncate(len)
-    }
-}

@@ -36,7 +36,12 @@ impl FaultScript {
         self.faults.lock().extend(faults);
     }
 
-    pub(crate) fn disk(self: &Arc<Self>) -> DiskFactory {
+    /// The disk works from now on.
+    pub(crate) fn clear(&self) {
+        self.faults.lock().clear();
+    }
+
+    pub(crate) fn disks(self: &Arc<Self>) -> DiskFactory {
         let script = Arc::clone(self);
         Box::new(move |file| Box::new(FaultyDisk { file, script: Arc::clone(&script) }))
     }

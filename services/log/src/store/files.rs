@@ -32,14 +32,6 @@ impl FileList {
         self.files.lock().clone()
     }
 
-    pub(super) fn closed(&self) -> Vec<Segment> {
-        self.files.lock().closed.clone()
-    }
-
-    pub(super) fn active(&self) -> Arc<File> {
-        Arc::clone(&self.files.lock().active)
-    }
-
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         let files = self.files.lock();

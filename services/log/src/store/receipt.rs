@@ -1,10 +1,5 @@
 //! The outcome of an append.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use tokio::sync::oneshot;
-
 use crate::entry::SeqRange;
 
 /// Where a batch is stored.
@@ -44,27 +39,4 @@ pub enum AppendError {
     /// The service is shutting down.
     #[error("the log is shutting down")]
     Closed,
-}
-
-/// An append on its way: resolves to the receipt, or to `None` if the sender does not wait for one
-/// ([`AckMode::Queued`](super::AckMode::Queued)).
-#[derive(Debug)]
-pub struct PendingAppend(Option<ReceiptReceiver>);
-
-type ReceiptReceiver = oneshot::Receiver<Result<Receipt, AppendError>>;
-
-impl PendingAppend {
-    pub(super) fn new(receipt: Option<ReceiptReceiver>) -> Self {
-        Self(receipt)
-    }
-}
-
-impl Future for PendingAppend {
-    type Output = Result<Option<Receipt>, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(receipt) = &mut self.0 else { return Poll::Ready(Ok(None)) };
-        let receipt = Pin::new(receipt).poll(context);
-        receipt.map(|receipt| receipt.unwrap_or(Err(AppendError::Closed)).map(Some))
-    }
 }

@@ -9,7 +9,7 @@ use super::segment::Segment;
 
 /// Removes expired segments. `active_len` is the length of the active segment.
 pub(super) fn remove_expired(files: &FileList, limits: &FileLimits, active_len: u64, now: SystemTime) {
-    let closed = files.closed();
+    let closed = files.snapshot().closed;
     for segment in &closed[..expired(&closed, limits, active_len, now)] {
         // Off the list first: if it is being compressed, the compressor sees that and removes its copy.
         let Some(segment) = files.remove(segment.first_seq) else { continue };

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use super::files::FileList;
+use super::files::{FileList, FilesSnapshot};
+use super::options::StoreOptions;
 use super::queue::AppendQueue;
+use super::recover::RecoveredLog;
 use super::ring::Ring;
 use super::stats::StoreStats;
 
@@ -23,12 +25,17 @@ pub(super) struct StoreShared {
 }
 
 impl StoreShared {
-    pub(super) fn new(queue: AppendQueue, ring: Ring, files: FileList, last_seq: u64) -> Self {
+    pub(super) fn new(options: &StoreOptions, log: &RecoveredLog) -> Self {
+        let files = FilesSnapshot {
+            closed: log.closed.clone(),
+            active: Arc::clone(&log.active.file),
+            committed_len: log.active.len,
+        };
         Self {
-            queue,
-            ring: Arc::new(ring),
-            files: Arc::new(files),
-            last_seq: watch::Sender::new(last_seq),
+            queue: AppendQueue::new(options.queue_bytes),
+            ring: Arc::new(Ring::new(options.ring_bytes, log.last_seq)),
+            files: Arc::new(FileList::new(files)),
+            last_seq: watch::Sender::new(log.last_seq),
             healthy: AtomicBool::new(true),
             stats: StoreStats::default(),
             writer_ended: watch::Sender::new(false),

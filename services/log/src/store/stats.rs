@@ -1,12 +1,11 @@
 //! What the store counts. `metrics` exports it.
 
-use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Counters since the start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Entries stored.
@@ -48,11 +47,5 @@ impl CommitObserver {
         if let Some(observe) = self.0.get() {
             observe(commit);
         }
-    }
-}
-
-impl fmt::Debug for CommitObserver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CommitObserver").field(&self.0.get().is_some()).finish()
     }
 }

@@ -1,10 +1,10 @@
 //! The store on real files: what is acknowledged is there, in order and once, whatever happens in between.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use hubspoke_testkit::eventually;
 
 use super::blocks::{BlockReader, lines};
 use super::segment::Segment;
@@ -12,10 +12,8 @@ use super::*;
 use crate::entry::EntryMeta;
 use crate::entry::line::{head, parse};
 
-mod crash;
 mod faults;
 mod files;
-mod modified;
 
 fn options(dir: &Path) -> StoreOptions {
     StoreOptions {
@@ -23,14 +21,6 @@ fn options(dir: &Path) -> StoreOptions {
         dedup_keys: 100,
         ring_bytes: 1 << 20,
         ..StoreOptions::new(dir.join("services.log"))
-    }
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(std::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -77,91 +67,6 @@ fn entries(store: &Store) -> Vec<(u64, String)> {
 
 fn numbered(texts: &[&str]) -> Vec<(u64, String)> {
     (1..).zip(texts.iter().map(|&text| text.to_owned())).collect()
-}
-
-#[tokio::test]
-async fn sequence_numbers_and_instance_continue_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(options(dir.path()), "log-a").unwrap();
-    assert_eq!(append(&store, text("one")).await, Ok(Receipt { first: 1, last: 1, duplicate: false }));
-    drop(store);
-    let store = Store::open(options(dir.path()), "log-b").unwrap();
-    assert_eq!(store.instance(), "log-a");
-    let mut batch = Batch::new(None);
-    batch.push(&EntryMeta::default(), b"two", None);
-    batch.push(&EntryMeta::default(), b"three", None);
-    assert_eq!(append(&store, batch).await, Ok(Receipt { first: 2, last: 3, duplicate: false }));
-    assert_eq!(entries(&store), numbered(&["one", "two", "three"]));
-    let mode = fs::metadata(dir.path().join("services.log")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-}
-
-#[tokio::test]
-async fn a_second_process_on_the_same_file_refuses_to_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(options(dir.path()), "log-a").unwrap();
-    assert!(matches!(Store::open(options(dir.path()), "log-b").err(), Some(OpenError::InUse(_))));
-    drop(store);
-    Store::open(options(dir.path()), "log-b").unwrap();
-}
-
-#[tokio::test]
-async fn a_batch_with_a_key_is_stored_once_even_across_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(options(dir.path()), "log-a").unwrap();
-    // Both in the queue at once: the second is still recognized.
-    let pending: Vec<_> =
-        (0..2).map(|_| store.append(keyed("k1", &["one", "two"]), Timestamp::now()).unwrap()).collect();
-    let mut duplicates = 0;
-    for pending in pending {
-        let receipt = pending.await.unwrap().unwrap();
-        assert_eq!((receipt.first, receipt.last), (1, 2));
-        duplicates += u32::from(receipt.duplicate);
-    }
-    assert_eq!(duplicates, 1);
-    drop(store);
-    let store = Store::open(options(dir.path()), "log-a").unwrap();
-    assert!(append(&store, keyed("k1", &["one", "two"])).await.unwrap().duplicate);
-    assert!(!append(&store, keyed("k2", &["three"])).await.unwrap().duplicate);
-    assert_eq!(entries(&store), numbered(&["one", "two", "three"]));
-}
-
-#[tokio::test]
-async fn senders_share_writes_and_each_keeps_its_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(options(dir.path()), "log-a").unwrap());
-    let mut senders = tokio::task::JoinSet::new();
-    for sender in 0..50 {
-        let store = Arc::clone(&store);
-        senders.spawn(async move {
-            for n in 0..20 {
-                append(&store, text(&format!("{sender}:{n}"))).await.unwrap();
-            }
-        });
-    }
-    senders.join_all().await;
-    let entries = entries(&store);
-    assert_eq!(entries.len(), 1_000);
-    assert!(entries.iter().zip(1..).all(|((seq, _), expected)| *seq == expected), "no gaps");
-    for sender in 0..50 {
-        let prefix = format!("{sender}:");
-        let own: Vec<_> = entries.iter().filter_map(|(_, text)| text.strip_prefix(&prefix)).collect();
-        assert!(own.iter().enumerate().all(|(n, text)| *text == n.to_string()), "{own:?}");
-    }
-    assert!(store.stats().writes.load(Ordering::Relaxed) < 1_000, "group commit works");
-}
-
-#[tokio::test]
-async fn queued_entries_are_written_at_close_and_later_ones_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreOptions { ack: AckMode::Queued, ..options(dir.path()) }, "log-a").unwrap();
-    for n in 0..1_000 {
-        assert_eq!(store.append(text(&n.to_string()), Timestamp::now()).unwrap().await, Ok(None));
-    }
-    store.close();
-    assert_eq!(store.append(text("late"), Timestamp::now()).err(), Some(AppendError::Closed));
-    store.ended().await;
-    assert_eq!(entries(&store).len(), 1_000);
 }
 
 #[tokio::test]

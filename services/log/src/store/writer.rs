@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::active::{self, ActiveSegment, FirstEntry};
 use super::appender::{Appender, CommitFailure, CommitOutcome};
 use super::compress::Compressor;
-use super::disk::{Disk, DiskFactory};
+use super::disk::DiskFactory;
 use super::group::{KeyWindow, RenderedGroup};
 use super::options::{AckMode, FileLimits, StoreOptions};
 use super::queue::{Submission, Taken};
@@ -43,7 +43,7 @@ pub(super) struct Writer {
     limits: FileLimits,
     rotation: Rotation,
     compressor: Option<Compressor>,
-    appender: Appender<Box<dyn Disk>>,
+    appender: Appender,
     disks: DiskFactory,
     /// First entry of the active segment.
     first: Option<FirstEntry>,
@@ -242,7 +242,8 @@ impl Writer {
 
     fn reopen_if_replaced(&mut self) {
         let file = self.rotation.path();
-        let Some(active) = ActiveSegment::reopen_if_replaced(file, &self.shared.files.active()) else {
+        let Some(active) = ActiveSegment::reopen_if_replaced(file, &self.shared.files.snapshot().active)
+        else {
             return;
         };
         tracing::warn!(file = %file.display(), "the log file was moved or removed; writing to a new one");

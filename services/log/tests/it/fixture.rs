@@ -41,9 +41,10 @@ impl Log {
         let mut config = Config { common, own: LogConfig::default() };
         config.own.file = dir.path().join("services.log");
         change(&mut config);
+        // Another test may be starting a process, which has copies of all locks until its program runs.
         let mut server = None;
         eventually("the log file is free", async || match Server::bind(config.clone()).await {
-            Err(ServerError::Open(error)) if in_use(&error) => false,
+            Err(ServerError::Open(OpenError::InUse(_))) => false,
             bound => server.replace(bound.unwrap()).is_none(),
         })
         .await;
@@ -100,12 +101,6 @@ impl Log {
         timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap().unwrap();
         self.dir
     }
-}
-
-/// Whether the file's lock is held. Another test may be starting a process, which has copies of all locks until its
-/// program runs.
-pub(crate) fn in_use(error: &OpenError) -> bool {
-    matches!(error, OpenError::InUse(_))
 }
 
 pub(crate) fn ndjson(text: &str) -> Vec<Value> {

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 mod append;
-mod disk;
 mod fixture;
 mod kill;
 mod load;
 mod read;
 mod siblings;
+mod store;
 mod tail;

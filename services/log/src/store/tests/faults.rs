@@ -9,7 +9,7 @@ use super::super::faulty::{Fault, FaultScript};
 use super::*;
 
 fn open(dir: &Path, ack: AckMode, script: &Arc<FaultScript>) -> Store {
-    Store::open_with(StoreOptions { ack, ..options(dir) }, "log-a", script.disk()).unwrap()
+    Store::open_with(StoreOptions { ack, ..options(dir) }, "log-a", script.disks()).unwrap()
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn only_a_successful_write_makes_the_log_healthy_again() {
     }
     assert!(!store.healthy());
     append(&store, text("three")).await.unwrap();
-    until("it is healthy again", || store.healthy()).await;
+    eventually("it is healthy again", async || store.healthy()).await;
     assert_eq!(entries(&store), numbered(&["one", "three"]));
 }
 

@@ -1,15 +1,10 @@
 //! A disk that fills up: a real file system of 1 MiB, if this user may mount one.
 
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hubspoke_log::entry::{Batch, EntryMeta};
-use hubspoke_log::store::{AckMode, AppendError, Store, StoreOptions};
-use hubspoke_testkit::eventually;
-use jiff::Timestamp;
-
-use super::fixture::{entries, in_use};
+use super::{AckMode, AppendError, Store, StoreOptions, Timestamp, Value, fs, open, text};
+use crate::fixture;
 
 struct SmallDisk(tempfile::TempDir);
 
@@ -25,21 +20,14 @@ impl SmallDisk {
     async fn open(&self, ack: AckMode) -> Store {
         let mut options = StoreOptions::new(self.0.path().join("services.log"));
         options.ack = ack;
-        let mut store = None;
-        eventually("the log file is free", async || match Store::open(options.clone(), "log-a") {
-            Err(error) if in_use(&error) => false,
-            opened => store.replace(opened.unwrap()).is_none(),
-        })
-        .await;
-        store.unwrap()
+        open(&options, "log-a").await
     }
 
-    /// Sequence number and text of each entry.
+    /// Sequence number and text of every line.
     fn entries(&self) -> Vec<(u64, String)> {
-        let entries = entries(&self.0.path().join("services.log"));
-        let entry = |entry: &serde_json::Value| {
-            (entry["seq"].as_u64().unwrap(), entry["msg"].as_str().unwrap().to_owned())
-        };
+        let entries = fixture::entries(&self.0.path().join("services.log"));
+        let entry =
+            |entry: &Value| (entry["seq"].as_u64().unwrap(), entry["msg"].as_str().unwrap().to_owned());
         entries.iter().map(entry).collect()
     }
 }
@@ -51,13 +39,9 @@ impl Drop for SmallDisk {
     }
 }
 
-fn text(text: &str) -> Batch {
-    Batch::one(&EntryMeta::default(), text.as_bytes(), None)
-}
-
 /// Stores an entry; returns its sequence number.
 async fn append(store: &Store, entry: &str) -> Result<u64, AppendError> {
-    Ok(store.append(text(entry), Timestamp::now())?.await?.expect("a receipt").first)
+    super::append(store, text(entry)).await.map(|receipt| receipt.first)
 }
 
 #[tokio::test]
