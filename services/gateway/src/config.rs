@@ -262,6 +262,7 @@ impl GatewayConfig {
     }
 }
 
+const HEADER_SIZE: &str = "must be from 256 B to 1 MiB";
 const TIMEOUT: &str = "a timeout must be longer than 0";
 const FIRST_BYTE: &str = "first_byte must not be longer than total";
 
@@ -278,30 +279,25 @@ impl hubspoke_chassis::Table for GatewayConfig {
                 return invalid("services", &error);
             }
         }
-        if !(0.0..=1.0).contains(&self.access_log) {
-            return invalid("access_log", &"must be from 0 to 1");
-        }
-        if !(1..=MAX_FIELDS).contains(&self.limits.header_count) {
-            return invalid("limits.header_count", &format_args!("must be from 1 to {MAX_FIELDS}"));
-        }
-        if !(256..=1 << 20).contains(&self.limits.header_size.as_u64()) {
-            return invalid("limits.header_size", &"must be from 256 B to 1 MiB");
-        }
-        let timeouts = &self.timeouts;
-        for (key, value) in [
-            ("connect", timeouts.connect),
-            ("request_header", timeouts.request_header),
-            ("first_byte", timeouts.first_byte),
-            ("total", timeouts.total),
-            ("idle", timeouts.idle),
-            ("keep_alive", timeouts.keep_alive),
+        let (limits, timeouts) = (&self.limits, &self.timeouts);
+        let header_count = format!("must be from 1 to {MAX_FIELDS}");
+        for (key, valid, error) in [
+            ("access_log", (0.0..=1.0).contains(&self.access_log), "must be from 0 to 1"),
+            ("limits.header_count", (1..=MAX_FIELDS).contains(&limits.header_count), &header_count),
+            ("limits.header_size", (256..=1 << 20).contains(&limits.header_size.as_u64()), HEADER_SIZE),
+            ("limits.connections", limits.connections > 0, "must be at least 1"),
+            ("eject.max_percent", self.eject.max_percent <= 100, "must be from 0 to 100"),
+            ("timeouts.connect", !timeouts.connect.is_zero(), TIMEOUT),
+            ("timeouts.request_header", !timeouts.request_header.is_zero(), TIMEOUT),
+            ("timeouts.first_byte", !timeouts.first_byte.is_zero(), TIMEOUT),
+            ("timeouts.total", !timeouts.total.is_zero(), TIMEOUT),
+            ("timeouts.idle", !timeouts.idle.is_zero(), TIMEOUT),
+            ("timeouts.keep_alive", !timeouts.keep_alive.is_zero(), TIMEOUT),
+            ("timeouts.first_byte", timeouts.first_byte <= timeouts.total, FIRST_BYTE),
         ] {
-            if value.is_zero() {
-                return invalid(&format!("timeouts.{key}"), &TIMEOUT);
+            if !valid {
+                return invalid(key, &error);
             }
-        }
-        if timeouts.first_byte > timeouts.total {
-            return invalid("timeouts.first_byte", &FIRST_BYTE);
         }
         for (name, own) in &self.services {
             let key = |key: &str| format!("services.{name}.{key}");
@@ -319,12 +315,6 @@ impl hubspoke_chassis::Table for GatewayConfig {
                 let set = if own.first_byte.is_some() { "first_byte" } else { "total" };
                 return invalid(&key(set), &FIRST_BYTE);
             }
-        }
-        if self.limits.connections == 0 {
-            return invalid("limits.connections", &"must be at least 1");
-        }
-        if self.eject.max_percent > 100 {
-            return invalid("eject.max_percent", &"must be from 0 to 100");
         }
         Ok(())
     }

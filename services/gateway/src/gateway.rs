@@ -110,10 +110,10 @@ impl Gateway {
     /// An attempt at an instance failed: counts it, and ejects the instance if it has failed too often.
     pub(crate) fn instance_failed(&self, service: &UpstreamService, instance: &Instance) {
         let config = &self.config.eject;
-        instance.stats.count_failure();
+        instance.stats.failures.count();
         let may_eject = crate::eject::may_eject(service.ejected(), service.instances.len(), config);
         if let Some(duration) = instance.failed(Instant::now(), config, may_eject, &mut rand::rng()) {
-            service.stats().count_ejection();
+            service.stats().ejections.count();
             instance.close_idle();
             tracing::warn!(
                 service = %service.name,

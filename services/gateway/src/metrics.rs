@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use hubspoke_chassis::Metrics;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{AsyncInstrument, Meter};
 
 use crate::gateway::Gateway;
 use crate::upstream::{Instance, UpstreamService};
@@ -14,154 +14,121 @@ use crate::upstream::{Instance, UpstreamService};
 /// statuses each. Memory for all of them is reserved, some 33 bytes each.
 const MAX_SERIES: usize = 20_000;
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+use Kind::{Counter, Gauge};
+
+/// Kind, name, unit, description, and how to read the value.
+type Instrument<F> = (Kind, &'static str, &'static str, &'static str, F);
+type Observe<'a> = dyn FnMut(u64, &[KeyValue]) + 'a;
+type ServiceValue = fn(&UpstreamService) -> u64;
+type InstanceValue = fn(&Instance) -> u64;
+type Values = fn(&Gateway, &mut Observe<'_>);
+
+/// Instruments with one value per service.
+const PER_SERVICE: [Instrument<ServiceValue>; 6] = [
+    (Counter, "hub.gateway.requests", "{request}", "Requests", |it| it.stats().requests.get()),
+    (Counter, "hub.gateway.retries", "{attempt}", "Attempts after the first", |it| it.stats().retries.get()),
+    (Counter, "hub.gateway.ejections", "{ejection}", "Ejections", |it| it.stats().ejections.get()),
+    (Gauge, "hub.gateway.in_flight", "{request}", "Requests in flight", |it| it.in_flight() as u64),
+    (Gauge, "hub.gateway.ejected", "{instance}", "Ejected instances", |it| it.ejected() as u64),
+    (Gauge, "hub.gateway.instances", "{instance}", "Registered instances", |it| it.instances.len() as u64),
+];
+
+/// Instruments with one value per instance.
+const PER_INSTANCE: [Instrument<InstanceValue>; 4] = [
+    (Counter, "hub.gateway.picks", "{pick}", "Attempts that picked the instance", |it| it.stats.picks.get()),
+    (Counter, "hub.gateway.instance_failures", "{attempt}", "Failed attempts", |it| it.stats.failures.get()),
+    (Counter, "hub.gateway.connections.opened", "{connection}", "Connections opened to the instance", |it| {
+        it.stats.connections_opened.get()
+    }),
+    (Gauge, "hub.gateway.pooled", "{connection}", "Idle connections", |it| it.idle_connections() as u64),
+];
+
+/// Instruments with other labels.
+const OTHERS: [Instrument<Values>; 4] = [
+    (Counter, "hub.gateway.replies", "{reply}", "Replies of instances, by status", replies),
+    (Counter, "hub.gateway.failures", "{request}", "Requests answered by the gateway itself", failures),
+    (Counter, "hub.gateway.refusals", "{request}", "Requests refused before a service was matched", refusals),
+    (Gauge, "hub.gateway.connections", "{connection}", "Open client connections", |gateway, observe| {
+        observe(gateway.connections.load(Relaxed) as u64, &[]);
+    }),
+];
+
 /// Raises the series limit of instruments that have series per service or instance, which a large catalogue would
 /// exceed. Must be called before the instruments are created. Series beyond the limit are counted as one.
 pub(crate) fn allow_series(metrics: &Metrics) {
-    const PER_SERVICE: [&str; 8] = [
-        "hub.gateway.ejected",
-        "hub.gateway.ejections",
-        "hub.gateway.failures",
-        "hub.gateway.in_flight",
-        "hub.gateway.instances",
-        "hub.gateway.request.duration",
-        "hub.gateway.requests",
-        "hub.gateway.retries",
-    ];
-    const PER_INSTANCE: [&str; 5] = [
-        "hub.gateway.connections.opened",
-        "hub.gateway.instance_failures",
-        "hub.gateway.picks",
-        "hub.gateway.pooled",
-        "hub.gateway.replies",
-    ];
-    PER_SERVICE.into_iter().chain(PER_INSTANCE).for_each(|name| metrics.allow_series(name, MAX_SERIES));
+    let per_service = PER_SERVICE.iter().map(|(_, name, ..)| *name);
+    let per_instance = PER_INSTANCE.iter().map(|(_, name, ..)| *name);
+    let others = ["hub.gateway.failures", "hub.gateway.replies", "hub.gateway.request.duration"];
+    let names = per_service.chain(per_instance).chain(others);
+    names.for_each(|name| metrics.allow_series(name, MAX_SERIES));
 }
 
 /// Creates the instruments. They hold the gateway weakly, so a stopped one reports nothing.
 pub(crate) fn instruments(meter: &Meter, gateway: &Arc<Gateway>) {
-    let instruments = GatewayInstruments { meter, gateway: Arc::downgrade(gateway) };
-    instruments.counter("replies", "{reply}", "Replies of instances, by status", |gateway, observe| {
-        per_instance(gateway, |instance, labels| {
-            for (status, count) in instance.stats.replies() {
-                observe(count, &[labels, &[KeyValue::new("status", status)]].concat());
-            }
+    let gateway = &Arc::downgrade(gateway);
+    for instrument in PER_SERVICE {
+        add(meter, gateway, instrument, |value, gateway, observe| {
+            per_service(gateway, |service, label| observe(value(service), &[label]));
         });
-    });
-    instruments.counter(
-        "picks",
-        "{pick}",
-        "Attempts for which the instance was picked",
-        |gateway, observe| {
-            per_instance(gateway, |instance, labels| observe(instance.stats.picks.load(Relaxed), labels));
-        },
-    );
-    instruments.counter("instance_failures", "{attempt}", "Failed attempts", |gateway, observe| {
-        per_instance(gateway, |instance, labels| observe(instance.stats.failures.load(Relaxed), labels));
-    });
-    instruments.counter(
-        "connections.opened",
-        "{connection}",
-        "Connections opened to instances; all other attempts reused one",
-        |gateway, observe| {
-            per_instance(gateway, |instance, labels| {
-                observe(instance.stats.connections_opened.load(Relaxed), labels);
-            });
-        },
-    );
-    instruments.counter(
-        "failures",
-        "{request}",
-        "Requests answered by the gateway itself, by cause",
-        |gateway, observe| {
-            per_service(gateway, |service, label| {
-                for (cause, count) in service.stats().failures.iter() {
-                    observe(count, &[label.clone(), KeyValue::new("cause", cause.name())]);
-                }
-            });
-        },
-    );
-    instruments.counter(
-        "refusals",
-        "{request}",
-        "Requests refused before a service was matched, by cause",
-        |gateway, observe| {
-            for (cause, count) in gateway.refusals.iter() {
-                observe(count, &[KeyValue::new("cause", cause.name())]);
-            }
-        },
-    );
-    instruments.counter("requests", "{request}", "Requests", |gateway, observe| {
-        per_service(gateway, |service, label| observe(service.stats().requests.load(Relaxed), &[label]));
-    });
-    instruments.counter("retries", "{attempt}", "Attempts after the first", |gateway, observe| {
-        per_service(gateway, |service, label| observe(service.stats().retries.load(Relaxed), &[label]));
-    });
-    instruments.counter("ejections", "{ejection}", "Ejections of instances", |gateway, observe| {
-        per_service(gateway, |service, label| observe(service.stats().ejections.load(Relaxed), &[label]));
-    });
-    instruments.gauge("in_flight", "{request}", "Requests in flight", |gateway, observe| {
-        per_service(gateway, |service, label| observe(service.in_flight() as u64, &[label]));
-    });
-    instruments.gauge("ejected", "{instance}", "Instances that are ejected now", |gateway, observe| {
-        per_service(gateway, |service, label| observe(service.ejected() as u64, &[label]));
-    });
-    instruments.gauge("instances", "{instance}", "Registered instances", |gateway, observe| {
-        per_service(gateway, |service, label| observe(service.instances.len() as u64, &[label]));
-    });
-    instruments.gauge("pooled", "{connection}", "Idle connections to instances", |gateway, observe| {
-        per_instance(gateway, |instance, labels| observe(instance.idle_connections() as u64, labels));
-    });
-    instruments.gauge("connections", "{connection}", "Open client connections", |gateway, observe| {
-        observe(gateway.connections.load(Relaxed) as u64, &[]);
-    });
-}
-
-type Observe<'a> = dyn FnMut(u64, &[KeyValue]) + 'a;
-
-struct GatewayInstruments<'a> {
-    meter: &'a Meter,
-    gateway: Weak<Gateway>,
-}
-
-impl GatewayInstruments<'_> {
-    fn counter(
-        &self,
-        name: &str,
-        unit: &'static str,
-        description: &'static str,
-        read: impl Fn(&Gateway, &mut Observe<'_>) + Send + Sync + 'static,
-    ) {
-        let gateway = self.gateway.clone();
-        self.meter
-            .u64_observable_counter(format!("hub.gateway.{name}"))
-            .with_unit(unit)
-            .with_description(description)
-            .with_callback(move |observer| {
-                if let Some(gateway) = gateway.upgrade() {
-                    read(&gateway, &mut |value, labels| observer.observe(value, labels));
-                }
-            })
-            .build();
     }
+    for instrument in PER_INSTANCE {
+        add(meter, gateway, instrument, |value, gateway, observe| {
+            per_instance(gateway, |instance, labels| observe(value(instance), labels));
+        });
+    }
+    for instrument in OTHERS {
+        add(meter, gateway, instrument, |read, gateway, observe| read(gateway, observe));
+    }
+}
 
-    fn gauge(
-        &self,
-        name: &str,
-        unit: &'static str,
-        description: &'static str,
-        read: impl Fn(&Gateway, &mut Observe<'_>) + Send + Sync + 'static,
-    ) {
-        let gateway = self.gateway.clone();
-        self.meter
-            .u64_observable_gauge(format!("hub.gateway.{name}"))
-            .with_unit(unit)
-            .with_description(description)
-            .with_callback(move |observer| {
-                if let Some(gateway) = gateway.upgrade() {
-                    read(&gateway, &mut |value, labels| observer.observe(value, labels));
-                }
-            })
-            .build();
+fn add<F: Send + Sync + 'static>(
+    meter: &Meter,
+    gateway: &Weak<Gateway>,
+    (kind, name, unit, description, value): Instrument<F>,
+    read: impl Fn(&F, &Gateway, &mut Observe<'_>) + Send + Sync + 'static,
+) {
+    let gateway = gateway.clone();
+    let callback = move |observer: &dyn AsyncInstrument<u64>| {
+        if let Some(gateway) = gateway.upgrade() {
+            read(&value, &gateway, &mut |value, labels| observer.observe(value, labels));
+        }
+    };
+    match kind {
+        Counter => {
+            let counter = meter.u64_observable_counter(name).with_unit(unit);
+            counter.with_description(description).with_callback(callback).build();
+        }
+        Gauge => {
+            let gauge = meter.u64_observable_gauge(name).with_unit(unit);
+            gauge.with_description(description).with_callback(callback).build();
+        }
+    }
+}
+
+fn replies(gateway: &Gateway, observe: &mut Observe<'_>) {
+    per_instance(gateway, |instance, labels| {
+        for (status, count) in instance.stats.replies() {
+            observe(count, &[labels, &[KeyValue::new("status", status)]].concat());
+        }
+    });
+}
+
+fn failures(gateway: &Gateway, observe: &mut Observe<'_>) {
+    per_service(gateway, |service, label| {
+        for (cause, count) in service.stats().failures.iter() {
+            observe(count, &[label.clone(), KeyValue::new("cause", cause.name())]);
+        }
+    });
+}
+
+fn refusals(gateway: &Gateway, observe: &mut Observe<'_>) {
+    for (cause, count) in gateway.refusals.iter() {
+        observe(count, &[KeyValue::new("cause", cause.name())]);
     }
 }
 

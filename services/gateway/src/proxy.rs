@@ -29,13 +29,11 @@ use crate::route::{self, RequestTarget};
 mod active;
 mod attempt;
 mod attempt_context;
-mod attempt_h2;
 mod attempts;
 pub(crate) mod record;
 pub(crate) mod reply;
 pub(crate) mod tunnel;
 mod upstream_request;
-mod upstream_response;
 
 /// Answers one request. All work that needs no waiting is done before the future, which is smaller for it.
 pub(crate) fn handle(

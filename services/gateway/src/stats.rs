@@ -30,32 +30,50 @@ impl DurationHistogram {
     }
 }
 
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct EventCounter(AtomicU64);
+
+impl EventCounter {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// One counter per [`Cause`].
-pub(crate) struct CauseCounters([AtomicU64; Cause::ALL.len()]);
+pub(crate) struct CauseCounters([EventCounter; Cause::ALL.len()]);
 
 impl CauseCounters {
     pub(crate) const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; Cause::ALL.len()])
+        Self([const { EventCounter::new() }; Cause::ALL.len()])
     }
 
     pub(crate) fn count(&self, cause: Cause) {
-        if let Some(count) = self.0.get(cause as usize) {
-            count.fetch_add(1, Relaxed);
+        if let Some(counter) = self.0.get(cause as usize) {
+            counter.count();
         }
     }
 
     /// The causes that have been counted.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Cause, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Relaxed));
+        let counts = self.0.iter().map(EventCounter::get);
         Cause::ALL.iter().copied().zip(counts).filter(|(_, count)| *count > 0)
     }
 }
 
 /// The counters of a service. They last as long as the gateway runs.
 pub(crate) struct ServiceStats {
-    pub(crate) requests: AtomicU64,
-    pub(crate) retries: AtomicU64,
-    pub(crate) ejections: AtomicU64,
+    pub(crate) requests: EventCounter,
+    pub(crate) retries: EventCounter,
+    pub(crate) ejections: EventCounter,
     /// Requests that the gateway answered itself.
     pub(crate) failures: CauseCounters,
     duration: BoundHistogram<f64>,
@@ -64,9 +82,9 @@ pub(crate) struct ServiceStats {
 impl ServiceStats {
     pub(crate) fn new(service: &str, durations: &DurationHistogram) -> Self {
         Self {
-            requests: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
-            ejections: AtomicU64::new(0),
+            requests: EventCounter::new(),
+            retries: EventCounter::new(),
+            ejections: EventCounter::new(),
             failures: CauseCounters::new(),
             duration: durations.0.bind(&[KeyValue::new("service", service.to_owned())]),
         }
@@ -74,14 +92,6 @@ impl ServiceStats {
 
     pub(crate) fn record_duration(&self, duration: Duration) {
         self.duration.record(duration.as_secs_f64());
-    }
-
-    pub(crate) fn count_retry(&self) {
-        self.retries.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn count_ejection(&self) {
-        self.ejections.fetch_add(1, Relaxed);
     }
 }
 
@@ -94,33 +104,21 @@ impl fmt::Debug for ServiceStats {
 /// The counters of an instance. They last as long as its registration.
 #[derive(Default)]
 pub(crate) struct InstanceStats {
+    pub(crate) picks: EventCounter,
+    pub(crate) failures: EventCounter,
+    pub(crate) connections_opened: EventCounter,
     /// Replies by status, a table per class (1xx to 5xx), allocated on the first reply of that class.
-    classes: [OnceLock<Box<[AtomicU64; 100]>>; 5],
-    pub(crate) failures: AtomicU64,
-    pub(crate) picks: AtomicU64,
-    pub(crate) connections_opened: AtomicU64,
+    classes: [OnceLock<Box<[EventCounter; 100]>>; 5],
 }
 
 impl InstanceStats {
-    pub(crate) fn count_pick(&self) {
-        self.picks.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn count_connection(&self) {
-        self.connections_opened.fetch_add(1, Relaxed);
-    }
-
     pub(crate) fn count_reply(&self, status: u16) {
         let class = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class));
         let Some(class) = class else { return };
-        let counts = class.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 100]));
-        if let Some(count) = counts.get(usize::from(status % 100)) {
-            count.fetch_add(1, Relaxed);
+        let counters = class.get_or_init(|| Box::new([const { EventCounter::new() }; 100]));
+        if let Some(counter) = counters.get(usize::from(status % 100)) {
+            counter.count();
         }
-    }
-
-    pub(crate) fn count_failure(&self) {
-        self.failures.fetch_add(1, Relaxed);
     }
 
     /// The statuses that have been counted.
@@ -129,7 +127,7 @@ impl InstanceStats {
         (1..)
             .zip(counts)
             .flat_map(|(class, counts)| (class * 100..).zip(counts.into_iter().flatten()))
-            .map(|(status, count)| (status, count.load(Relaxed)))
+            .map(|(status, counter)| (status, counter.get()))
             .filter(|(_, count)| *count > 0)
     }
 }

@@ -8,7 +8,7 @@ use hubspoke_chassis::trace;
 use hubspoke_client::load::InFlight as LoadInFlight;
 use tracing::Span;
 
-use super::record::{Parties, ReplyFailed, RequestRecord};
+use super::record::{ReplyFailed, RequestRecord};
 use crate::client_conn::ClientConn;
 use crate::error::RequestFailure;
 use crate::replay::ReplayState;
@@ -204,12 +204,10 @@ impl Drop for ActiveRequest {
             self.span.record("error.type", cause.name());
         }
         if record.is_sampled() {
-            let parties = Parties {
-                client: self.client.addr.ip(),
-                service: self.service.as_ref().map(|service| &*service.name),
-                instance: self.upstream.as_ref().map(|upstream| &*upstream.instance().id),
-            };
-            record.log(now, &parties, self.body.as_ref().map_or(0, ReplayState::received));
+            let service = self.service.as_ref().map(|service| &*service.name);
+            let instance = self.upstream.as_ref().map(|upstream| &*upstream.instance().id);
+            let bytes_in = self.body.as_ref().map_or(0, ReplayState::received);
+            record.log(now, self.client.addr.ip(), service, instance, bytes_in);
         }
         self.client.request_ended(now);
     }

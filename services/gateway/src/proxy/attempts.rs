@@ -9,8 +9,7 @@ use tracing::{Instrument, Span};
 
 use super::active::ActiveRequest;
 use super::attempt;
-use super::attempt_context::{AttemptContext, AttemptFailure};
-use super::upstream_response::UpstreamResponse;
+use super::attempt_context::{AttemptContext, AttemptFailure, UpstreamResponse};
 use crate::error::{Cause, RequestFailure};
 use crate::replay::ReplayState;
 use crate::retry;
@@ -84,7 +83,7 @@ pub(super) async fn run(
         if !may_retry {
             return Err(failure);
         }
-        service.stats().count_retry();
+        service.stats().retries.count();
         tracing::debug!(
             service = %service.name,
             instance = %instance.id,

@@ -37,13 +37,6 @@ struct AccessEntry {
     trace: String,
 }
 
-/// Who was involved in a request, for the access log.
-pub(super) struct Parties<'a> {
-    pub(super) client: IpAddr,
-    pub(super) service: Option<&'a str>,
-    pub(super) instance: Option<&'a str>,
-}
-
 /// Why a reply broke off after it had begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReplyFailed {
@@ -99,16 +92,23 @@ impl RequestRecord {
     }
 
     /// Writes the request to the access log.
-    pub(super) fn log(&self, now: Instant, parties: &Parties<'_>, bytes_in: u64) {
+    pub(super) fn log(
+        &self,
+        now: Instant,
+        client: IpAddr,
+        service: Option<&str>,
+        instance: Option<&str>,
+        bytes_in: u64,
+    ) {
         let Some(access) = &self.access else { return };
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
         tracing::info!(
             target: "access",
-            client = %parties.client,
+            client = %client,
             method = %access.method,
             path = %access.path,
-            service = parties.service,
-            instance = parties.instance,
+            service,
+            instance,
             status = self.status,
             cause = self.cause.map(Cause::name),
             attempts = self.attempts,

@@ -40,7 +40,7 @@ async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause>
         }
         Ok(Ok(stream)) => stream,
     };
-    instance.stats.count_connection();
+    instance.stats.connections_opened.count();
     let _ = stream.set_nodelay(true); // fails only on a dead socket
     Ok(stream)
 }

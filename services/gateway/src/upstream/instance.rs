@@ -119,7 +119,7 @@ impl Instance {
 
     /// A request is about to be sent here.
     pub(super) fn picked(&self, now: Instant) {
-        self.stats.count_pick();
+        self.stats.picks.count();
         if self.suspicious.load(Relaxed) {
             self.ejection.lock().begin_trial(now);
         }

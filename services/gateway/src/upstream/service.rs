@@ -130,13 +130,13 @@ impl UpstreamService {
     /// Counts a request, and admits it unless too many are in flight.
     pub(crate) fn admit(&self) -> Option<Admission> {
         let admission = Admission(self.state.clone());
-        self.stats().requests.fetch_add(1, Relaxed);
+        self.stats().requests.count();
         (self.state.in_flight.fetch_add(1, Relaxed) < self.settings.in_flight).then_some(admission)
     }
 
     /// Takes a retry out of the budget, if one is left.
     pub(crate) fn may_retry(&self, now: Instant, config: &RetryConfig) -> bool {
-        self.state.retry_budget.lock().spend(now, self.stats().requests.load(Relaxed), config)
+        self.state.retry_budget.lock().spend(now, self.stats().requests.get(), config)
     }
 
     /// An instance for a request that has already been to `tried`.
