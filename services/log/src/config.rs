@@ -18,8 +18,8 @@ pub const PROCESS: Process = Process::new("log", env!("CARGO_PKG_VERSION")).with
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct LogConfig {
-    /// The file that entries are appended to. Closed files lie beside it. `{slot}` becomes the lowest number from 1 whose
-    /// file no other process writes, so that replicas can share a folder.
+    /// The file that entries are appended to. Closed files lie beside it. `{slot}` becomes the lowest number
+    /// from 1 whose file no other process writes, so that replicas can share a folder.
     pub file: PathBuf,
     /// When an append is acknowledged: `written`, `synced` or `queued`.
     pub ack: AckMode,
@@ -31,13 +31,13 @@ pub struct LogConfig {
     pub max_batch: ByteSize,
     /// Most entries of one batch.
     pub max_batch_entries: usize,
-    /// Bytes that the bodies of all requests in progress may take, not counting the first 64 KiB of each. Beyond that,
-    /// senders get 503.
+    /// Bytes that the bodies of all requests in progress may take, not counting the first 64 KiB of each.
+    /// Beyond that, senders get 503.
     pub max_bodies: ByteSize,
     /// Queries that may read files at a time. Beyond that, readers get 503.
     pub max_queries: usize,
-    /// How long a reader may accept nothing before its reply is aborted. More than the minute for which one instance may
-    /// keep the others waiting in `/log/all`.
+    /// How long a reader may accept nothing before its reply is aborted. More than the minute for which one
+    /// instance may keep the others waiting in `/log/all`.
     #[serde(with = "humantime_serde")]
     pub max_stall: Duration,
     /// When to rotate the file.

@@ -7,12 +7,13 @@
 //!  "trace_id":"4bf9…","level":"info","key":"k1","part":0,"of":3,"msg":"any text","msg_base64":"…","fields":{}}
 //! ```
 //!
-//! `ts`, `seq`, `instance` and `msg` are always present. Text that is not valid UTF-8 is stored twice: readable in
-//! `msg`, with U+FFFD in place of invalid bytes, and byte for byte in `msg_base64`. JSON strings contain no raw
-//! newline, so no text can forge an entry, and no raw quote, so `,"msg":"` occurs once before `fields`, the last key.
+//! `ts`, `seq`, `instance` and `msg` are always present. Text that is not valid UTF-8 is stored twice:
+//! readable in `msg`, with U+FFFD in place of invalid bytes, and byte for byte in `msg_base64`. JSON strings
+//! contain no raw newline, so no text can forge an entry, and no raw quote, so `,"msg":"` occurs once before
+//! `fields`, the last key.
 //!
-//! The request's handler encodes the sender's part of the line. The writer adds only what it alone knows (`ts`, `seq`,
-//! `instance`), which keeps it fast.
+//! The request's handler encodes the sender's part of the line. The writer adds only what it alone knows
+//! (`ts`, `seq`, `instance`), which keeps it fast.
 
 use std::io::Write as _;
 
@@ -27,7 +28,7 @@ mod level;
 pub(crate) mod line;
 mod seq;
 
-/// What is known of an entry beside its text.
+/// Attributes of an entry, apart from its text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EntryMeta<'a> {
     /// Registered name of the sender.
@@ -132,7 +133,7 @@ impl Batch {
     }
 }
 
-/// What the writer adds to each line of a batch, beside the sequence number.
+/// The writer's part of every line of a batch, apart from the sequence number.
 pub(crate) struct Stamp<'a> {
     /// From [`TimestampFormatter`] or [`timestamp`].
     pub(crate) ts: &'a [u8],
@@ -195,7 +196,8 @@ fn write_key(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
     }
 }
 
-/// Writes a JSON string. The same text always has the same bytes, which lets [`crate::query`] search raw lines.
+/// Writes a JSON string. The same text always has the same bytes, which lets [`crate::query`] search raw
+/// lines.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     // Neither serializing a string nor writing to memory fails.
     let _ = serde_json::to_writer(out, text);

@@ -1,4 +1,4 @@
-//! Errors as replies. Other modules' errors know no HTTP; this is where they get their cause and status.
+//! Converts errors to problem documents. The other modules' errors know no HTTP.
 
 use axum::response::{IntoResponse, Response};
 use hubspoke_chassis::{Problem, ProblemType};

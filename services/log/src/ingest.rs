@@ -1,11 +1,11 @@
 //! From a request's body to a batch of entries. Pure.
 //!
-//! There are three kinds of body: text (one entry, exactly as sent), lines of JSON, and one JSON value or list of values.
-//! [`json`] defines what a JSON value becomes. In a batch, invalid entries are reported one by one and the others are
-//! stored; a batch without any valid entry is refused.
+//! There are three kinds of body: text (one entry, exactly as sent), lines of JSON, and one JSON value or
+//! list of values. [`json`] defines what a JSON value becomes. In a batch, invalid entries are reported one
+//! by one and the others are stored; a batch without any valid entry is refused.
 //!
-//! [`IngestLimits`] bounds what a body becomes. Entries are counted while the body is read: two bytes can be an entry,
-//! which takes a hundred bytes in memory.
+//! [`IngestLimits`] bounds what a body becomes. Entries are counted while the body is read: two bytes can be
+//! an entry, which takes a hundred bytes in memory.
 
 use crate::entry::{Batch, EntryMeta, Level};
 
@@ -29,7 +29,8 @@ pub(crate) enum BodyKind {
 }
 
 impl BodyKind {
-    /// From the content type. Anything that is not known to be a batch is text: senders label text in many ways.
+    /// From the content type. Anything that is not known to be a batch is text: senders label text in many
+    /// ways.
     pub(crate) fn of(content_type: Option<&str>) -> Self {
         let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or("").trim();
         let is = |names: &[&str]| names.iter().any(|name| kind.eq_ignore_ascii_case(name));
@@ -43,7 +44,8 @@ impl BodyKind {
     }
 }
 
-/// What a request's headers tell of its entries. Owned, so that another thread can parse a large body.
+/// The part of a request's head that applies to all its entries. Owned, so that another thread can parse a
+/// large body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RequestMeta {
     pub(crate) source: Option<String>,

@@ -11,8 +11,8 @@
 //! | `limit` | at most this many entries; 100 by default, 0 for all |
 //! | `cursor` | `INSTANCE:SEQ` of the last entry read, to continue after it; several separated by commas |
 //!
-//! Within an instance the sequence numbers are the order, so a clock that was set back affects only `since` and `until`.
-//! Those compare each entry's own time, and look an hour beyond it for entries out of order.
+//! Within an instance the sequence numbers are the order, so a clock that was set back affects only `since`
+//! and `until`. Those compare each entry's own time, and look an hour beyond it for entries out of order.
 
 use std::time::Duration;
 
@@ -119,8 +119,8 @@ impl Query {
         Ok(parsed)
     }
 
-    /// The query string `text`, which this was parsed from, with absolute times: for another instance, which parses it
-    /// later.
+    /// The query string `text`, which this was parsed from, with absolute times: for another instance, which
+    /// parses it later.
     pub(crate) fn absolute(&self, text: &str) -> String {
         let mut absolute = form_urlencoded::Serializer::new(String::new());
         for (key, value) in form_urlencoded::parse(text.as_bytes()) {
@@ -134,7 +134,8 @@ impl Query {
         absolute.finish()
     }
 
-    /// The sequence numbers that the query asks of `instance`: those after its cursor, in the order of the query.
+    /// The sequence numbers that the query asks of `instance`: those after its cursor, in the order of the
+    /// query.
     pub(crate) fn seq_range(&self, instance: &str) -> SeqRange {
         match (self.cursor_of(instance), self.order) {
             (None, _) => SeqRange::ALL,

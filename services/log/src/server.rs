@@ -67,8 +67,8 @@ impl Server {
         let file = options.file.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
         if store.torn_bytes() > 0 {
-            let torn_bytes = store.torn_bytes();
-            tracing::warn!(file = %file.display(), torn_bytes, "cut off an incomplete entry or batch at the end of the log");
+            let (file, torn_bytes) = (file.display(), store.torn_bytes());
+            tracing::warn!(%file, torn_bytes, "cut off an incomplete entry or batch at the end of the log");
         }
         let store = Arc::new(store);
         metrics::register(&service.metrics().meter(), &store);

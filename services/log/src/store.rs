@@ -1,11 +1,11 @@
 //! The entries on disk: one active segment that grows, and closed segments beside it.
 //!
-//! One thread writes. Requests hand it their entries through a bounded queue and wait for the receipt. Readers take a
-//! snapshot of the files and read them up to the committed length, so they never slow the writer down and never see an
-//! entry that may yet be taken back.
+//! One thread writes. Requests hand it their entries through a bounded queue and wait for the receipt.
+//! Readers take a snapshot of the files and read them up to the committed length, so they never slow the
+//! writer down and never see an entry that may yet be taken back.
 //!
-//! [`AckMode`] decides what an acknowledged entry survives. Left out: checksums per entry (those of the file system and
-//! the disk have to do), and replication (each log instance keeps what it got).
+//! [`AckMode`] decides what an acknowledged entry survives. Left out: checksums per entry (the file system's
+//! and the disk's must suffice), and replication (each log instance keeps what it got).
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -61,8 +61,8 @@ pub struct Store {
 impl Store {
     /// Opens or creates the log. Blocks on the disk.
     ///
-    /// Entries name `instance`, unless the log already has entries of another one: then it continues with that name, so
-    /// that (instance, sequence number) identifies one entry forever.
+    /// Entries name `instance`, unless the log already has entries of another one: then it continues with
+    /// that name, so that (instance, sequence number) identifies one entry forever.
     ///
     /// # Errors
     /// [`OpenError`], never because of what the files contain.
@@ -97,8 +97,8 @@ impl Store {
         self.torn_bytes
     }
 
-    /// Hands a batch to the writer. It is on its way when this returns; await the result for the receipt, which is `None`
-    /// if the mode is [`AckMode::Queued`].
+    /// Hands a batch to the writer. It is on its way when this returns; await the result for the receipt,
+    /// which is `None` if the mode is [`AckMode::Queued`].
     ///
     /// # Errors
     /// [`AppendError::QueueFull`] and [`AppendError::Closed`], at once.
@@ -107,7 +107,8 @@ impl Store {
         batch: Batch,
         at: Timestamp,
     ) -> Result<impl Future<Output = Result<Option<Receipt>, AppendError>> + use<>, AppendError> {
-        // While writes fail, senders wait for the receipt in every mode, so that nothing is accepted only to be dropped.
+        // While writes fail, senders wait for the receipt in every mode, so that nothing is accepted only to
+        // be dropped.
         let waits = self.ack != AckMode::Queued || !self.shared.healthy();
         let (reply, receipt) = waits.then(oneshot::channel).unzip();
         self.shared.queue.push(Submission { batch, at, reply })?;

@@ -6,9 +6,9 @@ use std::hash::Hash;
 
 /// Remembers the last keys, each with a value. The oldest key is forgotten first.
 ///
-/// A sender that gets no acknowledgement sends its entries again under the same key, perhaps to another log instance.
-/// So the store drops copies by key, and so does each reader that merges several instances. A copy that arrives after
-/// its key was forgotten is not recognized.
+/// A sender that gets no acknowledgement sends its entries again under the same key, perhaps to another log
+/// instance. So the store drops copies by key, and so does each reader that merges several instances. A copy
+/// that arrives after its key was forgotten is not recognized.
 ///
 /// ```
 /// use hubspoke_protocol::DedupWindow;

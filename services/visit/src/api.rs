@@ -1,5 +1,5 @@
-//! The public routes: `GET /` and `GET /visit` count, log the number and answer with it as text. `HEAD` does not count.
-//! `GET /visit/stats` shows the totals.
+//! The public routes: `GET /` and `GET /visit` count, log the number and answer with it as text. `HEAD` does
+//! not count. `GET /visit/stats` shows the totals.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::counter::VisitCounter;
 use crate::error::VisitError;
 use crate::rate::VisitRate;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug, Clone)]
 pub(crate) struct VisitApp {
     pub(crate) counter: VisitCounter,

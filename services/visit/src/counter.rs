@@ -1,8 +1,9 @@
 //! One number per visit, taken in one step, so that no two visits get the same.
 //!
-//! With a file, numbers are reserved in blocks: the file has the last number that may be given out, and is synced before
-//! the first number of a block is used. So no number is given out twice, whatever happens, and the disk is written once per
-//! block. The price: a crash leaves a gap of at most a block. A clean stop leaves none.
+//! With a file, numbers are reserved in blocks: the file has the last number that may be given out, and is
+//! synced before the first number of a block is used. So no number is given out twice, whatever happens, and
+//! the disk is written once per block. The price: a crash leaves a gap of at most a block. A clean stop
+//! leaves none.
 
 use std::io;
 use std::path::Path;
@@ -68,8 +69,8 @@ impl VisitCounter {
         self.count.lock().await.last
     }
 
-    /// Releases reserved numbers that were not given out, so that a restart continues without a gap. A later call of
-    /// [`VisitCounter::next`] reserves again.
+    /// Releases reserved numbers that were not given out, so that a restart continues without a gap. A later
+    /// call of [`VisitCounter::next`] reserves again.
     ///
     /// # Errors
     /// If the file can't be written; then a restart leaves a gap.

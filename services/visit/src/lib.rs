@@ -1,11 +1,13 @@
-//! The visit counter: the example business service. It counts visits, and logs each one through a random log instance.
+//! The visit counter: the example business service. It counts visits, and logs each one through a random log
+//! instance.
 //!
-//! - [`counter`]: one number per visit, which a file can keep across restarts; [`rate`]: visits per minute (pure)
+//! - [`counter`]: one number per visit, which a file can keep across restarts; [`rate`]: visits per minute
+//!   (pure)
 //! - `api`: the routes; `error`: their failures
 //! - [`Server`]: from bind to shutdown
 //!
-//! Each instance has its own count; `Hub-Instance` shows which one answered. Left out: a count shared by all instances,
-//! which needs a shared store.
+//! Each instance has its own count; `Hub-Instance` shows which one answered. Left out: a count shared by all
+//! instances, which needs a shared store.
 
 mod api;
 mod config;

@@ -1,7 +1,8 @@
 //! `POST /log`: any text is one entry; `application/x-ndjson` and `application/json` are batches.
 //!
-//! `Hub-Source: NAME/ID` names the sender, `traceparent` the trace, `?level=` the severity. A request with the
-//! `Idempotency-Key` of an earlier one is not stored again. The reply has the sequence numbers of the entries.
+//! `Hub-Source: NAME/ID` names the sender, `traceparent` the trace, `?level=` the severity. A request with
+//! the `Idempotency-Key` of an earlier one is not stored again. The reply has the sequence numbers of the
+//! entries.
 
 use std::sync::Arc;
 

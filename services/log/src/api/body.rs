@@ -15,8 +15,8 @@ use crate::error::ApiError;
 
 /// Bytes of each body that are not counted: they cost no more than its connection does.
 const UNCOUNTED: usize = 64 << 10;
-/// A body that takes from the budget must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise a sender
-/// of a byte now and then would keep the memory from others forever.
+/// A body that takes from the budget must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise
+/// a sender of a byte now and then would keep the memory from others forever.
 const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// Memory for the bodies of all requests in progress. Clones share it.

@@ -1,4 +1,5 @@
-//! `POST /v1/logs`: log records from OpenTelemetry SDKs and collectors (OTLP/HTTP, protobuf, with or without gzip).
+//! `POST /v1/logs`: log records from OpenTelemetry SDKs and collectors (OTLP/HTTP, protobuf, with or without
+//! gzip).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What both ways of storing entries need of a request.
+//! Reads the head of a request that stores entries: as text, JSON or OTLP.
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
@@ -61,7 +61,7 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Opt
     value.transpose().map_err(|_| ApiError::Header { name, reason: "not visible ASCII".to_owned() })
 }
 
-/// Runs `work` on a thread where it may take long.
+/// Runs long work on a thread for blocking tasks.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {

@@ -1,7 +1,7 @@
-//! Streams what a thread reads from the files.
+//! Streams the matches that a thread finds in the files.
 //!
-//! The thread reads no faster than its client accepts. The number of such threads is bounded, so a client that accepts
-//! nothing for `max_stall` has its reply aborted.
+//! The thread reads no faster than its client accepts. The number of such threads is bounded, so a client
+//! that accepts nothing for `max_stall` has its reply aborted.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -33,7 +33,7 @@ pub(super) type BodyChunk = io::Result<Bytes>;
 /// Writes one entry to a chunk.
 pub(super) type RenderEntry = fn(&Store, u64, &[u8], &mut Vec<u8>);
 
-/// What the thread has found.
+/// The chunks that the thread has sent.
 pub(super) struct FileStream {
     chunks: mpsc::Receiver<BodyChunk>,
     stalled: Arc<AtomicBool>,
@@ -161,7 +161,7 @@ impl EntrySink for ChunkSink<'_> {
 
 impl Drop for ChunkSink<'_> {
     fn drop(&mut self) {
-        // What was found before the limit was reached.
+        // The last matches before the limit or the end.
         if !self.chunk.is_empty() {
             let _ = self.flush();
         }

@@ -1,9 +1,10 @@
 //! `GET /log/tail`: entries as they come, as server-sent events.
 //!
-//! An event's id is `INSTANCE:SEQ`. A client that reconnects with `Last-Event-ID` (or `cursor=`) continues after it, and
-//! `since=` begins in the past: both read the backlog from the files first, including what has left memory meanwhile.
-//! Without either, `limit=N` begins with the matches among the last N entries. A client that is too slow gets a `dropped`
-//! event with the number of entries it missed; the writer waits for nobody.
+//! An event's id is `INSTANCE:SEQ`. A client that reconnects with `Last-Event-ID` (or `cursor=`) continues
+//! after it, and `since=` begins in the past: both read the backlog from the files first, including what has
+//! left memory meanwhile. Without either, `limit=N` begins with the matches among the last N entries. A
+//! client that is too slow gets a `dropped` event with the number of entries it missed; the writer waits for
+//! nobody.
 
 use std::io;
 use std::sync::Arc;
@@ -30,11 +31,11 @@ use crate::store::ring::{CommittedLines, RingFollower};
 
 /// Interval of comments that show client and proxies that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Entries that come within this time are sent together. A thousand followers, each woken for each write, would leave the
-/// writer little of the processor.
+/// Entries that come within this time are sent together. A thousand followers, each woken for each write,
+/// would leave the writer little of the processor.
 const COALESCE: Duration = Duration::from_millis(10);
-/// How often the files are read for entries that left memory while the files were read. A client still behind after that
-/// is slower than the senders.
+/// How often the files are read for entries that left memory while the files were read. A client still behind
+/// after that is slower than the senders.
 const BACKLOG_ROUNDS: usize = 16;
 /// Bytes of lines to look at before other tasks get their turn.
 const TURN: usize = 256 << 10;

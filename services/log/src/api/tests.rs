@@ -1,4 +1,5 @@
-//! The handlers without a server: on disks that fail, and with more followers than a test has file descriptors.
+//! The handlers without a server: on disks that fail, and with more followers than a test has file
+//! descriptors.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! What a JSON value becomes as an entry. Pure.
+//! Turns JSON values into entries. Pure.
 //!
 //! - a string: that text
-//! - an object with a text under `msg` or `message`: that text, with `level`, `trace_id`, `source` (if the request names
-//!   no sender) and `key` (if the request has none). Everything else goes to `fields`, along with the object's own
-//!   `fields`
+//! - an object with a text under `msg` or `message`: that text, with `level`, `trace_id`, `source` (if the
+//!   request names no sender) and `key` (if the request has none). Everything else goes to `fields`, along
+//!   with the object's own `fields`
 //! - anything else: its JSON as text
 //!
 //! Nothing that a sender gives is dropped: an invalid `level` or `trace_id` stays in `fields`.
@@ -21,8 +21,9 @@ use crate::entry::{Batch, EntryMeta, Level, write_string};
 
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY: usize = 128;
-/// The JSON of an entry may take this many bytes per byte of text (`\u0001` is one), and this many more for keys and
-/// spaces. Longer JSON is not parsed, since a value of many small members takes far more memory than its text.
+/// The JSON of an entry may take this many bytes per byte of text (`\u0001` is one), and this many more for
+/// keys and spaces. Longer JSON is not parsed, since a value of many small members takes far more memory than
+/// its text.
 const JSON_PER_BYTE: usize = 8;
 const JSON_EXTRA: usize = 1024;
 

@@ -1,8 +1,8 @@
 //! OTLP log records as entries. Pure.
 //!
-//! The resource's `service.name` and `service.instance.id` become the source, the body the text (as JSON unless it is a
-//! string), and the severity the level. Everything else goes to `fields`: the attributes, and, under OpenTelemetry's own
-//! names, `time`, `span_id`, `scope` and `event_name`.
+//! The resource's `service.name` and `service.instance.id` become the source, the body the text (as JSON
+//! unless it is a string), and the severity the level. Everything else goes to `fields`: the attributes, and,
+//! under OpenTelemetry's own names, `time`, `span_id`, `scope` and `event_name`.
 //!
 //! The messages are counted before they are decoded ([`count`]), since decoded they take far more memory.
 //!

@@ -33,7 +33,7 @@ pub(crate) enum IngestError {
     NoneAccepted(Rejections),
 }
 
-/// What a body contains.
+/// A parsed body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParsedBody {
     pub(crate) batch: Batch,

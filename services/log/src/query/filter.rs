@@ -1,5 +1,5 @@
-//! Decides whether an entry matches. Pure, and fast if most entries don't: it searches a whole block for bytes that every
-//! match contains, and parses only the lines that have them.
+//! Decides whether an entry matches. Pure, and fast if most entries don't: it searches a whole block for
+//! bytes that every match contains, and parses only the lines that have them.
 
 use memchr::memmem::Finder;
 use regex::Regex;

@@ -1,5 +1,5 @@
-//! Reads the files for a query, block by block in constant memory: from where the first match can be to where the last one
-//! was. Blocks on the disk.
+//! Reads the files for a query, block by block in constant memory: from where the first match can be to where
+//! the last one was. Blocks on the disk.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -56,8 +56,8 @@ pub(crate) fn scan(
             Ok(ControlFlow::Break(())) => return Ok(()),
             // A damaged file must not keep the others from being read.
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(segment = %segment.path.display(), error, "can't read a segment; its entries are missing from a reply");
+                let (segment, error) = (segment.path.display(), &error as &dyn std::error::Error);
+                tracing::error!(%segment, error, "can't read a segment; a reply lacks its entries");
             }
         }
     }
@@ -84,8 +84,8 @@ impl<S: EntrySink> Scan<'_, S> {
             closed.partition_point(|segment| segment.first_seq <= self.range.first).saturating_sub(1);
         let end = closed.partition_point(|segment| segment.first_seq <= self.range.last).max(by_seq);
         let closed = &closed[by_seq..end];
-        // No entry is newer than the last write to its file, and copying a file only makes that time later. So this is
-        // safe; bounding a segment's first entry by the time of the segment before would not be.
+        // No entry is newer than the last write to its file, and copying a file only makes that time later.
+        // So this is safe; bounding a segment's first entry by the time of the segment before would not be.
         let old = |segment: &&Segment, since| segment.modified + CLOCK_SLACK < SystemTime::from(since);
         let start =
             self.query.since.map_or(0, |since| closed.iter().take_while(|one| old(one, since)).count());
@@ -166,7 +166,8 @@ impl<S: EntrySink> Scan<'_, S> {
     }
 }
 
-/// Binary search for the first block of which `before` is false. A block without entries counts like the next one.
+/// Binary search for the first block of which `before` is false. A block without entries counts like the next
+/// one.
 fn partition(
     blocks: &BlockReader,
     buf: &mut Vec<u8>,

@@ -29,8 +29,8 @@ pub(super) struct FirstEntry {
 }
 
 impl ActiveSegment {
-    /// Opens or creates the file and repairs its end. Returns it with the number of bytes that were cut off: an
-    /// incomplete entry or batch. Text that is not an entry stays.
+    /// Opens or creates the file and repairs its end. Returns it with the number of bytes that were cut off:
+    /// an incomplete entry or batch. Text that is not an entry stays.
     pub(super) fn open(path: &Path) -> io::Result<(Self, u64)> {
         let mut file = private_file().append(true).open(path)?;
         file.set_permissions(Permissions::from_mode(0o600))?;

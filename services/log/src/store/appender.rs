@@ -1,7 +1,7 @@
 //! Appends whole submissions to a disk that may fail at any moment.
 //!
-//! Invariant: the file is good up to `len`, and every acknowledged entry lies before it. What a failed write left beyond
-//! `len` is cut off, at the latest before the next write.
+//! Invariant: the file is good up to `len`, and every acknowledged entry lies before it. Bytes that a failed
+//! write left beyond `len` is cut off, at the latest before the next write.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -72,8 +72,8 @@ impl Appender {
         let synced = (sync && good > 0).then(|| self.disk.sync());
         let sync = synced.is_some().then(|| began.elapsed());
         if let Some(Err(error)) = synced {
-            // After a failed sync nobody knows which pages reached the disk, and a second sync would report success
-            // without writing them. So drop the whole group; its senders retry.
+            // After a failed sync nobody knows which pages reached the disk, and a second sync would report
+            // success without writing them. So drop the whole group; its senders retry.
             self.truncate_to(0);
             return CommitOutcome::failed(error, sync);
         }

@@ -1,7 +1,7 @@
 //! Reads a segment block by block, forwards or backwards, in constant memory.
 //!
-//! A block is the lines that *start* in it, so blocks can be read in any order and give each line once. A plain segment
-//! has a block per MiB, a compressed one a block per frame.
+//! A block is the lines that *start* in it, so blocks can be read in any order and give each line once. A
+//! plain segment has a block per MiB, a compressed one a block per frame.
 
 use std::fs::File;
 use std::io;

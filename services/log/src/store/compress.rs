@@ -1,5 +1,6 @@
 //! Compresses closed segments, one frame per block, so that queries still read any part of them alone.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -33,8 +34,8 @@ impl Compressor {
             Ok(Some(copy)) => publish(&files, copy),
             Ok(None) => {}
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(segment = %segment.path.display(), error, "can't compress a segment; retrying in a minute");
+                let (segment, error) = (segment.path.display(), &error as &dyn Error);
+                tracing::error!(%segment, error, "can't compress a segment; retrying in a minute");
                 // The thread counts as busy meanwhile.
                 std::thread::park_timeout(RETRY_AFTER);
             }
@@ -65,8 +66,9 @@ impl Drop for Compressor {
     }
 }
 
-/// Writes the compressed copy of `segment` beside it and removes the original. Retention may have removed it already:
-/// then the caller finds the segment off the list, and removes the copy. `stop` cancels; the original stays.
+/// Writes the compressed copy of `segment` beside it and removes the original. Retention may have removed it
+/// already: then the caller finds the segment off the list, and removes the copy. `stop` cancels; the
+/// original stays.
 fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Option<Segment>> {
     let Some(blocks) = BlockReader::open(segment)? else { return Ok(None) };
     let mut name = OsString::from(".");
@@ -116,8 +118,8 @@ fn publish(files: &FileList, copy: Segment) {
     if !files.replace(copy)
         && let Err(error) = std::fs::remove_file(&path)
     {
-        let error = &error as &dyn std::error::Error;
-        tracing::error!(segment = %path.display(), error, "can't remove an expired segment");
+        let (segment, error) = (path.display(), &error as &dyn Error);
+        tracing::error!(%segment, error, "can't remove an expired segment");
     }
 }
 

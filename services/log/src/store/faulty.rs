@@ -21,13 +21,13 @@ pub(crate) enum Fault {
     Fail,
 }
 
-/// What happens to the next operations.
+/// Faults of the next operations, in order.
 #[derive(Default)]
 pub(crate) struct FaultScript {
     faults: Mutex<VecDeque<Fault>>,
     /// Writes block.
     pub(crate) hangs: AtomicBool,
-    /// What a power cut leaves for certain.
+    /// The content that survives a power cut for certain.
     pub(crate) durable: Mutex<Vec<u8>>,
 }
 

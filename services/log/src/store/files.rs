@@ -51,7 +51,8 @@ impl FileList {
         files.committed_len = committed_len;
     }
 
-    /// Lists the compressed copy of a segment in its place. `false` if the segment was removed in the meantime.
+    /// Lists the compressed copy of a segment in its place. `false` if the segment was removed in the
+    /// meantime.
     #[must_use]
     pub(super) fn replace(&self, copy: Segment) -> bool {
         let mut files = self.files.lock();

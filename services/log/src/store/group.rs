@@ -25,8 +25,8 @@ pub(super) struct RenderedGroup {
 }
 
 impl RenderedGroup {
-    /// Renders submissions from the front until there are `size` bytes, at least one. Batches whose key is in `stored`,
-    /// or occurs earlier in the group, are not rendered again.
+    /// Renders submissions from the front until there are `size` bytes, at least one. Batches whose key is in
+    /// `stored`, or occurs earlier in the group, are not rendered again.
     pub(super) fn render(
         &mut self,
         submissions: &VecDeque<Submission>,

@@ -1,7 +1,7 @@
 //! The bounded queue between requests and the writer.
 //!
-//! Bounded by bytes. What the writer has taken counts until it is written, so memory stays bounded however slow the
-//! disk is. A full queue refuses at once; nobody waits for room.
+//! Bounded by bytes. A group that the writer has taken counts until it is written, so memory stays bounded
+//! however slow the disk is. A full queue refuses at once; nobody waits for room.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -82,7 +82,8 @@ impl AppendQueue {
         Ok(())
     }
 
-    /// Moves everything that waits into `group`, which must be empty. Waits up to `timeout` for the first submission.
+    /// Moves everything that waits into `group`, which must be empty. Waits up to `timeout` for the first
+    /// submission.
     pub(super) fn take(&self, group: &mut VecDeque<Submission>, timeout: Duration) -> Taken {
         let mut state = self.state.lock();
         if state.waiting.is_empty() && !state.closed {

@@ -1,8 +1,9 @@
 //! Opens a log after whatever happened to its files.
 //!
-//! The content never keeps the service from starting: an incomplete entry or batch at the end is cut off and reported, and
-//! lines that are not entries stay where they are. A second process on the same file does.
+//! The content never keeps the service from starting: an incomplete entry or batch at the end is cut off and
+//! reported, and lines that are not entries stay where they are. Only a second process on the same file does.
 
+use std::error::Error;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -91,9 +92,10 @@ fn recover(names: SegmentNames, lock: File, closed: Vec<Segment>) -> io::Result<
         {
             Ok(found) => last = found,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(segment = %segment.path.display(), error, "can't read a closed segment; skipping it");
-                // There are fewer entries than bytes, so this leaves a gap in the sequence numbers but repeats none.
+                let (file, error) = (segment.path.display(), &error as &dyn Error);
+                tracing::error!(segment = %file, error, "can't read a closed segment; skipping it");
+                // There are fewer entries than bytes, so this leaves a gap in the sequence numbers but
+                // repeats none.
                 least_seq = least_seq.max(segment.first_seq + segment.bytes);
             }
         }
@@ -120,12 +122,12 @@ fn last_entry(blocks: &BlockReader) -> io::Result<Option<(u64, String)>> {
     Ok(None)
 }
 
-/// The complete batches in the newest blocks, oldest first. An incomplete one must be stored when it is sent again. What
-/// can't be read is skipped: a retry is then stored twice, under its key.
+/// The complete batches in the newest blocks, oldest first. An incomplete one must be stored when it is sent
+/// again. Unreadable blocks are skipped: a retry of their batches is stored twice, under its key.
 fn recent_keys(closed: &[Segment], active: BlockReader) -> Vec<(String, SeqRange)> {
     let unreadable = |path: &Path, error: io::Error| {
-        let error = &error as &dyn std::error::Error;
-        tracing::error!(file = %path.display(), error, "can't read recent keys; retries of these batches will be stored again");
+        let (file, error) = (path.display(), &error as &dyn Error);
+        tracing::error!(%file, error, "can't read recent keys; retries of their batches are stored again");
     };
     let mut left = KEY_BLOCKS.saturating_sub(active.count());
     let mut newest_first = vec![(Path::new("the active segment"), active)];

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use super::blocks::BLOCK;
 use crate::entry::line::{head, parse};
 
-/// No entry is longer: its text, escaped and in base64 beside it, with all its fields.
+/// No entry is longer, even with its text both escaped and in base64, and all its fields.
 const MAX_LINE: u64 = 64 << 20;
 
 /// Where the last complete line ends.
@@ -22,8 +22,8 @@ pub(super) fn end_of_last_line(file: &File, len: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Where the last batch begins, if it has a key and is incomplete. It was never acknowledged, so its sender sends it
-/// again; what is left of it would then be stored twice.
+/// Where the last batch begins, if it has a key and is incomplete. It was never acknowledged, so its sender
+/// sends it again; what is left of it would then be stored twice.
 pub(super) fn incomplete_batch(file: &File, len: u64) -> io::Result<Option<u64>> {
     let mut end = len;
     // The line after the one at hand: sequence number, part, number of parts, key.
@@ -47,7 +47,8 @@ pub(super) fn incomplete_batch(file: &File, len: u64) -> io::Result<Option<u64>>
     }
 }
 
-/// The line that ends at `end`, with its start; `None` at the start of the file, and for a line longer than any entry.
+/// The line that ends at `end`, with its start; `None` at the start of the file, and for a line longer than
+/// any entry.
 fn line_before(file: &File, end: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut step = 4 << 10;
     if end == 0 {

@@ -26,8 +26,8 @@ pub(super) fn remove_expired(files: &FileList, limits: &FileLimits, active_len: 
     }
 }
 
-/// How many of the oldest segments have expired. While the active segment is empty the newest closed one stays: it has
-/// the last sequence number.
+/// How many of the oldest segments have expired. While the active segment is empty the newest closed one
+/// stays: it has the last sequence number.
 fn expired(closed: &[Segment], limits: &FileLimits, active_len: u64, now: SystemTime) -> usize {
     let mut total = active_len + closed.iter().map(|segment| segment.bytes).sum::<u64>();
     let removable = closed.len() - usize::from(active_len == 0 && !closed.is_empty());

@@ -1,7 +1,7 @@
 //! The last committed lines in memory, for followers.
 //!
-//! Bounded by bytes: a slow follower misses lines, and learns from the sequence numbers how many, but never slows the
-//! writer down. Filled only while the log has followers.
+//! Bounded by bytes: a slow follower misses lines, and learns from the sequence numbers how many, but never
+//! slows the writer down. Filled only while the log has followers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Memory of a commit beside its lines, roughly, in bytes. It keeps many small commits within the bound.
+/// Approximate memory of a commit apart from its lines, in bytes. Counted, so that many small commits stay
+/// within the bound.
 const OVERHEAD: usize = 100;
 
 /// Lines that were committed together.
@@ -93,8 +94,8 @@ impl RingFollower {
         self.first
     }
 
-    /// The commits from entry `next` on, about `max_bytes` of them, since the writer waits for the lock. The first one may
-    /// begin before `next`, or after it if what was between has left the ring.
+    /// The commits from entry `next` on, about `max_bytes` of them, since the writer waits for the lock. The
+    /// first one may begin before `next`, or after it if what was between has left the ring.
     pub(crate) fn since(&self, next: u64, max_bytes: usize) -> Vec<CommittedLines> {
         let state = self.ring.state.lock();
         let from = state.commits.partition_point(|commit| commit.last < next);

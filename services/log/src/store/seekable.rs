@@ -1,8 +1,8 @@
-//! zstd's seekable format (facebook/zstd, contrib/seekable_format): compressed files of which any part can be read
-//! without the rest.
+//! zstd's seekable format (facebook/zstd, contrib/seekable_format): compressed files of which any part can be
+//! read without the rest.
 //!
-//! A file is a sequence of zstd frames, and a table of their sizes in a last frame that plain decoders skip. So `zstd -d`
-//! reads it too.
+//! A file is a sequence of zstd frames, and a table of their sizes in a last frame that plain decoders skip.
+//! So `zstd -d` reads it too.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};

@@ -1,8 +1,8 @@
 //! Segments on disk: their names, and the listing at the start.
 //!
 //! The active segment has the configured name (`services.log`). Closed ones lie beside it as
-//! `services-FIRSTSEQ-DATE.log`, or `….log.zst` once compressed. FIRSTSEQ has 16 digits, so that names sort in the order
-//! of the entries, whatever the clock did.
+//! `services-FIRSTSEQ-DATE.log`, or `….log.zst` once compressed. FIRSTSEQ has 16 digits, so that names sort
+//! in the order of the entries, whatever the clock did.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,8 +105,8 @@ impl SegmentNames {
     }
 }
 
-/// Lists the closed segments, oldest first, and cleans up after a crash: it removes unfinished compressed copies, and
-/// originals whose copy is complete. Only for the start, while nothing else works on the files.
+/// Lists the closed segments, oldest first, and cleans up after a crash: it removes unfinished compressed
+/// copies, and originals whose copy is complete. Only for the start, while nothing else works on the files.
 pub(crate) fn list(names: &SegmentNames) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(names.dir())? {

@@ -1,4 +1,4 @@
-//! What the writer thread and the callers of the store share.
+//! The state that the writer thread and the callers of the store share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
 //! `{slot}` in the file's path: the lowest number from 1 whose file no other process writes.
 //!
-//! Replicas that share a folder and a configuration (containers on one volume) thus write a file each, and a restarted
-//! one continues where an earlier one stopped. The lock decides who has a slot. The kernel releases it with the process,
-//! even after `kill -9`.
+//! Replicas that share a folder and a configuration (containers on one volume) thus write a file each, and a
+//! restarted one continues where an earlier one stopped. The lock decides who has a slot. The kernel releases
+//! it with the process, even after `kill -9`.
 
 use std::path::{Path, PathBuf};
 

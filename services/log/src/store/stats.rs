@@ -1,4 +1,4 @@
-//! What the store counts. `metrics` exports it.
+//! Counters and commit durations of the store; `metrics` exports them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;

@@ -1,8 +1,8 @@
 //! The writer thread: group commit, rotation, retention.
 //!
-//! Invariants: an append is acknowledged only after its entries are written (and, with `ack = "synced"`, synced).
-//! Sequence numbers have no gaps, since an entry gets its number with the write that stores it. A failure fails the
-//! entries concerned and no others; the next group is tried normally.
+//! Invariants: an append is acknowledged only after its entries are written (and, with `ack = "synced"`,
+//! synced). Sequence numbers have no gaps, since an entry gets its number with the write that stores it. A
+//! failure fails the entries concerned and no others; the next group is tried normally.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -73,8 +73,8 @@ impl Writer {
         }
         let mut appender = Appender::new(disks(Arc::clone(&log.active.file)), log.active.len);
         if options.ack == AckMode::Synced {
-            // What recovery found may never have reached the disk. It was not acknowledged, and a retry of it must not
-            // be acknowledged as stored before it is safe.
+            // A recovered entry may never have reached the disk. It was not acknowledged, and a retry of it
+            // must not be acknowledged as stored before it is safe.
             appender.sync()?;
             active::sync_dir(log.names.dir())?;
         }
@@ -193,12 +193,13 @@ impl Writer {
 
     fn note_failure(&mut self, error: &io::Error) {
         self.shared.set_healthy(false);
-        // On a disk that is nearly full some entries still pass, so success and failure may alternate quickly.
+        // On a disk that is nearly full some entries still pass, so success and failure may alternate
+        // quickly.
         if self.failure_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.failure_logged = Some(Instant::now());
             let failed_entries = self.shared.stats.failed.load(Ordering::Relaxed);
             let (error, file) = (error as &dyn Error, self.rotation.path().display());
-            tracing::error!(error, %file, failed_entries, "can't write entries; senders are told to retry");
+            tracing::error!(error, %file, failed_entries, "can't write entries; their senders get an error");
         }
     }
 
@@ -211,15 +212,15 @@ impl Writer {
         }
     }
 
-    /// Opens the active segment again, as at the start, if another process has appended to it or truncated it. Otherwise
-    /// every offset in it would be wrong, for readers and for what is cut off after a failure.
+    /// Opens the active segment again, as at the start, if another process has appended to it or truncated
+    /// it. Otherwise every offset in it would be wrong, for readers and for what is cut off after a failure.
     fn reopen_if_modified(&mut self) -> io::Result<()> {
         if self.appender.modified_by_others()? {
             let (active, torn_bytes) = ActiveSegment::open(self.rotation.path())?;
             let (file, old_len, len) = (self.rotation.path().display(), self.appender.len(), active.len);
             if self.modified_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 self.modified_logged = Some(Instant::now());
-                tracing::warn!(%file, old_len, len, torn_bytes, "another process changed the log file; reopened it");
+                tracing::warn!(%file, old_len, len, torn_bytes, "another process changed the log; reopened it");
             }
             self.switch(None, active);
         }

@@ -1,5 +1,5 @@
-//! `kill -9` at full load, again and again: every acknowledged entry is there exactly once, in its sender's order, and
-//! every batch is complete.
+//! `kill -9` at full load, again and again: every acknowledged entry is there exactly once, in its sender's
+//! order, and every batch is complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,8 @@ fn start(dir: &Path, registry: &FakeRegistry) -> Child {
     command.spawn().unwrap()
 }
 
-/// Sends numbered entries one after the other, each under its own key until it is acknowledged. Returns their number.
+/// Sends numbered entries one after the other, each under its own key until it is acknowledged. Returns their
+/// number.
 async fn sender(
     n: usize,
     registry: FakeRegistry,
@@ -42,7 +43,7 @@ async fn sender(
         let entries: Vec<String> = (sent..sent + count).map(|i| format!("\"{n}:{i}\"\n")).collect();
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            // Each start has a port of its own; the last one that registered is alive.
+            // Each start gets another port; the last one that registered is alive.
             if let Some(info) = registry.last() {
                 let post = http
                     .post(format!("http://{}/log", info.addr))

@@ -25,8 +25,8 @@ fn options(dir: &Path) -> StoreOptions {
     options
 }
 
-/// Opens a store. Its file may be locked for a moment: another test may be starting a process, which has copies of all
-/// locks until its program runs.
+/// Opens a store. Its file may be locked for a moment: another test may be starting a process, which has
+/// copies of all locks until its program runs.
 async fn open(options: &StoreOptions, instance: &str) -> Store {
     let mut store = None;
     eventually("the log file is free", async || match Store::open(options.clone(), instance) {

@@ -29,7 +29,7 @@ fn start(dir: &Path, registry: &FakeRegistry) -> Child {
 async fn visitor(registry: FakeRegistry, numbers: Arc<Mutex<Vec<u64>>>) {
     let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
     while numbers.lock().len() < ROUNDS * PER_ROUND {
-        // Each start has a port of its own; the last one that registered is alive.
+        // Each start gets another port; the last one that registered is alive.
         let addr = registry.last().map(|info| info.addr);
         let number = async {
             let reply = http.get(format!("http://{}/visit", addr?)).send().await.ok()?;

@@ -1,7 +1,7 @@
 //! Bounds the decoded size of an export request by walking its encoding.
 //!
-//! An empty message takes two bytes encoded and some hundred decoded, while text and bytes never grow. So the number of
-//! messages decides.
+//! An empty message takes two bytes encoded and some hundred decoded, while text and bytes never grow. So the
+//! number of messages decides.
 
 use crate::ingest::parsed::IngestError;
 
@@ -29,7 +29,8 @@ enum OtlpMessage {
 }
 
 impl OtlpMessage {
-    /// The message in field `number` (opentelemetry-proto 1.x); `None` for a single string and for an unknown field.
+    /// The message in field `number` (opentelemetry-proto 1.x); `None` for a single string and for an unknown
+    /// field.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Request, 1) => Self::ResourceLogs,

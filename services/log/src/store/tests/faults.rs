@@ -70,8 +70,8 @@ fn fault() -> impl Strategy<Value = Fault> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
-    /// Batches come in groups, the disk fails now and then, and finally the power is cut. That leaves what was synced, and
-    /// of what was written later any part, or empty blocks.
+    /// Batches come in groups, the disk fails now and then, and finally the power is cut. That leaves what
+    /// was synced, and of what was written later any part, or empty blocks.
     #[test]
     fn synced_loses_nothing_in_a_power_cut(
         groups in proptest::collection::vec(proptest::collection::vec(1_usize..4, 1..6), 1..8),

@@ -23,7 +23,8 @@ async fn closed_segments_are_compressed_and_stay_readable() {
     assert_eq!(append(&store, text("next")).await.unwrap().first, 41);
 }
 
-/// Each file with a segment's name is on the list, even if rotation, compression and retention run at the same time.
+/// Each file with a segment's name is on the list, even if rotation, compression and retention run at the
+/// same time.
 #[tokio::test]
 async fn no_file_is_left_off_the_list() {
     let dir = tempfile::tempdir().unwrap();

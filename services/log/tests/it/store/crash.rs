@@ -1,4 +1,4 @@
-//! What a crash, or another program, leaves in the file.
+//! Files after a crash, or after another program wrote to them.
 
 use super::*;
 

@@ -107,7 +107,8 @@ async fn entries_in_one_group_get_their_own_answers(disk: &SmallDisk) {
 async fn queued_mode_reports_a_full_disk_to_later_senders(disk: &SmallDisk) {
     let store = disk.open(AckMode::Queued).await;
     let deadline = Instant::now() + Duration::from_secs(20);
-    // The writer fails some time after the disk is full. Entries acknowledged before that are lost: the price of this mode.
+    // The writer fails some time after the disk is full. Entries acknowledged before that are lost: the price
+    // of this mode.
     while store.healthy() {
         assert!(Instant::now() < deadline, "the disk never fills up");
         match store.append(text(&"x".repeat(100_000)), Timestamp::now()) {
