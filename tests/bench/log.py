@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Benchmark of the log service, on one core; the load comes from the other.
+"""Benchmarks of the log service. The services run on core 0, the load on core 1.
 
     cargo build --profile dist -p hubspoke-log -p hubspoke-registry -p hubspoke-gateway -p hubspoke-visit
-    python3 tests/bench/log.py            # all, about two minutes
+    python3 tests/bench/log.py            # all, in about two minutes
     python3 tests/bench/log.py single     # one of: single synced batch query tail visits
 
-`visits` goes all the way, gateway -> visit -> log, with all services on the one core.
+`visits` measures the whole path, gateway -> visit -> log, with all services on core 0.
 
-Needs wrk, taskset and grep. Prints a table; CPU time per request is the figure to compare, since it depends less
-on what else the machine does than requests per second.
+Needs wrk, taskset and grep. Prints a table. Compare the CPU time per request: it depends less than requests per
+second on what else the machine does.
 """
 
 import http.client
@@ -49,7 +49,7 @@ def wait_for(url):
 
 
 class Service:
-    """One service on core 0, without a registry where none is given."""
+    """One service on core 0, without a registry unless the settings name one."""
 
     def __init__(self, name, folder, **settings):
         self.port = free_port()
@@ -67,7 +67,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def cpu(self):
-        """User and system seconds so far."""
+        """User and system CPU seconds so far."""
         with open(f"/proc/{self.process.pid}/stat") as stat:
             fields = stat.read().rsplit(") ", 1)[1].split()
         return int(fields[11]) / TICK, int(fields[12]) / TICK
@@ -149,7 +149,7 @@ def synced(folder):
                 os.fdatasync(probe.fileno())
                 times.append(time.perf_counter() - start)
         times.sort()
-        print(f"{'the device itself':24} fdatasync p50 {times[100] * 1e3:.2f} ms, p99 {times[198] * 1e3:.2f} ms")
+        print(f"{'the disk alone':24} fdatasync p50 {times[100] * 1e3:.2f} ms, p99 {times[198] * 1e3:.2f} ms")
 
 
 def batch(folder):
@@ -159,7 +159,7 @@ def batch(folder):
 
 
 def fill(log, gigabytes):
-    """Entries of 1,000 bytes until the file has its size."""
+    """Stores entries of 1,000 bytes until the file has this size."""
     body = "".join(json.dumps("x" * 900 + f" {n}") + "\n" for n in range(4000)).encode()
     connection = http.client.HTTPConnection("127.0.0.1", log.port)
     while os.path.getsize(log.file) < gigabytes * 2**30:
@@ -190,7 +190,7 @@ def query(folder):
 
 
 def tail(folder):
-    """Delay from a request's start to its entry at a follower, at about 10,000 lines a second."""
+    """Delay from the start of a request to its entry at a follower, at about 10,000 lines a second."""
     with tempfile.TemporaryDirectory(dir=folder) as inner, Log(inner) as log:
         delays = []
         ready = threading.Event()
@@ -227,13 +227,13 @@ def tail(folder):
         follower.join(30)
         delays.sort()
         print(
-            f"{'tail':24} {rate:,.0f} lines/s, {len(delays)} of {sent} came, delay p50 "
+            f"{'tail':24} {rate:,.0f} lines/s, {len(delays)} of {sent} arrived, delay p50 "
             f"{delays[len(delays) // 2] * 1e3:.0f} ms, p99 {delays[len(delays) * 99 // 100] * 1e3:.0f} ms"
         )
 
 
 def visits(folder):
-    """Each visit is a request through the gateway, a number and an entry that is acknowledged."""
+    """Each visit is a request through the gateway, a number, and an acknowledged entry."""
     with tempfile.TemporaryDirectory(dir=folder) as inner, Service("registry", inner) as registry:
         at = {"HUB_REGISTRY__URL": registry.url("")}
         control = {"HUB_CONTROL_LISTEN": f"127.0.0.1:{free_port()}"}
@@ -249,7 +249,7 @@ def visits(folder):
             spent = {name: sum(service.cpu()) - before[name] for name, service in services.items()}
             cpu = ", ".join(f"{name} {spent[name] / figures['requests'] * 1e6:.1f}" for name in services)
             print(
-                f"{'visits, all the way':24} {figures['requests/s']:12,.0f} visits/s   p99 {figures['p99']:>8}  "
+                f"{'visits, whole path':24} {figures['requests/s']:12,.0f} visits/s   p99 {figures['p99']:>8}  "
                 f"CPU {cpu} µs/visit  failed {figures['failed']}"
             )
 

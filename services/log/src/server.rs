@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// It can't listen or take part.
+    /// The addresses can't be bound, or the member can't be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The log can't be opened.

@@ -16,7 +16,7 @@ use crate::counter::{StateError, VisitCounter};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// It can't listen or take part.
+    /// The addresses can't be bound, or the member can't be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The state file can't be used.

@@ -1,7 +1,7 @@
 //! Appends whole submissions to a disk that may fail at any moment.
 //!
 //! Invariant: the file is good up to `len`, and every acknowledged entry lies before it. Bytes that a failed
-//! write left beyond `len` is cut off, at the latest before the next write.
+//! write left beyond `len` are cut off, at the latest before the next write.
 
 use std::io;
 use std::time::{Duration, Instant};

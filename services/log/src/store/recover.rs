@@ -1,4 +1,4 @@
-//! Opens a log after whatever happened to its files.
+//! Opens a log, whatever state its files are in.
 //!
 //! The content never keeps the service from starting: an incomplete entry or batch at the end is cut off and
 //! reported, and lines that are not entries stay where they are. Only a second process on the same file does.

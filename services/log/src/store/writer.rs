@@ -139,7 +139,7 @@ impl Writer {
             self.shared.stats.on_commit.record(sample);
             self.publish(submissions, group, stored);
             let Some(failure) = outcome.failure else {
-                // A group of duplicates only wrote nothing, and proves nothing about the disk.
+                // Nothing but duplicates: nothing was written, so this proves nothing about the disk.
                 if !group.bytes.is_empty() {
                     self.note_success();
                 }
