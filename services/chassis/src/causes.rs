@@ -2,7 +2,7 @@ use std::error::Error;
 
 /// An error with all its causes, on one line. A cause that the text before it ends with already is not repeated:
 /// errors of other crates print theirs too.
-pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

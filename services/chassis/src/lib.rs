@@ -23,6 +23,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub use boot::{Shutdown, boot};
+pub use causes::with_causes;
 pub use config::{Config, Process, Table};
 pub use health::Readiness;
 pub use hubspoke_client::LogClient;

@@ -191,25 +191,9 @@ fn log_change(change: &Change) {
     let Change { revision, kind, instance, .. } = change;
     let (service, id, addr) = (&instance.info.name, instance.info.id(), &instance.info.addr);
     let reason = instance.reasons.back().map(|entry| &*entry.detail).filter(|detail| !detail.is_empty());
-    let message = describe(*kind);
     if matches!(kind, ReasonKind::Removed | ReasonKind::HeldBack) {
-        tracing::warn!(service, instance = id, addr, revision, reason, "{message}");
+        tracing::warn!(service, instance = id, addr, revision, reason, "{kind}");
     } else {
-        tracing::info!(service, instance = id, addr, revision, reason, "{message}");
-    }
-}
-
-fn describe(kind: ReasonKind) -> &'static str {
-    match kind {
-        ReasonKind::Registered => "registered",
-        ReasonKind::Replaced => "replaced by another start",
-        ReasonKind::MissedHeartbeat => "missed a heartbeat",
-        ReasonKind::Recovered => "passing again",
-        ReasonKind::Removed => "removed",
-        ReasonKind::Deregistered => "deregistered",
-        ReasonKind::HeldBack => "suspect",
-        ReasonKind::Restored => "restored",
-        ReasonKind::Draining => "draining",
-        ReasonKind::Undrained => "no longer draining",
+        tracing::info!(service, instance = id, addr, revision, reason, "{kind}");
     }
 }

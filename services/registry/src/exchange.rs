@@ -4,7 +4,6 @@
 //! thousand sockets, and no buffers or tasks. Redirects are not followed and no proxy is used. A reply body is read up
 //! to a limit; a longer one is discarded with its connection.
 
-use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
+use hubspoke_chassis::with_causes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
@@ -56,13 +56,9 @@ impl ExchangeError {
         }
     }
 
-    /// The error with its root cause, for an instance's history.
+    /// The error with its causes, for an instance's history.
     pub(crate) fn reason(&self) -> String {
-        let mut root: &dyn Error = self;
-        while let Some(source) = root.source() {
-            root = source;
-        }
-        if self.source().is_some() { format!("{self}: {root}") } else { self.to_string() }
+        with_causes(self)
     }
 
     /// Whether the cause is a shortage on this host, of file descriptors, memory or ports, rather than the member at

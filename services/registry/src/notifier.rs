@@ -102,17 +102,6 @@ impl Notifier {
             deliveries.step(&self).await?;
         }
     }
-
-    /// The dependents to which a delivery must be started.
-    fn due(&self) -> Vec<Incarnation> {
-        self.catalog.with(|catalog, _| self.dependents.lock().due(catalog))
-    }
-
-    /// What to send to a dependent now; `None` ends its delivery.
-    fn next(&self, to: &Incarnation) -> Option<Delivery> {
-        self.catalog
-            .with(|catalog, _| self.dependents.lock().next(catalog, to, |n| self.catalog.revision_of(n)))
-    }
 }
 
 /// The deliveries in flight, and when the next ones may start.
@@ -133,7 +122,8 @@ impl Deliveries {
                 // A single change goes out at once; further ones within the coalescing time go out together.
                 tokio::time::sleep_until(self.next_round).await;
                 self.next_round = Instant::now() + notifier.settings.coalesce;
-                for to in notifier.due() {
+                let due = notifier.catalog.with(|catalog, _| notifier.dependents.lock().due(catalog));
+                for to in due {
                     self.in_flight.spawn(deliver(notifier.clone(), to));
                 }
             }
@@ -151,7 +141,10 @@ async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
     loop {
         let places = if failures == 0 { &notifier.places } else { &notifier.places_for_retries };
         let Ok(place) = places.acquire().await else { return };
-        let Some(Delivery { info, plan, idle }) = notifier.next(&to) else { return };
+        let next = notifier.catalog.with(|catalog, _| {
+            notifier.dependents.lock().next(catalog, &to, |n| notifier.catalog.revision_of(n))
+        });
+        let Some(Delivery { info, plan, idle }) = next else { return };
         let revision = notifier.catalog.revision_of(plan.revision);
         let span = push_span(&notifier.source, &info, plan.requests.first());
         let began = Instant::now();

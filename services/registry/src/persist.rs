@@ -85,11 +85,12 @@ impl SnapshotFile {
         match self.read() {
             Ok(None) => {}
             Ok(Some(mut entries)) => {
-                let all = entries.len();
+                let total = entries.len();
                 entries.retain(|entry| entry.may_register(access));
                 let instances = dispatcher.restore(|now| saved(entries, now));
-                let dropped = all.saturating_sub(instances);
-                tracing::info!(instances, dropped, file = %self.path.display(), "restored the catalogue from the snapshot file");
+                let dropped = total.saturating_sub(instances);
+                let file = self.path.display();
+                tracing::info!(instances, dropped, %file, "restored the catalogue from the snapshot file");
             }
             Err(error) => self.set_aside(&error),
         }
@@ -100,12 +101,8 @@ impl SnapshotFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
-        let snapshot: Snapshot = serde_json::from_slice(&text)?;
-        if snapshot.version == VERSION {
-            Ok(Some(snapshot.instances))
-        } else {
-            Err(SnapshotError::Version(snapshot.version))
-        }
+        let Snapshot { version, instances } = serde_json::from_slice(&text)?;
+        if version == VERSION { Ok(Some(instances)) } else { Err(SnapshotError::Version(version)) }
     }
 
     fn set_aside(&self, error: &SnapshotError) {
@@ -144,8 +141,7 @@ impl SnapshotFile {
             let (saved, now) = catalog.with(|catalog, now| (catalog.saved(), now));
             file.write(saved, WallClock::new(now))
         };
-        let written = tokio::task::spawn_blocking(write).await?;
-        if let Err(error) = written {
+        if let Err(error) = tokio::task::spawn_blocking(write).await? {
             let error: &dyn Error = &error;
             tracing::error!(error, file = %self.path.display(), "can't write the snapshot file");
         }

@@ -44,11 +44,7 @@ impl Transition<'_> {
         let key = of.key.clone();
         self.schedule(of, timing);
         self.settle_protection();
-        if before == after {
-            return Outcome::Unchanged;
-        }
-        self.changed(&key, kind);
-        Outcome::Changed
+        if before == after { Outcome::Unchanged } else { self.changed(&key, kind) }
     }
 
     pub(super) fn heartbeat_missed(&mut self, of: Incarnation, why: &str) -> Outcome {
@@ -106,8 +102,7 @@ impl Transition<'_> {
         instance.suspicion = Some(Suspicion::Silent(until));
         let detail = format!("no answer since the registry restarted: {why}");
         instance.note(self.now, ReasonKind::HeldBack, &detail);
-        self.changed(key, ReasonKind::HeldBack);
-        Outcome::Changed
+        self.changed(key, ReasonKind::HeldBack)
     }
 
     /// Self-protection holds back the removal of an instance.
@@ -121,10 +116,6 @@ impl Transition<'_> {
         instance.note(self.now, ReasonKind::HeldBack, why);
         let after = instance.state();
         self.catalog.held_back += 1;
-        if before == after {
-            return Outcome::Unchanged;
-        }
-        self.changed(key, ReasonKind::HeldBack);
-        Outcome::Changed
+        if before == after { Outcome::Unchanged } else { self.changed(key, ReasonKind::HeldBack) }
     }
 }

@@ -33,8 +33,7 @@ impl Transition<'_> {
         instance.drained = on;
         let kind = if on { ReasonKind::Draining } else { ReasonKind::Undrained };
         instance.note(self.now, kind, "by an operator");
-        self.changed(key, kind);
-        Outcome::Changed
+        self.changed(key, kind)
     }
 
     pub(super) fn set_protection(&mut self, on: bool) -> Outcome {

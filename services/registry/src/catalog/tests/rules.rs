@@ -28,7 +28,7 @@ impl Fixture {
         self.apply(Event::Register(info(name, addr, Some(id), &[])))
     }
 
-    fn beat(&mut self, key: &InstanceKey, a: Answer) -> Applied {
+    fn heartbeat(&mut self, key: &InstanceKey, a: Answer) -> Applied {
         self.apply(Event::Heartbeat { of: self.incarnation(key), result: answer(a) })
     }
 
@@ -38,12 +38,12 @@ impl Fixture {
     }
 
     /// Misses three heartbeats, a second apart.
-    fn die(&mut self, key: &InstanceKey) -> Applied {
+    fn miss_three(&mut self, key: &InstanceKey) -> Applied {
         for _ in 0..2 {
-            self.beat(key, Answer::None);
+            self.heartbeat(key, Answer::Missed);
             self.now = self.now + Duration::from_secs(1);
         }
-        self.beat(key, Answer::None)
+        self.heartbeat(key, Answer::Missed)
     }
 
     fn state(&self, key: &InstanceKey) -> Option<InstanceState> {
@@ -85,7 +85,7 @@ fn a_new_id_replaces_the_old_one_which_can_no_longer_deregister() {
 fn three_missed_heartbeats_remove_an_instance_and_the_reason_stays_for_a_while() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
-    fixture.die(&key(0, 0));
+    fixture.miss_three(&key(0, 0));
     assert!(fixture.catalog.instances == 0);
     let expected = [ReasonKind::Registered, ReasonKind::MissedHeartbeat, ReasonKind::Removed];
     assert_eq!(fixture.reasons(&key(0, 0)), expected);
@@ -98,9 +98,9 @@ fn an_answered_heartbeat_resets_the_misses() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
     for _ in 0..5 {
-        fixture.beat(&key(0, 0), Answer::None);
-        fixture.beat(&key(0, 0), Answer::None);
-        fixture.beat(&key(0, 0), Answer::Plain);
+        fixture.heartbeat(&key(0, 0), Answer::Missed);
+        fixture.heartbeat(&key(0, 0), Answer::Missed);
+        fixture.heartbeat(&key(0, 0), Answer::Plain);
     }
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
@@ -110,8 +110,8 @@ fn a_heartbeat_that_could_not_be_sent_is_not_a_miss() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
     let of = fixture.incarnation(&key(0, 0));
-    fixture.beat(&key(0, 0), Answer::None);
-    fixture.beat(&key(0, 0), Answer::None);
+    fixture.heartbeat(&key(0, 0), Answer::Missed);
+    fixture.heartbeat(&key(0, 0), Answer::Missed);
     for _ in 0..10 {
         let applied = fixture.apply(Event::HeartbeatNotSent(of.clone()));
         assert!(matches!(applied.effects[..], [Effect::SendHeartbeat { timing: HeartbeatTiming::Gap, .. }]));
@@ -119,7 +119,7 @@ fn a_heartbeat_that_could_not_be_sent_is_not_a_miss() {
     let other = fixture.apply(Event::HeartbeatNotSent(Incarnation { number: of.number + 1, ..of }));
     assert_eq!((other.outcome, other.effects.len()), (Outcome::Unknown, 0));
     assert_eq!(fixture.catalog.instances, 1);
-    fixture.beat(&key(0, 0), Answer::None);
+    fixture.heartbeat(&key(0, 0), Answer::Missed);
     assert!(fixture.catalog.instances == 0, "earlier misses count");
 }
 
@@ -129,14 +129,14 @@ fn an_instance_that_is_removed_too_often_is_suspect_for_a_while() {
     for id in 0..3 {
         fixture.register(0, 0, id);
         assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
-        fixture.die(&key(0, 0));
+        fixture.miss_three(&key(0, 0));
     }
     fixture.register(0, 0, 4);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
-    fixture.beat(&key(0, 0), Answer::Plain);
+    fixture.heartbeat(&key(0, 0), Answer::Plain);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect), "one answer is not enough");
     fixture.now = fixture.now + settings().flap.hold;
-    fixture.beat(&key(0, 0), Answer::Plain);
+    fixture.heartbeat(&key(0, 0), Answer::Plain);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
 
@@ -156,7 +156,7 @@ fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart()
     fixture.register(0, 0, 1);
     fixture.apply(Event::Drain { key: key(0, 0), on: true });
     fixture.register(0, 0, 1);
-    fixture.beat(&key(0, 0), Answer::Serving);
+    fixture.heartbeat(&key(0, 0), Answer::Serving);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Draining));
     let list = fixture.catalog.list("a");
     assert!(std::str::from_utf8(list.json()).unwrap().contains(r#""State":"draining""#));
@@ -174,7 +174,7 @@ fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answer
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
     assert!(!std::str::from_utf8(fixture.catalog.list("a").json()).unwrap().contains("State"));
     assert_eq!(fixture.catalog.dependents("b").len(), 1);
-    fixture.beat(&key(0, 0), Answer::Plain);
+    fixture.heartbeat(&key(0, 0), Answer::Plain);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 
     let mut fixture = Fixture::new();
@@ -184,10 +184,10 @@ fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answer
 
     let mut fixture = Fixture::new();
     fixture.apply(Event::Restore(saved));
-    fixture.die(&key(0, 0));
+    fixture.miss_three(&key(0, 0));
     assert_eq!(fixture.catalog.instances, 1, "within its grace");
     fixture.now = fixture.now + settings().restore_grace;
-    fixture.beat(&key(0, 0), Answer::None);
+    fixture.heartbeat(&key(0, 0), Answer::Missed);
     assert!(fixture.catalog.instances == 0);
 }
 
@@ -200,19 +200,23 @@ fn a_restored_instance_that_does_not_answer_is_listed_as_suspect_until_its_grace
         fixture.apply(Event::Restore(saved.clone()));
         let listed =
             |fixture: &mut Fixture| String::from_utf8(fixture.catalog.list("a").json().to_vec()).unwrap();
-        fixture.beat(&key(0, 0), Answer::None);
-        fixture.beat(&key(0, 0), Answer::None);
+        fixture.heartbeat(&key(0, 0), Answer::Missed);
+        fixture.heartbeat(&key(0, 0), Answer::Missed);
         assert!(!listed(&mut fixture).contains("State"));
-        assert_eq!(fixture.beat(&key(0, 0), Answer::None).outcome, Outcome::Changed);
+        assert_eq!(fixture.heartbeat(&key(0, 0), Answer::Missed).outcome, Outcome::Changed);
         assert!(listed(&mut fixture).contains(r#""State":"suspect""#));
-        assert_eq!(fixture.beat(&key(0, 0), Answer::None).outcome, Outcome::Unchanged, "reported once");
+        assert_eq!(
+            fixture.heartbeat(&key(0, 0), Answer::Missed).outcome,
+            Outcome::Unchanged,
+            "reported once"
+        );
         assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
         fixture.now = fixture.now + settings().restore_grace;
         match comes_back {
-            "by a heartbeat" => drop(fixture.beat(&key(0, 0), Answer::Plain)),
+            "by a heartbeat" => drop(fixture.heartbeat(&key(0, 0), Answer::Plain)),
             "by a renewal" => drop(fixture.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
             _ => {
-                fixture.beat(&key(0, 0), Answer::None);
+                fixture.heartbeat(&key(0, 0), Answer::Missed);
                 assert!(fixture.catalog.instances == 0, "its grace is over");
                 continue;
             }
@@ -235,8 +239,8 @@ fn restored_instances_are_probed_soon_and_then_spread() {
         timing.unwrap()
     };
     assert_eq!(next(fixture.apply(Event::Restore(saved))), HeartbeatTiming::Soon);
-    assert_eq!(next(fixture.beat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Spread);
-    assert_eq!(next(fixture.beat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Interval);
+    assert_eq!(next(fixture.heartbeat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Spread);
+    assert_eq!(next(fixture.heartbeat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Interval);
 }
 
 #[test]
@@ -247,10 +251,10 @@ fn a_member_that_sends_no_status_counts_as_serving() {
         (Answer::Draining, InstanceState::Draining),
         (Answer::Plain, InstanceState::Passing),
         (Answer::Draining, InstanceState::Draining),
-        (Answer::None, InstanceState::Draining),
+        (Answer::Missed, InstanceState::Draining),
         (Answer::Serving, InstanceState::Passing),
     ] {
-        fixture.beat(&key(0, 0), a);
+        fixture.heartbeat(&key(0, 0), a);
         assert_eq!(fixture.state(&key(0, 0)), Some(state));
     }
 }
