@@ -12,6 +12,7 @@ use http::HeaderValue;
 use hubspoke_http1::{Command, Supervisor};
 use tokio::net::tcp::OwnedWriteHalf;
 
+use crate::config::TimeoutsConfig;
 use crate::gateway::Gateway;
 
 /// A client's connection.
@@ -49,14 +50,6 @@ pub(crate) enum ConnCommand {
     Close,
     /// Close at once: the client does not even read.
     Abort,
-}
-
-/// How long a connection may stay in a state.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ConnTimeouts {
-    pub(crate) request_header: Duration,
-    pub(crate) keep_alive: Duration,
-    pub(crate) idle: Duration,
 }
 
 impl ClientConn {
@@ -133,7 +126,7 @@ impl ClientConn {
     }
 
     /// The command for a connection that may have been in its state for too long.
-    pub(crate) fn overdue(&self, now: Instant, timeouts: &ConnTimeouts) -> ConnCommand {
+    pub(crate) fn overdue(&self, now: Instant, timeouts: &TimeoutsConfig) -> ConnCommand {
         let now = self.gateway.millis(now);
         let is_over = |since: u64, limit: Duration| {
             since != 0 && u128::from(now.saturating_sub(since)) >= limit.as_millis()
@@ -192,11 +185,14 @@ mod tests {
     use super::*;
     use crate::config::GatewayConfig;
 
-    const TIMEOUTS: ConnTimeouts = ConnTimeouts {
-        request_header: Duration::from_secs(1),
-        keep_alive: Duration::from_secs(10),
-        idle: Duration::from_secs(5),
-    };
+    fn timeouts() -> TimeoutsConfig {
+        TimeoutsConfig {
+            request_header: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(10),
+            idle: Duration::from_secs(5),
+            ..TimeoutsConfig::default()
+        }
+    }
 
     fn client() -> ClientConn {
         let metrics = Metrics::new("gateway", "gateway-1").unwrap();
@@ -205,7 +201,7 @@ mod tests {
     }
 
     fn after(client: &ClientConn, seconds: u64) -> ConnCommand {
-        client.overdue(Instant::now() + Duration::from_secs(seconds), &TIMEOUTS)
+        client.overdue(Instant::now() + Duration::from_secs(seconds), &timeouts())
     }
 
     #[test]

@@ -319,6 +319,3 @@ impl hubspoke_chassis::Table for GatewayConfig {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

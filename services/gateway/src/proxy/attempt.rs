@@ -55,12 +55,12 @@ pub(super) async fn upgrade(
     let conn = connect::h1(instance, context.settings.connect).await.map_err(AttemptFailure::unreached)?;
     active.connected(now);
     let mut reply = send(context, instance, conn, now + active.connect_time(), true).await?;
-    if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let ReplySource::H1(conn) = reply.source
+    if reply.head.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let ReplySource::H1(conn) = reply.relay.source
     {
         let (stream, first) = conn.http.into_parts();
         let tunnel = Tunnel { instance: stream, first, _in_flight: instance.begin() };
-        reply.source = ReplySource::Tunnel(Box::new(tunnel));
+        reply.relay.source = ReplySource::Tunnel(Box::new(tunnel));
     }
     Ok(reply)
 }
@@ -81,8 +81,8 @@ async fn send(
     })
     .await;
     let error = match outcome {
-        Some(Ok(response)) => {
-            return Ok(Box::new(UpstreamResponse::new(context, instance, response, ReplySource::H1(conn))));
+        Some(Ok(head)) => {
+            return Ok(UpstreamResponse::new(context, instance, head, ReplySource::H1(conn)));
         }
         Some(Err(error)) => Some(error),
         None => None,
@@ -156,8 +156,8 @@ async fn send_h2(
     match sent {
         Some(Ok(response)) => {
             let (parts, body) = response.into_parts();
-            let response = Response::from_parts(parts, ());
-            Ok(Box::new(UpstreamResponse::new(context, instance, response, ReplySource::H2(body))))
+            let head = Response::from_parts(parts, ());
+            Ok(UpstreamResponse::new(context, instance, head, ReplySource::H2(body)))
         }
         None => Err(AttemptFailure { cause: Cause::ReplyTimeout, reached: Reached::Instance, stale: false }),
         Some(Err(error)) => {

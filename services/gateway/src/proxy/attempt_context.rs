@@ -49,45 +49,36 @@ impl AttemptFailure {
 
 /// An instance's reply that has begun.
 pub(super) struct UpstreamResponse {
-    pub(super) response: Response<()>,
-    pub(super) source: ReplySource,
+    pub(super) head: Response<()>,
+    pub(super) relay: Relay,
     instance: Arc<Instance>,
-    worker: usize,
-    idle: Duration,
-    pool_size: usize,
 }
 
 impl UpstreamResponse {
     pub(super) fn new(
         context: &AttemptContext,
         instance: &Arc<Instance>,
-        response: Response<()>,
+        head: Response<()>,
         source: ReplySource,
-    ) -> Self {
-        Self {
-            response,
-            source,
-            instance: instance.clone(),
-            worker: context.client.worker,
-            idle: context.settings.idle,
-            pool_size: context.client.gateway.config.limits.pool_size,
-        }
+    ) -> Box<Self> {
+        let idle = (!is_live(head.headers())).then_some(context.settings.idle);
+        let pool_size = context.client.gateway.config.limits.pool_size;
+        let relay = Relay { source, idle, timer: None, pool_size, worker: context.client.worker };
+        Box::new(Self { head, relay, instance: instance.clone() })
     }
 
     /// The reply to the client.
     pub(super) fn into_reply(self, mut active: Box<ActiveRequest>) -> Response<Reply> {
-        let Self { response, source, instance, worker, idle, pool_size } = self;
-        let (mut parts, ()) = response.into_parts();
+        let (mut parts, ()) = self.head.into_parts();
         let status = parts.status.as_u16();
         active.replied(status);
-        instance.stats.count_reply(status);
+        self.instance.stats.count_reply(status);
         headers::reply(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
-        parts.headers.entry(HUB_INSTANCE).or_insert_with(|| instance.label.clone());
+        parts.headers.entry(HUB_INSTANCE).or_insert_with(|| self.instance.label.clone());
         parts.version = Version::HTTP_11;
-        let idle = (!is_live(&parts.headers)).then_some(idle);
-        let reply = match source {
+        let reply = match self.relay.source {
             ReplySource::Tunnel(tunnel) => Reply::tunnel(tunnel, active),
-            source => Reply::relay(Relay { source, idle, timer: None, pool_size, worker }, active),
+            source => Reply::relay(Relay { source, ..self.relay }, active),
         };
         Response::from_parts(parts, reply)
     }

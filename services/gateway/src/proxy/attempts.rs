@@ -52,7 +52,7 @@ pub(super) async fn run(
             }
             false => attempt::run(context, &instance, now, active).instrument(span.clone()).await,
         };
-        let outcome = result.as_ref().map(|reply| reply.response.status().as_u16());
+        let outcome = result.as_ref().map(|reply| reply.head.status().as_u16());
         trace::record_outcome(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
             Ok(reply) => {

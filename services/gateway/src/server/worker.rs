@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::connection;
 use super::swept_body::SweptBodies;
-use crate::client_conn::{ClientConn, ConnCommand, ConnTimeouts};
+use crate::client_conn::{ClientConn, ConnCommand};
 use crate::error::{Cause, RequestFailure};
 use crate::gateway::Gateway;
 
@@ -146,15 +146,9 @@ async fn run(
 
 /// Sends a command to each connection that has been in one state for too long.
 fn sweep_clients(gateway: &Gateway, clients: &mut Vec<Weak<ClientConn>>, now: Instant) {
-    let timeouts = &gateway.config.timeouts;
-    let limits = ConnTimeouts {
-        request_header: timeouts.request_header,
-        keep_alive: timeouts.keep_alive,
-        idle: timeouts.idle,
-    };
     clients.retain(|client| {
         let Some(client) = client.upgrade() else { return false };
-        let command = client.overdue(now, &limits);
+        let command = client.overdue(now, &gateway.config.timeouts);
         if command != ConnCommand::Continue {
             client.send(command);
         }

@@ -1,10 +1,13 @@
-use std::path::PathBuf;
+//! The configuration: its defaults, its sources, and what is refused.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
 use hubspoke_chassis::Table;
 use hubspoke_chassis::config::{ConfigSource, Layers};
-
-use super::*;
-use crate::PROCESS;
+use hubspoke_gateway::config::{EncodedSlash, ServiceConfig, Sticky};
+use hubspoke_gateway::{GatewayConfig, PROCESS};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config")
@@ -65,29 +68,22 @@ fn the_table_of_a_service_is_read() {
         assert!(Sticky::try_from(bad.to_owned()).is_err(), "{bad}");
     }
     assert_eq!(String::from(Sticky::try_from("header:x-user".to_owned()).unwrap()), "header:x-user");
-    let unknown = GatewayConfig {
-        services: BTreeMap::from([("No".to_owned(), ServiceConfig::default())]),
-        ..GatewayConfig::default()
-    };
+    let mut unknown = GatewayConfig::default();
+    unknown.services.insert("No".to_owned(), ServiceConfig::default());
     assert_eq!(unknown.check().unwrap_err().0, "services");
 }
 
 #[test]
 fn timeouts_that_contradict_each_other_are_refused() {
-    let second = Some(Duration::from_secs(1));
-    for (own, key) in [
-        (ServiceConfig { connect: Some(Duration::ZERO), ..ServiceConfig::default() }, "services.svc.connect"),
-        (ServiceConfig { idle: Some(Duration::ZERO), ..ServiceConfig::default() }, "services.svc.idle"),
-        (ServiceConfig { total: second, ..ServiceConfig::default() }, "services.svc.total"),
-        (
-            ServiceConfig { first_byte: Some(Duration::from_secs(31)), ..ServiceConfig::default() },
-            "services.svc.first_byte",
-        ),
-    ] {
-        let services = BTreeMap::from([("svc".to_owned(), own)]);
-        let config = GatewayConfig { services, ..GatewayConfig::default() };
-        assert_eq!(config.check().unwrap_err().0, key);
-    }
+    let refused = |change: fn(&mut ServiceConfig)| {
+        let mut config = GatewayConfig::default();
+        change(config.services.entry("svc".to_owned()).or_default());
+        config.check().unwrap_err().0
+    };
+    assert_eq!(refused(|own| own.connect = Some(Duration::ZERO)), "services.svc.connect");
+    assert_eq!(refused(|own| own.idle = Some(Duration::ZERO)), "services.svc.idle");
+    assert_eq!(refused(|own| own.total = Some(Duration::from_secs(1))), "services.svc.total");
+    assert_eq!(refused(|own| own.first_byte = Some(Duration::from_secs(31))), "services.svc.first_byte");
     let mut config = GatewayConfig::default();
     config.timeouts.first_byte = config.timeouts.total + Duration::from_millis(1);
     assert_eq!(config.check().unwrap_err().0, "timeouts.first_byte");
