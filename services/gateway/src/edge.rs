@@ -1,5 +1,5 @@
-//! Checks on the parsed head of a request before anything else is done with it. What a parsed head no longer shows,
-//! `hubspoke_http1` has checked on its raw bytes. Pure.
+//! Checks on the parsed head of a request before anything else is done with it. `hubspoke_http1` has checked before, on
+//! the raw bytes, what a parsed head no longer shows. Pure.
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
@@ -28,7 +28,7 @@ pub(crate) fn check_method(method: &Method) -> Result<(), BadHead> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(BadHead::Method) } else { Ok(()) }
 }
 
-/// The checks of an HTTP/1 head, on a parsed HTTP/2 head and as far as its parser has not made them: the instance may get
+/// The checks of `hubspoke_http1`, on a parsed HTTP/2 head, as far as its parser has not made them: the instance may get
 /// the request as HTTP/1.
 pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(), HeadError> {
     if parts.uri.path_and_query().map_or(0, |target| PathAndQuery::as_str(target).len()) > limits.target {

@@ -173,7 +173,7 @@ async fn send_h2(
     }
 }
 
-/// What an instance has declined without processing it.
+/// The scope of an instance's refusal to process a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Declined {
     Request,

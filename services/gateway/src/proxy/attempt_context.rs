@@ -1,4 +1,4 @@
-//! What the attempts of one request have in common, and the outcome of one: an [`UpstreamResponse`] or an
+//! The state that the attempts of one request share, and the outcome of one: an [`UpstreamResponse`] or an
 //! [`AttemptFailure`].
 
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::replay::ReplayState;
 use crate::retry::Reached;
 use crate::upstream::{Instance, ServiceSettings};
 
-/// What the attempts of one request have in common.
+/// The state that the attempts of one request share.
 pub(super) struct AttemptContext {
     pub(super) client: Arc<ClientConn>,
     pub(super) settings: Arc<ServiceSettings>,

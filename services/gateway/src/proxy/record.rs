@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request};
 use crate::error::Cause;
 use crate::headers::TRACEPARENT;
 
-/// What has happened to one request so far.
+/// The facts of one request so far.
 pub(super) struct RequestRecord {
     pub(super) began: Instant,
     /// 0 until there is a reply.
@@ -73,7 +73,7 @@ impl RequestRecord {
         }
     }
 
-    /// Notes the trace that goes on to the instance: the client may have sent none.
+    /// Notes the trace that the instance gets: the client may have sent none.
     pub(super) fn traced(&mut self, headers: &HeaderMap) {
         if let Some(access) = &mut self.access {
             access.trace = traceparent(headers);

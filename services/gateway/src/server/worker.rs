@@ -20,7 +20,7 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// Most connections over the limit that get a 503 at the same time; further ones are closed.
 const MAX_REFUSALS: usize = 64;
 
-/// What a worker does.
+/// The phase of a worker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Serve,

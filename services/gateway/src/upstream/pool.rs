@@ -19,7 +19,7 @@ use crate::error::Cause;
 use crate::replay::ReplayBody;
 
 pub(crate) type H2Sender = http2::SendRequest<ReplayBody>;
-/// What a request that waits for a connection gets.
+/// The result that a waiting request gets.
 pub(crate) type ConnResult = Result<Box<Conn>, Cause>;
 
 /// Most connections that are being opened at once, per instance and worker: half of the smallest accept queue in common

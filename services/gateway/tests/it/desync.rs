@@ -100,7 +100,7 @@ const FIELDS: &[(&[u8], Outcome)] = &[
     (b"X: a\0\r\nContent-Length: 100", FRAMING),
     (b"x-mine : a\r\nContent-Length: 5", FRAMING),
     (b"\x01x-mine: a\r\nTransfer-Encoding: chunked", FRAMING),
-    // What looks odd and is in order.
+    // Unusual but valid.
     (b"X: 1", One("")),
     (b"Content-Length: 0", One("")),
     (b"Content-Length: 05", One("12345")),
@@ -117,7 +117,7 @@ async fn fields() {
     let instance = FakeInstance::reply(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     for (fields, outcome) in FIELDS {
-        // What a server that ends the request too early would take for the next one.
+        // A server that ends the request too early would take this body for the next request.
         let body = if let One(body) = outcome { body } else { "" };
         let head = [b"POST /svc HTTP/1.1\r\nHost: a\r\n", *fields, b"\r\n\r\n"].concat();
         check(&gateway, &instance, &[&head, body.as_bytes()].concat(), *outcome).await;

@@ -144,7 +144,7 @@ impl Gateway {
 /// An instance of a service; stops when dropped.
 pub(crate) struct FakeInstance {
     pub(crate) addr: SocketAddr,
-    /// What the script recorded: the requests, unless it says otherwise.
+    /// Recorded by the script: the requests, unless noted otherwise.
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
     _server: hubspoke_testkit::Server,
 }
