@@ -77,9 +77,9 @@ impl From<ApiError> for Problem {
             ApiError::Append(_) | ApiError::Busy | ApiError::Decode(DecodeError::NoRoom) => {
                 problem.retry_after(QUEUE_RETRY_AFTER)
             }
-            ApiError::Ingest(IngestError::NoneAccepted(rejections)) => {
-                let listed = serde_json::to_value(rejections.listed).unwrap_or_default();
-                problem.with("failed", listed).with("failed_count", rejections.count)
+            ApiError::Ingest(IngestError::NoneAccepted(rejected)) => {
+                let listed = serde_json::to_value(rejected.listed).unwrap_or_default();
+                problem.with("failed", listed).with("failed_count", rejected.count)
             }
             _ => problem,
         }

@@ -9,7 +9,7 @@
 
 use crate::entry::{Batch, EntryMeta, Level};
 
-pub(crate) use self::parsed::{IngestError, IngestLimits, ParsedBody, Rejections};
+pub(crate) use self::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
 
 pub(crate) mod decode;
 pub(crate) mod json;
@@ -83,7 +83,7 @@ pub(crate) fn parse(
             Err(IngestError::TooLong { limit: limits.max_entry })
         }
         BodyKind::Text => {
-            Ok(ParsedBody { batch: Batch::one(&meta, body, key), rejections: Rejections::default() })
+            Ok(ParsedBody { batch: Batch::one(&meta, body, key), rejected: RejectedEntries::default() })
         }
         BodyKind::Lines => json::parse_lines(body, &meta, key, limits)?.require_entries(),
         BodyKind::Json => json::parse_document(body, &meta, key, limits)?.require_entries(),

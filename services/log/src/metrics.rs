@@ -7,10 +7,10 @@ use opentelemetry::metrics::Meter;
 
 use crate::store::{Store, StoreStats};
 
-type Counter = fn(&StoreStats) -> &AtomicU64;
-type Gauge = fn(&Store) -> u64;
+type CounterValue = fn(&StoreStats) -> &AtomicU64;
+type GaugeValue = fn(&Store) -> u64;
 
-const COUNTERS: [(&str, &str, &str, Counter); 5] = [
+const COUNTERS: [(&str, &str, &str, CounterValue); 5] = [
     ("hub.log.entries", "{entry}", "Entries stored", |stats| &stats.entries),
     ("hub.log.written", "By", "Bytes of stored entries", |stats| &stats.bytes),
     ("hub.log.writes", "{write}", "Writes to the file; fewer than entries if group commit works", |stats| {
@@ -25,7 +25,7 @@ const COUNTERS: [(&str, &str, &str, Counter); 5] = [
     ),
 ];
 
-const GAUGES: [(&str, &str, &str, Gauge); 4] = [
+const GAUGES: [(&str, &str, &str, GaugeValue); 4] = [
     ("hub.log.queue", "By", "Bytes that wait to be written", |store| store.queued_bytes() as u64),
     ("hub.log.stored", "By", "Bytes of all files", Store::stored_bytes),
     ("hub.log.tails", "{reader}", "Followers", |store| store.followers() as u64),

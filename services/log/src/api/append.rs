@@ -17,7 +17,7 @@ use super::body::BodyMemory;
 use super::request::{off_thread, request_meta, text};
 use crate::error::ApiError;
 use crate::ingest::decode::ContentEncoding;
-use crate::ingest::{self, BodyKind, ParsedBody, Rejections};
+use crate::ingest::{self, BodyKind, ParsedBody, RejectedEntries};
 use crate::store::Receipt;
 
 /// Bodies of at least this size are parsed on another thread, so that they don't hold up other requests.
@@ -34,7 +34,7 @@ struct AppendReply {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
     #[serde(flatten)]
-    rejections: Rejections,
+    rejected: RejectedEntries,
 }
 
 pub(super) async fn append(State(app): State<Arc<LogApp>>, request: Request) -> Result<Response, ApiError> {
@@ -53,21 +53,21 @@ pub(super) async fn append(State(app): State<Arc<LogApp>>, request: Request) -> 
         let parsed = ingest::parse(kind, &meta, decoded.as_deref().unwrap_or(&body), limits)?;
         Ok((parsed, memory))
     };
-    let (ParsedBody { batch, rejections }, memory) = if large { off_thread(parse).await? } else { parse()? };
+    let (ParsedBody { batch, rejected }, memory) = if large { off_thread(parse).await? } else { parse()? };
     let accepted = batch.len();
     let pending = app.store.append(batch, Timestamp::now())?;
     // From here on the entries count in the store's queue.
     drop(memory);
-    Ok(reply(accepted, pending.await?, rejections))
+    Ok(reply(accepted, pending.await?, rejected))
 }
 
-fn reply(accepted: usize, receipt: Option<Receipt>, rejections: Rejections) -> Response {
+fn reply(accepted: usize, receipt: Option<Receipt>, rejected: RejectedEntries) -> Response {
     let reply = AppendReply {
         accepted,
         first_seq: receipt.map(|receipt| receipt.first),
         last_seq: receipt.map(|receipt| receipt.last),
         duplicate: receipt.is_some_and(|receipt| receipt.duplicate),
-        rejections,
+        rejected,
     };
     // Serializing numbers and strings does not fail.
     let mut body = serde_json::to_vec(&reply).unwrap_or_default();

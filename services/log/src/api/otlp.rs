@@ -51,8 +51,8 @@ async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiE
         drop(memory);
         pending.await?;
     }
-    let partial_success = parsed.rejections.listed.first().map(|first| ExportLogsPartialSuccess {
-        rejected_log_records: i64::try_from(parsed.rejections.count).unwrap_or(i64::MAX),
+    let partial_success = parsed.rejected.listed.first().map(|first| ExportLogsPartialSuccess {
+        rejected_log_records: i64::try_from(parsed.rejected.count).unwrap_or(i64::MAX),
         error_message: first.detail.clone(),
     });
     let reply = ExportLogsServiceResponse { partial_success }.encode_to_vec();

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::parsed::{IngestError, IngestLimits, ParsedBody, Rejections};
+use super::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
 use super::traceparent::is_trace_id;
 use crate::entry::{Batch, EntryMeta, Level, write_string};
 
@@ -39,7 +39,7 @@ pub(super) fn parse_lines(
         if json.is_empty() {
             continue;
         }
-        if parser.body.batch.len() + parser.body.rejections.count == limits.max_entries {
+        if parser.body.batch.len() + parser.body.rejected.count == limits.max_entries {
             return Err(too_many(limits));
         }
         // JSON is UTF-8; checked once, here.
@@ -92,7 +92,7 @@ struct JsonParser<'a> {
 
 impl<'a> JsonParser<'a> {
     fn new(meta: &'a EntryMeta<'a>, key: Option<String>, limits: IngestLimits) -> Self {
-        let body = ParsedBody { batch: Batch::new(key), rejections: Rejections::default() };
+        let body = ParsedBody { batch: Batch::new(key), rejected: RejectedEntries::default() };
         Self { meta, limits, body, fields: Vec::new() }
     }
 
@@ -190,7 +190,7 @@ impl<'a> JsonParser<'a> {
 
     fn fits(&mut self, line: usize, len: usize, empty: bool) -> bool {
         if empty {
-            self.body.rejections.push(line, 400, "the entry is empty".to_owned());
+            self.body.rejected.push(line, 400, "the entry is empty".to_owned());
         } else if len > self.limits.max_entry {
             self.too_long(line);
         }
@@ -199,11 +199,11 @@ impl<'a> JsonParser<'a> {
 
     fn too_long(&mut self, line: usize) {
         let detail = format!("the entry is longer than {} bytes", self.limits.max_entry);
-        self.body.rejections.push(line, 413, detail);
+        self.body.rejected.push(line, 413, detail);
     }
 
     fn invalid(&mut self, line: usize, error: &dyn fmt::Display) {
-        self.body.rejections.push(line, 400, format!("invalid JSON: {error}"));
+        self.body.rejected.push(line, 400, format!("invalid JSON: {error}"));
     }
 }
 

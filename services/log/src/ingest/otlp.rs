@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
-use super::parsed::{IngestError, IngestLimits, ParsedBody, Rejections};
+use super::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
 use crate::entry::{Batch, EntryMeta, Level, timestamp};
 
 mod count;
@@ -30,7 +30,7 @@ pub(crate) fn parse(
     count::check(body, limits.max_entries)?;
     let request =
         ExportLogsServiceRequest::decode(body).map_err(|error| IngestError::Otlp(error.to_string()))?;
-    let mut parsed = ParsedBody { batch: Batch::new(key), rejections: Rejections::default() };
+    let mut parsed = ParsedBody { batch: Batch::new(key), rejected: RejectedEntries::default() };
     let mut line = 0;
     for resource_logs in &request.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
@@ -69,12 +69,12 @@ fn push(
     let fields = fields(scope, record);
     if msg.is_empty() && fields.is_empty() {
         let detail = "the record is empty".to_owned();
-        return parsed.rejections.push(line, 400, detail);
+        return parsed.rejected.push(line, 400, detail);
     }
     let fields = (!fields.is_empty()).then(|| Value::Object(fields).to_string());
     if msg.len() + fields.as_ref().map_or(0, String::len) > max_entry {
         let detail = format!("the record is longer than {max_entry} bytes");
-        return parsed.rejections.push(line, 413, detail);
+        return parsed.rejected.push(line, 413, detail);
     }
     parsed.batch.push(&meta, msg.as_bytes(), fields.as_deref());
 }
@@ -196,11 +196,11 @@ mod tests {
         ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
     }
 
-    fn read(records: Vec<LogRecord>) -> (Vec<Value>, Rejections) {
+    fn read(records: Vec<LogRecord>) -> (Vec<Value>, RejectedEntries) {
         let body = request(records);
         let parsed = parse(&body, None, LIMITS).unwrap();
         let lines = String::from_utf8(render_at(&parsed.batch, Timestamp::UNIX_EPOCH, 1)).unwrap();
-        (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), parsed.rejections)
+        (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), parsed.rejected)
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
             span_id: vec![1; 8],
             ..LogRecord::default()
         };
-        let (entries, rejections) = read(vec![record]);
+        let (entries, rejected) = read(vec![record]);
         assert_eq!(
             entries,
             [json!({
@@ -231,16 +231,16 @@ mod tests {
                 },
             })]
         );
-        assert_eq!(rejections, Rejections::default());
+        assert_eq!(rejected, RejectedEntries::default());
     }
 
     #[test]
     fn a_record_that_is_too_long_is_rejected_alone_and_garbage_as_a_whole() {
         let long = LogRecord { body: Some(any(Any::StringValue("x".repeat(2_000)))), ..LogRecord::default() };
         let named = LogRecord { event_name: "started".into(), ..LogRecord::default() };
-        let (entries, rejections) = read(vec![long, named]);
+        let (entries, rejected) = read(vec![long, named]);
         assert_eq!(entries[0]["msg"], "started");
-        assert_eq!((rejections.listed[0].line, rejections.listed[0].status), (1, 413));
+        assert_eq!((rejected.listed[0].line, rejected.listed[0].status), (1, 413));
         assert!(matches!(parse(b"garbage", None, LIMITS), Err(IngestError::Otlp(_))));
     }
 

@@ -30,22 +30,22 @@ pub(crate) enum IngestError {
     #[error("invalid OTLP log export: {0}")]
     Otlp(String),
     #[error("none of the {} entries is valid", .0.count)]
-    NoneAccepted(Rejections),
+    NoneAccepted(RejectedEntries),
 }
 
 /// A parsed body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParsedBody {
     pub(crate) batch: Batch,
-    pub(crate) rejections: Rejections,
+    pub(crate) rejected: RejectedEntries,
 }
 
 impl ParsedBody {
     /// An error if there is nothing to store.
     pub(super) fn require_entries(self) -> Result<Self, IngestError> {
-        match (self.batch.is_empty(), self.rejections.count == 0) {
+        match (self.batch.is_empty(), self.rejected.count == 0) {
             (true, true) => Err(IngestError::Empty),
-            (true, false) => Err(IngestError::NoneAccepted(self.rejections)),
+            (true, false) => Err(IngestError::NoneAccepted(self.rejected)),
             (false, _) => Ok(self),
         }
     }
@@ -53,20 +53,20 @@ impl ParsedBody {
 
 /// The rejected entries of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Rejections {
+pub(crate) struct RejectedEntries {
     /// The first ones.
     #[serde(rename = "failed", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) listed: Vec<Rejection>,
+    pub(crate) listed: Vec<RejectedEntry>,
     /// All of them.
     #[serde(rename = "failed_count", skip_serializing_if = "is_zero")]
     pub(crate) count: usize,
 }
 
-impl Rejections {
+impl RejectedEntries {
     pub(crate) fn push(&mut self, line: usize, status: u16, detail: String) {
         self.count += 1;
         if self.listed.len() < MAX_LISTED {
-            self.listed.push(Rejection { line, status, detail });
+            self.listed.push(RejectedEntry { line, status, detail });
         }
     }
 }
@@ -78,7 +78,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// A rejected entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Rejection {
+pub(crate) struct RejectedEntry {
     /// Line of the body or position in the list, from 1.
     pub(crate) line: usize,
     /// The status that the entry would have got alone.

@@ -9,10 +9,14 @@ use crate::entry::tests::render_at;
 
 const LIMITS: IngestLimits = IngestLimits { max_entry: 100, max_entries: 300 };
 
-fn read(kind: BodyKind, request: &RequestMeta, body: &[u8]) -> Result<(Vec<Value>, Rejections), IngestError> {
+fn read(
+    kind: BodyKind,
+    request: &RequestMeta,
+    body: &[u8],
+) -> Result<(Vec<Value>, RejectedEntries), IngestError> {
     let parsed = parse(kind, request, body, LIMITS)?;
     let text = String::from_utf8(render_at(&parsed.batch, Timestamp::UNIX_EPOCH, 1)).unwrap();
-    Ok((text.lines().map(without_stamp).collect(), parsed.rejections))
+    Ok((text.lines().map(without_stamp).collect(), parsed.rejected))
 }
 
 /// The entry without the keys that the writer adds.
@@ -72,9 +76,9 @@ fn invalid_lines_are_reported_one_by_one() {
     let mut body = body.into_bytes();
     let at = body.windows(3).position(|three| three == "\u{fffd}".as_bytes()).unwrap();
     body.splice(at..at + 3, [0xff]);
-    let (entries, rejections) = read(BodyKind::Lines, &RequestMeta::default(), &body).unwrap();
+    let (entries, rejected) = read(BodyKind::Lines, &RequestMeta::default(), &body).unwrap();
     assert_eq!(entries, [json!({"msg": "one"})]);
-    let statuses: Vec<_> = rejections.listed.iter().map(|one| (one.line, one.status)).collect();
+    let statuses: Vec<_> = rejected.listed.iter().map(|one| (one.line, one.status)).collect();
     assert_eq!(statuses, [(3, 400), (4, 400), (5, 413), (6, 400), (7, 400)]);
     assert!(
         matches!(read(BodyKind::Lines, &RequestMeta::default(), b"{\n{"), Err(IngestError::NoneAccepted(all)) if all.count == 2)
@@ -97,17 +101,17 @@ fn the_number_of_entries_is_bounded_whether_valid_or_not() {
     assert_eq!(read(BodyKind::Json, list(301)), too_many);
     assert!(matches!(read(BodyKind::Json, list(2) + "x"), Err(IngestError::Json(_))));
 
-    let (entries, rejections) = read(BodyKind::Lines, "1\n".to_owned() + &"{\n".repeat(299)).unwrap();
-    assert_eq!((entries.len(), rejections.listed.len(), rejections.count), (1, MAX_LISTED, 299));
-    assert_eq!(rejections.listed.last().unwrap().line, MAX_LISTED + 1);
+    let (entries, rejected) = read(BodyKind::Lines, "1\n".to_owned() + &"{\n".repeat(299)).unwrap();
+    assert_eq!((entries.len(), rejected.listed.len(), rejected.count), (1, MAX_LISTED, 299));
+    assert_eq!(rejected.listed.last().unwrap().line, MAX_LISTED + 1);
 }
 
 #[test]
 fn a_value_far_longer_than_an_entry_is_not_parsed() {
     let object = format!("{{\"msg\":\"m\"{}}}", ",\"\":1".repeat(400));
-    let (_, rejections) =
+    let (_, rejected) =
         read(BodyKind::Lines, &RequestMeta::default(), format!("1\n{object}").as_bytes()).unwrap();
-    assert_eq!((rejections.listed[0].line, rejections.listed[0].status), (2, 413));
+    assert_eq!((rejected.listed[0].line, rejected.listed[0].status), (2, 413));
     // The longest way to write an entry that fits.
     let escaped = format!("{{\"msg\":\"{}\"}}", "\\u0001".repeat(100));
     assert_eq!(read(BodyKind::Lines, &RequestMeta::default(), escaped.as_bytes()).unwrap().0.len(), 1);
@@ -160,12 +164,12 @@ proptest! {
         let body: Vec<String> = texts.iter().map(|text| serde_json::to_string(text).unwrap()).collect();
         let valid: Vec<Value> = texts.iter().filter(|text| (1..=100).contains(&text.len())).map(|text| json!({"msg": text})).collect();
         match read(BodyKind::Lines, &RequestMeta::default(), body.join("\n").as_bytes()) {
-            Ok((entries, rejections)) => {
+            Ok((entries, rejected)) => {
                 prop_assert_eq!(&entries, &valid);
-                prop_assert_eq!(entries.len() + rejections.count, texts.len());
+                prop_assert_eq!(entries.len() + rejected.count, texts.len());
             }
-            Err(IngestError::NoneAccepted(rejections)) => {
-                prop_assert!(valid.is_empty() && rejections.count == texts.len());
+            Err(IngestError::NoneAccepted(rejected)) => {
+                prop_assert!(valid.is_empty() && rejected.count == texts.len());
             }
             Err(error) => prop_assert!(false, "{error}"),
         }

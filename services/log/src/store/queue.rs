@@ -31,13 +31,13 @@ impl Submission {
 }
 
 pub(super) struct AppendQueue {
-    state: Mutex<QueueState>,
+    state: Mutex<AppendQueueState>,
     filled: Condvar,
     max_bytes: usize,
 }
 
 #[derive(Default)]
-struct QueueState {
+struct AppendQueueState {
     waiting: VecDeque<Submission>,
     /// Weight of what waits and of what the writer has taken.
     bytes: usize,
@@ -88,7 +88,7 @@ impl AppendQueue {
         let mut state = self.state.lock();
         if state.waiting.is_empty() && !state.closed {
             state.writer_sleeps = true;
-            let empty = |state: &mut QueueState| state.waiting.is_empty() && !state.closed;
+            let empty = |state: &mut AppendQueueState| state.waiting.is_empty() && !state.closed;
             self.filled.wait_while_for(&mut state, empty, timeout);
             state.writer_sleeps = false;
             if !state.waiting.is_empty() && !state.closed {
