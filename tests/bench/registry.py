@@ -152,7 +152,7 @@ def dependents(swarm, server, mode, seconds, count=1000, instances=2000):
         row(
             f"{count:,} dependents of {instances:,} instances, one change a second, `{mode}`",
             f"{count + instances:,}",
-            f"told p50 {p50 / 1000:.0f} ms, p99 {p99 / 1000:.0f} ms",
+            f"pushed p50 {p50 / 1000:.0f} ms, p99 {p99 / 1000:.0f} ms",
             f"{share:.1%} of a core, {process.memory() / 1e6:.0f} MB",
             f"the last one p50 {last50 / 1000:.0f} ms, worst {last / 1000:.0f} ms; {pushed / 1e6:.1f} MB/s",
         )

@@ -52,7 +52,7 @@ pub(crate) struct Heartbeats<R> {
     settings: HeartbeatSettings,
     instruments: Arc<Instruments>,
     /// The service that the spans of heartbeats belong to.
-    source: ServiceInstance,
+    owner: ServiceInstance,
     report: R,
     schedule: BinaryHeap<Reverse<(Instant, Incarnation)>>,
     in_flight: JoinSet<ProbeResult>,
@@ -71,7 +71,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
         commands: UnboundedReceiver<HeartbeatCommand>,
         mut settings: HeartbeatSettings,
         instruments: Arc<Instruments>,
-        source: ServiceInstance,
+        owner: ServiceInstance,
         report: R,
     ) -> Self {
         // The other half is for clients, and for heartbeats and pushes in flight.
@@ -81,7 +81,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
             commands,
             settings,
             instruments,
-            source,
+            owner,
             report,
             schedule: BinaryHeap::new(),
             in_flight: JoinSet::new(),
@@ -165,7 +165,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
             let idle = self.idle.remove(&to);
             let Some((info, newest)) = registered else { continue };
             let revision = self.catalog.revision_of(newest);
-            let span = probe_span(&self.source, &info);
+            let span = probe_span(&self.owner, &info);
             let probe = Probe { to, info, revision, idle };
             self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
         }

@@ -46,7 +46,7 @@ pub(crate) struct Notifier {
     settings: PushSettings,
     instruments: Arc<Instruments>,
     /// The service that the spans of pushes belong to.
-    source: ServiceInstance,
+    owner: ServiceInstance,
 }
 
 impl Notifier {
@@ -54,7 +54,7 @@ impl Notifier {
         settings: PushSettings,
         catalog: Arc<SharedCatalog>,
         instruments: Arc<Instruments>,
-        source: ServiceInstance,
+        owner: ServiceInstance,
     ) -> Self {
         let retries = (settings.concurrency / RETRY_SHARE).max(1);
         Self {
@@ -65,7 +65,7 @@ impl Notifier {
             places_for_retries: Semaphore::new(retries.min(Semaphore::MAX_PERMITS)),
             settings,
             instruments,
-            source,
+            owner,
         }
     }
 
@@ -146,7 +146,7 @@ async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
         });
         let Some(Delivery { info, plan, idle }) = next else { return };
         let revision = notifier.catalog.revision_of(plan.revision);
-        let span = push_span(&notifier.source, &info, plan.requests.first());
+        let span = push_span(&notifier.owner, &info, plan.requests.first());
         let began = Instant::now();
         let sending = send(&info, &plan.requests, revision, idle, notifier.settings.timeout);
         let (acknowledged, idle, error) = sending.instrument(span).await;

@@ -64,16 +64,16 @@ fn protection_view(protection: ProtectionStatus, clock: WallClock) -> Protection
 
 /// One instance.
 pub(crate) fn instance(record: &InstanceRecord, removed: bool, clock: WallClock) -> InstanceView {
+    let reason = |entry: &HistoryEntry| {
+        let HistoryEntry { at, kind, detail } = entry;
+        Reason { at: clock.format(*at), kind: *kind, detail: detail.to_string() }
+    };
     InstanceView {
         info: record.info.public(),
         state: if removed { InstanceState::Removed } else { record.state() },
         registered: clock.format(record.registered),
         last_heartbeat: record.last_heartbeat.map(|at| clock.format(at)),
         load: record.load,
-        reasons: record.reasons.iter().map(|entry| reason(entry, clock)).collect(),
+        reasons: record.reasons.iter().map(reason).collect(),
     }
-}
-
-fn reason(entry: &HistoryEntry, clock: WallClock) -> Reason {
-    Reason { at: clock.format(entry.at), kind: entry.kind, detail: entry.detail.to_string() }
 }

@@ -67,8 +67,8 @@ pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
     ProbeResult { of: to, duration: began.elapsed(), outcome, idle }
 }
 
-pub(super) fn probe_span(source: &ServiceInstance, info: &ServiceInfo) -> Span {
-    let _entered = source.enter();
+pub(super) fn probe_span(owner: &ServiceInstance, info: &ServiceInfo) -> Span {
+    let _entered = owner.enter();
     let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
     let operation = Some("heartbeat");
     trace::Attempt { operation, method: "GET", path: HEART_BEAT_PATH, service, instance, addr, resend: 0 }

@@ -48,8 +48,8 @@ pub(super) async fn send(
     (requests.len(), idle, None)
 }
 
-pub(super) fn push_span(source: &ServiceInstance, info: &ServiceInfo, first: Option<&PushRequest>) -> Span {
-    let _entered = source.enter();
+pub(super) fn push_span(owner: &ServiceInstance, info: &ServiceInfo, first: Option<&PushRequest>) -> Span {
+    let _entered = owner.enter();
     let (service, instance, addr) = (&info.name, info.id(), info.control_addr());
     let operation = Some("push");
     let method = first.map_or("PUT", |request| request.method.as_str());
