@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use hubspoke_chassis::config::{Common, Process};
 use hubspoke_chassis::telemetry::{self, TelemetrySettings};
+use hubspoke_protocol::problem::ProblemType;
 use hubspoke_testkit::eventually;
 use hubspoke_testkit::otlp::{Collector, DataPoint, LogRecord, Received, Span};
 use hubspoke_tests::{Platform, entries};
@@ -335,7 +336,8 @@ async fn dashboard_and_alerts_ask_for_what_is_shown(mut names: BTreeSet<String>,
         let causes: Vec<&str> = causes.flat_map(|list| list.split('|')).collect();
         assert!(!causes.is_empty());
         for cause in causes {
-            assert!(gateway.contains(&format!("\"{cause}\"")), "{cause}");
+            let known = ProblemType::ALL.iter().find(|known| known.name() == cause).expect(cause);
+            assert!(gateway.contains(&format!("    {known:?}: ")), "{cause}");
         }
     }
 }
@@ -371,7 +373,7 @@ async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiv
     assert_eq!(second.attributes["http.request.resend_count"], "1");
     assert!(!gateway.failed);
     let trace = &gateway.trace;
-    is_said(receiver, "attempt failed, trying another instance", |log| log.trace == *trace).await;
+    is_said(receiver, "retrying on another instance", |log| log.trace == *trace).await;
     member.tell(platform, reqwest::Method::DELETE, "visit").await;
 }
 
