@@ -1,8 +1,8 @@
 //! Picks the instance for a request. Pure: the state of the instances comes in as functions of their index.
 //!
-//! Instances are in tiers; a tier counts only if the better ones are empty. Within a tier the pick is random by weight or,
-//! for a request with a key, the instance that the key hashes to (rendezvous hashing: when instances come and go, only
-//! their keys move).
+//! Instances are in tiers; a tier counts only if the better ones are empty. Within a tier the pick is random by weight
+//! or, for a request with a key, the instance that the key hashes to (rendezvous hashing: when instances come and go,
+//! only their keys move).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

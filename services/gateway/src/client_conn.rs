@@ -24,7 +24,7 @@ pub(crate) struct ClientConn {
     pub(crate) ip_value: HeaderValue,
     /// Whether this is one of our own proxies (`trusted_proxies`).
     pub(crate) trusted: bool,
-    /// Requests whose replies are not complete.
+    /// Requests whose responses are not complete.
     active: AtomicU32,
     /// When the last request ended, or the connection was accepted.
     idle_since: AtomicU64,
@@ -102,7 +102,7 @@ impl ClientConn {
         }
     }
 
-    /// Whether no request is in flight and all replies are written.
+    /// Whether no request is in flight and all responses are written.
     pub(crate) fn is_idle(&self) -> bool {
         self.active.load(Relaxed) == 0 && self.blocked_since.load(Relaxed) == 0
     }
@@ -135,7 +135,7 @@ impl ClientConn {
         if is_over(blocked_since, timeouts.idle) {
             return ConnCommand::Abort;
         }
-        // While the last reply is being written, a 408 must not be written into it.
+        // While the last response is being written, a 408 must not be written into it.
         if self.active.load(Relaxed) > 0 || blocked_since != 0 {
             return ConnCommand::Continue;
         }
@@ -170,7 +170,7 @@ impl Supervisor<OwnedWriteHalf> for &ClientConn {
         self.set_write_blocked(is_blocked);
     }
 
-    /// Has the kernel reset the connection if it is closed before the end of the reply.
+    /// Has the kernel reset the connection if it is closed before the end of the response.
     fn close_delimited(&self, write: &OwnedWriteHalf, is_open: bool) {
         let linger = is_open.then_some(Duration::ZERO);
         let _ = socket2::SockRef::from(write.as_ref()).set_linger(linger); // fails only on a dead socket
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn no_408_while_the_last_reply_is_not_written() {
+    fn no_408_while_the_last_response_is_not_written() {
         let client = client();
         client.request_began();
         client.request_ended(Instant::now());

@@ -64,7 +64,8 @@ impl Default for GatewayConfig {
     }
 }
 
-/// TimeoutsConfig. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded connections.
+/// TimeoutsConfig. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded
+/// connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -75,10 +76,10 @@ pub struct TimeoutsConfig {
     /// Time from the first byte of a request's head to its last.
     #[serde(with = "humantime_serde")]
     pub request_header: Duration,
-    /// Time from the end of the request to the beginning of the reply; at most `total`.
+    /// Time from the end of the request to the beginning of the response; at most `total`.
     #[serde(with = "humantime_serde")]
     pub first_byte: Duration,
-    /// Time for all attempts until a reply begins, without the time that the client takes to send.
+    /// Time for all attempts until a response begins, without the time that the client takes to send.
     #[serde(with = "humantime_serde")]
     pub total: Duration,
     /// Longest silence within a body, in either direction.
@@ -119,8 +120,8 @@ pub struct LimitsConfig {
     pub target_size: ByteSize,
     /// Size of a request's body; 0 is no limit.
     pub body_size: ByteSize,
-    /// Fewest bytes per second of a request's body, once the gateway has waited for the client for ten seconds in all (or
-    /// for `idle`, if that is shorter); 0 is no limit. Does not apply to gRPC, nor does `idle`.
+    /// Fewest bytes per second of a request's body, once the gateway has waited for the client for ten seconds in all
+    /// (or for `idle`, if that is shorter); 0 is no limit. Does not apply to gRPC, nor does `idle`.
     pub body_rate: ByteSize,
     /// Open client connections.
     pub connections: usize,

@@ -28,8 +28,8 @@ pub(crate) fn check_method(method: &Method) -> Result<(), BadHead> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(BadHead::Method) } else { Ok(()) }
 }
 
-/// The checks of `hubspoke_http1`, on a parsed HTTP/2 head, as far as its parser has not made them: the instance may get
-/// the request as HTTP/1.
+/// The checks of `hubspoke_http1`, on a parsed HTTP/2 head, as far as its parser has not made them: the instance may
+/// get the request as HTTP/1.
 pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(), HeadError> {
     if parts.uri.path_and_query().map_or(0, |target| PathAndQuery::as_str(target).len()) > limits.target {
         return Err(HeadError::TargetTooLong);
@@ -49,8 +49,8 @@ pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(),
 
 /// The host that a request is for; `None` for HTTP/1.0 without one.
 ///
-/// In HTTP/1.1 it is the `Host` field, which must be there exactly once even if an absolute-form target overrides it. In
-/// HTTP/2 it is `:authority`, and a `Host` field must be equal to it.
+/// In HTTP/1.1 it is the `Host` field, which must be there exactly once even if an absolute-form target overrides it.
+/// In HTTP/2 it is `:authority`, and a `Host` field must be equal to it.
 pub(crate) fn host(
     parts: &request::Parts,
     target: Option<&Authority>,

@@ -1,9 +1,10 @@
 //! Ejection: an instance that keeps failing gets no requests for a while. Pure; one state machine per instance.
 //!
-//! Healthy → (`failures` in a row) → ejected for `base`, doubling up to `max`, with jitter → half-open: one trial request →
-//! healthy, or ejected for longer. The head of a reply ends the ejection, but only a complete reply clears the record:
-//! until then, one failure ejects the instance again, for longer. Failures are: no connection, no reply, a reply that
-//! breaks off. A reply with status 500 is none. The caller bounds how many instances of a service are ejected at once.
+//! Healthy → (`failures` in a row) → ejected for `base`, doubling up to `max`, with jitter → half-open: one trial
+//! request → healthy, or ejected for longer. The head of a response ends the ejection, but only a complete response
+//! clears the record: until then, one failure ejects the instance again, for longer. Failures are: no connection, no
+//! response, a response that breaks off. A response with status 500 is none. The caller bounds how many instances of a
+//! service are ejected at once.
 
 use std::time::{Duration, Instant};
 
@@ -70,16 +71,16 @@ impl Ejection {
         self.until.is_some()
     }
 
-    /// A request is about to be sent. It is a trial only once the ejection is over: if all instances are ejected, requests
-    /// are sent earlier.
+    /// A request is about to be sent. It is a trial only once the ejection is over: if all instances are ejected,
+    /// requests are sent earlier.
     pub(crate) fn begin_trial(&mut self, now: Instant) {
         if self.until.is_some_and(|until| now >= until) {
             self.trial = Some(now);
         }
     }
 
-    /// A request that was sent at `began` was answered. Ends an ejection, or clears the record if there is none; an answer
-    /// to a request from before the ejection was over does neither. Returns whether an ejection ended.
+    /// A request that was sent at `began` was answered. Ends an ejection, or clears the record if there is none; an
+    /// answer to a request from before the ejection was over does neither. Returns whether an ejection ended.
     pub(crate) fn success(&mut self, began: Instant) -> bool {
         match self.until {
             Some(until) if began < until => false,
@@ -94,8 +95,8 @@ impl Ejection {
         }
     }
 
-    /// A request failed. Returns for how long the instance is ejected, if this ejects it. `may_eject` is false if too many
-    /// others are ejected.
+    /// A request failed. Returns for how long the instance is ejected, if this ejects it. `may_eject` is false if too
+    /// many others are ejected.
     pub(crate) fn failure(
         &mut self,
         now: Instant,

@@ -55,9 +55,9 @@ causes! {
     ConnectRefused: "the instance refused the connection",
     ConnectFailed: "the connection to the instance failed",
     ConnectTimeout: "the connection to the instance timed out",
-    ConnectionBroken: "the instance closed the connection before it replied",
-    BadReply: "the instance's reply is not valid HTTP",
-    ReplyTimeout: "the instance did not reply in time",
+    ConnectionBroken: "the instance closed the connection before it responded",
+    BadReply: "the instance's response is not valid HTTP",
+    ReplyTimeout: "the instance did not respond in time",
 }
 
 impl Cause {

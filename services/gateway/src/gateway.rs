@@ -29,7 +29,7 @@ pub(crate) struct Gateway {
     pub(crate) config: GatewayConfig,
     /// The gateway's own registered name, which is never routed to.
     name: String,
-    /// The gateway's own id: the `Hub-Instance` of replies that it makes itself.
+    /// The gateway's own id: the `Hub-Instance` of responses that it makes itself.
     pub(crate) id: HeaderValue,
     /// The service that spans belong to.
     pub(crate) source: ServiceInstance,
@@ -45,7 +45,7 @@ pub(crate) struct Gateway {
     pub(crate) client_connections: ClientConnections,
     /// Requests refused before a service was matched.
     pub(crate) refusals: CauseCounters,
-    /// HTTP/1 replies carry `Connection: close`.
+    /// HTTP/1 responses carry `Connection: close`.
     pub(crate) draining: AtomicBool,
     /// The zero of [`Gateway::millis`].
     epoch: Instant,
@@ -67,8 +67,8 @@ impl DirectoryFollower for Gateway {
         self.removed.lock().extend(removed);
     }
 
-    /// An instance that stops as soon as its deregistration is answered may close a connection with a request on it that
-    /// it has not read. Within the timeout, short requests end and long ones have been read.
+    /// An instance that stops as soon as its deregistration is answered may close a connection with a request on it
+    /// that it has not read. Within the timeout, short requests end and long ones have been read.
     fn settled(&self) -> Settled {
         let removed = std::mem::take(&mut *self.removed.lock());
         Box::pin(async move {

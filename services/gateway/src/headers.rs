@@ -1,4 +1,4 @@
-//! Rewrites the header fields of requests, replies and trailers. Pure.
+//! Rewrites the header fields of requests, responses and trailers. Pure.
 //!
 //! Hop-by-hop fields, and those that `Connection` nominates, are removed in both directions (RFC 9110, 7.6.1).
 //! `X-Forwarded-*`, `Via` and `traceparent` are added towards the instance, after the removal, so that a client can't
@@ -119,8 +119,8 @@ pub(crate) fn for_h2(headers: &mut HeaderMap) {
     headers.remove(TRANSFER_ENCODING);
 }
 
-/// Rewrites a reply's fields for the client. `switching`: it is a 101, which keeps its `Upgrade`.
-pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
+/// Rewrites a response's fields for the client. `switching`: it is a 101, which keeps its `Upgrade`.
+pub(crate) fn response(headers: &mut HeaderMap, switching: bool) {
     if !headers.keys().any(is_hop_by_hop) {
         return;
     }
@@ -136,8 +136,8 @@ pub(crate) fn reply(headers: &mut HeaderMap, switching: bool) {
     }
 }
 
-/// Removes trailers that frame or route a message or name its sender (RFC 9110, 6.5.1): some servers merge trailers into
-/// the head's fields.
+/// Removes trailers that frame or route a message or name its sender (RFC 9110, 6.5.1): some servers merge trailers
+/// into the head's fields.
 pub(crate) fn trailers(fields: &mut HeaderMap) {
     let ours = |name: &HeaderName| [HOST, CONTENT_LENGTH, VIA, TRACEPARENT].contains(name);
     remove_matching(fields, |name| is_hop_by_hop(name) || is_provenance(name) || ours(name));
@@ -247,8 +247,8 @@ fn names_no_field(token: &[u8]) -> bool {
     [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|option| token.eq_ignore_ascii_case(option))
 }
 
-/// The protocols that the client offers to switch to, without `h2c`. Java's HttpClient offers that in every first request;
-/// if an instance agreed, the requests that follow would bypass all checks.
+/// The protocols that the client offers to switch to, without `h2c`. Java's HttpClient offers that in every first
+/// request; if an instance agreed, the requests that follow would bypass all checks.
 fn offered_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     if !headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade")) {
         return None;

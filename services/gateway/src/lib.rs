@@ -3,13 +3,13 @@
 //!
 //! - pure: `route`, `edge` (checks on requests), `headers`, `balance`, `retry`, `eject`, `limits`
 //! - `upstream`: the services, their instances, and the connections to them
-//! - `proxy`: one request from its head to the last byte of its reply
+//! - `proxy`: one request from its head to the last byte of its response
 //! - `server`: the accept loop, the workers and the client connections (`client_conn`)
 //! - `gateway`: the state that all workers share; `stats`: its counters; `metrics`: the instruments that read them
 //!
-//! There is no framework in the data plane. Each worker is a thread with its own event loop, and the request that uses a
-//! connection to an instance drives it, so a request is one task from end to end. HTTP/1 is `hubspoke_http1`,
-//! HTTP/2 is hyper's.
+//! There is no framework in the data plane. Each worker is a thread with its own event loop, and the request that uses
+//! a connection to an instance drives it, so a request is one task from end to end. HTTP/1 is `hubspoke_http1`, HTTP/2
+//! is hyper's.
 
 mod balance;
 mod client_body;

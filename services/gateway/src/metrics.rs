@@ -50,7 +50,7 @@ const PER_INSTANCE: [Instrument<InstanceValue>; 4] = [
 
 /// Instruments with other labels.
 const OTHERS: [Instrument<Values>; 4] = [
-    (Counter, "hub.gateway.replies", "{reply}", "Replies of instances, by status", replies),
+    (Counter, "hub.gateway.replies", "{reply}", "Responses of instances, by status", responses),
     (Counter, "hub.gateway.failures", "{request}", "Requests answered by the gateway itself", failures),
     (Counter, "hub.gateway.refusals", "{request}", "Requests refused before a service was matched", refusals),
     (Gauge, "hub.gateway.connections", "{connection}", "Open client connections", |gateway, observe| {
@@ -110,9 +110,9 @@ fn add<F: Send + Sync + 'static>(
     }
 }
 
-fn replies(gateway: &Gateway, observe: &mut Observe<'_>) {
+fn responses(gateway: &Gateway, observe: &mut Observe<'_>) {
     per_instance(gateway, |instance, labels| {
-        for (status, count) in instance.stats.replies() {
+        for (status, count) in instance.stats.responses() {
             observe(count, &[labels, &[KeyValue::new("status", status)]].concat());
         }
     });

@@ -1,4 +1,4 @@
-//! One request from its head to the last byte of its reply: checks, route, attempts, reply.
+//! One request from its head to the last byte of its response: checks, route, attempts, response.
 //!
 //! Every refusal and every failure is a [`RequestFailure`], which becomes a problem document in one place.
 
@@ -15,7 +15,7 @@ use tracing::Instrument;
 use self::active::ActiveRequest;
 use self::attempt_context::AttemptContext;
 use self::attempts::RoutedRequest;
-use self::reply::Reply;
+use self::response_body::ResponseBody;
 use self::upstream_request::UpstreamRequest;
 use crate::client_body::ClientBody;
 use crate::client_conn::ClientConn;
@@ -31,7 +31,7 @@ mod attempt;
 mod attempt_context;
 mod attempts;
 pub(crate) mod record;
-pub(crate) mod reply;
+pub(crate) mod response_body;
 pub(crate) mod tunnel;
 mod upstream_request;
 
@@ -39,7 +39,7 @@ mod upstream_request;
 pub(crate) fn handle(
     client: Arc<ClientConn>,
     request: Request<ClientBody>,
-) -> impl Future<Output = Response<Reply>> + Send {
+) -> impl Future<Output = Response<ResponseBody>> + Send {
     let version = request.version();
     let mut active = ActiveRequest::begin(&client, &request);
     let span = active.span().clone();
@@ -47,19 +47,19 @@ pub(crate) fn handle(
         Ok(Prepared::Forward(routed)) => Next::Forward(routed, active),
         Ok(Prepared::Own(response)) => {
             active.answered(response.status().as_u16());
-            Next::Reply(own_reply(&client, response.map(|()| Reply::text("", active))))
+            Next::Respond(own_response(&client, response.map(|()| ResponseBody::text("", active))))
         }
-        Err(failure) => Next::Reply(own_reply(&client, problem_reply(&failure, active))),
+        Err(failure) => Next::Respond(own_response(&client, problem_response(&failure, active))),
     };
     async move {
         let mut response = match next {
             Next::Forward(ref mut routed, mut active) => {
                 match attempts::run(routed, &mut active).instrument(span).await {
-                    Ok(reply) => reply.into_reply(active),
-                    Err(failure) => own_reply(&client, problem_reply(&failure, active)),
+                    Ok(response) => response.into_response(active),
+                    Err(failure) => own_response(&client, problem_response(&failure, active)),
                 }
             }
-            Next::Reply(response) => response,
+            Next::Respond(response) => response,
         };
         let headers = response.headers_mut();
         if version != Version::HTTP_2 && client.gateway.is_draining() && !headers.contains_key(CONNECTION) {
@@ -71,7 +71,7 @@ pub(crate) fn handle(
 
 enum Next {
     Forward(RoutedRequest, Box<ActiveRequest>),
-    Reply(Response<Reply>),
+    Respond(Response<ResponseBody>),
 }
 
 /// A request that passed all checks.
@@ -82,16 +82,16 @@ enum Prepared {
     Own(Response<()>),
 }
 
-/// Marks a reply as the gateway's own.
-fn own_reply(client: &ClientConn, mut response: Response<Reply>) -> Response<Reply> {
+/// Marks a response as the gateway's own.
+fn own_response(client: &ClientConn, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.headers_mut().insert(HUB_INSTANCE, client.gateway.id.clone());
     response
 }
 
-fn problem_reply(failure: &RequestFailure, mut active: Box<ActiveRequest>) -> Response<Reply> {
+fn problem_response(failure: &RequestFailure, mut active: Box<ActiveRequest>) -> Response<ResponseBody> {
     let status = failure.cause.status();
     active.failed(failure);
-    let mut response = Response::new(Reply::text(failure.to_json(), active));
+    let mut response = Response::new(ResponseBody::text(failure.to_json(), active));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(hubspoke_protocol::problem::PROBLEM_JSON));

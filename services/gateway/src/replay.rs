@@ -2,8 +2,8 @@
 //!
 //! All attempts of a request share a [`ReplayState`]. Each gets a [`ReplayBody`] that starts with the bytes that were
 //! kept, and that fails once there is a later one. A body is never buffered whole: one that exceeds the limit is passed
-//! on, and its request can't be retried any more. Faults of the client are recorded as the client's, so that no instance
-//! is blamed for them.
+//! on, and its request can't be retried any more. Faults of the client are recorded as the client's, so that no
+//! instance is blamed for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl ReplayState {
         self.0.lock().buffer.is_complete()
     }
 
-    /// The instance replies, so this attempt is the last: nothing more is kept, and a client that still waits for
+    /// The instance responds, so this attempt is the last: nothing more is kept, and a client that still waits for
     /// `100 Continue` will not get it.
     pub(crate) fn end_replay(&self) {
         let mut state = self.0.lock();

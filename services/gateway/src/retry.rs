@@ -1,8 +1,8 @@
 //! Which requests are retried on another instance, and how many. Pure.
 //!
 //! A request that the failed instance can't have seen is retried whatever its method; one that it may have seen, if its
-//! method is idempotent (RFC 9110, 9.2.2); one whose reply has begun, never. The budget keeps retries from multiplying
-//! the load on a service that is failing.
+//! method is idempotent (RFC 9110, 9.2.2); one whose response has begun, never. The budget keeps retries from
+//! multiplying the load on a service that is failing.
 
 use std::time::{Duration, Instant};
 
@@ -35,10 +35,10 @@ impl Default for RetryConfig {
 pub(crate) enum Reached {
     /// The instance can't have seen the request: there was no connection, or nothing was written to it.
     Nothing,
-    /// It may have seen the request, and has not sent a byte of a reply.
+    /// It may have seen the request, and has not sent a byte of a response.
     Instance,
-    /// It has begun to reply.
-    Reply,
+    /// It has begun to respond.
+    Response,
 }
 
 /// Whether a failed attempt may be followed by another. `replayable`: all of the body that was sent is still buffered.
@@ -47,7 +47,7 @@ pub(crate) fn may_retry(reached: Reached, method: &Method, replayable: bool) -> 
         && match reached {
             Reached::Nothing => true,
             Reached::Instance => method.is_idempotent(),
-            Reached::Reply => false,
+            Reached::Response => false,
         }
 }
 
@@ -104,7 +104,7 @@ mod tests {
         for method in [Method::GET, Method::POST, Method::PATCH, Method::PUT] {
             assert!(may_retry(Reached::Nothing, &method, true));
             assert!(!may_retry(Reached::Nothing, &method, false));
-            assert!(!may_retry(Reached::Reply, &method, true));
+            assert!(!may_retry(Reached::Response, &method, true));
         }
     }
 

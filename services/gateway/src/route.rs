@@ -1,9 +1,9 @@
 //! Which service a request target is for. Pure.
 //!
-//! The first path segment is the service's name, compared byte for byte. Path and query are passed on unchanged, so a path
-//! that two parsers could read differently is refused rather than normalized: dot segments in any spelling, encoded or
-//! literal backslashes, control characters and, unless the service allows it, an encoded slash. The name is not
-//! percent-decoded: no service has a name that needs it.
+//! The first path segment is the service's name, compared byte for byte. Path and query are passed on unchanged, so a
+//! path that two parsers could read differently is refused rather than normalized: dot segments in any spelling,
+//! encoded or literal backslashes, control characters and, unless the service allows it, an encoded slash. The name is
+//! not percent-decoded: no service has a name that needs it.
 
 use http::uri::{Authority, Uri};
 use hubspoke_protocol::RESERVED_NAMES;

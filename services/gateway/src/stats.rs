@@ -25,7 +25,7 @@ pub(crate) struct DurationHistogram(Histogram<f64>);
 impl DurationHistogram {
     pub(crate) fn new(meter: &Meter) -> Self {
         let histogram = meter.f64_histogram("hub.gateway.request.duration").with_unit("s");
-        let histogram = histogram.with_description("Request duration until the last byte of the reply");
+        let histogram = histogram.with_description("Request duration until the last byte of the response");
         Self(histogram.with_boundaries(BOUNDS.to_vec()).build())
     }
 }
@@ -107,12 +107,12 @@ pub(crate) struct InstanceStats {
     pub(crate) picks: EventCounter,
     pub(crate) failures: EventCounter,
     pub(crate) connections_opened: EventCounter,
-    /// Replies by status, a table per class (1xx to 5xx), allocated on the first reply of that class.
+    /// Responses by status, a table per class (1xx to 5xx), allocated on the first response of that class.
     classes: [OnceLock<Box<[EventCounter; 100]>>; 5],
 }
 
 impl InstanceStats {
-    pub(crate) fn count_reply(&self, status: u16) {
+    pub(crate) fn count_response(&self, status: u16) {
         let class = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class));
         let Some(class) = class else { return };
         let counters = class.get_or_init(|| Box::new([const { EventCounter::new() }; 100]));
@@ -122,7 +122,7 @@ impl InstanceStats {
     }
 
     /// The statuses that have been counted.
-    pub(crate) fn replies(&self) -> impl Iterator<Item = (i64, u64)> {
+    pub(crate) fn responses(&self) -> impl Iterator<Item = (i64, u64)> {
         let counts = self.classes.iter().map(|class| class.get().map(|counts| counts.iter()));
         (1..)
             .zip(counts)
@@ -137,9 +137,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_are_counted_by_status() {
+    fn responses_are_counted_by_status() {
         let stats = InstanceStats::default();
-        [200, 200, 100, 599, 404, 0, 99, 600].into_iter().for_each(|status| stats.count_reply(status));
-        assert!(stats.replies().eq([(100, 1), (200, 2), (404, 1), (599, 1)]));
+        [200, 200, 100, 599, 404, 0, 99, 600].into_iter().for_each(|status| stats.count_response(status));
+        assert!(stats.responses().eq([(100, 1), (200, 2), (404, 1), (599, 1)]));
     }
 }

@@ -1,6 +1,6 @@
-//! The services behind the gateway: a [`ServiceTable`] of them, rebuilt from the directory at each change and read without a
-//! lock by every request. An [`Instance`] lasts as long as its registration, over any number of tables, so that its
-//! connections, its ejection and its counters do too.
+//! The services behind the gateway: a [`ServiceTable`] of them, rebuilt from the directory at each change and read
+//! without a lock by every request. An [`Instance`] lasts as long as its registration, over any number of tables, so
+//! that its connections, its ejection and its counters do too.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

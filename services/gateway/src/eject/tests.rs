@@ -40,12 +40,12 @@ fn one_trial_request_decides() {
     assert_eq!(ejection.verdict(back + config.max, &config), Verdict::Trial);
     assert!(ejection.success(back));
     assert_eq!(ejection.verdict(back, &config), Verdict::Yes);
-    assert!(!ejection.success(back)); // the reply is complete
+    assert!(!ejection.success(back)); // the response is complete
     assert_eq!(ejection, Ejection::default());
 }
 
 #[test]
-fn an_instance_that_breaks_off_every_reply_is_ejected_for_longer_each_time() {
+fn an_instance_that_breaks_off_every_response_is_ejected_for_longer_each_time() {
     let (config, mut now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
     let mut expected = config.base;

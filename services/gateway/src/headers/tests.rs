@@ -108,12 +108,12 @@ fn an_offer_to_upgrade_to_http2_is_removed() {
 }
 
 #[test]
-fn a_chunked_reply_loses_its_content_length() {
+fn a_chunked_response_loses_its_content_length() {
     let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("etag", "x")]);
-    reply(&mut headers, false);
+    response(&mut headers, false);
     assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
     let mut headers = map(&[("connection", "close"), ("content-length", "3")]);
-    reply(&mut headers, false);
+    response(&mut headers, false);
     assert_eq!(all(&headers, "content-length"), ["3"]);
 }
 
@@ -187,7 +187,7 @@ fn expect_is_removed_and_reported() {
 }
 
 #[test]
-fn a_reply_loses_its_hop_by_hop_fields() {
+fn a_response_loses_its_hop_by_hop_fields() {
     let mut headers = map(&[
         ("connection", "close, x-internal"),
         ("x-internal", "1"),
@@ -197,12 +197,12 @@ fn a_reply_loses_its_hop_by_hop_fields() {
         ("trailer", "x-sum"),
         ("content-type", "text/plain"),
     ]);
-    reply(&mut headers, false);
+    response(&mut headers, false);
     let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
     left.sort_unstable();
     assert_eq!(left, ["content-type", "trailer"]);
     let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
-    reply(&mut headers, true);
+    response(&mut headers, true);
     assert_eq!((all(&headers, "connection"), all(&headers, "upgrade")), (vec!["upgrade"], vec!["websocket"]));
 }
 

@@ -1,4 +1,4 @@
-//! One request in flight: what it holds from its head to the last byte of its reply, and its [`RequestRecord`].
+//! One request in flight: what it holds from its head to the last byte of its response, and its [`RequestRecord`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use hubspoke_chassis::trace;
 use hubspoke_client::load::InFlight as LoadInFlight;
 use tracing::Span;
 
-use super::record::{ReplyFailed, RequestRecord};
+use super::record::{RequestRecord, ResponseFailed};
 use crate::client_conn::ClientConn;
 use crate::error::RequestFailure;
 use crate::replay::ReplayState;
@@ -17,10 +17,10 @@ use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService}
 /// The route that spans are named after.
 const ROUTE: &str = "/{service}/{*path}";
 
-/// How long a client may go on sending its body after the instance has replied.
-const EARLY_REPLY: Duration = Duration::from_secs(5);
+/// How long a client may go on sending its body after the instance has responded.
+const EARLY_RESPONSE: Duration = Duration::from_secs(5);
 
-/// One request in flight. It is dropped with the reply's body, and then counted and logged.
+/// One request in flight. It is dropped with the response's body, and then counted and logged.
 pub(crate) struct ActiveRequest {
     client: Arc<ClientConn>,
     _load: LoadInFlight,
@@ -95,9 +95,9 @@ impl ActiveRequest {
         self.record.connect = since.elapsed();
     }
 
-    /// The head of the reply is there.
-    pub(super) fn replied(&mut self, status: u16) {
-        self.record.replied(status);
+    /// The head of the response is there.
+    pub(super) fn responded(&mut self, status: u16) {
+        self.record.responded(status);
     }
 
     /// The gateway answers by itself.
@@ -118,12 +118,12 @@ impl ActiveRequest {
                 instance = upstream.as_ref().map(|upstream| &*upstream.instance().id),
                 cause = failure.cause.name(),
                 attempts = failure.attempts,
-                "no instance replied"
+                "no instance responded"
             );
         }
     }
 
-    /// A part of the reply's body goes to the client.
+    /// A part of the response's body goes to the client.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.record.bytes_out += bytes as u64;
     }
@@ -132,7 +132,7 @@ impl ActiveRequest {
         self.record.complete = true;
     }
 
-    pub(super) fn broke_off(&mut self, error: ReplyFailed) {
+    pub(super) fn broke_off(&mut self, error: ResponseFailed) {
         self.record.broke_off = Some(error);
         if self.body.as_ref().is_some_and(|body| body.fault().is_some()) {
             return; // the client broke off its request, which closed the connection to the instance
@@ -146,13 +146,13 @@ impl ActiveRequest {
                 service = %service.name,
                 instance = %upstream.instance().id,
                 error = &error as &dyn std::error::Error,
-                "reply broke off"
+                "response broke off"
             );
         }
     }
 
-    /// The last byte of the reply has been read. The connection can carry the next request once all of this one has been
-    /// written: if the instance replied before that, the client may finish sending.
+    /// The last byte of the response has been read. The connection can carry the next request once all of this one has
+    /// been written: if the instance responded before that, the client may finish sending.
     pub(super) fn give_back(&mut self, mut conn: Box<Conn>, worker: usize, pool_size: usize) {
         let Some(instance) = self.upstream.as_ref().map(InFlightGuard::instance).cloned() else { return };
         if self.body.is_none() || conn.http.is_reusable() {
@@ -163,7 +163,7 @@ impl ActiveRequest {
         // Ends with the body, the timeout or the worker's event loop.
         tokio::spawn(async move {
             let idle = poll_fn(|cx| conn.http.poll_idle(cx));
-            if tokio::time::timeout(EARLY_REPLY, idle).await == Ok(true) {
+            if tokio::time::timeout(EARLY_RESPONSE, idle).await == Ok(true) {
                 return_to_pool(&instance, conn, Instant::now(), worker, pool_size);
             }
         });
@@ -185,8 +185,8 @@ impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let record = &self.record;
         let now = record.ended.unwrap_or_else(Instant::now);
-        // Success means that the instance did not break its reply off. That the client left is no failure: many streams
-        // have no other end.
+        // Success means that the instance did not break its response off. That the client left is no failure: many
+        // streams have no other end.
         if let (Some(upstream), 1.., None) = (&self.upstream, record.status, record.broke_off) {
             upstream.instance().succeeded(record.attempted);
         }

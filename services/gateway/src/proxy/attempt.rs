@@ -1,4 +1,4 @@
-//! One attempt: a connection to the instance, the request on it, and the head of the reply.
+//! One attempt: a connection to the instance, the request on it, and the head of the response.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -10,8 +10,8 @@ use std::time::Instant;
 use http::{Response, StatusCode};
 
 use super::active::ActiveRequest;
-use super::attempt_context::{AttemptContext, AttemptFailure, ReplyTimer, UpstreamResponse};
-use super::reply::ReplySource;
+use super::attempt_context::{AttemptContext, AttemptFailure, ResponseTimer, UpstreamResponse};
+use super::response_body::ResponseSource;
 use super::tunnel::Tunnel;
 use crate::error::Cause;
 use crate::retry::Reached;
@@ -44,8 +44,8 @@ pub(super) async fn run(
     send(context, instance, conn, now + active.connect_time(), false).await
 }
 
-/// Sends a request that asks for another protocol, on a connection that is not shared. If the instance agrees, the reply
-/// is a [`Tunnel`]; if it declines, its reply is passed on like any other.
+/// Sends a request that asks for another protocol, on a connection that is not shared. If the instance agrees, the
+/// response is a [`Tunnel`]; if it declines, its response is passed on like any other.
 pub(super) async fn upgrade(
     context: &mut AttemptContext,
     instance: &Arc<Instance>,
@@ -54,18 +54,18 @@ pub(super) async fn upgrade(
 ) -> Result<Box<UpstreamResponse>, AttemptFailure> {
     let conn = connect::h1(instance, context.settings.connect).await.map_err(AttemptFailure::unreached)?;
     active.connected(now);
-    let mut reply = send(context, instance, conn, now + active.connect_time(), true).await?;
-    if reply.head.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let ReplySource::H1(conn) = reply.relay.source
+    let mut response = send(context, instance, conn, now + active.connect_time(), true).await?;
+    if response.head.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let ResponseSource::H1(conn) = response.relay.source
     {
         let (stream, first) = conn.http.into_parts();
         let tunnel = Tunnel { instance: stream, first, _in_flight: instance.begin() };
-        reply.relay.source = ReplySource::Tunnel(Box::new(tunnel));
+        response.relay.source = ResponseSource::Tunnel(Box::new(tunnel));
     }
-    Ok(reply)
+    Ok(response)
 }
 
-/// Sends the request on a connection, and waits for the head of the reply.
+/// Sends the request on a connection, and waits for the head of the response.
 async fn send(
     context: &mut AttemptContext,
     instance: &Arc<Instance>,
@@ -73,7 +73,7 @@ async fn send(
     now: Instant,
     upgrade: bool,
 ) -> Result<Box<UpstreamResponse>, AttemptFailure> {
-    let mut timer = ReplyTimer::new(context, now);
+    let mut timer = ResponseTimer::new(context, now);
     conn.http.begin(context.request.for_h1(upgrade));
     let outcome = poll_fn(|cx| match conn.http.poll_response(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -82,7 +82,7 @@ async fn send(
     .await;
     let error = match outcome {
         Some(Ok(head)) => {
-            return Ok(UpstreamResponse::new(context, instance, head, ReplySource::H1(conn)));
+            return Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H1(conn)));
         }
         Some(Err(error)) => Some(error),
         None => None,
@@ -94,7 +94,7 @@ async fn send(
         "attempt failed"
     );
     let (reached, broken) = match (conn.http.has_received(), conn.http.has_sent()) {
-        (true, _) => (Reached::Reply, Cause::BadReply),
+        (true, _) => (Reached::Response, Cause::BadReply),
         (false, true) => (Reached::Instance, Cause::ConnectionBroken),
         (false, false) => (Reached::Nothing, Cause::ConnectionBroken),
     };
@@ -120,7 +120,7 @@ async fn connect(context: &AttemptContext, instance: &Arc<Instance>) -> Result<B
     }
 }
 
-/// Sends the request on the worker's connection to the instance, and waits for the head of the reply.
+/// Sends the request on the worker's connection to the instance, and waits for the head of the response.
 async fn send_h2(
     context: &mut AttemptContext,
     instance: &Arc<Instance>,
@@ -146,7 +146,7 @@ async fn send_h2(
             (sender, false)
         }
     };
-    let mut timer = ReplyTimer::new(context, now + active.connect_time());
+    let mut timer = ResponseTimer::new(context, now + active.connect_time());
     let mut sending = pin!(sender.try_send_request(context.request.clone().into_h2()));
     let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
@@ -157,7 +157,7 @@ async fn send_h2(
         Some(Ok(response)) => {
             let (parts, body) = response.into_parts();
             let head = Response::from_parts(parts, ());
-            Ok(UpstreamResponse::new(context, instance, head, ReplySource::H2(body)))
+            Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H2(body)))
         }
         None => Err(AttemptFailure { cause: Cause::ReplyTimeout, reached: Reached::Instance, stale: false }),
         Some(Err(error)) => {

@@ -11,7 +11,7 @@ use http::{Response, StatusCode, Version};
 use tokio::time::Sleep;
 
 use super::active::ActiveRequest;
-use super::reply::{Relay, Reply, ReplySource};
+use super::response_body::{Relay, ResponseBody, ResponseSource};
 use super::upstream_request::UpstreamRequest;
 use crate::client_conn::ClientConn;
 use crate::error::Cause;
@@ -47,7 +47,7 @@ impl AttemptFailure {
     }
 }
 
-/// An instance's reply that has begun.
+/// An instance's response that has begun.
 pub(super) struct UpstreamResponse {
     pub(super) head: Response<()>,
     pub(super) relay: Relay,
@@ -59,7 +59,7 @@ impl UpstreamResponse {
         context: &AttemptContext,
         instance: &Arc<Instance>,
         head: Response<()>,
-        source: ReplySource,
+        source: ResponseSource,
     ) -> Box<Self> {
         let idle = (!is_live(head.headers())).then_some(context.settings.idle);
         let pool_size = context.client.gateway.config.limits.pool_size;
@@ -67,36 +67,36 @@ impl UpstreamResponse {
         Box::new(Self { head, relay, instance: instance.clone() })
     }
 
-    /// The reply to the client.
-    pub(super) fn into_reply(self, mut active: Box<ActiveRequest>) -> Response<Reply> {
+    /// The response to the client.
+    pub(super) fn into_response(self, mut active: Box<ActiveRequest>) -> Response<ResponseBody> {
         let (mut parts, ()) = self.head.into_parts();
         let status = parts.status.as_u16();
-        active.replied(status);
-        self.instance.stats.count_reply(status);
-        headers::reply(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
+        active.responded(status);
+        self.instance.stats.count_response(status);
+        headers::response(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
         parts.headers.entry(HUB_INSTANCE).or_insert_with(|| self.instance.label.clone());
         parts.version = Version::HTTP_11;
-        let reply = match self.relay.source {
-            ReplySource::Tunnel(tunnel) => Reply::tunnel(tunnel, active),
-            source => Reply::relay(Relay { source, ..self.relay }, active),
+        let response = match self.relay.source {
+            ResponseSource::Tunnel(tunnel) => ResponseBody::tunnel(tunnel, active),
+            source => ResponseBody::relay(Relay { source, ..self.relay }, active),
         };
-        Response::from_parts(parts, reply)
+        Response::from_parts(parts, response)
     }
 }
 
-/// Limits the wait for a reply to begin. The time counts from when the instance has the whole request; before that, from
-/// when it stopped reading.
-pub(super) struct ReplyTimer {
+/// Limits the wait for a response to begin. The time counts from when the instance has the whole request; before that,
+/// from when it stopped reading.
+pub(super) struct ResponseTimer {
     timer: Option<Pin<Box<Sleep>>>,
     began: Instant,
-    /// How long the reply may take to begin.
+    /// How long the response may take to begin.
     first_byte: Duration,
     /// How long the instance may not read.
     idle: Duration,
     body: Option<ReplayState>,
 }
 
-impl ReplyTimer {
+impl ResponseTimer {
     pub(super) fn new(context: &AttemptContext, began: Instant) -> Self {
         let first_byte = context.settings.first_byte;
         // The first attempt may take its full time, a retry only what is left until the deadline.

@@ -25,7 +25,7 @@ pub(super) struct RoutedRequest {
     pub(super) context: AttemptContext,
 }
 
-/// Sends the request until an instance replies or no further attempt is allowed.
+/// Sends the request until an instance responds or no further attempt is allowed.
 pub(super) async fn run(
     routed: &mut RoutedRequest,
     active: &mut ActiveRequest,
@@ -52,11 +52,11 @@ pub(super) async fn run(
             }
             false => attempt::run(context, &instance, now, active).instrument(span.clone()).await,
         };
-        let outcome = result.as_ref().map(|reply| reply.head.status().as_u16());
+        let outcome = result.as_ref().map(|response| response.head.status().as_u16());
         trace::record_outcome(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
-            Ok(reply) => {
-                // The head ends an ejection; the end of the reply decides about the record.
+            Ok(response) => {
+                // The head ends an ejection; the end of the response decides about the record.
                 if instance.is_ejected() {
                     instance.succeeded(now);
                 }
@@ -64,7 +64,7 @@ pub(super) async fn run(
                     body.end_replay();
                 }
                 header_map::recycle(std::mem::take(&mut context.request.headers));
-                return Ok(reply);
+                return Ok(response);
             }
             Err(failed) => failed,
         };

@@ -11,7 +11,7 @@ use crate::headers::TRACEPARENT;
 /// The facts of one request so far.
 pub(super) struct RequestRecord {
     pub(super) began: Instant,
-    /// 0 until there is a reply.
+    /// 0 until there is a response.
     pub(super) status: u16,
     pub(super) cause: Option<Cause>,
     pub(super) attempts: u32,
@@ -19,13 +19,13 @@ pub(super) struct RequestRecord {
     pub(super) attempted: Instant,
     /// How long the last connection took to open.
     pub(super) connect: Duration,
-    /// When the head of the reply came. Set only for the access log: reading the clock costs time.
-    replied: Option<Instant>,
+    /// When the head of the response came. Set only for the access log: reading the clock costs time.
+    responded: Option<Instant>,
     pub(super) bytes_out: u64,
     pub(super) complete: bool,
     /// When the connection to the instance was free again, if that is known.
     pub(super) ended: Option<Instant>,
-    pub(super) broke_off: Option<ReplyFailed>,
+    pub(super) broke_off: Option<ResponseFailed>,
     /// `None` if the request is not in the access log's sample.
     access: Option<Box<AccessEntry>>,
 }
@@ -37,12 +37,12 @@ struct AccessEntry {
     trace: String,
 }
 
-/// Why a reply broke off after it had begun.
+/// Why a response broke off after it had begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReplyFailed {
-    #[error("the instance broke off its reply")]
+pub(crate) enum ResponseFailed {
+    #[error("the instance broke off its response")]
     Broken,
-    #[error("timed out waiting for the rest of the reply")]
+    #[error("timed out waiting for the rest of the response")]
     Silent,
 }
 
@@ -64,7 +64,7 @@ impl RequestRecord {
             attempts: 0,
             attempted: began,
             connect: Duration::ZERO,
-            replied: None,
+            responded: None,
             bytes_out: 0,
             complete: false,
             ended: None,
@@ -80,10 +80,10 @@ impl RequestRecord {
         }
     }
 
-    /// The head of the reply is there.
-    pub(super) fn replied(&mut self, status: u16) {
+    /// The head of the response is there.
+    pub(super) fn responded(&mut self, status: u16) {
         self.status = status;
-        self.replied = self.access.as_ref().map(|_| Instant::now());
+        self.responded = self.access.as_ref().map(|_| Instant::now());
     }
 
     /// Whether the request goes to the access log.
@@ -117,7 +117,7 @@ impl RequestRecord {
             complete = self.complete,
             broke_off = self.broke_off.map(tracing::field::display),
             connect_ms = ms(self.connect),
-            first_byte_ms = self.replied.map(|at| ms(at - self.began)),
+            first_byte_ms = self.responded.map(|at| ms(at - self.began)),
             duration_ms = ms(now - self.began),
             traceparent = %access.trace,
             "request"

@@ -1,5 +1,5 @@
-//! Upgrades: WebSocket and anything else that begins with `101 Switching Protocols`. After the instance's 101, bytes are
-//! copied in both directions, unread and without a timeout, until one side ends or the gateway does.
+//! Upgrades: WebSocket and anything else that begins with `101 Switching Protocols`. After the instance's 101, bytes
+//! are copied in both directions, unread and without a timeout, until one side ends or the gateway does.
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;

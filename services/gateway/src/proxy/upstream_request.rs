@@ -40,8 +40,8 @@ impl UpstreamRequest {
         }
     }
 
-    /// If the client waits for `100 Continue`, asks the instance for it and holds the body back until the returned sender
-    /// is used or dropped, or the timeout is over.
+    /// If the client waits for `100 Continue`, asks the instance for it and holds the body back until the returned
+    /// sender is used or dropped, or the timeout is over.
     fn expect_continue(&mut self) -> Option<oneshot::Sender<()>> {
         let body = self.body.as_ref().filter(|_| self.options.expect_continue)?;
         self.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
@@ -70,8 +70,8 @@ impl UpstreamRequest {
         *request.version_mut() = Version::HTTP_2;
         if let Some(on_continue) = on_continue {
             let on_continue = Mutex::new(Some(on_continue));
-            hyper::ext::on_informational(&mut request, move |reply| {
-                if reply.status() == StatusCode::CONTINUE
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE
                     && let Some(on_continue) = on_continue.lock().take()
                 {
                     let _ = on_continue.send(()); // fails if the timeout is over

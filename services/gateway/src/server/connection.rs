@@ -23,7 +23,7 @@ use crate::proxy;
 
 /// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a client may take to read the last reply before its connection is closed.
+/// How long a client may take to read the last response before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// On shutdown, how long a client that has connected may take to send its first bytes.
 const LAST_CALL: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
     let (read, write) = connection.into_parts();
     let Some((read, first)) = read else {
         if is_cut_off {
-            write.forget(); // or its FIN would make the reply look complete
+            write.forget(); // or its FIN would make the response look complete
         }
         return;
     };
@@ -91,8 +91,8 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
         ConnectionEnd::Closed { linger: true } => close_gently(stream, &[]).await,
         ConnectionEnd::BadRequest(error) => refuse(stream, client, &error.into()).await,
         ConnectionEnd::Timeout => refuse(stream, client, &Cause::RequestTimeout.into()).await,
-        ConnectionEnd::Upgraded(reply) => {
-            if let Some(tunnel) = reply.into_tunnel() {
+        ConnectionEnd::Upgraded(response) => {
+            if let Some(tunnel) = response.into_tunnel() {
                 tunnel.join(stream, first).await;
             }
         }
@@ -111,8 +111,8 @@ async fn http2(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>)
     let service = service_fn(|request| {
         let (client, bodies) = (client.clone(), bodies.clone());
         async move {
-            let reply = proxy::handle(client.clone(), request.map(ClientBody::H2)).await;
-            Ok::<_, Infallible>(reply.map(|reply| bodies.add(reply, &client.gateway)))
+            let response = proxy::handle(client.clone(), request.map(ClientBody::H2)).await;
+            Ok::<_, Infallible>(response.map(|response| bodies.add(response, &client.gateway)))
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
@@ -155,7 +155,7 @@ pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Req
     } else {
         String::new()
     };
-    let reply = format!(
+    let response = format!(
         "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {}\r\ncontent-length: {}\r\n{retry}{allow}{}: {}\r\nconnection: close\r\n\r\n{body}",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
@@ -164,11 +164,11 @@ pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Req
         hubspoke_protocol::HUB_INSTANCE,
         client.gateway.id.to_str().unwrap_or_default(),
     );
-    close_gently(stream, reply.as_bytes()).await;
+    close_gently(stream, response.as_bytes()).await;
 }
 
-/// Writes the last reply, and closes the connection. What the client still sends is read for a moment: a reset would
-/// make it lose the reply.
+/// Writes the last response, and closes the connection. What the client still sends is read for a moment: a reset would
+/// make it lose the response.
 async fn close_gently(mut stream: TcpStream, last: &[u8]) {
     let lingering = async {
         stream.write_all(last).await?;

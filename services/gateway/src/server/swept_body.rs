@@ -1,9 +1,9 @@
-//! Replies on HTTP/2 streams, with a timeout for clients that do not read them.
+//! Responses on HTTP/2 streams, with a timeout for clients that do not read them.
 //!
 //! HTTP/2 has a flow-control window per stream. While a client keeps one closed, its socket is not blocked and nobody
-//! polls the reply for its next frame, so the reply can't notice by itself that it is not read. The worker's sweep takes
-//! the reply away then, and with it the request's slot and the connection to the instance. At most one frame is left
-//! until the client closes the stream.
+//! polls the response for its next frame, so the response can't notice by itself that it is not read. The worker's
+//! sweep takes the response away then, and with it the request's slot and the connection to the instance. At most one
+//! frame is left until the client closes the stream.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,23 +16,23 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::gateway::Gateway;
-use crate::proxy::record::ReplyFailed;
-use crate::proxy::reply::Reply;
+use crate::proxy::record::ResponseFailed;
+use crate::proxy::response_body::ResponseBody;
 
-/// All replies on one worker's HTTP/2 streams.
+/// All responses on one worker's HTTP/2 streams.
 #[derive(Default)]
-pub(super) struct SweptBodies(Mutex<Vec<Weak<HeldReply>>>);
+pub(super) struct SweptBodies(Mutex<Vec<Weak<HeldResponse>>>);
 
-/// The body of a reply on a stream.
+/// The body of a response on a stream.
 pub(super) struct SweptBody {
     gateway: Arc<Gateway>,
-    held: Arc<HeldReply>,
+    held: Arc<HeldResponse>,
 }
 
-/// A reply, shared by its stream and the sweep.
-struct HeldReply {
+/// A response, shared by its stream and the sweep.
+struct HeldResponse {
     /// `None` once the sweep has taken it away.
-    reply: Mutex<Option<Reply>>,
+    response: Mutex<Option<ResponseBody>>,
     /// Since when the client could have read on, in milliseconds since the gateway's start; 0 while the instance is
     /// waited for.
     unread_since: AtomicU64,
@@ -42,20 +42,20 @@ struct HeldReply {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SweptBodyError {
     #[error(transparent)]
-    Reply(#[from] ReplyFailed),
-    #[error("the client did not read its reply")]
+    ResponseBody(#[from] ResponseFailed),
+    #[error("the client did not read its response")]
     Unread,
 }
 
 impl SweptBodies {
-    pub(super) fn add(&self, reply: Reply, gateway: &Arc<Gateway>) -> SweptBody {
+    pub(super) fn add(&self, response: ResponseBody, gateway: &Arc<Gateway>) -> SweptBody {
         let unread_since = AtomicU64::new(now(gateway));
-        let held = Arc::new(HeldReply { reply: Mutex::new(Some(reply)), unread_since });
+        let held = Arc::new(HeldResponse { response: Mutex::new(Some(response)), unread_since });
         self.0.lock().push(Arc::downgrade(&held));
         SweptBody { gateway: gateway.clone(), held }
     }
 
-    /// Drops replies that have not been read for `timeout`. `now` is in milliseconds since the gateway's start.
+    /// Drops responses that have not been read for `timeout`. `now` is in milliseconds since the gateway's start.
     pub(super) fn sweep(&self, now: u64, timeout: Duration) {
         let mut bodies = std::mem::take(&mut *self.0.lock());
         bodies.retain(|held| held.upgrade().is_some_and(|held| held.sweep(now, timeout)));
@@ -67,15 +67,15 @@ fn now(gateway: &Gateway) -> u64 {
     gateway.millis(Instant::now()).max(1)
 }
 
-impl HeldReply {
-    /// Drops the reply if it has not been read for `timeout`. Returns whether it is still here.
+impl HeldResponse {
+    /// Drops the response if it has not been read for `timeout`. Returns whether it is still here.
     fn sweep(&self, now: u64, timeout: Duration) -> bool {
         let since = self.unread_since.load(Relaxed);
         if since == 0 || u128::from(now.saturating_sub(since)) < timeout.as_millis() {
             return true;
         }
-        let reply = self.reply.lock().take();
-        drop(reply); // without holding the lock
+        let response = self.response.lock().take();
+        drop(response); // without holding the lock
         false
     }
 }
@@ -88,19 +88,19 @@ impl Body for SweptBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SweptBodyError>>> {
-        let mut reply = self.held.reply.lock();
-        let Some(reply) = reply.as_mut() else { return Poll::Ready(Some(Err(SweptBodyError::Unread))) };
-        let frame = Pin::new(reply).poll_frame(cx);
+        let mut response = self.held.response.lock();
+        let Some(response) = response.as_mut() else { return Poll::Ready(Some(Err(SweptBodyError::Unread))) };
+        let frame = Pin::new(response).poll_frame(cx);
         let since = if frame.is_pending() { 0 } else { now(&self.gateway) };
         self.held.unread_since.store(since, Relaxed);
-        frame.map(|frame| frame.map(|frame| frame.map_err(SweptBodyError::Reply)))
+        frame.map(|frame| frame.map(|frame| frame.map_err(SweptBodyError::ResponseBody)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.reply.lock().as_ref().is_some_and(Body::is_end_stream)
+        self.held.response.lock().as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.held.reply.lock().as_ref().map(Body::size_hint).unwrap_or_default()
+        self.held.response.lock().as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }

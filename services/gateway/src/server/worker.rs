@@ -1,5 +1,5 @@
-//! A worker: a thread with its own event loop, its share of the client connections, and its own connections to instances.
-//! A request never moves from one worker to another.
+//! A worker: a thread with its own event loop, its share of the client connections, and its own connections to
+//! instances. A request never moves from one worker to another.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -165,8 +165,8 @@ struct ConnSlot {
 }
 
 impl ConnSlot {
-    /// A slot for one more connection, unless a limit is reached. Called from one thread alone, so nothing happens between
-    /// the check and the count.
+    /// A slot for one more connection, unless a limit is reached. Called from one thread alone, so nothing happens
+    /// between the check and the count.
     fn acquire(gateway: &Arc<Gateway>, worker: &Arc<AtomicUsize>, client: IpAddr) -> Option<Self> {
         if gateway.connections.load(Relaxed) >= gateway.config.limits.connections {
             return None;

@@ -30,7 +30,7 @@ pub(crate) struct Instance {
     /// `addr`, parsed, if its host is an IP address.
     pub(crate) socket_addr: Option<SocketAddr>,
     pub(crate) id: Box<str>,
-    /// `Hub-Instance` of replies in which the instance sets none: its id, or a hash if the id is the address, which
+    /// `Hub-Instance` of responses in which the instance sets none: its id, or a hash if the id is the address, which
     /// clients don't get to see.
     pub(crate) label: HeaderValue,
     pub(crate) stats: InstanceStats,

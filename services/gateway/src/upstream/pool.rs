@@ -1,7 +1,7 @@
 //! An instance's connections on one worker.
 //!
-//! Nothing drives an idle HTTP/1 connection. Whether the instance has closed it is checked when it is taken, and now and
-//! then by [`Pool::sweep`].
+//! Nothing drives an idle HTTP/1 connection. Whether the instance has closed it is checked when it is taken, and now
+//! and then by [`Pool::sweep`].
 //!
 //! A request that finds none idle waits for whichever comes first: one that another request gives back, or a new one.
 //! How many connections are opened at once is bounded: a burst would overflow the instance's accept queue, and a SYN

@@ -57,7 +57,7 @@ async fn entry_of(path: &str) -> BTreeMap<&'static str, String> {
 #[tokio::test]
 async fn a_request_has_one_entry_in_the_access_log() {
     tracing::subscriber::set_global_default(AccessLog).unwrap();
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.access_log = 1.0).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     gateway.request("POST", "/svc/access?q=secret").body("four").send().await.unwrap().text().await.unwrap();

@@ -31,7 +31,7 @@ async fn a_body_is_passed_on_while_the_client_is_still_sending() {
 }
 
 #[tokio::test]
-async fn a_reply_is_passed_on_while_the_instance_is_still_sending() {
+async fn a_response_is_passed_on_while_the_instance_is_still_sending() {
     let instance = FakeInstance::script(|mut raw, seen| async move {
         raw.request().await;
         raw.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
@@ -52,7 +52,7 @@ async fn a_reply_is_passed_on_while_the_instance_is_still_sending() {
 
 #[tokio::test]
 async fn trailers_are_passed_on_in_both_directions() {
-    let instance = FakeInstance::reply(
+    let instance = FakeInstance::responding(
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n",
     )
     .await;
@@ -63,8 +63,8 @@ async fn trailers_are_passed_on_in_both_directions() {
          Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-mine: 7\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n",
     )
     .await;
-    let reply = raw.read_until(|text| text.ends_with("x-sum: 42\r\n\r\n")).await;
-    assert!(reply.contains("\r\n0\r\nx-sum: 42\r\n"), "{reply}");
+    let response = raw.read_until(|text| text.ends_with("x-sum: 42\r\n\r\n")).await;
+    assert!(response.contains("\r\n0\r\nx-sum: 42\r\n"), "{response}");
     let seen = instance.requests().remove(0);
     assert!(seen.ends_with("\r\n0\r\nx-mine: 7\r\n\r\n"), "{seen}");
 }
@@ -81,37 +81,38 @@ async fn one_connection_carries_several_requests_with_bodies() {
          {post}Content-Length: 0\r\n\r\n{post}Content-Length: 4\r\nConnection: close\r\n\r\nlast"
     ))
     .await;
-    let replies = raw.read_to_end().await;
-    let bodies: Vec<&str> = replies
+    let responses = raw.read_to_end().await;
+    let bodies: Vec<&str> = responses
         .split("HTTP/1.1 200 OK\r\n")
         .skip(1)
-        .map(|reply| reply.split_once("\r\n\r\n").unwrap().1)
+        .map(|response| response.split_once("\r\n\r\n").unwrap().1)
         .collect();
-    assert_eq!(bodies, ["one", "two", "", "last"], "{replies}");
+    assert_eq!(bodies, ["one", "two", "", "last"], "{responses}");
 }
 
 #[tokio::test]
 async fn an_http10_client_gets_no_chunked_body() {
-    let instance =
-        FakeInstance::reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
-            .await;
+    let instance = FakeInstance::responding(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    )
+    .await;
     let gateway = Gateway::with("svc", &instance).await;
-    let reply = gateway.raw("GET /svc HTTP/1.0\r\n\r\n").await;
-    assert!(reply.starts_with("HTTP/1.0 200 OK\r\n") && reply.ends_with("\r\n\r\nhello"), "{reply}");
-    assert_eq!(header(&reply, "transfer-encoding"), None, "{reply}");
-    // It may keep its connection if the reply has a length.
-    let instance = FakeInstance::reply(HELLO).await;
+    let response = gateway.raw("GET /svc HTTP/1.0\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.0 200 OK\r\n") && response.ends_with("\r\n\r\nhello"), "{response}");
+    assert_eq!(header(&response, "transfer-encoding"), None, "{response}");
+    // It may keep its connection if the response has a length.
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
     for _ in 0..2 {
         raw.write("GET /svc HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
-        let reply = raw.response().await;
-        assert_eq!(header(&reply, "connection").as_deref(), Some("keep-alive"), "{reply}");
+        let response = raw.response().await;
+        assert_eq!(header(&response, "connection").as_deref(), Some("keep-alive"), "{response}");
     }
 }
 
 #[tokio::test]
-async fn an_instance_may_reply_before_it_has_the_whole_body() {
+async fn an_instance_may_respond_before_it_has_the_whole_body() {
     let instance = FakeInstance::script(|mut raw, seen| async move {
         loop {
             let head = raw.read_until(|text| text.contains("\r\n\r\n")).await;
@@ -138,23 +139,23 @@ async fn an_instance_may_reply_before_it_has_the_whole_body() {
 }
 
 #[tokio::test]
-async fn a_chunked_reply_with_a_content_length_loses_it() {
-    let instance = FakeInstance::reply(
+async fn a_chunked_response_with_a_content_length_loses_it() {
+    let instance = FakeInstance::responding(
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     )
     .await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
-    assert_eq!(header(&reply, "content-length"), None, "{reply}");
-    assert_eq!(header(&reply, "transfer-encoding").as_deref(), Some("chunked"), "{reply}");
-    assert!(reply.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{reply}");
+    let response = raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
+    assert_eq!(header(&response, "content-length"), None, "{response}");
+    assert_eq!(header(&response, "transfer-encoding").as_deref(), Some("chunked"), "{response}");
+    assert!(response.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{response}");
 }
 
 #[tokio::test]
 async fn a_get_may_have_a_body() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
     raw.write("GET /svc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n")
@@ -168,15 +169,15 @@ async fn a_get_may_have_a_body() {
 }
 
 #[tokio::test]
-async fn replies_without_a_body_keep_their_content_length_and_the_connection() {
+async fn responses_without_a_body_keep_their_content_length_and_the_connection() {
     let instance = FakeInstance::script(|mut raw, _| async move {
         while let Some(request) = raw.request().await {
-            let reply = match request.split(' ').next().unwrap() {
+            let response = match request.split(' ').next().unwrap() {
                 "HEAD" => "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n",
                 "GET" => "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n",
                 _ => "HTTP/1.1 204 No Content\r\n\r\n",
             };
-            raw.write(reply).await;
+            raw.write(response).await;
         }
     })
     .await;
@@ -184,10 +185,10 @@ async fn replies_without_a_body_keep_their_content_length_and_the_connection() {
     let mut raw = gateway.connect().await;
     for (method, code) in [("HEAD", 200), ("GET", 304), ("DELETE", 204), ("HEAD", 200)] {
         raw.write(format!("{method} /svc HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-        let reply = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
-        assert_eq!(status(&reply), code, "{reply}");
-        let length = header(&reply, "content-length");
-        assert_eq!(length.as_deref(), (code == 200).then_some("1000"), "{reply}");
+        let response = raw.read_until(|text| text.ends_with("\r\n\r\n")).await;
+        assert_eq!(status(&response), code, "{response}");
+        let length = header(&response, "content-length");
+        assert_eq!(length.as_deref(), (code == 200).then_some("1000"), "{response}");
     }
 }
 
@@ -217,8 +218,12 @@ async fn the_instance_answers_expect_100_continue() {
     assert!(raw.response().await.ends_with("hello"));
     let mut raw = gateway.connect().await;
     raw.write(head("/svc/no")).await;
-    let reply = raw.read_to_end().await;
-    assert_eq!((status(&reply), header(&reply, "connection").as_deref()), (401, Some("close")), "{reply}");
+    let response = raw.read_to_end().await;
+    assert_eq!(
+        (status(&response), header(&response, "connection").as_deref()),
+        (401, Some("close")),
+        "{response}"
+    );
 }
 
 #[tokio::test]
@@ -238,15 +243,15 @@ async fn a_body_that_is_too_large_is_refused_by_its_length_or_while_streaming() 
     assert_eq!(send(vec![b'x'; 1000].into()).await.text().await.unwrap(), "1000");
     assert_eq!(send(vec![b'x'; 1001].into()).await.status(), 413);
     assert_eq!(send(streamed(100)).await.text().await.unwrap(), "1000");
-    let reply = send(streamed(101)).await;
-    assert_eq!(reply.status(), 413);
-    assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "body-too-large");
+    let response = send(streamed(101)).await;
+    assert_eq!(response.status(), 413);
+    assert_eq!(response.json::<serde_json::Value>().await.unwrap()["cause"], "body-too-large");
 }
 
 #[tokio::test]
-async fn a_client_whose_body_is_not_wanted_gets_the_reply_and_keeps_its_connection() {
+async fn a_client_whose_body_is_not_wanted_gets_the_response_and_keeps_its_connection() {
     const SIZE: usize = 20 << 20;
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.limits.body_size = bytesize::ByteSize::mib(1)).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     for (head, code, cause) in [
@@ -258,8 +263,8 @@ async fn a_client_whose_body_is_not_wanted_gets_the_reply_and_keeps_its_connecti
         // Simple clients write the whole request before they read.
         raw.write(format!("{head}Content-Length: {SIZE}\r\n\r\n")).await;
         raw.write(vec![b'x'; SIZE]).await;
-        let reply = raw.response().await;
-        assert_eq!((status(&reply), &problem(&reply)["cause"]), (code, &cause.into()), "{reply}");
+        let response = raw.response().await;
+        assert_eq!((status(&response), &problem(&response)["cause"]), (code, &cause.into()), "{response}");
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(raw.response().await.ends_with("hello"), "{cause}");
     }
@@ -283,12 +288,12 @@ async fn a_client_whose_body_is_not_wanted_gets_the_reply_and_keeps_its_connecti
 
 #[tokio::test]
 async fn a_refused_client_that_expects_100_continue_does_not_get_it() {
-    let gateway = Gateway::with("svc", &FakeInstance::reply(HELLO).await).await;
-    let reply = gateway
+    let gateway = Gateway::with("svc", &FakeInstance::responding(HELLO).await).await;
+    let response = gateway
         .raw("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         .await;
-    assert_eq!(status(&reply), 404, "{reply}");
-    assert!(!reply.contains("100 Continue"), "{reply}");
+    assert_eq!(status(&response), 404, "{response}");
+    assert!(!response.contains("100 Continue"), "{response}");
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ const FIELDS: &[(&[u8], Outcome)] = &[
 
 #[tokio::test]
 async fn fields() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     for (fields, outcome) in FIELDS {
         // A server that ends the request too early would take this body for the next request.
@@ -126,7 +126,7 @@ async fn fields() {
 
 #[tokio::test]
 async fn request_lines() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let coded = "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (request, outcome) in [
@@ -160,17 +160,17 @@ async fn check(gateway: &Gateway, instance: &FakeInstance, request: &[u8], outco
     raw.write([request, BEHIND.as_bytes()].concat()).await;
     match outcome {
         Refused(code, cause) => {
-            let reply = raw.read_to_end().await;
+            let response = raw.read_to_end().await;
             assert_eq!(
-                (status(&reply), &problem(&reply)["cause"]),
+                (status(&response), &problem(&response)["cause"]),
                 (code, &cause.into()),
-                "{shown:?}: {reply}"
+                "{shown:?}: {response}"
             );
             assert_eq!(instance.requests(), Vec::<String>::new(), "{shown:?}");
         }
         One(body) => {
-            let replies = raw.read_until(|text| text.matches("hello").count() == 2).await;
-            assert_eq!(replies.matches("HTTP/1.1 200 OK").count(), 2, "{shown:?}: {replies}");
+            let responses = raw.read_until(|text| text.matches("hello").count() == 2).await;
+            assert_eq!(responses.matches("HTTP/1.1 200 OK").count(), 2, "{shown:?}: {responses}");
             let seen = instance.requests();
             assert_eq!(seen.len(), 2, "{shown:?}: {seen:?}");
             assert_eq!(seen[0].split_once("\r\n\r\n").unwrap().1, body, "{shown:?}");

@@ -17,7 +17,7 @@ use Expect::{Passed, Refused};
 
 #[tokio::test]
 async fn probes() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
     let get = |rest: &str| format!("GET /echo HTTP/1.1\r\n{rest}\r\n");
     let to = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -132,18 +132,18 @@ async fn probes() {
                 // The first write may have been refused already, and the connection closed.
                 drop(raw.stream.write_all(second).await);
             }
-            let reply = raw.response().await;
+            let response = raw.response().await;
             let requests = instance.requests();
             match expected {
                 Refused(code, cause) => {
-                    assert_eq!(status(&reply), code, "{probe:?}: {reply}");
-                    assert_eq!(problem(&reply)["cause"], cause, "{probe:?}: {reply}");
-                    assert!(header(&reply, "hub-instance").unwrap().starts_with("gateway-"), "{reply}");
-                    assert_eq!(header(&reply, "allow").is_some(), code == 405, "{reply}");
+                    assert_eq!(status(&response), code, "{probe:?}: {response}");
+                    assert_eq!(problem(&response)["cause"], cause, "{probe:?}: {response}");
+                    assert!(header(&response, "hub-instance").unwrap().starts_with("gateway-"), "{response}");
+                    assert_eq!(header(&response, "allow").is_some(), code == 405, "{response}");
                     assert_eq!(requests.len(), before, "{probe:?} reached the instance");
                 }
                 Passed(request) => {
-                    assert_eq!(status(&reply), 200, "{probe:?}: {reply}");
+                    assert_eq!(status(&response), 200, "{probe:?}: {response}");
                     assert_eq!(requests.len(), before + 1, "{probe:?}");
                     assert_eq!(sorted(&without_added_fields(requests.last().unwrap())), sorted(request));
                 }
@@ -189,26 +189,26 @@ fn sorted(request: &str) -> (String, Vec<String>, String) {
 
 #[tokio::test]
 async fn a_pipelined_request_is_answered_before_the_invalid_one_after_it() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
     let good = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
     let smuggled =
         "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    let reply = gateway.raw(format!("{good}{smuggled}{good}")).await;
-    let (first, second) = reply.split_at(reply.find("hello").unwrap() + 5);
-    assert_eq!((status(first), status(second)), (200, 400), "{reply}");
+    let response = gateway.raw(format!("{good}{smuggled}{good}")).await;
+    let (first, second) = response.split_at(response.find("hello").unwrap() + 5);
+    assert_eq!((status(first), status(second)), (200, 400), "{response}");
     assert_eq!(problem(second)["cause"], "bad-framing");
     assert_eq!(instance.requests().len(), 1);
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
     let mut text: String = (0..20).map(|n| format!("GET /echo/{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
     text += "GET /echo/last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let reply = gateway.raw(text).await;
-    assert_eq!(reply.matches("HTTP/1.1 200 OK").count(), 21, "{reply}");
+    let response = gateway.raw(text).await;
+    assert_eq!(response.matches("HTTP/1.1 200 OK").count(), 21, "{response}");
     let seen: Vec<_> = instance.requests().iter().map(|r| r.split(' ').nth(1).unwrap().to_owned()).collect();
     assert_eq!(seen.first().map(String::as_str), Some("/echo/0"));
     assert_eq!(seen.last().map(String::as_str), Some("/echo/last"));
@@ -218,29 +218,29 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn options_asterisk_is_for_the_gateway_itself() {
     let gateway = Gateway::start(|_| ()).await;
-    let reply = gateway.raw("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-    assert_eq!(status(&reply), 204);
-    assert!(header(&reply, "allow").unwrap().contains("PATCH"));
+    let response = gateway.raw("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&response), 204);
+    assert!(header(&response, "allow").unwrap().contains("PATCH"));
 }
 
 #[tokio::test]
 async fn hop_by_hop_fields_are_removed_in_both_directions() {
-    let instance = FakeInstance::reply(
+    let instance = FakeInstance::responding(
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x-internal\r\nx-internal: 1\r\nkeep-alive: timeout=9\r\n\
          x-public: 1\r\n\r\nhello",
     )
     .await;
     let gateway = Gateway::with("echo", &instance).await;
-    let reply = gateway
+    let response = gateway
         .raw(
             "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close, X-Secret, te\r\nX-Secret: 1\r\nTE: trailers, gzip\r\n\
              Keep-Alive: 1\r\nProxy-Connection: keep-alive\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Prefix: /x\r\n\r\n",
         )
         .await;
-    assert_eq!(status(&reply), 200);
-    assert_eq!(header(&reply, "x-internal"), None);
-    assert_eq!(header(&reply, "keep-alive"), None);
-    assert_eq!(header(&reply, "x-public").as_deref(), Some("1"));
+    assert_eq!(status(&response), 200);
+    assert_eq!(header(&response, "x-internal"), None);
+    assert_eq!(header(&response, "keep-alive"), None);
+    assert_eq!(header(&response, "x-public").as_deref(), Some("1"));
     let seen = instance.requests().remove(0);
     for gone in ["x-secret", "keep-alive", "proxy-connection", "x-forwarded-prefix"] {
         assert_eq!(header(&seen, gone), None, "{seen}");
@@ -251,11 +251,11 @@ async fn hop_by_hop_fields_are_removed_in_both_directions() {
 
 #[tokio::test]
 async fn a_request_with_this_gateway_in_via_is_a_loop() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
     gateway.get("/echo").await;
     let via = header(&instance.requests()[0], "via").unwrap();
-    let reply =
+    let response =
         gateway.request("GET", "/echo").header("via", format!("1.1 other, {via}")).send().await.unwrap();
-    assert_eq!(reply.status(), 508);
+    assert_eq!(response.status(), 508);
 }

@@ -9,7 +9,7 @@ use super::support::*;
 #[tokio::test]
 async fn five_failures_eject_and_one_success_ends_the_ejection() {
     let failing = Arc::new(AtomicU32::new(1));
-    let (flag, good) = (failing.clone(), FakeInstance::reply(HELLO).await);
+    let (flag, good) = (failing.clone(), FakeInstance::responding(HELLO).await);
     let moody = FakeInstance::script(move |mut raw, seen| {
         let flag = flag.clone();
         async move {
@@ -47,8 +47,8 @@ async fn five_failures_eject_and_one_success_ends_the_ejection() {
 }
 
 #[tokio::test]
-async fn an_instance_that_breaks_off_every_reply_is_ejected() {
-    let good = FakeInstance::reply(HELLO).await;
+async fn an_instance_that_breaks_off_every_response_is_ejected() {
+    let good = FakeInstance::responding(HELLO).await;
     let cutting = FakeInstance::script(|mut raw, seen| async move {
         let request = raw.request().await;
         seen.lock().unwrap().extend(request);
@@ -58,7 +58,7 @@ async fn an_instance_that_breaks_off_every_reply_is_ejected() {
     let gateway = Gateway::start(|config| config.eject.base = Duration::from_millis(100)).await;
     gateway.set("svc", &[cutting.info("svc"), good.info("svc")]).await;
     let get = async || match gateway.request("GET", "/svc").send().await {
-        Ok(reply) => drop(reply.bytes().await),
+        Ok(response) => drop(response.bytes().await),
         Err(error) => assert!(error.is_request(), "{error}"), // broke off before the head was written
     };
     eventually("it is ejected", async || {
@@ -67,8 +67,8 @@ async fn an_instance_that_breaks_off_every_reply_is_ejected() {
     })
     .await;
     assert_eq!(cutting.requests().len(), 5);
-    // The head of each trial's reply ends the ejection, and its end starts the next one, which is longer: at least 100,
-    // 200, 400, 800 ms.
+    // The head of each trial's response ends the ejection, and its end starts the next one, which is longer: at least
+    // 100, 200, 400, 800 ms.
     let began = Clock::now();
     while began.elapsed() < Duration::from_millis(1200) {
         get().await;
@@ -81,7 +81,7 @@ async fn an_instance_that_breaks_off_every_reply_is_ejected() {
 #[tokio::test]
 async fn a_trial_whose_client_disconnects_does_not_keep_the_instance_ejected() {
     let failing = Arc::new(AtomicU32::new(1));
-    let (flag, good) = (failing.clone(), FakeInstance::reply(HELLO).await);
+    let (flag, good) = (failing.clone(), FakeInstance::responding(HELLO).await);
     let moody = FakeInstance::script(move |mut raw, seen| {
         let flag = flag.clone();
         async move {
@@ -90,7 +90,7 @@ async fn a_trial_whose_client_disconnects_does_not_keep_the_instance_ejected() {
                 match flag.load(Relaxed) {
                     0 => raw.write(HELLO).await,
                     1 => return,
-                    _ => {} // no reply
+                    _ => {} // no response
                 }
             }
         }

@@ -19,7 +19,7 @@ use super::support::*;
 const SOON: Duration = Duration::from_secs(4);
 
 #[tokio::test]
-async fn a_reply_that_broke_off_does_not_look_complete_to_an_http10_client() {
+async fn a_response_that_broke_off_does_not_look_complete_to_an_http10_client() {
     let instance = FakeInstance::script(|mut raw, _| async move {
         raw.request().await;
         raw.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
@@ -35,7 +35,7 @@ async fn a_reply_that_broke_off_does_not_look_complete_to_an_http10_client() {
 
 #[tokio::test]
 async fn a_client_that_got_no_100_continue_is_not_waited_for() {
-    // It replies to a head.
+    // It responds to a head.
     let instance = FakeInstance::script(|mut raw, _| async move {
         raw.read_until(|text| text.contains("\r\n\r\n")).await;
         raw.write(HELLO).await;
@@ -45,11 +45,15 @@ async fn a_client_that_got_no_100_continue_is_not_waited_for() {
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
-    let reply = tokio::time::timeout(SOON, raw.read_to_end()).await.expect("the connection ends soon");
-    assert_eq!((status(&reply), header(&reply, "connection").as_deref()), (200, Some("close")), "{reply}");
+    let response = tokio::time::timeout(SOON, raw.read_to_end()).await.expect("the connection ends soon");
+    assert_eq!(
+        (status(&response), header(&response, "connection").as_deref()),
+        (200, Some("close")),
+        "{response}"
+    );
 }
 
-/// An HTTP/2 instance that reads every body and replies without end.
+/// An HTTP/2 instance that reads every body and responds without end.
 async fn endless(
     request: Request<Incoming>,
 ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {

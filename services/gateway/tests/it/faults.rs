@@ -35,16 +35,16 @@ async fn silent() -> FakeInstance {
     .await
 }
 
-async fn problem_of(reply: reqwest::Response) -> serde_json::Value {
-    assert!(reply.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));
-    let text = reply.text().await.unwrap();
+async fn problem_of(response: reqwest::Response) -> serde_json::Value {
+    assert!(response.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));
+    let text = response.text().await.unwrap();
     assert!(!text.contains("127.0.0.1"), "an address: {text}");
     serde_json::from_str(&text).unwrap()
 }
 
 #[tokio::test]
 async fn each_failure_has_its_status_and_cause() {
-    let garbage = FakeInstance::reply("not HTTP at all\r\n\r\n").await;
+    let garbage = FakeInstance::responding("not HTTP at all\r\n\r\n").await;
     let cut = FakeInstance::script(|mut raw, _| async move {
         raw.request().await;
         raw.write("HTTP/1.1 200 OK\r\ncontent-le").await;
@@ -64,9 +64,9 @@ async fn each_failure_has_its_status_and_cause() {
         (silent.info("svc"), 504, "reply-timeout"),
     ] {
         gateway.set("svc", &[info]).await;
-        let reply = gateway.get("/svc").await;
-        assert_eq!(reply.status(), status, "{cause}");
-        let problem = problem_of(reply).await;
+        let response = gateway.get("/svc").await;
+        assert_eq!(response.status(), status, "{cause}");
+        let problem = problem_of(response).await;
         assert_eq!((&problem["cause"], &problem["attempts"]), (&cause.into(), &1.into()), "{problem}");
         assert_eq!(problem["service"], "svc");
     }
@@ -74,13 +74,13 @@ async fn each_failure_has_its_status_and_cause() {
 
 #[tokio::test]
 async fn an_unreachable_instance_fails_no_request() {
-    let (port, good) = (ClosedPort::new(), FakeInstance::reply(HELLO).await);
+    let (port, good) = (ClosedPort::new(), FakeInstance::responding(HELLO).await);
     let gateway = Gateway::start(|config| config.eject.failures = 0).await;
     gateway.set("svc", &[refusing(&port), good.info("svc")]).await;
     for n in 0..120 {
         let method = ["GET", "POST"][n % 2];
-        let reply = gateway.request(method, "/svc").body("x").send().await.unwrap();
-        assert_eq!(reply.status(), 200, "{n}");
+        let response = gateway.request(method, "/svc").body("x").send().await.unwrap();
+        assert_eq!(response.status(), 200, "{n}");
     }
     assert_eq!(good.requests().len(), 120);
     assert!(gateway.metric("retries", &["svc"]).await > 30);
@@ -88,7 +88,7 @@ async fn an_unreachable_instance_fails_no_request() {
 
 #[tokio::test]
 async fn a_request_that_an_instance_may_have_seen_is_retried_only_if_it_is_idempotent() {
-    let (good, closing) = (FakeInstance::reply(HELLO).await, closing().await);
+    let (good, closing) = (FakeInstance::responding(HELLO).await, closing().await);
     let gateway = Gateway::start(|config| config.eject.failures = 0).await;
     gateway.set("svc", &[closing.info("svc"), good.info("svc")]).await;
     let mut failed = 0;
@@ -110,13 +110,13 @@ async fn a_request_that_an_instance_may_have_seen_is_retried_only_if_it_is_idemp
 
 #[tokio::test]
 async fn a_body_longer_than_the_replay_buffer_is_not_retried() {
-    let (good, closing) = (FakeInstance::reply(HELLO).await, closing().await);
+    let (good, closing) = (FakeInstance::responding(HELLO).await, closing().await);
     let gateway = Gateway::start(|config| config.eject.failures = 0).await;
     gateway.set("svc", &[closing.info("svc"), good.info("svc")]).await;
     let mut statuses = [0; 2];
     for _ in 0..40 {
-        let reply = gateway.request("PUT", "/svc").body(vec![b'x'; 100_000]).send().await.unwrap();
-        statuses[usize::from(reply.status() == 502)] += 1;
+        let response = gateway.request("PUT", "/svc").body(vec![b'x'; 100_000]).send().await.unwrap();
+        statuses[usize::from(response.status() == 502)] += 1;
     }
     assert!(statuses[0] > 5 && statuses[1] > 5, "{statuses:?}");
 }
@@ -137,7 +137,7 @@ async fn at_most_two_retries_within_the_budget() {
 }
 
 #[tokio::test]
-async fn a_reply_that_has_begun_is_never_retried() {
+async fn a_response_that_has_begun_is_never_retried() {
     let cut = FakeInstance::script(|mut raw, seen| async move {
         let request = raw.request().await;
         seen.lock().unwrap().extend(request);
@@ -148,10 +148,10 @@ async fn a_reply_that_has_begun_is_never_retried() {
     })
     .await;
     let gateway = Gateway::with("svc", &cut).await;
-    let reply = gateway.get("/svc").await;
-    assert_eq!(reply.status(), 200);
+    let response = gateway.get("/svc").await;
+    assert_eq!(response.status(), 200);
     cut.seen.lock().unwrap().push("seen".to_owned());
-    assert!(reply.bytes().await.is_err());
+    assert!(response.bytes().await.is_err());
     assert_eq!(cut.requests().len(), 2);
 }
 
@@ -174,7 +174,7 @@ async fn an_invalid_body_is_not_the_instances_failure() {
     assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
 }
 
-/// Resets the connection after a share of its replies.
+/// Resets the connection after a share of its responses.
 async fn unsteady(share: f64) -> FakeInstance {
     FakeInstance::script(move |mut raw, seen| async move {
         while let Some(request) = raw.request().await {
@@ -196,9 +196,9 @@ async fn stale_connections_fail_no_request() {
         let gateway = Gateway::with("svc", &instance).await;
         let all = (0..16).map(async |_| {
             for _ in 0..100 {
-                let reply = gateway.get("/svc").await;
+                let response = gateway.get("/svc").await;
                 // The reset may discard bytes of the body. It must not become a 502.
-                assert_eq!(reply.status(), 200);
+                assert_eq!(response.status(), 200);
             }
         });
         futures_util::future::join_all(all).await;
@@ -209,7 +209,7 @@ async fn stale_connections_fail_no_request() {
 
 #[tokio::test]
 async fn a_request_to_a_silent_instance_is_retried_within_the_deadline() {
-    let (good, silent) = (FakeInstance::reply(HELLO).await, silent().await);
+    let (good, silent) = (FakeInstance::responding(HELLO).await, silent().await);
     let gateway = Gateway::start(|config| {
         config.services.entry("svc".to_owned()).or_default().first_byte = Some(Duration::from_millis(100));
     })
@@ -231,7 +231,7 @@ async fn a_rolling_restart_fails_no_request() {
     let gateway = Arc::new(Gateway::start(|_| ()).await);
     let mut instances = Vec::new();
     for _ in 0..3 {
-        instances.push(FakeInstance::reply(HELLO).await);
+        instances.push(FakeInstance::responding(HELLO).await);
     }
     let infos = |instances: &[FakeInstance]| instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>();
     gateway.set("svc", &infos(&instances)).await;
@@ -242,8 +242,8 @@ async fn a_rolling_restart_fails_no_request() {
             tokio::spawn(async move {
                 let mut count = 0;
                 while stop.load(Relaxed) == 0 {
-                    let reply = gateway.get("/svc").await;
-                    assert_eq!(reply.status(), 200, "{}", reply.text().await.unwrap());
+                    let response = gateway.get("/svc").await;
+                    assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
                     count += 1;
                 }
                 count
@@ -254,7 +254,7 @@ async fn a_rolling_restart_fails_no_request() {
         // Killed, with requests on its connections, before the gateway learns of it.
         drop(instances.remove(0));
         tokio::time::sleep(Duration::from_millis(20)).await;
-        instances.push(FakeInstance::reply(HELLO).await);
+        instances.push(FakeInstance::responding(HELLO).await);
         gateway.set("svc", &infos(&instances)).await;
         assert!(!clients.iter().any(|client| client.is_finished()), "a client failed in round {n}");
     }
@@ -297,8 +297,8 @@ async fn an_instance_that_stops_reading_fails_the_attempt() {
     let gateway = Gateway::start(|config| config.timeouts.idle = Duration::from_millis(300)).await;
     gateway.set("svc", &[stuck.info("svc")]).await;
     // More than all buffers on the way hold.
-    let reply = gateway.request("POST", "/svc").body(vec![b'x'; 32 << 20]).send().await.unwrap();
-    assert_eq!(reply.status(), 504);
-    assert_eq!(problem_of(reply).await["cause"], "reply-timeout");
+    let response = gateway.request("POST", "/svc").body(vec![b'x'; 32 << 20]).send().await.unwrap();
+    assert_eq!(response.status(), 504);
+    assert_eq!(problem_of(response).await["cause"], "reply-timeout");
     assert_eq!(gateway.metric("instance_failures", &[]).await, 1);
 }

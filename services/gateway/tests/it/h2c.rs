@@ -36,7 +36,7 @@ where
     sender
 }
 
-/// A gRPC-like method: replies with the path and length that it got, and its status in trailers.
+/// A gRPC-like method: responds with the path and length that it got, and its status in trailers.
 async fn grpc(
     mut request: Request<Incoming>,
 ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
@@ -81,11 +81,11 @@ async fn a_grpc_call_is_passed_on_with_its_trailers() {
             .header("content-type", "application/grpc")
             .body(Full::from(vec![0; n * 100]))
             .unwrap();
-        let reply = client.clone().send_request(request).await.unwrap();
-        assert_eq!(reply.status(), 200);
+        let response = client.clone().send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
         // An instance that registered without an id is not identified by its address.
-        assert!(reply.headers()["hub-instance"].to_str().unwrap().starts_with("svc-"));
-        let body = reply.into_body().collect().await.unwrap();
+        assert!(response.headers()["hub-instance"].to_str().unwrap().starts_with("svc-"));
+        let body = response.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         let text = format!("http://example.org/svc/pkg.Service/Method{n} {}", n * 100);
         assert_eq!(body.to_bytes(), text.as_bytes());
@@ -96,7 +96,7 @@ async fn a_grpc_call_is_passed_on_with_its_trailers() {
 #[tokio::test]
 async fn an_http2_client_reaches_an_http1_instance() {
     let mut tasks = JoinSet::new();
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut client = client(&gateway, &mut tasks).await;
     let request = Request::post("http://example.org/svc?q")
@@ -104,9 +104,9 @@ async fn an_http2_client_reaches_an_http1_instance() {
         .header("cookie", "b=2")
         .body(Full::from("body"))
         .unwrap();
-    let reply = client.send_request(request).await.unwrap();
-    assert_eq!(reply.version(), Version::HTTP_2);
-    assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), "hello");
+    let response = client.send_request(request).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_2);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
     let seen = &instance.requests()[0];
     assert!(seen.starts_with("POST /svc?q HTTP/1.1\r\n"), "{seen}");
     assert_eq!(header(seen, "host").as_deref(), Some("example.org"));
@@ -129,15 +129,15 @@ async fn an_http1_client_reaches_an_http2_instance() {
         "POST /svc/x HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nContent-Length: 3\r\n\r\nabc",
     )
     .await;
-    let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
-    assert_eq!(status(&reply), 200);
-    assert!(reply.contains("http://a/svc/x 3"), "{reply}");
+    let response = raw.read_until(|text| text.ends_with("0\r\n\r\n")).await;
+    assert_eq!(status(&response), 200);
+    assert!(response.contains("http://a/svc/x 3"), "{response}");
 }
 
 #[tokio::test]
 async fn a_shutdown_closes_http2_connections() {
     let mut tasks = JoinSet::new();
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let mut gateway = Gateway::with("svc", &instance).await;
     let mut client = client(&gateway, &mut tasks).await;
     let request = || Request::get("http://a/svc").body(Full::default()).unwrap();
@@ -164,10 +164,10 @@ async fn the_idle_timeout_applies_to_bodies_but_not_to_grpc_streams() {
         let request =
             Request::post("http://a/svc/call").header("te", "trailers").header("content-type", kind);
         let request = request.body(StreamBody::new(Box::pin(parts))).unwrap();
-        let reply = client.send_request(request).await.unwrap();
-        assert_eq!(reply.status(), code, "{kind}");
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), code, "{kind}");
         if code == 200 {
-            assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), "http://a/svc/call 12");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "http://a/svc/call 12");
         }
     }
 }
@@ -195,7 +195,7 @@ async fn a_stream_that_is_not_read_is_dropped_and_the_others_go_on() {
     .await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let get = |path: &str| Request::get(format!("http://a{path}")).body(Full::default()).unwrap();
-    // One reply fits its stream's window, the other does not, and is not read. The connection's window is ample.
+    // One response fits its stream's window, the other does not, and is not read. The connection's window is ample.
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(1000).initial_connection_window_size(1 << 20);
     let mut client: Client = client_with(&gateway, &mut tasks, builder).await;
@@ -242,8 +242,8 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
             let (mut client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(async move { drop(connection.await) });
             let request = Request::get("http://a/svc").body(Full::<Bytes>::default()).unwrap();
-            let reply = client.send_request(request).await.unwrap();
-            (reply.status(), reply, client)
+            let response = client.send_request(request).await.unwrap();
+            (response.status(), response, client)
         });
         let _ = held.recv(); // until `hold` is dropped
         status.0
@@ -258,7 +258,7 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
 #[tokio::test]
 async fn http2_heads_get_the_same_checks() {
     let mut tasks = JoinSet::new();
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut client = client(&gateway, &mut tasks).await;
     let request = |path: &str, fields: &[(&str, &str)]| {
@@ -284,9 +284,9 @@ async fn http2_heads_get_the_same_checks() {
         (request("/svc", &[("host", "a"), ("host", "a")]), 400, "bad-host"),
         (request("/Svc", &[]), 404, "no-such-service"),
     ] {
-        let reply = client.send_request(request).await.unwrap();
-        assert_eq!(reply.status(), code, "{cause}");
-        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), code, "{cause}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(problem["cause"], cause);
     }
@@ -313,19 +313,19 @@ async fn the_streams_of_a_connection_are_limited() {
     let gateway = Gateway::start(|config| config.limits.streams = 2).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let mut first = client(&gateway, &mut tasks).await;
-    // The first reply comes with the server's settings.
+    // The first response comes with the server's settings.
     let other = Request::get("http://a/nowhere").body(Full::default()).unwrap();
     assert_eq!(first.send_request(other).await.unwrap().status(), 404);
-    let mut replies = JoinSet::new();
+    let mut responses = JoinSet::new();
     for _ in 0..5 {
         let mut client = first.clone();
         let request = Request::get("http://a/svc").body(Full::default()).unwrap();
-        replies.spawn(async move { client.send_request(request).await.unwrap().status() });
+        responses.spawn(async move { client.send_request(request).await.unwrap().status() });
     }
     eventually("the instance has two", async || instance.requests().len() == 2).await;
     assert_eq!(gateway.metric("in_flight", &["svc"]).await, 2);
     instance.seen.lock().unwrap().push("go on".to_owned());
-    while let Some(status) = replies.join_next().await {
+    while let Some(status) = responses.join_next().await {
         assert_eq!(status.unwrap(), 200);
     }
     assert_eq!(gateway.metric("requests", &["svc"]).await, 5);
@@ -368,8 +368,8 @@ async fn a_request_that_an_instance_declines_is_retried() {
         eventually("the declining instance was picked", async || {
             let mut raw = gateway.connect().await;
             raw.write(head).await;
-            let reply = raw.read_until(|text| text.ends_with("0\r\n\r\n") || text.contains("}")).await;
-            assert!(reply.contains("/svc/once 3"), "{reply}");
+            let response = raw.read_until(|text| text.ends_with("0\r\n\r\n") || text.contains("}")).await;
+            assert!(response.contains("/svc/once 3"), "{response}");
             !declining.requests().is_empty()
         })
         .await;

@@ -54,9 +54,9 @@ async fn a_shutdown_finishes_requests_in_flight_and_accepts_no_more() {
     gateway.begin_shutdown();
     assert_eq!(idle.read_to_end().await, ""); // closed
     go_on.notify_one();
-    let reply = request.await.unwrap().unwrap();
-    assert_eq!(reply.headers()["connection"], "close");
-    assert_eq!(reply.text().await.unwrap(), "slow");
+    let response = request.await.unwrap().unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(response.text().await.unwrap(), "slow");
     gateway.stopped().await;
     assert!(tokio::net::TcpStream::connect(gateway.addr).await.is_err());
 }
@@ -112,13 +112,13 @@ async fn a_client_that_connected_before_the_shutdown_is_served() {
         raw.write(GET).await;
     }
     for raw in &mut fresh {
-        let reply = raw.read_to_end().await;
+        let response = raw.read_to_end().await;
         assert_eq!(
-            (status(&reply), header(&reply, "connection").as_deref()),
+            (status(&response), header(&response, "connection").as_deref()),
             (200, Some("close")),
-            "{reply}"
+            "{response}"
         );
-        assert!(reply.ends_with("fast"), "{reply}");
+        assert!(response.ends_with("fast"), "{response}");
     }
     assert_eq!(silent.read_to_end().await, "");
     gateway.stopped().await;
@@ -131,10 +131,10 @@ async fn new_connections_are_accepted_during_the_drain_delay() {
     gateway.set("svc", &[instance.info("svc")]).await;
     gateway.begin_shutdown();
     eventually("the gateway is not ready", async || gateway.get_control("/readyz").await.0 == 503).await;
-    eventually("replies carry Connection: close", async || {
-        let reply = gateway.connect_and(GET).await;
-        assert!(reply.ends_with("fast"), "{reply}");
-        header(&reply, "connection").as_deref() == Some("close")
+    eventually("responses carry Connection: close", async || {
+        let response = gateway.connect_and(GET).await;
+        assert!(response.ends_with("fast"), "{response}");
+        header(&response, "connection").as_deref() == Some("close")
     })
     .await;
     gateway.stopped().await;

@@ -16,7 +16,7 @@ async fn a_connection_without_a_request_is_closed() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.timeouts.keep_alive = SOON).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let mut raw = gateway.connect().await;
@@ -27,19 +27,19 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn silence_within_a_request_body_is_a_408() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.timeouts.idle = SOON).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let mut raw = gateway.connect().await;
     raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx").await;
-    let reply = raw.response().await;
-    assert_eq!(status(&reply), 408, "{reply}");
-    assert_eq!(problem(&reply)["cause"], "request-timeout");
+    let response = raw.response().await;
+    assert_eq!(status(&response), 408, "{response}");
+    assert_eq!(problem(&response)["cause"], "request-timeout");
     assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
 }
 
 #[tokio::test]
-async fn silence_breaks_off_a_reply_but_not_a_live_stream() {
+async fn silence_breaks_off_a_response_but_not_a_live_stream() {
     for (kind, cut) in [("text/plain", true), ("text/event-stream", false), ("application/grpc+proto", false)]
     {
         let instance = FakeInstance::script(move |mut raw, _| async move {
@@ -91,9 +91,9 @@ async fn a_connect_timeout_is_a_504() {
     }
     let gateway = Gateway::start(|config| config.timeouts.connect = SOON).await;
     gateway.set("svc", &[hubspoke_protocol::ServiceInfo::new("svc", addr.to_string())]).await;
-    let reply = gateway.get("/svc").await;
-    assert_eq!(reply.status(), 504);
-    assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "connect-timeout");
+    let response = gateway.get("/svc").await;
+    assert_eq!(response.status(), 504);
+    assert_eq!(response.json::<serde_json::Value>().await.unwrap()["cause"], "connect-timeout");
 }
 
 #[tokio::test]
@@ -108,9 +108,9 @@ async fn all_attempts_share_one_deadline() {
     })
     .await;
     gateway.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
-    let reply = gateway.get("/svc").await;
-    assert_eq!(reply.status(), 504);
-    let problem: serde_json::Value = reply.json().await.unwrap();
+    let response = gateway.get("/svc").await;
+    assert_eq!(response.status(), 504);
+    let problem: serde_json::Value = response.json().await.unwrap();
     // The second attempt gets what the first has left; nothing remains for a third.
     assert_eq!((&problem["cause"], &problem["attempts"]), (&"reply-timeout".into(), &2.into()));
 }
@@ -145,7 +145,7 @@ async fn the_requests_in_flight_to_a_service_are_limited() {
         raw.read_to_end().await;
     })
     .await;
-    let other = FakeInstance::reply(HELLO).await;
+    let other = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| {
         config.services.entry("svc".to_owned()).or_default().in_flight = Some(2);
     })
@@ -159,9 +159,9 @@ async fn the_requests_in_flight_to_a_service_are_limited() {
         held.push(raw);
     }
     eventually("two are in flight", async || instance.requests().len() == 2).await;
-    let reply = gateway.get("/svc").await;
-    assert_eq!((reply.status().as_u16(), reply.headers()["retry-after"].to_str().unwrap()), (503, "1"));
-    assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["cause"], "overloaded");
+    let response = gateway.get("/svc").await;
+    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    assert_eq!(response.json::<serde_json::Value>().await.unwrap()["cause"], "overloaded");
     assert_eq!(gateway.get("/other").await.status(), 200);
     assert_eq!(gateway.metric("failures", &["svc", "overloaded"]).await, 1);
     assert_eq!(gateway.metric("refusals", &["overloaded"]).await, 0); // counted once
@@ -171,7 +171,7 @@ async fn the_requests_in_flight_to_a_service_are_limited() {
 
 #[tokio::test]
 async fn connections_over_the_limit_get_a_503() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.limits.connections = 3).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -182,16 +182,16 @@ async fn connections_over_the_limit_get_a_503() {
         assert!(raw.response().await.ends_with("hello"));
         held.push(raw);
     }
-    let reply = gateway.raw(get).await;
-    assert_eq!(status(&reply), 503);
-    assert_eq!(problem(&reply)["cause"], "too-many-connections");
+    let response = gateway.raw(get).await;
+    assert_eq!(status(&response), 503);
+    assert_eq!(problem(&response)["cause"], "too-many-connections");
     held.pop();
     eventually("a place is free again", async || status(&gateway.connect_and(get).await) == 200).await;
 }
 
 #[tokio::test]
 async fn a_burst_of_connections_does_not_exceed_the_limit() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.limits.connections = 10).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     for _ in 0..5 {
@@ -213,7 +213,7 @@ async fn a_burst_of_connections_does_not_exceed_the_limit() {
 
 #[tokio::test]
 async fn the_connections_of_an_address_are_limited() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.limits.client_connections = 2).await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -226,12 +226,12 @@ async fn the_connections_of_an_address_are_limited() {
     };
     let mut held = Vec::new();
     for _ in 0..2 {
-        let (reply, raw) = from("127.0.0.2:0").await;
-        assert_eq!(status(&reply), 200);
+        let (response, raw) = from("127.0.0.2:0").await;
+        assert_eq!(status(&response), 200);
         held.push(raw);
     }
-    let (reply, _) = from("127.0.0.2:0").await;
-    assert_eq!((status(&reply), &problem(&reply)["cause"]), (503, &"too-many-connections".into()));
+    let (response, _) = from("127.0.0.2:0").await;
+    assert_eq!((status(&response), &problem(&response)["cause"]), (503, &"too-many-connections".into()));
     assert_eq!(status(&from("127.0.0.3:0").await.0), 200);
     held.pop();
     eventually("a place is free again", async || status(&from("127.0.0.2:0").await.0) == 200).await;
@@ -239,7 +239,7 @@ async fn the_connections_of_an_address_are_limited() {
 
 #[tokio::test]
 async fn the_request_rate_of_a_client_is_limited() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| {
         config.limits.client_rate = 1;
         config.limits.client_burst = 3;
@@ -248,9 +248,9 @@ async fn the_request_rate_of_a_client_is_limited() {
     .await;
     gateway.set("svc", &[instance.info("svc")]).await;
     let from = async |client: &str| {
-        let reply = gateway.request("GET", "/svc").header("x-forwarded-for", client).send().await.unwrap();
-        assert_eq!(reply.headers().contains_key("retry-after"), reply.status() == 429);
-        reply.status().as_u16()
+        let response = gateway.request("GET", "/svc").header("x-forwarded-for", client).send().await.unwrap();
+        assert_eq!(response.headers().contains_key("retry-after"), response.status() == 429);
+        response.status().as_u16()
     };
     for expected in [200, 200, 200, 429] {
         assert_eq!(from("10.0.0.1").await, expected);
@@ -266,7 +266,7 @@ async fn the_request_rate_of_a_client_is_limited() {
 async fn requests_with_the_same_key_go_to_the_same_instance() {
     let mut instances = Vec::new();
     for _ in 0..4 {
-        instances.push(FakeInstance::reply(HELLO).await);
+        instances.push(FakeInstance::responding(HELLO).await);
     }
     let gateway = Gateway::start(|config| {
         let sticky = Some(hubspoke_gateway::config::Sticky::Cookie("sid".to_owned()));
@@ -275,8 +275,8 @@ async fn requests_with_the_same_key_go_to_the_same_instance() {
     .await;
     gateway.set("svc", &instances.iter().map(|i| i.info("svc")).collect::<Vec<_>>()).await;
     let served = async |cookie: &str| {
-        let reply = gateway.request("GET", "/svc").header("cookie", cookie).send().await.unwrap();
-        reply.headers()["hub-instance"].to_str().unwrap().to_owned()
+        let response = gateway.request("GET", "/svc").header("cookie", cookie).send().await.unwrap();
+        response.headers()["hub-instance"].to_str().unwrap().to_owned()
     };
     let mut all = std::collections::BTreeSet::new();
     for user in 0..200 {
@@ -289,7 +289,7 @@ async fn requests_with_the_same_key_go_to_the_same_instance() {
 
 #[tokio::test]
 async fn an_encoded_slash_is_passed_on_if_the_service_allows_it() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| {
         let encoded_slash = hubspoke_gateway::config::EncodedSlash::Pass;
         config.services.entry("store".to_owned()).or_default().encoded_slash = encoded_slash;

@@ -4,18 +4,18 @@ use super::support::*;
 
 #[tokio::test]
 async fn path_query_body_and_headers_are_passed_on_unchanged() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
-    let reply = gateway
+    let response = gateway
         .request("POST", "/echo/a%20b/?q=1&q=%2e")
         .header("x-own", "1")
         .body("body")
         .send()
         .await
         .unwrap();
-    assert_eq!(reply.status(), 200);
-    assert_eq!(reply.headers()["hub-instance"], instance.info("echo").id());
-    assert_eq!(reply.text().await.unwrap(), "hello");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["hub-instance"], instance.info("echo").id());
+    assert_eq!(response.text().await.unwrap(), "hello");
     let seen = instance.requests().remove(0);
     assert!(seen.starts_with("POST /echo/a%20b/?q=1&q=%2e HTTP/1.1\r\n"), "{seen}");
     assert!(seen.ends_with("\r\n\r\nbody"), "{seen}");
@@ -30,7 +30,7 @@ async fn path_query_body_and_headers_are_passed_on_unchanged() {
 
 #[tokio::test]
 async fn an_unroutable_request_gets_its_status_and_cause() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
     gateway.set("empty", &[]).await;
     for (path, status, cause) in [
@@ -45,12 +45,12 @@ async fn an_unroutable_request_gets_its_status_and_cause() {
         ("/heart-beat", 404, "no-such-service"),
         ("/empty/x", 503, "no-instance"),
     ] {
-        let reply = gateway.get(path).await;
-        assert_eq!(reply.status(), status, "{path}");
-        assert_eq!(reply.headers()["content-type"], "application/problem+json");
-        assert!(reply.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));
-        assert_eq!(reply.headers().contains_key("retry-after"), status == 503);
-        let problem: serde_json::Value = reply.json().await.unwrap();
+        let response = gateway.get(path).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(response.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));
+        assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+        let problem: serde_json::Value = response.json().await.unwrap();
         assert_eq!((&problem["cause"], &problem["status"]), (&cause.into(), &status.into()), "{path}");
     }
     assert!(instance.requests().is_empty());

@@ -1,5 +1,5 @@
-//! Clients that are slow on purpose: the four modes of slowhttptest. Each is cut off in time, and other clients are served
-//! meanwhile.
+//! Clients that are slow on purpose: the four modes of slowhttptest. Each is cut off in time, and other clients are
+//! served meanwhile.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const BOUND: Duration = Duration::from_secs(1);
 /// The time between two bytes of a slow client.
 const PACE: Duration = Duration::from_millis(50);
 
-/// The replies to many clients that write `first`, and then `more` again and again.
+/// The responses to many clients that write `first`, and then `more` again and again.
 async fn attack(gateway: &Gateway, first: &'static str, more: &'static str) -> Vec<String> {
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
@@ -31,27 +31,27 @@ async fn attack(gateway: &Gateway, first: &'static str, more: &'static str) -> V
             };
             tokio::select! {
                 () = drip => unreachable!(),
-                reply = read_reply(reading) => reply,
+                response = read_response(reading) => response,
             }
         });
     }
-    let mut replies = Vec::new();
-    while let Some(reply) = clients.join_next().await {
+    let mut responses = Vec::new();
+    while let Some(response) = clients.join_next().await {
         // Other clients don't wait for them.
         assert_eq!(gateway.get("/other").await.status(), 200);
-        replies.push(reply.unwrap());
+        responses.push(response.unwrap());
     }
-    replies
+    responses
 }
 
-async fn read_reply(mut reading: OwnedReadHalf) -> String {
+async fn read_response(mut reading: OwnedReadHalf) -> String {
     let mut read = Vec::new();
     let whole = async {
         while !has_whole_body(&String::from_utf8_lossy(&read))
             && reading.read_buf(&mut read).await.is_ok_and(|n| n > 0)
         {}
     };
-    tokio::time::timeout(DEADLINE, whole).await.expect("the gateway replies");
+    tokio::time::timeout(DEADLINE, whole).await.expect("the gateway responds");
     String::from_utf8_lossy(&read).into_owned()
 }
 
@@ -65,29 +65,37 @@ async fn assert_nothing_in_flight(gateway: &Gateway) {
 
 #[tokio::test]
 async fn slow_headers() {
-    let other = FakeInstance::reply(HELLO).await;
+    let other = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.timeouts.request_header = BOUND).await;
     gateway.set("other", &[other.info("other")]).await;
-    let replies = attack(&gateway, "GET /other HTTP/1.1\r\nHost: a\r\n", "X: y\r\n").await;
-    for reply in replies {
-        assert_eq!((status(&reply), &problem(&reply)["cause"]), (408, &"request-timeout".into()), "{reply}");
+    let responses = attack(&gateway, "GET /other HTTP/1.1\r\nHost: a\r\n", "X: y\r\n").await;
+    for response in responses {
+        assert_eq!(
+            (status(&response), &problem(&response)["cause"]),
+            (408, &"request-timeout".into()),
+            "{response}"
+        );
     }
     assert_eq!(gateway.metric("refusals", &["request-timeout"]).await, CLIENTS);
 }
 
 #[tokio::test]
 async fn endless_empty_lines() {
-    let other = FakeInstance::reply(HELLO).await;
+    let other = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.timeouts.request_header = BOUND).await;
     gateway.set("other", &[other.info("other")]).await;
-    for reply in attack(&gateway, "\r\n", "\r\n").await {
-        assert_eq!((status(&reply), &problem(&reply)["cause"]), (408, &"request-timeout".into()), "{reply}");
+    for response in attack(&gateway, "\r\n", "\r\n").await {
+        assert_eq!(
+            (status(&response), &problem(&response)["cause"]),
+            (408, &"request-timeout".into()),
+            "{response}"
+        );
     }
 }
 
 #[tokio::test]
 async fn slow_body() {
-    let (instance, other) = (FakeInstance::reply(HELLO).await, FakeInstance::reply(HELLO).await);
+    let (instance, other) = (FakeInstance::responding(HELLO).await, FakeInstance::responding(HELLO).await);
     let gateway = Gateway::start(|config| {
         config.timeouts.idle = BOUND; // longer than the pause between two bytes
         config.limits.body_rate = bytesize::ByteSize::b(1000);
@@ -96,8 +104,12 @@ async fn slow_body() {
     gateway.set("svc", &[instance.info("svc")]).await;
     gateway.set("other", &[other.info("other")]).await;
     let post = "POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\n\r\n";
-    for reply in attack(&gateway, post, "x").await {
-        assert_eq!((status(&reply), &problem(&reply)["cause"]), (408, &"request-timeout".into()), "{reply}");
+    for response in attack(&gateway, post, "x").await {
+        assert_eq!(
+            (status(&response), &problem(&response)["cause"]),
+            (408, &"request-timeout".into()),
+            "{response}"
+        );
     }
     assert_nothing_in_flight(&gateway).await;
     assert_eq!(gateway.metric("failures", &["request-timeout"]).await, CLIENTS);
@@ -105,7 +117,7 @@ async fn slow_body() {
 
 #[tokio::test]
 async fn a_body_above_the_minimum_rate_is_accepted() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| {
         config.timeouts.idle = BOUND;
         config.limits.body_rate = bytesize::ByteSize::b(1000);
@@ -123,7 +135,7 @@ async fn a_body_above_the_minimum_rate_is_accepted() {
 
 #[tokio::test]
 async fn slow_read() {
-    let other = FakeInstance::reply(HELLO).await;
+    let other = FakeInstance::responding(HELLO).await;
     let instance = FakeInstance::script(|mut raw, seen| async move {
         raw.request().await;
         raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40)).await;
@@ -158,7 +170,7 @@ async fn slow_read() {
 
 #[tokio::test]
 async fn many_ranges() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let get = |ranges: usize| {
         let list: Vec<_> = (0..ranges).map(|n| format!("5-{n}")).collect();

@@ -46,7 +46,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
 
 #[tokio::test]
 async fn an_offer_to_upgrade_to_http2_is_ignored() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
     for _ in 0..3 {
@@ -64,7 +64,7 @@ async fn an_offer_to_upgrade_to_http2_is_ignored() {
 
 #[tokio::test]
 async fn an_instance_may_decline_an_upgrade() {
-    let instance = FakeInstance::reply(HELLO).await;
+    let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
     for _ in 0..2 {
@@ -94,8 +94,8 @@ async fn a_websocket_is_passed_through() {
         tokio_tungstenite::connect_async(format!("ws://{}/svc/ws", gateway.addr)).await.unwrap();
     for n in 0..100 {
         futures_util::SinkExt::send(&mut socket, format!("message {n}").into()).await.unwrap();
-        let reply = socket.next().await.unwrap().unwrap();
-        assert_eq!(reply.into_text().unwrap().as_str(), format!("echo message {n}"));
+        let response = socket.next().await.unwrap().unwrap();
+        assert_eq!(response.into_text().unwrap().as_str(), format!("echo message {n}"));
     }
     socket.close(None).await.unwrap();
 }
@@ -146,9 +146,9 @@ async fn server_sent_events_arrive_at_once_and_can_be_resumed() {
     gateway.set("svc", &[instance.info("svc")]).await;
     let open = async |last: &str| {
         let request = gateway.request("GET", "/svc/events").header("accept", "text/event-stream");
-        let reply = request.header("last-event-id", last).send().await.unwrap();
-        assert_eq!(reply.headers()["content-type"], "text/event-stream");
-        Events { stream: reply.bytes_stream(), parser: sse::Parser::new(1000), parsed: VecDeque::new() }
+        let response = request.header("last-event-id", last).send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events { stream: response.bytes_stream(), parser: sse::Parser::new(1000), parsed: VecDeque::new() }
     };
     let mut events = open("0").await;
     for n in 1..=20 {

@@ -95,8 +95,8 @@ impl Gateway {
     }
 
     pub(crate) async fn get_control(&self, path: &str) -> (u16, String) {
-        let reply = self.http.get(format!("http://{}{path}", self.control)).send().await.unwrap();
-        (reply.status().as_u16(), reply.text().await.unwrap())
+        let response = self.http.get(format!("http://{}{path}", self.control)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// The value of the metric `hub_gateway_NAME` whose labels contain all of `labels`; 0 if it is not shown.
@@ -124,7 +124,7 @@ impl Gateway {
         raw.read_to_end().await
     }
 
-    /// Writes bytes on a new connection and returns one reply.
+    /// Writes bytes on a new connection and returns one response.
     pub(crate) async fn connect_and(&self, bytes: &str) -> String {
         let mut raw = self.connect().await;
         raw.write(bytes).await;
@@ -183,12 +183,12 @@ impl FakeInstance {
         Self { addr: server.addr, seen, _server: server }
     }
 
-    /// A server that records each request and answers it with `reply`, on connections that stay open.
-    pub(crate) async fn reply(reply: &'static str) -> Self {
+    /// A server that records each request and answers it with `response`, on connections that stay open.
+    pub(crate) async fn responding(response: &'static str) -> Self {
         Self::script(move |mut raw, seen| async move {
             while let Some(request) = raw.request().await {
                 seen.lock().unwrap().push(request);
-                raw.write(reply).await;
+                raw.write(response).await;
             }
         })
         .await
@@ -199,5 +199,5 @@ impl FakeInstance {
     }
 }
 
-/// A reply with a length.
+/// A response with a length.
 pub(crate) const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";

@@ -1,4 +1,4 @@
-//! A reply's body on its way to the client.
+//! A response's body on its way to the client.
 //!
 //! It owns what the request holds until the last byte is sent: the connection to the instance, which it drives and
 //! returns to the pool, and the request. Dropped early, it closes the connection.
@@ -13,15 +13,15 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::active::ActiveRequest;
-use super::record::ReplyFailed;
+use super::record::ResponseFailed;
 use super::tunnel::Tunnel;
 use crate::headers;
 use crate::upstream::Conn;
 
-/// The body of every reply.
-pub(crate) struct Reply {
+/// The body of every response.
+pub(crate) struct ResponseBody {
     content: Content,
-    /// Completed and dropped with the reply.
+    /// Completed and dropped with the response.
     active: Option<Box<ActiveRequest>>,
 }
 
@@ -34,21 +34,21 @@ enum Content {
     Tunnel(Box<Tunnel>),
 }
 
-/// Where an instance's reply is read from.
+/// Where an instance's response is read from.
 #[derive(Default)]
-pub(crate) enum ReplySource {
-    /// A connection that the reply drives, and returns to the pool.
+pub(crate) enum ResponseSource {
+    /// A connection that the response drives, and returns to the pool.
     H1(Box<Conn>),
     H2(Incoming),
     Tunnel(Box<Tunnel>),
-    /// The reply is complete.
+    /// The response is complete.
     #[default]
     Over,
 }
 
-/// A reply that an instance is sending.
+/// A response that an instance is sending.
 pub(crate) struct Relay {
-    pub(crate) source: ReplySource,
+    pub(crate) source: ResponseSource,
     /// The longest time without a byte; `None` on a live stream.
     pub(crate) idle: Option<Duration>,
     /// Created when the instance is waited for.
@@ -58,15 +58,15 @@ pub(crate) struct Relay {
     pub(crate) worker: usize,
 }
 
-impl Reply {
+impl ResponseBody {
     pub(crate) fn text(text: impl Into<Bytes>, active: Box<ActiveRequest>) -> Self {
         Self { content: Content::Text(Some(text.into())), active: Some(active) }
     }
 
     pub(crate) fn relay(relay: Relay, active: Box<ActiveRequest>) -> Self {
-        let mut reply = Self { content: Content::Instance(Box::new(relay)), active: Some(active) };
-        reply.finish_if_over();
-        reply
+        let mut response = Self { content: Content::Instance(Box::new(relay)), active: Some(active) };
+        response.finish_if_over();
+        response
     }
 
     pub(crate) fn tunnel(tunnel: Box<Tunnel>, mut active: Box<ActiveRequest>) -> Self {
@@ -90,7 +90,9 @@ impl Reply {
     /// The last byte has been read: the connection can carry the next request.
     fn finish(&mut self) {
         let Content::Instance(relay) = &mut self.content else { return };
-        if let (ReplySource::H1(conn), Some(active)) = (std::mem::take(&mut relay.source), &mut self.active) {
+        if let (ResponseSource::H1(conn), Some(active)) =
+            (std::mem::take(&mut relay.source), &mut self.active)
+        {
             active.give_back(conn, relay.worker, relay.pool_size);
         }
         if let Some(active) = &mut self.active {
@@ -99,7 +101,7 @@ impl Reply {
     }
 }
 
-impl ReplySource {
+impl ResponseSource {
     fn is_over(&self) -> bool {
         match self {
             Self::H1(conn) => conn.http.is_end_stream(),
@@ -116,20 +118,23 @@ impl ReplySource {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         match self {
             Self::H1(conn) => conn.http.poll_frame(cx).map_err(|error| {
-                tracing::debug!(error = &error as &dyn std::error::Error, "an instance broke off its reply");
-                ReplyFailed::Broken
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "an instance broke off its response"
+                );
+                ResponseFailed::Broken
             }),
-            Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(|_| ReplyFailed::Broken),
+            Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(|_| ResponseFailed::Broken),
             Self::Tunnel(_) | Self::Over => Poll::Ready(None),
         }
     }
 }
 
 impl Relay {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         match self.source.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.timer = None;
@@ -139,21 +144,21 @@ impl Relay {
         }
     }
 
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         let Some(idle) = self.idle else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        timer.as_mut().poll(cx).map(|()| Some(Err(ReplyFailed::Silent)))
+        timer.as_mut().poll(cx).map(|()| Some(Err(ResponseFailed::Silent)))
     }
 }
 
-impl Body for Reply {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = ReplyFailed;
+    type Error = ResponseFailed;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReplyFailed>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         let this = &mut *self;
         let mut frame = match &mut this.content {
             Content::Text(text) => {
