@@ -9,8 +9,7 @@
 //! - an instance is in the catalogue from a `Register` or `Restore` to its removal, and nothing else brings it back;
 //! - memory is bounded by the instances, what they require, and a fixed number of removed instances.
 //!
-//! `state` holds the data, `transition` the steps that every change is made of, and `register`, `heartbeat` and
-//! `operator` the rules per kind of event.
+//! `transition` has the steps of every change, `register`, `heartbeat` and `operator` the rules per kind of event.
 
 pub(crate) use self::effect::{Change, Effect, HeartbeatTiming, Registration};
 pub(crate) use self::event::{Applied, Event, Initiator, Outcome, Refusal, SavedInstance};

@@ -27,7 +27,7 @@ pub(crate) struct Dispatcher {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) feed: Arc<ChangeFeed>,
     pub(crate) instruments: Arc<Instruments>,
-    /// Unbounded, but the catalogue keeps it short: at most one heartbeat per instance, and one command when it goes.
+    /// Bounded by the catalogue: at most one heartbeat per instance, and one command when it is removed.
     heartbeats: mpsc::UnboundedSender<HeartbeatCommand>,
     /// Notified when something has changed that belongs into the snapshot file.
     pub(crate) unsaved: Notify,
@@ -38,12 +38,6 @@ pub(crate) struct Dispatcher {
 pub(crate) struct RegistrationReply {
     pub(crate) lists: Vec<(Arc<str>, Arc<InstanceList>)>,
     pub(crate) revision: Revision,
-}
-
-/// What is logged about an event, once the catalogue is unlocked.
-enum LogEntry {
-    Change(Change),
-    Protecting(bool),
 }
 
 impl Dispatcher {
@@ -57,12 +51,7 @@ impl Dispatcher {
         let instruments = Arc::new(Instruments::new(metrics, &settings.limits));
         let (heartbeats, commands) = mpsc::unbounded_channel();
         let dispatcher = Self {
-            notifier: Arc::new(Notifier::new(
-                settings.push.clone(),
-                catalog.clone(),
-                instruments.clone(),
-                metrics.instance().clone(),
-            )),
+            notifier: Arc::new(Notifier::new(settings.push.clone(), catalog.clone(), instruments.clone())),
             feed: Arc::new(ChangeFeed::new(settings.history.changes, catalog.clone())),
             catalog,
             instruments,
@@ -128,12 +117,8 @@ impl Dispatcher {
         count
     }
 
-    /// Hands on the effects of an event. Called while the catalogue is locked.
-    fn route(
-        &self,
-        applied: Applied,
-        ack: Option<AckGuard>,
-    ) -> (Outcome, Option<Registration>, Vec<LogEntry>) {
+    /// Hands on the effects of an event, and returns those to be logged. Called while the catalogue is locked.
+    fn route(&self, applied: Applied, ack: Option<AckGuard>) -> (Outcome, Option<Registration>, Vec<Effect>) {
         let mut registration = None;
         let mut log = Vec::new();
         for effect in applied.effects {
@@ -151,10 +136,10 @@ impl Dispatcher {
                     }
                     self.unsaved.notify_one();
                     self.feed.publish(change.clone());
-                    log.push(LogEntry::Change(change));
+                    log.push(Effect::Change(change));
                 }
                 Effect::HeartbeatAnswered { key, load } => self.feed.heartbeat_answered(key, load),
-                Effect::Protecting(on) => log.push(LogEntry::Protecting(on)),
+                Effect::Protecting(_) => log.push(effect),
                 Effect::ProtectionChanged => self.feed.protection_changed(),
             }
         }
@@ -162,21 +147,18 @@ impl Dispatcher {
     }
 
     /// Logs what has changed. Not while the catalogue is locked, since writing the log may block.
-    fn log(&self, entries: &[LogEntry]) {
-        for entry in entries {
-            match entry {
-                LogEntry::Change(change) => log_change(change),
-                LogEntry::Protecting(on) => {
-                    if *on {
-                        tracing::warn!(
-                            "most instances fail at once, so the registry's own network is suspected: \
-                             holding back removals"
-                        );
-                    } else {
-                        tracing::warn!("no longer holding back removals");
-                    }
-                    self.feed.publish_protection();
-                }
+    fn log(&self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Change(change) => log_change(change),
+                Effect::Protecting(true) => tracing::warn!(
+                    "most instances fail at once, so the registry's own network is suspected: holding back removals"
+                ),
+                Effect::Protecting(false) => tracing::warn!("no longer holding back removals"),
+                _ => {}
+            }
+            if matches!(effect, Effect::Protecting(_)) {
+                self.feed.publish_protection();
             }
         }
     }

@@ -23,9 +23,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) fn event(name: &str, id: Option<Revision>, data: &[u8]) -> Bytes {
     let mut out = Vec::new();
     let event = sse::EventWriter::new(&mut out).name(name);
-    let event = if let Some(id) = id { event.id(id) } else { event };
-    event.data(data);
-    Bytes::from(out)
+    if let Some(id) = id { event.id(id) } else { event }.data(data);
+    out.into()
 }
 
 /// The response that `events` are sent in. It ends with `producer`, or on `shutdown`; then `connection` is closed if

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -99,11 +98,7 @@ where
 }
 
 async fn connect(addr: &str) -> io::Result<TcpStream> {
-    // A literal IP address needs no resolver, which would take a thread.
-    let stream = match addr.parse::<SocketAddr>() {
-        Ok(addr) => TcpStream::connect(addr).await?,
-        Err(_) => TcpStream::connect(addr).await?,
-    };
+    let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -171,6 +166,7 @@ async fn read(body: hyper::body::Incoming, limit: usize) -> Result<Option<Bytes>
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::net::SocketAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

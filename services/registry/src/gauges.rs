@@ -29,10 +29,7 @@ pub(crate) fn register(metrics: &Metrics, limits: &Limits, dispatcher: &Arc<Disp
             with(&weak, |of| {
                 let states = STATES.map(|(state, _)| state);
                 let census = of.catalog.with(|catalog, _| catalog.census(states));
-                // A name that is only required may be invented by its caller, and has nothing to count.
-                for (service, counts) in
-                    census.into_iter().filter(|(_, counts)| counts.iter().any(|n| *n > 0))
-                {
+                for (service, counts) in census {
                     for ((_, name), count) in STATES.into_iter().zip(counts) {
                         let service = KeyValue::new("service", service.to_string());
                         observer.observe(count, &[service, KeyValue::new("state", name)]);

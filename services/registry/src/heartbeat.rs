@@ -9,7 +9,6 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_chassis::telemetry::ServiceInstance;
 use rand::RngExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
@@ -51,8 +50,6 @@ pub(crate) struct Heartbeats<R> {
     commands: UnboundedReceiver<HeartbeatCommand>,
     settings: HeartbeatSettings,
     instruments: Arc<Instruments>,
-    /// The service that the spans of heartbeats belong to.
-    owner: ServiceInstance,
     report: R,
     schedule: BinaryHeap<Reverse<(Instant, Incarnation)>>,
     in_flight: JoinSet<ProbeResult>,
@@ -71,7 +68,6 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
         commands: UnboundedReceiver<HeartbeatCommand>,
         mut settings: HeartbeatSettings,
         instruments: Arc<Instruments>,
-        owner: ServiceInstance,
         report: R,
     ) -> Self {
         // The other half is for clients, and for heartbeats and pushes in flight.
@@ -81,7 +77,6 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
             commands,
             settings,
             instruments,
-            owner,
             report,
             schedule: BinaryHeap::new(),
             in_flight: JoinSet::new(),
@@ -165,7 +160,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
             let idle = self.idle.remove(&to);
             let Some((info, newest)) = registered else { continue };
             let revision = self.catalog.revision_of(newest);
-            let span = probe_span(&self.owner, &info);
+            let span = probe_span(&self.instruments.span_owner, &info);
             let probe = Probe { to, info, revision, idle };
             self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
         }
@@ -236,7 +231,6 @@ mod tests {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
-            metrics.instance().clone(),
             |_| Outcome::Unchanged,
         );
         let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));

@@ -1,8 +1,9 @@
-//! The instruments that are recorded as things happen: durations of heartbeats and pushes, removals.
+//! What is recorded as things happen: durations of heartbeats and pushes, removals, and spans.
 
 use std::time::Duration;
 
 use hubspoke_chassis::Metrics;
+use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_protocol::ReasonKind;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
@@ -23,6 +24,8 @@ const REMOVALS: [(ReasonKind, &str); 3] = [
 /// The registry's histograms and counters.
 #[derive(Debug)]
 pub(crate) struct Instruments {
+    /// The service that spans belong to.
+    pub(crate) span_owner: ServiceInstance,
     heartbeats: Histogram<f64>,
     pushes: Histogram<f64>,
     removals: Counter<u64>,
@@ -38,6 +41,7 @@ impl Instruments {
             histogram.with_boundaries(BOUNDS.to_vec()).build()
         };
         let instruments = Self {
+            span_owner: metrics.instance().clone(),
             heartbeats: duration(HEARTBEAT_DURATION, "Duration of heartbeats"),
             pushes: duration("hub.registry.push.duration", "Duration of pushes to dependents"),
             removals: meter

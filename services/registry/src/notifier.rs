@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::backoff;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
@@ -45,8 +44,6 @@ pub(crate) struct Notifier {
     places_for_retries: Semaphore,
     settings: PushSettings,
     instruments: Arc<Instruments>,
-    /// The service that the spans of pushes belong to.
-    owner: ServiceInstance,
 }
 
 impl Notifier {
@@ -54,7 +51,6 @@ impl Notifier {
         settings: PushSettings,
         catalog: Arc<SharedCatalog>,
         instruments: Arc<Instruments>,
-        owner: ServiceInstance,
     ) -> Self {
         let retries = (settings.concurrency / RETRY_SHARE).max(1);
         Self {
@@ -65,7 +61,6 @@ impl Notifier {
             places_for_retries: Semaphore::new(retries.min(Semaphore::MAX_PERMITS)),
             settings,
             instruments,
-            owner,
         }
     }
 
@@ -146,7 +141,7 @@ async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
         });
         let Some(Delivery { info, plan, idle }) = next else { return };
         let revision = notifier.catalog.revision_of(plan.revision);
-        let span = push_span(&notifier.owner, &info, plan.requests.first());
+        let span = push_span(&notifier.instruments.span_owner, &info, plan.requests.first());
         let began = Instant::now();
         let sending = send(&info, &plan.requests, revision, idle, notifier.settings.timeout);
         let (acknowledged, idle, error) = sending.instrument(span).await;

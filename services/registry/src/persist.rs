@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 
 use crate::access::Access;
-use crate::catalog::{SavedInstance, Time};
+use crate::catalog::SavedInstance;
 use crate::dispatch::Dispatcher;
 use crate::shared::SharedCatalog;
 use crate::view::WallClock;
@@ -64,6 +64,11 @@ enum SnapshotError {
 }
 
 impl SnapshotEntry {
+    fn into_saved(self, clock: WallClock) -> SavedInstance {
+        let info = Arc::new(ServiceInfo { state: None, ..Arc::unwrap_or_clone(self.info) });
+        SavedInstance { info, registered: clock.time(self.registered), drained: self.drained }
+    }
+
     /// The rules may have become stricter since the file was written, or somebody may have edited it.
     fn may_register(&self, access: &Access) -> bool {
         let invalid = self.info.check().err().map(|error| Box::new(error) as Box<dyn Error>);
@@ -87,7 +92,10 @@ impl SnapshotFile {
             Ok(Some(mut entries)) => {
                 let total = entries.len();
                 entries.retain(|entry| entry.may_register(access));
-                let instances = dispatcher.restore(|now| saved(entries, now));
+                let instances = dispatcher.restore(|now| {
+                    let clock = WallClock::new(now);
+                    entries.into_iter().map(|entry| entry.into_saved(clock)).collect()
+                });
                 let dropped = total.saturating_sub(instances);
                 let file = self.path.display();
                 tracing::info!(instances, dropped, %file, "restored the catalogue from the snapshot file");
@@ -166,16 +174,6 @@ impl SnapshotFile {
         file.sync_all()?;
         std::fs::rename(&new, &self.path)
     }
-}
-
-fn saved(entries: Vec<SnapshotEntry>, now: Time) -> Vec<SavedInstance> {
-    let clock = WallClock::new(now);
-    let saved = entries.into_iter().map(|entry| SavedInstance {
-        info: Arc::new(ServiceInfo { state: None, ..Arc::unwrap_or_clone(entry.info) }),
-        registered: clock.time(entry.registered),
-        drained: entry.drained,
-    });
-    saved.collect()
 }
 
 #[cfg(test)]

@@ -89,7 +89,6 @@ impl Server {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
-            service.metrics().instance().clone(),
             move |event| reporter.apply(event, None).unwrap_or(Outcome::Unknown), // results are never refused
         );
         tasks.spawn(heartbeats.run());

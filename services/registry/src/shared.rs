@@ -36,8 +36,8 @@ impl SharedCatalog {
     /// Runs `access` on the locked catalogue, with the current time.
     pub(crate) fn with<T>(&self, access: impl FnOnce(&mut Catalog, Time) -> T) -> T {
         let mut catalog = self.catalog.lock();
-        let millis = self.started.elapsed().as_millis();
-        access(&mut catalog, Time::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+        let millis = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        access(&mut catalog, Time::from_millis(millis))
     }
 
     /// The permit to hold while rendering a view of the whole catalogue.

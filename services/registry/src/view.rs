@@ -53,8 +53,7 @@ pub(crate) fn catalog(shared: &SharedCatalog, only: Option<&[String]>) -> Catalo
 
 /// The state of self-protection.
 pub(crate) fn protection(shared: &SharedCatalog) -> ProtectionView {
-    let (protection, now) = shared.with(|catalog, now| (catalog.protection(now), now));
-    protection_view(protection, WallClock::new(now))
+    shared.with(|catalog, now| protection_view(catalog.protection(now), WallClock::new(now)))
 }
 
 fn protection_view(protection: ProtectionStatus, clock: WallClock) -> ProtectionView {

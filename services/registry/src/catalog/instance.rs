@@ -127,8 +127,8 @@ impl InstanceRecord {
 
     /// Updates what dependents see; returns whether that has changed.
     pub(super) fn relist(&mut self) -> bool {
-        let same_info = Arc::ptr_eq(self.listed.info(), &self.info);
-        if same_info && self.listed.state() == self.listed_state() {
+        let same_info = Arc::ptr_eq(&self.listed.info, &self.info);
+        if same_info && self.listed.state == self.listed_state() {
             return false;
         }
         self.listed = Arc::new(ListedInstance::new(self.info.clone(), self.listed_state()));

@@ -10,8 +10,10 @@ use hubspoke_protocol::{InstanceState, ServiceInfo};
 /// One instance in a list.
 #[derive(Debug)]
 pub(crate) struct ListedInstance {
-    info: Arc<ServiceInfo>,
-    state: InstanceState,
+    /// What it registered, including its push key, which must not be sent.
+    pub(crate) info: Arc<ServiceInfo>,
+    /// Its state, as dependents see it.
+    pub(crate) state: InstanceState,
     json: OnceLock<Bytes>,
 }
 
@@ -23,16 +25,6 @@ impl ListedInstance {
     /// `host:port` for callers.
     pub(crate) fn addr(&self) -> &str {
         &self.info.addr
-    }
-
-    /// What it registered, including its push key, which must not be sent.
-    pub(crate) fn info(&self) -> &Arc<ServiceInfo> {
-        &self.info
-    }
-
-    /// Its state, as dependents see it.
-    pub(crate) fn state(&self) -> InstanceState {
-        self.state
     }
 
     /// Whether members that know no states see it. They must not see a draining instance.
@@ -58,8 +50,9 @@ impl ListedInstance {
 /// All instances of one service, sorted by address.
 #[derive(Debug, Default)]
 pub(crate) struct InstanceList {
-    revision: u64,
-    instances: Vec<Arc<ListedInstance>>,
+    /// The revision of its last change.
+    pub(crate) revision: u64,
+    pub(crate) instances: Vec<Arc<ListedInstance>>,
     json: OnceLock<Bytes>,
     plain: OnceLock<Bytes>,
 }
@@ -67,16 +60,6 @@ pub(crate) struct InstanceList {
 impl InstanceList {
     pub(super) fn new(revision: u64, instances: Vec<Arc<ListedInstance>>) -> Self {
         Self { revision, instances, ..Self::default() }
-    }
-
-    /// The revision of its last change.
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// Its instances, sorted by address.
-    pub(crate) fn instances(&self) -> &[Arc<ListedInstance>] {
-        &self.instances
     }
 
     /// Whether it has an instance at this address.

@@ -34,7 +34,7 @@ impl Catalog {
         self.services.len()
     }
 
-    /// The number of instances in each of these states, per known service.
+    /// The number of instances in each of these states, per service that has any.
     pub(crate) fn census<const N: usize>(&self, states: [InstanceState; N]) -> Vec<(Arc<str>, [u64; N])> {
         let count = |(name, service): (&Arc<str>, &Service)| {
             let mut counts = [0; N];
@@ -45,7 +45,8 @@ impl Catalog {
             }
             (name.clone(), counts)
         };
-        self.services.iter().map(count).collect()
+        // A name that is only required may be invented by its dependents.
+        self.services.iter().filter(|(_, service)| !service.instances.is_empty()).map(count).collect()
     }
 
     /// The number of instances whose last heartbeat was missed.
@@ -93,7 +94,7 @@ impl Catalog {
         let mut lists = Vec::with_capacity(info.required_services.len());
         for name in &info.required_services {
             let list = self.list(name);
-            if is_due(list.revision()) {
+            if is_due(list.revision) {
                 lists.push((Arc::from(name.as_str()), list));
             }
         }

@@ -69,7 +69,7 @@ impl Transition<'_> {
         let (number, info) = (instance.incarnation, instance.info.clone());
         if !is_visible {
             // Only the push key differs. Dependents see no change, but lists must not keep the old info alive.
-            instance.listed = Arc::new(ListedInstance::new(info.clone(), instance.listed.state()));
+            instance.listed = Arc::new(ListedInstance::new(info.clone(), instance.listed.state));
         }
         if before.required_services != info.required_services {
             self.catalog.unsubscribe(&key, &before);

@@ -68,7 +68,7 @@ impl Service {
     }
 
     pub(super) fn list(&mut self) -> Arc<InstanceList> {
-        if self.list.revision() != self.list_revision {
+        if self.list.revision != self.list_revision {
             let instances = self.instances.values().map(|instance| instance.listed.clone()).collect();
             self.list = Arc::new(InstanceList::new(self.list_revision, instances));
         }

@@ -122,7 +122,7 @@ fn lists(catalog: &mut Catalog) -> Lists {
     let mut text = |name: &&str| {
         let list = catalog.list(name);
         let json = String::from_utf8(list.json().to_vec()).unwrap();
-        ((*name).to_owned(), (list.revision(), json))
+        ((*name).to_owned(), (list.revision, json))
     };
     NAMES[..4].iter().map(&mut text).collect()
 }

@@ -121,7 +121,7 @@ impl Dependents {
             for key in catalog.dependents(&name) {
                 let Some(dependent) = self.dependents.get_mut(&key) else { continue };
                 if !acks.is_empty() {
-                    dependent.drop_abandoned();
+                    dependent.waiting.retain(|(_, acks)| !is_abandoned(acks));
                     dependent.waiting.push((revision, acks.clone()));
                 }
                 if dependent.delivering {
@@ -201,12 +201,11 @@ impl Dependents {
 impl Dependent {
     /// It knows everything up to a revision: releases those who wait for that.
     fn release(&mut self, revision: u64) {
-        self.waiting.retain(|(until, _)| *until > revision);
-        self.drop_abandoned();
+        self.waiting.retain(|(until, acks)| *until > revision && !is_abandoned(acks));
     }
+}
 
-    /// Drops the guards of those who have stopped waiting.
-    fn drop_abandoned(&mut self) {
-        self.waiting.retain(|(_, acks)| !acks.iter().all(mpsc::Sender::is_closed));
-    }
+/// Whether all have stopped waiting.
+fn is_abandoned(acks: &[AckGuard]) -> bool {
+    acks.iter().all(mpsc::Sender::is_closed)
 }

@@ -92,7 +92,7 @@ fn snapshot(
     // If the changed lists can't tell all, nothing is sent. The next heartbeat shows the member that it is behind, and
     // the reply to its renewal has all lists.
     let lists = catalog.changed_lists(info, since).unwrap_or_default();
-    let revision = lists.iter().map(|(_, list)| list.revision()).max().unwrap_or(since);
+    let revision = lists.iter().map(|(_, list)| list.revision).max().unwrap_or(since);
     let mut requests = Vec::new();
     if !lists.is_empty() {
         let mut body =
@@ -124,7 +124,7 @@ fn events(
             diff(name, before, list, &mut requests);
         }
     }
-    let revision = now.values().map(|list| list.revision()).max().unwrap_or(0);
+    let revision = now.values().map(|list| list.revision).max().unwrap_or(0);
     PushPlan { requests, then: Acknowledged::Lists(now), revision }
 }
 

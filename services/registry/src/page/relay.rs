@@ -125,14 +125,14 @@ impl LogRelay {
         loop {
             let list = self.catalog.with(|catalog, _| catalog.list(LOG_SERVICE));
             sources.retain(|addr, _| list.contains(addr));
-            for addr in list.instances().iter().take(MAX_SOURCES).map(|instance| instance.addr()) {
+            for addr in list.instances.iter().take(MAX_SOURCES).map(|instance| instance.addr()) {
                 if sources.len() < MAX_SOURCES && !sources.contains_key(addr) {
                     let addr: Arc<str> = addr.into();
                     let source = LogSource { relay: self.clone(), addr: addr.clone(), last_id: None };
                     sources.insert(addr, AbortOnDropHandle::new(tokio::spawn(source.run())));
                 }
             }
-            let (open, known) = (self.open.load(Relaxed), list.instances().len());
+            let (open, known) = (self.open.load(Relaxed), list.instances.len());
             let text = if reported != Some((open, known)) {
                 reported = Some((open, known));
                 event("sources", None, format!(r#"{{"Open":{open},"Known":{known}}}"#).as_bytes())

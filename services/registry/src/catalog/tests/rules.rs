@@ -307,19 +307,19 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
     let mut fixture = Fixture::new();
     let (wildcard, by_name) = (info(1, 0, None, &[4]), info(1, 0, None, &[0]));
     fixture.register(0, 0, 1);
-    let (known, since) = (fixture.catalog.list("a").revision(), fixture.catalog.revision());
+    let (known, since) = (fixture.catalog.list("a").revision, fixture.catalog.revision());
     fixture.catalog.settings.history.removed_max = 0;
     fixture.apply(Event::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
     assert_eq!(fixture.catalog.services(), 0);
-    assert!(fixture.catalog.list("a").revision() > known);
+    assert!(fixture.catalog.list("a").revision > known);
     assert_eq!(fixture.catalog.changed_lists(&by_name, since).map(|lists| lists.len()), Some(1));
     assert!(fixture.catalog.changed_lists(&wildcard, since).is_none(), "no list names the forgotten service");
     let since = fixture.catalog.revision();
     assert_eq!(fixture.catalog.newest_for(&wildcard), since, "its heartbeat shows that it is behind");
     assert_eq!(fixture.catalog.changed_lists(&wildcard, since).map(|lists| lists.len()), Some(0));
-    let before = fixture.catalog.list("a").revision();
+    let before = fixture.catalog.list("a").revision;
     fixture.apply(Event::Register(info(1, 1, None, &[0])));
-    assert_eq!(fixture.catalog.list("a").revision(), before, "requiring a service does not change its list");
+    assert_eq!(fixture.catalog.list("a").revision, before, "requiring a service does not change its list");
     assert!(
         fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"),
         "nor does it offer the service"
@@ -353,8 +353,8 @@ fn a_list_is_rendered_once_and_shared() {
     assert_eq!(one.json().as_ptr(), two.json().as_ptr());
     fixture.register(0, 1, 1);
     let three = fixture.catalog.list("a");
-    let before = one.instances()[0].json().as_ptr();
-    assert_eq!(before, three.instances()[0].json().as_ptr(), "an unchanged instance is not rendered again");
+    let before = one.instances[0].json().as_ptr();
+    assert_eq!(before, three.instances[0].json().as_ptr(), "an unchanged instance is not rendered again");
 }
 
 #[test]
@@ -367,10 +367,9 @@ fn a_list_takes_many_changes_at_once() {
     fixture.register(0, 3, 1);
     fixture.register(0, 1, 2);
     let after = fixture.catalog.list("a");
-    let changes =
-        [(&before.instances()[0], false), (&after.instances()[1], true), (&after.instances()[3], true)];
+    let changes = [(&before.instances[0], false), (&after.instances[1], true), (&after.instances[3], true)];
     let list = before.with(changes);
-    let ids: Vec<_> = list.instances().iter().map(|listed| (listed.addr(), listed.info().id())).collect();
+    let ids: Vec<_> = list.instances.iter().map(|listed| (listed.addr(), listed.info.id())).collect();
     assert_eq!(ids, [("10.0.0.1:80", "id-2"), ("10.0.0.2:80", "id-1"), ("10.0.0.3:80", "id-1")]);
     assert!(list.contains("10.0.0.3:80") && !list.contains("10.0.0.0:80"));
 }
