@@ -264,8 +264,10 @@ fn offered_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn has_token(value: &HeaderValue, token: &str) -> bool {
-    let name = |item: &[u8]| item.split(|&b| b == b';').next().unwrap_or_default().trim_ascii().to_vec();
-    value.as_bytes().split(|&b| b == b',').any(|item| name(item).eq_ignore_ascii_case(token.as_bytes()))
+    value.as_bytes().split(|&b| b == b',').any(|item| {
+        let name = item.split(|&b| b == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
+    })
 }
 
 fn remove_matching(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {

@@ -42,7 +42,7 @@ struct HeldResponse {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SweptBodyError {
     #[error(transparent)]
-    ResponseBody(#[from] ResponseFailed),
+    Response(#[from] ResponseFailed),
     #[error("the client did not read its response")]
     Unread,
 }
@@ -93,7 +93,7 @@ impl Body for SweptBody {
         let frame = Pin::new(response).poll_frame(cx);
         let since = if frame.is_pending() { 0 } else { now(&self.gateway) };
         self.held.unread_since.store(since, Relaxed);
-        frame.map(|frame| frame.map(|frame| frame.map_err(SweptBodyError::ResponseBody)))
+        frame.map(|frame| frame.map(|frame| frame.map_err(SweptBodyError::Response)))
     }
 
     fn is_end_stream(&self) -> bool {
