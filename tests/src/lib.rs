@@ -1,4 +1,4 @@
-//! A fixture for cross-service tests: the real servers of the platform, in this process, on free ports.
+//! A fixture for tests across services: the real servers of a platform, in this process, on free ports.
 //!
 //! ```no_run
 //! # async fn story() {
@@ -10,14 +10,8 @@
 //! # }
 //! ```
 //!
-//! Nothing is waited for by sleeping a fixed time: [`eventually`] looks until a condition holds or a deadline is
-//! over.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that fails should say where"
-)]
+//! No test sleeps for a fixed time: [`eventually`] waits for a condition.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -34,48 +28,49 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// The platform, or as much of it as a test starts.
+/// A registry, a gateway, and as many log and visit instances as a test starts.
 pub struct Platform {
     /// The registry; replaced by [`Platform::restart_registry`].
-    pub registry: Instance,
+    pub registry: RunningService,
     /// The gateway.
-    pub gateway: Instance,
+    pub gateway: RunningService,
     /// Log instances, in the order in which they were started.
-    pub logs: Vec<Instance>,
+    pub logs: Vec<RunningService>,
     /// Visit instances, in the order in which they were started.
-    pub visits: Vec<Instance>,
-    /// For requests of the test's own.
+    pub visits: Vec<RunningService>,
+    /// For requests of the test.
     pub http: reqwest::Client,
     settings: hubspoke_registry::Settings,
     dir: TempDir,
     log_files: usize,
 }
 
-/// What a member shows of what it knows.
+/// What a member answers to `GET /directory`.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Directory {
+struct DirectoryView {
     services: ServiceLists,
 }
 
-/// One service that runs.
-pub struct Instance {
-    /// Where it listens.
+/// A running instance of a service.
+pub struct RunningService {
+    /// The address on which it listens.
     pub addr: SocketAddr,
-    /// Where its control routes are.
+    /// The address of its control routes.
     pub control: SocketAddr,
-    /// The file it writes to, for a log instance.
+    /// The file of a log instance.
     pub file: PathBuf,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Completes when the service is to stop.
+type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Instance {
+impl RunningService {
     fn run<F, Fut, E>(addr: SocketAddr, run: F) -> Self
     where
-        F: FnOnce(Stop) -> Fut,
+        F: FnOnce(Stopped) -> Fut,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Debug,
     {
@@ -85,19 +80,19 @@ impl Instance {
         Self { addr, control: addr, file: PathBuf::new(), stop, task }
     }
 
-    /// Asks it to stop, as ctrl-c would, and waits until it has.
+    /// Stops it as ctrl-c would, and waits until it has stopped.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         tokio::time::timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap();
     }
 
-    /// Asks it to stop and returns at once; the result is done when it has.
+    /// Starts to stop it. The result completes when it has stopped.
     pub fn stopping(self) -> JoinHandle<()> {
         self.stop.send_replace(true);
         self.task
     }
 
-    /// Ends it without a word, as kill -9 would: its connections break, nobody is told.
+    /// Kills it as kill -9 would: its connections break, and it does not deregister.
     pub async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
@@ -110,7 +105,7 @@ impl Instance {
 }
 
 impl Platform {
-    /// A registry and a gateway that shows every service. Heartbeats are quicker than usual.
+    /// Starts a registry with quick heartbeats, and a gateway that exposes every service.
     pub async fn start() -> Self {
         let mut settings = hubspoke_registry::Settings::default();
         settings.heartbeat.interval = Duration::from_millis(200);
@@ -118,7 +113,7 @@ impl Platform {
         Self::start_with(settings).await
     }
 
-    /// The same with registry settings of the test's own.
+    /// Starts a registry with these settings, and a gateway that exposes every service.
     pub async fn start_with(settings: hubspoke_registry::Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(&settings, "127.0.0.1:0".parse().unwrap()).await;
@@ -135,25 +130,25 @@ impl Platform {
         }
     }
 
-    /// Starts `n` more log instances and waits until everybody knows them.
+    /// Starts `n` more log instances and waits until the platform has [settled](Self::settled).
     pub async fn log(mut self, n: usize) -> Self {
         self.add_logs(n).await;
         self
     }
 
-    /// Starts `n` more visit instances and waits until the gateway knows them.
+    /// Starts `n` more visit instances and waits until the platform has [settled](Self::settled).
     pub async fn visit(mut self, n: usize) -> Self {
         for _ in 0..n {
             let common = common(&hubspoke_visit::PROCESS, self.registry.addr);
             let server =
                 hubspoke_visit::Server::bind(Config { common, own: Default::default() }).await.unwrap();
-            self.visits.push(Instance::run(server.local_addr(), |stop| server.run(stop)));
+            self.visits.push(RunningService::run(server.local_addr(), |stop| server.run(stop)));
         }
         self.settled().await;
         self
     }
 
-    /// Starts `n` more log instances and waits until everybody knows them.
+    /// Starts `n` more log instances and waits until the platform has [settled](Self::settled).
     pub async fn add_logs(&mut self, n: usize) {
         for _ in 0..n {
             self.log_files += 1;
@@ -163,19 +158,21 @@ impl Platform {
         self.settled().await;
     }
 
-    /// Starts a log instance where one was: at its address, with its file; waits until everybody knows it.
+    /// Starts a log instance at the address and with the file of one that has ended; waits until the platform has
+    /// [settled](Self::settled).
     pub async fn restart_log(&mut self, addr: SocketAddr, file: &Path) {
         self.logs.push(log_at(self.registry.addr, addr, file).await);
         self.settled().await;
     }
 
-    /// Waits until the catalogue holds exactly what runs, and each instance and the gateway are ready and know it.
+    /// Waits until the catalogue lists exactly the running instances, each of them is ready, and its directory agrees
+    /// with the catalogue.
     pub async fn settled(&self) {
         let mut expected: Vec<_> = self.logs.iter().map(|log| ("log", log.addr)).collect();
         expected.extend(self.visits.iter().map(|visit| ("visit", visit.addr)));
         expected.push(("gateway", self.gateway.addr));
         expected.sort();
-        eventually("the catalogue holds what runs", || async {
+        eventually("the catalogue lists the running instances", || async {
             let Some(view) = self.catalog().await else { return false };
             live(&view)
                 == expected
@@ -192,16 +189,16 @@ impl Platform {
             })
             .await;
         }
-        self.followed().await;
+        self.directories_agree().await;
     }
 
-    /// Waits until what each member knows of others is what the catalogue holds.
-    async fn followed(&self) {
+    /// Waits until the directory of every member agrees with the catalogue.
+    async fn directories_agree(&self) {
         for instance in self.logs.iter().chain(&self.visits).chain([&self.gateway]) {
-            eventually("its directory follows the catalogue", || async {
+            eventually("its directory agrees with the catalogue", || async {
                 let url = format!("http://{}{DIRECTORY_PATH}", instance.control);
                 let Ok(reply) = self.http.get(url).send().await else { return false };
-                let Ok(directory) = reply.json::<Directory>().await else { return false };
+                let Ok(directory) = reply.json::<DirectoryView>().await else { return false };
                 let Some(view) = self.catalog().await else { return false };
                 let live = live(&view);
                 directory.services.0.iter().all(|(name, list)| {
@@ -216,22 +213,22 @@ impl Platform {
         }
     }
 
-    /// Everything in the catalogue; nothing where the registry does not answer.
+    /// The catalogue; `None` if the registry does not answer.
     pub async fn catalog(&self) -> Option<CatalogView> {
         let reply = self.http.get(format!("{}{SERVICES_PATH}", self.registry.url())).send().await.ok()?;
         reply.json().await.ok()
     }
 
-    /// Visits once through the gateway; the number that it gave out.
+    /// Visits once through the gateway; returns the number of the visit.
     pub async fn visit_count(&self) -> u64 {
         let reply = self.http.get(format!("{}/visit", self.gateway.url())).send().await.unwrap();
         let status = reply.status();
         let text = reply.text().await.unwrap();
         assert!(status.is_success(), "{status}: {text}");
-        text.trim().parse().unwrap_or_else(|_| panic!("no number: {text:?}"))
+        text.trim().parse().unwrap_or_else(|_| panic!("not a number: {text:?}"))
     }
 
-    /// Ends the registry without a word and starts another at the same address.
+    /// Kills the registry and starts another at the same address.
     pub async fn restart_registry(&mut self) {
         let addr = self.registry.addr;
         let fresh = registry_later(&self.settings, addr);
@@ -240,7 +237,7 @@ impl Platform {
     }
 }
 
-/// The live instances of a catalogue: name and address, sorted.
+/// Name and address of all instances in the catalogue that are not removed, sorted.
 pub fn live(view: &CatalogView) -> Vec<(String, String)> {
     let instances = view.services.values().flatten();
     let mut live: Vec<_> = instances
@@ -251,15 +248,15 @@ pub fn live(view: &CatalogView) -> Vec<(String, String)> {
     live
 }
 
-/// The entries of a log file, each one JSON.
+/// The entries in a log file.
 pub fn entries(file: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(file).unwrap();
     text.lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
         .collect()
 }
 
-/// The keys of every process, for a test: any free port.
+/// The common configuration of a process: on free ports, with this registry.
 pub fn common(process: &Process, registry: SocketAddr) -> Common {
     let mut common = Common::of(process).unwrap();
     common.listen = "127.0.0.1:0".parse().unwrap();
@@ -277,15 +274,15 @@ async fn bind_registry(
     hubspoke_registry::Server::bind(Config { common, own: settings.clone() }).await.ok()
 }
 
-async fn registry(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> Instance {
+async fn registry(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> RunningService {
     let server = bind_registry(settings, addr).await.expect("a free port");
-    Instance::run(server.local_addr(), |stop| server.run(stop))
+    RunningService::run(server.local_addr(), |stop| server.run(stop))
 }
 
-/// A registry that takes the address as soon as its predecessor lets go of it.
-fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> Instance {
+/// A registry that binds the address as soon as its predecessor has released it.
+fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> RunningService {
     let settings = settings.clone();
-    Instance::run(addr, move |stop| async move {
+    RunningService::run(addr, move |stop| async move {
         loop {
             if let Some(server) = bind_registry(&settings, addr).await {
                 return server.run(stop).await;
@@ -295,23 +292,26 @@ fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> I
     })
 }
 
-async fn gateway(registry: SocketAddr) -> Instance {
+async fn gateway(registry: SocketAddr) -> RunningService {
     let common = common(&hubspoke_gateway::PROCESS, registry);
     let own = hubspoke_gateway::GatewayConfig::exposing_all();
     let server = hubspoke_gateway::Server::bind(Config { common, own }).await.unwrap();
     let (addr, control) = (server.local_addr(), server.control_addr());
-    Instance { control, ..Instance::run(addr, |stop| server.run(stop)) }
+    RunningService { control, ..RunningService::run(addr, |stop| server.run(stop)) }
 }
 
-async fn log(registry: SocketAddr, file: &Path) -> Instance {
+async fn log(registry: SocketAddr, file: &Path) -> RunningService {
     log_at(registry, "127.0.0.1:0".parse().unwrap(), file).await
 }
 
-async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> Instance {
+async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> RunningService {
     let mut common = common(&hubspoke_log::PROCESS, registry);
     common.listen = listen;
     let mut own = hubspoke_log::LogConfig::default();
     own.file = file.to_owned();
     let server = hubspoke_log::Server::bind(Config { common, own }).await.unwrap();
-    Instance { file: file.to_owned(), ..Instance::run(server.local_addr(), |stop| server.run(stop)) }
+    RunningService {
+        file: file.to_owned(),
+        ..RunningService::run(server.local_addr(), |stop| server.run(stop))
+    }
 }

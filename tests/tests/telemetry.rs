@@ -1,11 +1,6 @@
-//! What the whole platform tells a collector. One process has one tracer, so everything here is one story, told to
-//! one receiver, and one long file.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that fails should say where"
-)]
+//! The telemetry of a whole platform, as a collector receives it. A process has one tracer, so this is one test with
+//! one collector, in a binary of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,20 +9,17 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use hubspoke_chassis::config::{Common, Process};
 use hubspoke_chassis::telemetry::{self, TelemetrySettings};
 use hubspoke_protocol::problem::ProblemType;
-use hubspoke_testkit::eventually;
 use hubspoke_testkit::otlp::{Collector, DataPoint, LogRecord, Received, Span};
+use hubspoke_testkit::{Server, eventually};
 use hubspoke_tests::{Platform, entries};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 const PROCESS: Process = Process::new("hub", "1.2.3");
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-fn export_to(receiver: &Collector) -> telemetry::Running {
+fn export_to(collector: &Collector) -> telemetry::Running {
     let vars = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
         ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned()),
         ("OTEL_BLRP_SCHEDULE_DELAY", "50".to_owned()),
         ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
@@ -48,40 +40,40 @@ fn child<'a>(spans: &[&'a Span], parent: &Span, kind: &str) -> Option<&'a Span> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_platform_tells_a_collector_what_it_does() {
-    let receiver = Collector::start().await;
-    let running = export_to(&receiver);
+async fn a_collector_receives_the_traces_metrics_and_logs_of_the_platform() {
+    let collector = Collector::start().await;
+    let running = export_to(&collector);
     let mut platform = Platform::start().await.log(2).await.visit(1).await;
 
-    one_trace_leads_from_the_caller_to_the_entry(&platform, &receiver).await;
-    one_visit_is_counted_once(&platform, &receiver).await;
-    no_caller_invents_names_of_spans(&platform, &receiver).await;
-    an_attempt_that_failed_is_a_span_of_its_own(&platform, &receiver).await;
-    a_heartbeat_is_a_trace_from_the_registry_to_the_member(&receiver).await;
-    metrics_have_their_names_and_units(&platform, &receiver).await;
-    what_becomes_of_hearts_is_said(&platform, &receiver).await;
-    let shown = shown(&platform).await;
-    a_visit_that_failed_is_said_within_its_trace(&mut platform, &receiver).await;
-    dashboard_and_alerts_ask_for_what_is_shown(shown, &mut platform).await;
+    a_trace_connects_the_caller_with_the_entry(&platform, &collector).await;
+    one_visit_is_counted_once(&platform, &collector).await;
+    an_unknown_method_does_not_appear_in_span_names(&platform, &collector).await;
+    a_failed_attempt_has_its_own_span(&platform, &collector).await;
+    a_heartbeat_is_a_trace_from_the_registry_to_the_member(&collector).await;
+    metrics_have_their_names_and_units(&platform, &collector).await;
+    outcomes_of_heartbeats_are_logged_and_counted(&platform, &collector).await;
+    let names = metric_names(&platform).await;
+    a_failed_visit_is_logged_within_its_trace(&mut platform, &collector).await;
+    dashboard_and_alerts_use_existing_metrics(names, &mut platform).await;
 
-    // Flushed off the async threads, whatever waits.
+    // The final flush blocks, so it must not run on an async thread.
     tokio::task::spawn_blocking(|| running.shutdown()).await.unwrap();
-    let received = receiver.received();
+    let received = collector.received();
     let registered = received.logs.iter().filter(|log| log.body == "registered").count();
-    assert!(registered >= 4, "each member says that it has registered");
+    assert!(registered >= 4, "each member logs that it has registered");
 }
 
-async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, receiver: &Collector) {
+async fn a_trace_connects_the_caller_with_the_entry(platform: &Platform, collector: &Collector) {
     let reply = platform
         .http
         .get(format!("{}/visit", platform.gateway.url()))
         .header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
     assert!(reply.send().await.unwrap().status().is_success());
-    eventually("all five spans are there", || async { of_trace(&receiver.received(), TRACE).len() == 5 })
+    eventually("all five spans are there", || async { of_trace(&collector.received(), TRACE).len() == 5 })
         .await;
-    let received = receiver.received();
+    let received = collector.received();
     let spans = of_trace(&received, TRACE);
-    let gateway = *spans.iter().find(|span| span.parent == PARENT).expect("a root of ours");
+    let gateway = *spans.iter().find(|span| span.parent == PARENT).expect("a span of the gateway");
     assert_eq!((gateway.name.as_str(), gateway.kind), ("GET /{service}/{*path}", "server"));
     let to_visit = child(&spans, gateway, "client").expect("gateway → visit");
     let visit = child(&spans, to_visit, "server").expect("visit");
@@ -100,17 +92,17 @@ async fn one_trace_leads_from_the_caller_to_the_entry(platform: &Platform, recei
         assert!(!span.failed, "{span:?}");
     }
     assert_eq!(visit.attributes["http.route"], "/visit");
-    // The instance that was chosen is the one that served.
+    // The picked instance is the one that served the request.
     assert_eq!(to_visit.attributes["hub.instance"], visit.resource["service.instance.id"]);
     assert_eq!(to_log.attributes["hub.instance"], log.resource["service.instance.id"]);
     let entries: Vec<_> = platform.logs.iter().flat_map(|log| entries(&log.file)).collect();
     assert!(entries.iter().any(|entry| entry["trace_id"] == TRACE), "{entries:?}");
 }
 
-/// Attributes with their values.
+/// Attributes: name and value.
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// What is counted of one visit: service, metric, and what the points of all its instances sum up to.
+/// What one visit adds to the metrics: service, metric, attributes, and the sum over all instances of the service.
 const ONE_VISIT: [(&str, &str, Labels<'_>, f64); 9] = [
     ("gateway", "hub.gateway.replies", &[("service", "visit"), ("status", "200")], 1.0),
     ("gateway", "hub.gateway.picks", &[("service", "visit")], 1.0),
@@ -123,22 +115,22 @@ const ONE_VISIT: [(&str, &str, Labels<'_>, f64); 9] = [
     ("log", "http.server.request.duration", &[("http.route", "/log")], 1.0),
 ];
 
-async fn one_visit_is_counted_once(platform: &Platform, receiver: &Collector) {
+async fn one_visit_is_counted_once(platform: &Platform, collector: &Collector) {
     for (service, name, attributes, expected) in ONE_VISIT {
-        counted(receiver, service, name, attributes, expected).await;
+        metric_sum(collector, service, name, attributes, expected).await;
     }
     let written: u64 = platform.logs.iter().map(|log| log.file.metadata().unwrap().len()).sum();
-    counted(receiver, "log", "hub.log.written", &[], written as f64).await;
+    metric_sum(collector, "log", "hub.log.written", &[], written as f64).await;
     for (service, instances) in [("gateway", 1.0), ("log", 2.0), ("visit", 1.0)] {
         let passing = [("service", service), ("state", "passing")];
-        counted(receiver, "registry", "hub.registry.instances", &passing, instances).await;
+        metric_sum(collector, "registry", "hub.registry.instances", &passing, instances).await;
     }
 }
 
-/// Waits until the newest points of all instances of a service sum up to a value.
-async fn counted(receiver: &Collector, service: &str, name: &str, attributes: Labels<'_>, expected: f64) {
+/// Waits until the newest data points of all instances of a service add up to `expected`.
+async fn metric_sum(collector: &Collector, service: &str, name: &str, attributes: Labels<'_>, expected: f64) {
     eventually(&format!("{service} {name} {attributes:?} is {expected}"), || async {
-        let received = receiver.received();
+        let received = collector.received();
         let of = |point: &&DataPoint| {
             point.name == name
                 && point.resource["service.name"] == service
@@ -155,13 +147,13 @@ async fn counted(receiver: &Collector, service: &str, name: &str, attributes: La
     .await;
 }
 
-async fn no_caller_invents_names_of_spans(platform: &Platform, receiver: &Collector) {
+async fn an_unknown_method_does_not_appear_in_span_names(platform: &Platform, collector: &Collector) {
     let trace = "0af7651916cd43dd8448eb211c80319d";
     let url = format!("{}/visit", platform.gateway.url());
     let request = platform.http.request("BREW".parse().unwrap(), url);
     request.header("traceparent", format!("00-{trace}-{PARENT}-01")).send().await.unwrap();
-    eventually("three spans are there", || async { of_trace(&receiver.received(), trace).len() == 3 }).await;
-    let received = receiver.received();
+    eventually("three spans are there", || async { of_trace(&collector.received(), trace).len() == 3 }).await;
+    let received = collector.received();
     let mut names: Vec<_> = of_trace(&received, trace).iter().map(|span| span.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["HTTP /visit", "HTTP /{service}/{*path}", "HTTP visit"]);
@@ -172,75 +164,62 @@ async fn no_caller_invents_names_of_spans(platform: &Platform, receiver: &Collec
     }
 }
 
-/// A member that answers its heartbeats, those that are to fail with an error, and nothing else.
-struct Member {
-    addr: String,
-    /// Heartbeats that are to fail yet.
+/// A member that answers its heartbeats, some of them with an error, and breaks off all other requests.
+struct FlakyMember {
+    server: Server,
+    /// How many heartbeats will fail.
     failing: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
 }
 
-impl Member {
+impl FlakyMember {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap().to_string();
         let failing = Arc::<AtomicUsize>::default();
-        let fails = failing.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let fails = fails.clone();
-                tokio::spawn(async move {
-                    let mut head = [0; 1024];
-                    while let Ok(n @ 1..) = stream.read(&mut head).await {
-                        if !head[..n].starts_with(b"GET /heart-beat") {
-                            return; // broken off
-                        }
-                        let fails = fails.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-                        let status = if fails { "500 Internal Server Error" } else { "200 OK" };
-                        let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-                        let _ = stream.write_all(reply.as_bytes()).await;
+        let left = failing.clone();
+        let server = Server::script(move |mut conn| {
+            let left = left.clone();
+            async move {
+                while let Some(request) = conn.request().await {
+                    if !request.starts_with("GET /heart-beat") {
+                        return;
                     }
-                });
+                    let fails = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                    let status = if fails { "500 Internal Server Error" } else { "200 OK" };
+                    conn.write(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")).await;
+                }
             }
-        });
-        Self { addr, failing, task }
+        })
+        .await;
+        Self { server, failing }
     }
 
-    /// Registers or deregisters it under a name.
-    async fn tell(&self, platform: &Platform, method: reqwest::Method, name: &str) {
-        let body = format!(r#"{{"Name":"{name}","Addr":"{}","RequiredServices":[]}}"#, self.addr);
+    /// Registers (`POST`) or deregisters (`DELETE`) it under a name.
+    async fn call_registry(&self, platform: &Platform, method: reqwest::Method, name: &str) {
+        let body = format!(r#"{{"Name":"{name}","Addr":"{}","RequiredServices":[]}}"#, self.server.addr);
         let request = platform.http.request(method, format!("{}/services", platform.registry.url()));
         assert!(request.body(body).send().await.unwrap().status().is_success());
     }
 }
 
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Waits for a line of the log.
-async fn is_said(receiver: &Collector, body: &str, matches: impl Fn(&LogRecord) -> bool) {
-    eventually(&format!("the log says {body:?}"), || async {
-        receiver.received().logs.iter().any(|log| log.body.starts_with(body) && matches(log))
+/// Waits for a log record.
+async fn is_logged(collector: &Collector, body: &str, matches: impl Fn(&LogRecord) -> bool) {
+    eventually(&format!("{body:?} is logged"), || async {
+        collector.received().logs.iter().any(|log| log.body.starts_with(body) && matches(log))
     })
     .await;
 }
 
-async fn what_becomes_of_hearts_is_said(platform: &Platform, receiver: &Collector) {
+async fn outcomes_of_heartbeats_are_logged_and_counted(platform: &Platform, collector: &Collector) {
     let of = |service: &'static str| {
         move |log: &LogRecord| log.attributes.get("service").is_some_and(|value| value == service)
     };
-    let member = Member::start().await;
-    member.tell(platform, reqwest::Method::POST, "flaky").await;
-    // One that fails, and one that is well again.
+    let member = FlakyMember::start().await;
+    member.call_registry(platform, reqwest::Method::POST, "flaky").await;
+    // One heartbeat fails and the next one succeeds.
     member.failing.store(1, SeqCst);
-    is_said(receiver, "heartbeat failed", of("flaky")).await;
-    is_said(receiver, "heartbeat recovered", of("flaky")).await;
+    is_logged(collector, "heartbeat failed", of("flaky")).await;
+    is_logged(collector, "heartbeat recovered", of("flaky")).await;
     eventually("the failed heartbeat's span", || async {
-        receiver
+        collector
             .received()
             .spans
             .iter()
@@ -248,40 +227,40 @@ async fn what_becomes_of_hearts_is_said(platform: &Platform, receiver: &Collecto
     })
     .await;
     let failed = [("service", "flaky"), ("outcome", "failed")];
-    counted(receiver, "registry", "hub.registry.heartbeat.duration", &failed, 1.0).await;
+    metric_sum(collector, "registry", "hub.registry.heartbeat.duration", &failed, 1.0).await;
     let by_heartbeat = [("reason", "heartbeat")];
-    counted(receiver, "registry", "hub.registry.removals", &by_heartbeat, 0.0).await;
-    // All that fail.
+    metric_sum(collector, "registry", "hub.registry.removals", &by_heartbeat, 0.0).await;
+    // All heartbeats fail.
     member.failing.store(usize::MAX, SeqCst);
-    is_said(receiver, "removed", of("flaky")).await;
-    counted(receiver, "registry", "hub.registry.removals", &by_heartbeat, 1.0).await;
+    is_logged(collector, "removed", of("flaky")).await;
+    metric_sum(collector, "registry", "hub.registry.removals", &by_heartbeat, 1.0).await;
 
-    // More fail than are well.
+    // Most instances fail at once.
     member.failing.store(0, SeqCst);
     let many: Vec<String> = (0..12).map(|n| format!("many-{n}")).collect();
     for name in &many {
-        member.tell(platform, reqwest::Method::POST, name).await;
+        member.call_registry(platform, reqwest::Method::POST, name).await;
     }
     for name in &many {
-        eventually("its heart was heard", || async {
-            receiver.received().points.iter().any(|point| {
+        eventually("a heartbeat was measured", || async {
+            collector.received().points.iter().any(|point| {
                 point.name == "hub.registry.heartbeat.duration" && point.attributes["service"] == *name
             })
         })
         .await;
     }
     member.failing.store(usize::MAX, SeqCst);
-    is_said(receiver, "most instances fail at once", |log| log.severity == "WARN").await;
-    counted(receiver, "registry", "hub.registry.protecting", &[], 1.0).await;
+    is_logged(collector, "most instances fail at once", |log| log.severity == "WARN").await;
+    metric_sum(collector, "registry", "hub.registry.protecting", &[], 1.0).await;
     member.failing.store(0, SeqCst);
-    is_said(receiver, "no longer holding back removals", |_| true).await;
+    is_logged(collector, "no longer holding back removals", |_| true).await;
     for name in &many {
-        member.tell(platform, reqwest::Method::DELETE, name).await;
+        member.call_registry(platform, reqwest::Method::DELETE, name).await;
     }
 }
 
-/// Log records name the trace of the request that they were written for.
-async fn a_visit_that_failed_is_said_within_its_trace(platform: &mut Platform, receiver: &Collector) {
+/// Log records carry the trace of the request that caused them.
+async fn a_failed_visit_is_logged_within_its_trace(platform: &mut Platform, collector: &Collector) {
     for log in platform.logs.drain(..) {
         log.stop().await;
     }
@@ -289,11 +268,11 @@ async fn a_visit_that_failed_is_said_within_its_trace(platform: &mut Platform, r
     let request = platform.http.get(format!("{}/visit", platform.gateway.url()));
     let reply = request.header("traceparent", format!("00-{trace}-{PARENT}-01")).send().await.unwrap();
     assert_eq!(reply.status(), 503);
-    is_said(receiver, "a visit failed", |log| log.trace == trace).await;
+    is_logged(collector, "a visit failed", |log| log.trace == trace).await;
 }
 
-/// The names in `/metrics` of one instance of each service.
-async fn shown(platform: &Platform) -> BTreeSet<String> {
+/// The names of all metrics in `/metrics` of every instance.
+async fn metric_names(platform: &Platform) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for instance in
         [&platform.registry, &platform.gateway].into_iter().chain(&platform.logs).chain(&platform.visits)
@@ -306,14 +285,14 @@ async fn shown(platform: &Platform) -> BTreeSet<String> {
     names
 }
 
-async fn dashboard_and_alerts_ask_for_what_is_shown(mut names: BTreeSet<String>, platform: &mut Platform) {
-    // Failures show once there has been one.
+async fn dashboard_and_alerts_use_existing_metrics(mut names: BTreeSet<String>, platform: &mut Platform) {
+    // The counters of failures exist after the first failure.
     for visit in platform.visits.drain(..) {
         visit.stop().await;
     }
     let visit = platform.http.get(format!("{}/visit", platform.gateway.url()));
     assert_eq!(visit.send().await.unwrap().status(), 503);
-    names.extend(shown(platform).await);
+    names.extend(metric_names(platform).await);
 
     let read =
         |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
@@ -324,12 +303,12 @@ async fn dashboard_and_alerts_ask_for_what_is_shown(mut names: BTreeSet<String>,
         words.filter(|word| word.starts_with("hub_")).map(str::to_owned).collect()
     };
     for (file, text) in [("alerts", &alerts), ("dashboard", &dashboard)] {
-        let asked = words(text);
-        assert!(asked.len() > 5, "{file}: {asked:?}");
-        let missing: Vec<_> = asked.difference(&names).collect();
-        assert!(missing.is_empty(), "{file} asks for what nothing shows: {missing:?}");
+        let used = words(text);
+        assert!(used.len() > 5, "{file}: {used:?}");
+        let missing: Vec<_> = used.difference(&names).collect();
+        assert!(missing.is_empty(), "{file} uses metrics that do not exist: {missing:?}");
     }
-    // Nor do the alerts, or the tests of them, ask for causes that the gateway doesn't know.
+    // The alerts and their tests use only causes that the gateway has.
     let gateway = read("services/gateway/src/error.rs");
     for text in [alerts, read("docker/observability/alerts.test.yaml")] {
         let causes = text.split("cause=").skip(1).map(|rest| rest.split('"').nth(1).unwrap());
@@ -342,12 +321,11 @@ async fn dashboard_and_alerts_ask_for_what_is_shown(mut names: BTreeSet<String>,
     }
 }
 
-async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiver: &Collector) {
-    let member = Member::start().await;
-    let addr = &member.addr;
-    member.tell(platform, reqwest::Method::POST, "visit").await;
+async fn a_failed_attempt_has_its_own_span(platform: &Platform, collector: &Collector) {
+    let member = FlakyMember::start().await;
+    member.call_registry(platform, reqwest::Method::POST, "visit").await;
     let mut n = 0u64;
-    eventually("a request that was retried", || {
+    eventually("a request is retried", || {
         n += 1;
         let trace = format!("{n:032x}");
         async move {
@@ -355,12 +333,12 @@ async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiv
             let reply =
                 request.header("traceparent", format!("00-{trace}-{PARENT}-01")).send().await.unwrap();
             assert!(reply.status().is_success(), "{}", reply.status());
-            eventually("its spans", || async { of_trace(&receiver.received(), &trace).len() >= 5 }).await;
-            of_trace(&receiver.received(), &trace).len() == 6
+            eventually("its spans", || async { of_trace(&collector.received(), &trace).len() >= 5 }).await;
+            of_trace(&collector.received(), &trace).len() == 6
         }
     })
     .await;
-    let received = receiver.received();
+    let received = collector.received();
     let spans = of_trace(&received, &format!("{n:032x}"));
     let gateway = spans.iter().find(|span| span.parent == PARENT).unwrap();
     let mut attempts: Vec<_> =
@@ -368,18 +346,18 @@ async fn an_attempt_that_failed_is_a_span_of_its_own(platform: &Platform, receiv
     attempts.sort_by_key(|span| span.attributes.get("http.request.resend_count").cloned());
     let [first, second] = attempts[..] else { panic!("{attempts:?}") };
     assert!(first.failed && !second.failed);
-    assert_eq!(first.attributes["server.port"], addr.rsplit_once(':').unwrap().1);
+    assert_eq!(first.attributes["server.port"], member.server.addr.port().to_string());
     assert!(first.attributes.contains_key("error.type"), "{first:?}");
     assert_eq!(second.attributes["http.request.resend_count"], "1");
     assert!(!gateway.failed);
     let trace = &gateway.trace;
-    is_said(receiver, "retrying on another instance", |log| log.trace == *trace).await;
-    member.tell(platform, reqwest::Method::DELETE, "visit").await;
+    is_logged(collector, "retrying on another instance", |log| log.trace == *trace).await;
+    member.call_registry(platform, reqwest::Method::DELETE, "visit").await;
 }
 
-async fn a_heartbeat_is_a_trace_from_the_registry_to_the_member(receiver: &Collector) {
+async fn a_heartbeat_is_a_trace_from_the_registry_to_the_member(collector: &Collector) {
     eventually("a heartbeat's trace", || async {
-        let received = receiver.received();
+        let received = collector.received();
         received.spans.iter().filter(|span| span.name == "heartbeat").any(|beat| {
             assert_eq!((beat.kind, beat.parent.as_str()), ("client", ""));
             assert_eq!(beat.resource["service.name"], "registry");
@@ -393,7 +371,7 @@ async fn a_heartbeat_is_a_trace_from_the_registry_to_the_member(receiver: &Colle
     .await;
 }
 
-/// Metrics that must be there after what happened above: service, name, unit, attributes.
+/// Metrics that exist after the events above: service, name, unit, attributes.
 const METRICS: [(&str, &str, &str, &[&str]); 22] = [
     ("registry", "hub.registry.heartbeat.duration", "s", &["service", "outcome"]),
     ("registry", "hub.registry.instances", "{instance}", &["service", "state"]),
@@ -424,13 +402,13 @@ const METRICS: [(&str, &str, &str, &[&str]); 22] = [
     ("visit", "hub.visit.visits", "{visit}", &[]),
 ];
 
-async fn metrics_have_their_names_and_units(platform: &Platform, receiver: &Collector) {
+async fn metrics_have_their_names_and_units(platform: &Platform, collector: &Collector) {
     for _ in 0..5 {
         platform.visit_count().await;
     }
     for (service, name, unit, attributes) in METRICS {
         eventually(name, || async {
-            let received = receiver.received();
+            let received = collector.received();
             let of = |point: &&DataPoint| point.name == name && point.resource["service.name"] == service;
             let Some(point) = received.points.iter().rev().find(of) else { return false };
             assert_eq!(point.unit, unit, "{name}");

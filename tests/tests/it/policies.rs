@@ -1,36 +1,34 @@
-//! Who reaches whom in the cluster, worked out from the NetworkPolicies: a connection needs its caller's leave to go out
-//! and its callee's to come in.
-
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+//! Which pods can connect to which in the cluster, computed from the NetworkPolicies: the caller's policies must allow
+//! the connection out, and the callee's must allow it in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Somebody at one end of a connection.
-struct Peer {
+/// One end of a connection.
+struct Endpoint {
     name: &'static str,
-    /// In the platform's namespace, where the policies hold.
+    /// Whether it is in the platform's namespace, where the policies apply.
     ours: bool,
     labels: Value,
     namespace: Value,
     ip: &'static str,
 }
 
-fn ours(name: &'static str, labels: Value) -> Peer {
-    Peer { name, ours: true, labels, namespace: json!({}), ip: "" }
+fn ours(name: &'static str, labels: Value) -> Endpoint {
+    Endpoint { name, ours: true, labels, namespace: json!({}), ip: "" }
 }
 
-fn service(name: &'static str) -> Peer {
+fn service(name: &'static str) -> Endpoint {
     ours(name, json!({"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "hubspoke"}))
 }
 
-fn other(name: &'static str) -> Peer {
-    Peer { name, ours: false, labels: json!({}), namespace: json!({}), ip: "" }
+fn other(name: &'static str) -> Endpoint {
+    Endpoint { name, ours: false, labels: json!({}), namespace: json!({}), ip: "" }
 }
 
-fn peers() -> Vec<Peer> {
+fn endpoints() -> Vec<Endpoint> {
     vec![
         service("registry"),
         service("gateway"),
@@ -38,9 +36,9 @@ fn peers() -> Vec<Peer> {
         service("visit"),
         ours("own", json!({"hub-member": "true"})),
         ours("stranger", json!({})),
-        Peer { namespace: json!({"hub-observability": "true"}), ..other("observability") },
-        Peer { labels: json!({"k8s-app": "kube-dns"}), ..other("dns") },
-        Peer { ip: "169.254.20.10", ..other("node-dns") },
+        Endpoint { namespace: json!({"hub-observability": "true"}), ..other("observability") },
+        Endpoint { labels: json!({"k8s-app": "kube-dns"}), ..other("dns") },
+        Endpoint { ip: "169.254.20.10", ..other("node-dns") },
         other("outside"),
     ]
 }
@@ -50,40 +48,40 @@ fn policies() -> Vec<Value> {
     serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Whether labels fit a selector; `{}` fits all.
+/// Whether a selector matches labels; `{}` matches all.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let selector = selector.as_object().unwrap();
-    assert!(selector.keys().all(|key| key == "matchLabels"), "{selector:?}: not known here");
+    assert!(selector.keys().all(|key| key == "matchLabels"), "{selector:?} is not supported here");
     selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten().all(|(k, v)| labels[k] == *v)
 }
 
-fn matches(from_or_to: &Value, peer: &Peer) -> bool {
+fn matches(from_or_to: &Value, peer: &Endpoint) -> bool {
     if let Some(cidr) = from_or_to["ipBlock"]["cidr"].as_str() {
         return cidr.strip_suffix("/32").unwrap() == peer.ip;
     }
     let (pods, namespaces) = (&from_or_to["podSelector"], &from_or_to["namespaceSelector"]);
-    assert!(!pods.is_null() || !namespaces.is_null(), "{from_or_to}: not known here");
+    assert!(!pods.is_null() || !namespaces.is_null(), "{from_or_to} is not supported here");
     let namespace = if namespaces.is_null() { peer.ours } else { selects(namespaces, &peer.namespace) };
-    // An address of the node's is in no namespace.
+    // An address of a node is in no namespace.
     namespace && peer.ip.is_empty() && (pods.is_null() || selects(pods, &peer.labels))
 }
 
-/// Whether the policies of `at` let connections with `peer` through, in one direction.
-fn allows(policies: &[Value], direction: &str, at: &Peer, peer: &Peer, port: &Value) -> bool {
+/// Whether the policies that apply to `at` allow connections with `peer` in one direction.
+fn allows(policies: &[Value], direction: &str, at: &Endpoint, peer: &Endpoint, port: &Value) -> bool {
     if !at.ours {
         return true;
     }
     let (kind, ends) = if direction == "ingress" { ("Ingress", "from") } else { ("Egress", "to") };
-    let holds = |policy: &&Value| {
+    let applies = |policy: &&Value| {
         selects(&policy["spec"]["podSelector"], &at.labels)
             && policy["spec"]["policyTypes"].as_array().unwrap().contains(&json!(kind))
     };
-    let held: Vec<_> = policies.iter().filter(holds).collect();
+    let applying: Vec<_> = policies.iter().filter(applies).collect();
     let any = |list: &Value, fits: &dyn Fn(&Value) -> bool| {
         list.as_array().is_none_or(|list| list.iter().any(fits))
     };
-    held.is_empty()
-        || held.iter().flat_map(|policy| policy["spec"][direction].as_array().into_iter().flatten()).any(
+    applying.is_empty()
+        || applying.iter().flat_map(|policy| policy["spec"][direction].as_array().into_iter().flatten()).any(
             |rule| {
                 any(&rule[ends], &|end| matches(end, peer))
                     && any(&rule["ports"], &|allowed| numbered(allowed) == *port)
@@ -91,15 +89,15 @@ fn allows(policies: &[Value], direction: &str, at: &Peer, peer: &Peer, port: &Va
         )
 }
 
-/// A port with its protocol, which is TCP where it is left out.
+/// A port with its protocol: TCP by default.
 fn numbered(port: &Value) -> Value {
     json!([port["port"], port["protocol"].as_str().unwrap_or("TCP")])
 }
 
 #[test]
-fn exactly_these_connections_are_let_through() {
-    let (policies, peers) = (policies(), peers());
-    // Each port that is named, and one that stands for all others.
+fn exactly_these_connections_are_allowed() {
+    let (policies, endpoints) = (policies(), endpoints());
+    // Every port in the policies, and one that stands for all others.
     let mut ports = vec![numbered(&json!({"port": 8080}))];
     for rules in policies.iter().flat_map(|policy| [&policy["spec"]["ingress"], &policy["spec"]["egress"]]) {
         for rule in rules.as_array().into_iter().flatten() {
@@ -107,8 +105,8 @@ fn exactly_these_connections_are_let_through() {
         }
     }
     let mut open: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    for (callee, port) in peers.iter().flat_map(|callee| ports.iter().map(move |port| (callee, port))) {
-        for caller in peers.iter().filter(|caller| caller.ours || callee.ours) {
+    for (callee, port) in endpoints.iter().flat_map(|callee| ports.iter().map(move |port| (callee, port))) {
+        for caller in endpoints.iter().filter(|caller| caller.ours || callee.ours) {
             let out = allows(&policies, "egress", caller, callee, port);
             if out && allows(&policies, "ingress", callee, caller, port) {
                 let row = format!("{} {}/{}", callee.name, port[0], port[1].as_str().unwrap());
@@ -116,7 +114,7 @@ fn exactly_these_connections_are_let_through() {
             }
         }
     }
-    // An own service listens where it likes: the same for every port.
+    // A user's own service may listen on any port: the same callers reach all of them.
     let own: Vec<_> = ports.iter().map(|p| format!("own {}/{}", p[0], p[1].as_str().unwrap())).collect();
     for row in &own {
         assert_eq!(open[row], open[&own[0]], "{row}");

@@ -1,6 +1,5 @@
-//! The files of `config/` are complete and true: each shows every key of its process, with its default where it has one.
-
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+//! The files in `config/` are complete and correct: each shows every key of its process, with its default if it has
+//! one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,17 +8,17 @@ use hubspoke_chassis::config::{ConfigError, ConfigSource, Layers};
 use hubspoke_chassis::{Process, Table};
 use serde_json::Value;
 
-/// Settings of one service only are an example: they have no default.
+/// The settings of a single service are an example; they have no default.
 const EXAMPLE: &str = "gateway.services.";
 
-/// One line of a file that sets something, commented out or not.
-struct Shown {
+/// A line of a file that sets a key, commented out or not.
+struct KeyLine {
     path: String,
     line: String,
 }
 
-/// A file's keys with the lines that show them, `[tables]` too (as a path that ends with a dot).
-fn shown(text: &str) -> Vec<Shown> {
+/// The lines that set keys, and those that open `[tables]` (with a path that ends with a dot).
+fn key_lines(text: &str) -> Vec<KeyLine> {
     let mut table = String::new();
     let name = |text: &str| {
         !text.is_empty()
@@ -27,20 +26,20 @@ fn shown(text: &str) -> Vec<Shown> {
     };
     let mut found = Vec::new();
     for line in text.lines() {
-        // What is commented out stands behind "# "; further in there are sentences only.
+        // A key that is commented out follows "# ". Anything indented further is prose.
         let line = line.strip_prefix("# ").unwrap_or(line);
         let within = line.strip_prefix('[').and_then(|line| line.split_once(']')).map(|(within, _)| within);
         if let Some(within) = within.filter(|within| name(within)) {
             table = format!("{within}.");
-            found.push(Shown { path: table.clone(), line: line.to_owned() });
+            found.push(KeyLine { path: table.clone(), line: line.to_owned() });
         } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| name(key)) {
-            found.push(Shown { path: format!("{table}{key}"), line: line.to_owned() });
+            found.push(KeyLine { path: format!("{table}{key}"), line: line.to_owned() });
         }
     }
     found
 }
 
-/// The paths of all keys below a value; of those without a default, where `unset` says so.
+/// The paths of all keys below a value, or only of those without a default.
 fn paths(value: &Value, unset: bool) -> BTreeSet<String> {
     fn below(value: &Value, path: &str, unset: bool, found: &mut BTreeSet<String>) {
         match value {
@@ -61,7 +60,7 @@ fn paths(value: &Value, unset: bool) -> BTreeSet<String> {
     found
 }
 
-/// What a process makes of a file, or of none, as one tree of keys.
+/// The configuration that a process reads from a file, or without one, as one tree of keys.
 fn read<T: Table>(process: &Process, file: Option<PathBuf>) -> Result<Value, ConfigError> {
     let (config, _) = Layers::config::<T>(process, &ConfigSource { file, ..ConfigSource::default() })?;
     let mut all = serde_json::to_value(config.common).unwrap();
@@ -73,23 +72,23 @@ fn read<T: Table>(process: &Process, file: Option<PathBuf>) -> Result<Value, Con
     Ok(all)
 }
 
-/// `unused` are the keys that the chassis has and that say nothing to this process.
+/// Checks the file of a process. `unused` are keys of the chassis that this process ignores.
 fn complete<T: Table>(process: &Process, unused: &[&str]) {
     let name = process.name;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../config/{name}.toml"));
     let text = std::fs::read_to_string(&file).unwrap();
-    let shown = shown(&text);
+    let lines = key_lines(&text);
     let folder = tempfile::tempdir().unwrap();
-    let load = |but: &dyn Fn(&str) -> bool| {
-        let file = folder.path().join("shown.toml");
-        let lines = shown.iter().filter(|shown| !but(&shown.path)).map(|shown| format!("{}\n", shown.line));
+    let load_without = |skip: &dyn Fn(&str) -> bool| {
+        let file = folder.path().join("subset.toml");
+        let lines = lines.iter().filter(|line| !skip(&line.path)).map(|line| format!("{}\n", line.line));
         std::fs::write(&file, lines.collect::<String>()).unwrap();
         read::<T>(process, Some(file)).unwrap_or_else(|error| panic!("{name}.toml: {error}"))
     };
     let defaults = read::<T>(process, None).unwrap();
-    assert_eq!(read::<T>(process, Some(file)).unwrap(), defaults, "{name}.toml as it is");
+    assert_eq!(read::<T>(process, Some(file)).unwrap(), defaults, "{name}.toml unchanged");
 
-    let keys: BTreeSet<_> = shown.iter().map(|shown| shown.path.clone()).collect();
+    let keys: BTreeSet<_> = lines.iter().map(|line| line.path.clone()).collect();
     let keys = keys.into_iter().filter(|path| !path.ends_with('.') && !path.starts_with(EXAMPLE));
     let mut expected = paths(&defaults, false);
     expected.retain(|path| !unused.contains(&path.as_str()));
@@ -97,21 +96,21 @@ fn complete<T: Table>(process: &Process, unused: &[&str]) {
 
     let unset = paths(&defaults, true);
     assert_eq!(
-        load(&|path| unset.contains(path) || path.starts_with(EXAMPLE)),
+        load_without(&|path| unset.contains(path) || path.starts_with(EXAMPLE)),
         defaults,
-        "{name}.toml with each key that has a default"
+        "{name}.toml with every key that has a default"
     );
-    // Examples are accepted, too. Token and its file exclude each other.
-    let all = load(&|path| path == "registry.token");
+    // The examples are valid too. A token and a token file exclude each other.
+    let all = load_without(&|path| path == "registry.token");
     for path in unset.iter().filter(|path| !unused.contains(&path.as_str()) && *path != "registry.token") {
         let pointer = format!("/{}", path.replace('.', "/"));
-        assert!(!all.pointer(&pointer).unwrap().is_null(), "{name}.toml shows no value for {path}");
+        assert!(!all.pointer(&pointer).unwrap().is_null(), "{name}.toml shows no value of {path}");
     }
 }
 
 #[test]
 fn registry() {
-    // The registry registers nowhere.
+    // The registry does not register anywhere.
     complete::<hubspoke_registry::Settings>(&hubspoke_registry::PROCESS, &["advertise", "registry.url"]);
 }
 

@@ -1,12 +1,14 @@
-//! The story of the platform, told across its services.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that fails should say where and why")]
+//! What users of the platform rely on, across all its services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use axum::Router;
+use axum::extract::Path;
+use axum::routing::get;
 use hubspoke_chassis::ProblemType;
-use hubspoke_testkit::eventually;
+use hubspoke_testkit::{Server, eventually};
 use hubspoke_tests::{Platform, entries, live};
 use reqwest::{Method, StatusCode};
 use tokio::task::JoinSet;
@@ -25,8 +27,8 @@ async fn a_visit_is_counted_logged_and_answered_with_its_number() {
     assert_eq!(entries(&platform.logs[0].file)[2]["msg"], "hello");
 }
 
-/// The texts of all entries. An entry that was not acknowledged in time is sent again, perhaps to another instance, so
-/// there may be copies; none may be missing.
+/// The texts of all entries. There may be copies, because an entry that was not acknowledged in time is sent again, but
+/// none may be missing.
 fn logged(platform: &Platform) -> BTreeSet<String> {
     let entries = platform.logs.iter().flat_map(|log| entries(&log.file));
     entries.map(|entry| entry["msg"].as_str().unwrap().to_owned()).collect()
@@ -37,7 +39,7 @@ fn expected(visits: usize) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_visits_get_numbers_of_their_own_and_one_entry_each() {
+async fn concurrent_visits_get_unique_numbers_and_one_entry_each() {
     const VISITS: usize = 1000;
     let platform = Arc::new(Platform::start().await.log(3).await.visit(1).await);
     let mut visits = JoinSet::new();
@@ -67,9 +69,9 @@ async fn visits_spread_evenly_over_three_log_replicas() {
     assert_eq!(logged(&platform), expected(VISITS));
     let counts: Vec<f64> = platform.logs.iter().map(|log| entries(&log.file).len() as f64).collect();
     let even = counts.iter().sum::<f64>() / 3.0;
-    let chi2: f64 = counts.iter().map(|count| (count - even).powi(2) / even).sum();
+    let chi_squared: f64 = counts.iter().map(|count| (count - even).powi(2) / even).sum();
     // The chance of a value above 27.6 with 2 degrees of freedom is one in a million.
-    assert!(chi2 < 27.6, "chi² = {chi2} of {counts:?}");
+    assert!(chi_squared < 27.6, "chi² = {chi_squared} of {counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,13 +93,13 @@ async fn callers_follow_when_log_replicas_come_and_go() {
     for _ in 0..20 {
         platform.visit_count().await;
     }
-    assert_eq!(entries(&platform.logs[0].file).len(), before + 20, "only one is left to take them");
+    assert_eq!(entries(&platform.logs[0].file).len(), before + 20, "only one instance is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_visit_fails_while_one_log_replica_lives() {
     let mut platform = Platform::start().await.log(3).await.visit(1).await;
-    let visiting = Visiting::start(&platform);
+    let visiting = VisitLoad::start(&platform);
     visiting.at_least(200).await;
     platform.logs.remove(0).kill().await;
     visiting.at_least(200).await;
@@ -109,7 +111,7 @@ async fn no_visit_fails_while_one_log_replica_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_log_replica_a_visit_says_so_and_its_number_is_not_given_again() {
+async fn without_a_log_replica_a_visit_fails_and_its_number_is_not_reused() {
     let mut platform = Platform::start().await.log(1).await.visit(1).await;
     assert_eq!(platform.visit_count().await, 1);
     platform.logs.pop().unwrap().stop().await;
@@ -122,21 +124,21 @@ async fn without_a_log_replica_a_visit_says_so_and_its_number_is_not_given_again
         platform.http.get(&url).send().await.unwrap().status().is_success()
     })
     .await;
-    assert!(platform.visit_count().await > 2, "the number of the failed visit is not given again");
+    assert!(platform.visit_count().await > 2, "the number of the failed visit is not reused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registry_restarts_under_load_and_no_visit_fails() {
     let mut platform = Platform::start().await.log(3).await.visit(2).await;
     let before = platform.catalog().await.unwrap();
-    let visiting = Visiting::start(&platform);
+    let visiting = VisitLoad::start(&platform);
     visiting.at_least(200).await;
     platform.restart_registry().await;
     platform.settled().await;
     visiting.at_least(200).await;
     assert_eq!(visiting.stop().await, 0, "visits failed");
     let after = platform.catalog().await.unwrap();
-    assert_ne!(before.revision.epoch, after.revision.epoch, "state was lost, and that shows");
+    assert_ne!(before.revision.epoch, after.revision.epoch, "the state was lost, so the epoch is new");
     let same = |view| live(view).into_iter().collect::<BTreeSet<_>>();
     assert_eq!(same(&before), same(&after));
 }
@@ -151,17 +153,17 @@ async fn a_killed_instance_is_removed_and_comes_back_by_registering() {
     let (addr, file) = (killed.addr, killed.file.clone());
     let before = entries(&file).len();
     killed.kill().await;
-    platform.settled().await; // the heartbeat has noticed
+    platform.settled().await; // removed after missed heartbeats
     let info = serde_json::json!({"Name": "log", "Addr": addr.to_string(), "RequiredServices": null});
     for _ in 0..2 {
-        // A core member of another language registers the same address again after a crash.
+        // A core member in another language registers the same address again, as after a crash.
         let url = format!("{}/services", platform.registry.url());
         let reply = platform.http.post(url).body(format!("{info}\n")).send().await.unwrap();
         assert_eq!((reply.status(), reply.text().await.unwrap().as_str()), (StatusCode::OK, "{}"));
     }
     let view = platform.catalog().await.unwrap();
     assert_eq!(live(&view).into_iter().filter(|(_, a)| *a == addr.to_string()).count(), 1, "listed once");
-    // And the real one, at its address and with its file: it goes on where the killed one was.
+    // A real log instance continues the file of the killed one, at the same address.
     platform.restart_log(addr, &file).await;
     eventually("it gets entries again", || async {
         platform.visit_count().await;
@@ -169,18 +171,18 @@ async fn a_killed_instance_is_removed_and_comes_back_by_registering() {
     })
     .await;
     let numbers: Vec<u64> = entries(&file).iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "numbers without gaps");
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "no gaps");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_service_loses_no_request_and_deregisters() {
     let mut platform = Platform::start().await.log(2).await.visit(2).await;
-    let visiting = Visiting::start(&platform);
+    let visiting = VisitLoad::start(&platform);
     visiting.at_least(200).await;
     platform.visits.pop().unwrap().stop().await;
     platform.logs.pop().unwrap().stop().await;
     let names = live(&platform.catalog().await.unwrap());
-    assert_eq!(names.len(), 3, "deregistered before it ended: {names:?}");
+    assert_eq!(names.len(), 3, "deregistered before it stopped: {names:?}");
     visiting.at_least(200).await;
     assert_eq!(visiting.stop().await, 0, "visits failed");
 }
@@ -202,7 +204,7 @@ async fn services_start_in_any_order() {
         async move { request.send().await.unwrap().status().as_u16() }
     };
     eventually("it is live", || async { status("/livez").await == 200 }).await;
-    assert_eq!(status("/readyz").await, 503, "no registry yet");
+    assert_eq!(status("/readyz").await, 503, "there is no registry yet");
     drop(probe);
     let mut common = hubspoke_tests::common(&hubspoke_registry::PROCESS, registry);
     common.listen = registry;
@@ -217,16 +219,12 @@ async fn services_start_in_any_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_in_another_language_takes_part_with_plain_http() {
-    use axum::Router;
-    use axum::routing::get;
     let platform = Platform::start().await;
-    let app = Router::new().route("/heart-beat", get(|| async {})).route(
-        "/hello/{name}",
-        get(|axum::extract::Path(name): axum::extract::Path<String>| async move { name }),
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let app = Router::new()
+        .route("/heart-beat", get(async || ()))
+        .route("/hello/{name}", get(async |Path(name): Path<String>| name));
+    let server = Server::start(app).await;
+    let addr = server.addr;
     let url = format!("{}/services", platform.registry.url());
     let info = format!(r#"{{"Name":"hello","Addr":"{addr}","RequiredServices":["log"]}}"#);
     let reply = platform.http.post(&url).body(info.clone()).send().await.unwrap();
@@ -240,14 +238,14 @@ async fn a_service_in_another_language_takes_part_with_plain_http() {
     .await;
     let reply = platform.http.delete(&url).body(info).send().await.unwrap();
     assert_eq!(reply.status(), StatusCode::OK);
-    eventually("the gateway has let go of it", || async {
+    eventually("the gateway no longer routes to it", || async {
         !platform.http.get(&through).send().await.unwrap().status().is_success()
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_input_gets_a_problem_document_that_says_what_was_wrong() {
+async fn bad_input_is_answered_with_a_problem_document_of_a_known_type() {
     let platform = Platform::start().await.log(1).await.visit(1).await;
     let (registry, gateway) = (platform.registry.url(), platform.gateway.url());
     let (log, visit) = (platform.logs[0].url(), platform.visits[0].url());
@@ -285,18 +283,18 @@ async fn bad_input_gets_a_problem_document_that_says_what_was_wrong() {
         assert!(ProblemType::ALL.iter().any(|cause| problem["type"] == cause.urn()), "{what}");
         assert!(!problem["detail"].as_str().unwrap().is_empty(), "{what}");
     }
-    assert_eq!(platform.visit_count().await, 1, "and all that has disturbed nothing");
+    assert_eq!(platform.visit_count().await, 1, "bad input has no side effects");
 }
 
-/// Visits through the gateway, four at a time, until it is stopped; counts those that failed.
-struct Visiting {
+/// Clients that visit through the gateway, four at a time, until they are stopped.
+struct VisitLoad {
     done: Arc<AtomicUsize>,
     failed: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     callers: JoinSet<()>,
 }
 
-impl Visiting {
+impl VisitLoad {
     fn start(platform: &Platform) -> Self {
         let (done, failed, stop) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
         let mut callers = JoinSet::new();
@@ -320,12 +318,13 @@ impl Visiting {
         Self { done, failed, stop, callers }
     }
 
-    /// Waits until so many more visits are done.
+    /// Waits for `more` visits.
     async fn at_least(&self, more: usize) {
         let until = self.done.load(Relaxed) + more;
-        eventually("visits go on", || async { self.done.load(Relaxed) >= until }).await;
+        eventually("more visits", || async { self.done.load(Relaxed) >= until }).await;
     }
 
+    /// Stops the clients; returns how many visits have failed.
     async fn stop(self) -> usize {
         self.stop.store(true, Relaxed);
         self.callers.join_all().await;

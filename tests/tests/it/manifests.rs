@@ -1,7 +1,5 @@
-//! Compose, the Kubernetes manifests and the Dockerfile say the same as the binaries: every setting is fed to the
-//! real configuration loader, and every port, image name, volume and grace period is compared with what comes out.
-
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+//! Compose, the Kubernetes manifests and the Dockerfile agree with the binaries: every setting goes through the real
+//! configuration loader, and every port, image name, volume and grace period is compared with the result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,7 @@ use hubspoke_chassis::{Process, Table, telemetry};
 use serde_json::Value;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The services, each with where its control routes are served.
+/// Each service with its public port and the port of its control routes.
 const SERVICES: [(&str, u16, u16); 4] =
     [("registry", 20000, 20000), ("gateway", 20001, 20011), ("log", 20002, 20002), ("visit", 20003, 20003)];
 
@@ -32,13 +30,13 @@ fn compose() -> Value {
     serde_saphyr::from_str(&text("docker-compose.yml")).unwrap()
 }
 
-/// What a container is started with.
+/// How a container is started.
 #[derive(Debug, Default)]
 struct Container {
     image: String,
     vars: BTreeMap<String, String>,
     ports: Vec<u16>,
-    /// Folders that can be written to.
+    /// Writable folders.
     volumes: Vec<String>,
     grace: Duration,
 }
@@ -49,7 +47,7 @@ impl Container {
     }
 }
 
-/// `ENV` and `EXPOSE` of a target of the Dockerfile, with those of the stages that it is made from.
+/// `ENV` and `EXPOSE` of a stage in the Dockerfile, including those of the stages below it.
 fn stage(name: &str) -> (BTreeMap<String, String>, Vec<u16>) {
     let (mut vars, mut ports) = (BTreeMap::new(), Vec::new());
     let text = text("docker/Dockerfile").replace("\\\n", " ");
@@ -80,7 +78,7 @@ fn image_vars(name: &str) -> BTreeMap<String, String> {
     stage(name).0
 }
 
-/// A value for each variable that Compose passes on.
+/// A value for each variable that Compose takes from the shell.
 fn from_shell(key: &str) -> &'static str {
     match key {
         "HUB_TELEMETRY__LOG" => "debug",
@@ -88,7 +86,7 @@ fn from_shell(key: &str) -> &'static str {
         "OTEL_METRICS_EXPORTER" | "OTEL_LOGS_EXPORTER" => "none",
         "OTEL_TRACES_SAMPLER" => "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG" => "0.5",
-        other => panic!("{other} has no value here"),
+        other => panic!("no value for {other}"),
     }
 }
 
@@ -98,7 +96,7 @@ fn in_compose(name: &str) -> Container {
     let mut container = Container::of(name);
     container.image = service["image"].as_str().unwrap().replace("${HUBSPOKE_VERSION:-", "").replace('}', "");
     for (key, value) in service["environment"].as_object().unwrap() {
-        // Without a value: passed on from the shell, which sets it here.
+        // A variable without a value is taken from the shell.
         let value = value.as_str().unwrap_or_else(|| from_shell(key));
         container.vars.insert(key.clone(), value.to_owned());
     }
@@ -115,7 +113,7 @@ fn in_compose(name: &str) -> Container {
     container
 }
 
-/// The object of a kind and name in the numbered manifests.
+/// The object of this kind and name in `k8s/`.
 fn object(kind: &str, name: &str) -> Value {
     let mut folder: Vec<_> =
         std::fs::read_dir(root().join("k8s")).unwrap().map(|file| file.unwrap().path()).collect();
@@ -156,15 +154,15 @@ fn in_kubernetes(name: &str) -> Container {
     container
 }
 
-/// `$(NAME)` as the kubelet fills it in: only from variables that stand further up.
+/// Replaces `$(NAME)` as the kubelet does: only by variables defined before.
 fn expand(value: &str, vars: &BTreeMap<String, String>) -> String {
     let filled =
         vars.iter().fold(value.to_owned(), |text, (name, value)| text.replace(&format!("$({name})"), value));
-    assert!(!filled.contains("$("), "{value} names a variable that is not set before it");
+    assert!(!filled.contains("$("), "{value} uses a variable that is not defined before it");
     filled
 }
 
-/// A process's common keys and its own table as JSON.
+/// The common keys of a process, and its own table as JSON.
 type Loaded = (Common, Value);
 
 fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, ConfigError> {
@@ -180,12 +178,12 @@ fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, Config
         "gateway" => read::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &source),
         "log" => read::<hubspoke_log::LogConfig>(&hubspoke_log::PROCESS, &source),
         "visit" => read::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS, &source),
-        other => panic!("{other} is no service"),
+        other => panic!("{other} is not a service"),
     }
 }
 
-/// What must hold for a container wherever it runs.
-fn agrees(name: &str, container: &Container, file: &Path, port: u16, control: u16) {
+/// Checks what holds for a container wherever it runs.
+fn check_container(name: &str, container: &Container, file: &Path, port: u16, control: u16) {
     let (common, own) = load(name, file, container).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(container.image, format!("hubspoke/{name}:{VERSION}"));
     assert_eq!(common.name, name);
@@ -212,19 +210,19 @@ fn agrees(name: &str, container: &Container, file: &Path, port: u16, control: u1
         }
         let written =
             container.volumes.iter().any(|volume| path.starts_with(&format!("{volume}/")) || path == volume);
-        assert!(written, "{name}: {key} = {path} is on no volume of {:?}", container.volumes);
+        assert!(written, "{name}: {key} = {path} is not on a volume: {:?}", container.volumes);
     }
 }
 
 #[test]
-fn compose_sets_what_the_binaries_take() {
+fn compose_sets_valid_settings() {
     for (name, port, control) in SERVICES {
-        agrees(name, &in_compose(name), &root().join(format!("config/{name}.toml")), port, control);
+        check_container(name, &in_compose(name), &root().join(format!("config/{name}.toml")), port, control);
     }
 }
 
 #[test]
-fn compose_sets_what_hub_takes() {
+fn compose_sets_valid_settings_for_hub() {
     let container = in_compose("hub");
     assert_eq!(container.image, format!("hubspoke/hub:{VERSION}"));
     let source = ConfigSource { vars: container.vars.into_iter().collect(), ..ConfigSource::default() };
@@ -233,14 +231,14 @@ fn compose_sets_what_hub_takes() {
 }
 
 #[test]
-fn kubernetes_sets_what_the_binaries_take() {
+fn kubernetes_sets_valid_settings() {
     let map = object("ConfigMap", "hubspoke");
     let folder = tempfile::tempdir().unwrap();
     for (name, port, control) in SERVICES {
         let file = folder.path().join(format!("{name}.toml"));
         std::fs::write(&file, map["data"][format!("{name}.toml")].as_str().unwrap()).unwrap();
         let container = in_kubernetes(name);
-        agrees(name, &container, &file, port, control);
+        check_container(name, &container, &file, port, control);
         assert!(
             container.ports.contains(&port) && container.ports.contains(&control),
             "{name}: {:?}",
@@ -250,20 +248,20 @@ fn kubernetes_sets_what_the_binaries_take() {
 }
 
 #[test]
-fn config_map_carries_the_files_of_config() {
+fn the_config_map_contains_the_files_of_config() {
     let map = object("ConfigMap", "hubspoke");
     for (name, ..) in SERVICES {
         let file = format!("{name}.toml");
         assert_eq!(
             map["data"][&file],
             text(&format!("config/{file}")),
-            "{file}: run tests/deploy/config-map"
+            "{file} differs: run tests/deploy/config-map"
         );
     }
 }
 
 #[test]
-fn a_misspelt_setting_is_refused() {
+fn a_misspelled_setting_is_refused() {
     for (name, ..) in SERVICES {
         let mut container = in_compose(name);
         container.vars.insert(format!("HUB_{}__FIEL", name.to_uppercase()), "x".to_owned());
@@ -274,7 +272,7 @@ fn a_misspelt_setting_is_refused() {
 }
 
 #[test]
-fn probes_ask_the_control_port() {
+fn probes_use_the_control_port() {
     for (name, _, control) in SERVICES {
         let workload = workload(name);
         let spec = &workload["spec"]["template"]["spec"]["containers"][0];
@@ -293,7 +291,7 @@ fn probes_ask_the_control_port() {
 }
 
 #[test]
-fn services_lead_to_the_public_ports() {
+fn services_target_the_public_ports() {
     for (name, port, _) in SERVICES.into_iter().filter(|(name, ..)| *name != "visit") {
         let service = object("Service", name);
         let target = &service["spec"]["ports"][0]["targetPort"];
@@ -320,15 +318,15 @@ fn published_ports_are_the_documented_ones() {
 }
 
 #[test]
-fn compose_holds_each_container_alike() {
+fn every_compose_service_can_be_scaled_and_is_built_alike() {
     let mut built = 0;
     for (name, service) in compose()["services"].as_object().unwrap() {
         assert!(service.get("container_name").is_none(), "{name} can't be scaled");
-        // Threads count, and a machine may have more cores than this one: two per core for the gateway.
+        // Threads count too, and the gateway has two per core.
         let pids = service["pids_limit"].as_u64().unwrap();
         assert!(
             pids >= 512,
-            "{name}: {pids} processes and threads are too few for a machine with many cores"
+            "{name}: {pids} processes and threads are not enough on a machine with many cores"
         );
         if let Some(build) = service.get("build") {
             assert_eq!(service["image"], format!("hubspoke/{name}:${{HUBSPOKE_VERSION:-{VERSION}}}"));
@@ -338,12 +336,11 @@ fn compose_holds_each_container_alike() {
             built += 1;
         }
     }
-    assert_eq!(built, SERVICES.len() + 1, "the services and hub");
+    assert_eq!(built, SERVICES.len() + 1, "all services and hub are built");
 }
 
-/// The overlays' own variables are ones that the binaries take, on top of the base's.
 #[test]
-fn overlays_set_what_the_binaries_take() {
+fn overlays_set_valid_settings() {
     let folder = root().join("config/k8s/overlays");
     let mut seen = 0;
     for file in std::fs::read_dir(folder.join("production"))
@@ -352,7 +349,7 @@ fn overlays_set_what_the_binaries_take() {
     {
         let path = file.unwrap().path();
         let path = path.strip_prefix(root()).unwrap().to_str().unwrap();
-        // The file of JSON patches is a list.
+        // A file of JSON patches is a list, which has no kind.
         for object in documents(path)
             .iter()
             .filter(|object| object["kind"] == "Deployment" || object["kind"] == "StatefulSet")
@@ -374,16 +371,16 @@ fn overlays_set_what_the_binaries_take() {
                 assert_eq!(
                     own["expose"],
                     serde_json::json!(["visit"]),
-                    "what stands behind an Ingress is public"
+                    "services behind an Ingress are public"
                 );
             }
         }
     }
-    assert!(seen >= 3, "{seen} variables are not all");
+    assert!(seen >= 3, "only {seen} variables were found");
 }
 
 #[test]
-fn production_names_the_images_of_the_base() {
+fn production_pins_the_images_of_the_base() {
     let overlay = &documents("config/k8s/overlays/production/kustomization.yaml")[0];
     let images = overlay["images"].as_array().unwrap();
     for (name, ..) in SERVICES {
