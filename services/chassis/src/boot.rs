@@ -53,31 +53,8 @@ enum CliCommand {
 /// Runs a service with a table of its own, from the command line to the exit code: 0, 1 if it failed, 78 if the
 /// configuration is invalid.
 ///
-/// A service without settings needs only [`ServiceBuilder::boot`](crate::ServiceBuilder::boot).
-///
-/// ```no_run
-/// use axum::{Router, routing::get};
-/// use hubspoke_chassis::{Config, Process, Service, Table, boot};
-///
-/// #[derive(Default, serde::Serialize, serde::Deserialize)]
-/// #[serde(deny_unknown_fields, default)]
-/// struct Greeting {
-///     text: String,
-/// }
-///
-/// impl Table for Greeting {}
-///
-/// const PROCESS: Process = Process::new("greeter", env!("CARGO_PKG_VERSION"));
-///
-/// fn main() -> std::process::ExitCode {
-///     boot(&PROCESS, async |config: Config<Greeting>, shutdown| {
-///         let service = Service::builder(PROCESS).bind(&config.common).await?;
-///         let routes = Router::new().route("/greeter", get(async || config.own.text));
-///         service.run(routes, shutdown).await?;
-///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-///     })
-/// }
-/// ```
+/// The [crate's documentation](crate) has an example. A service without settings needs only
+/// [`ServiceBuilder::boot`](crate::ServiceBuilder::boot).
 pub fn boot<T, F, Fut, E>(process: &Process, serve: F) -> ExitCode
 where
     T: Table,

@@ -25,29 +25,7 @@ pub struct ServiceBuilder {
 }
 
 impl Service {
-    /// Describes a service, by its name or its [`Process`].
-    ///
-    /// ```
-    /// use axum::{Router, routing::get};
-    /// use hubspoke_chassis::{Process, Service, config::Common};
-    ///
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let process = Process::new("greeter", "1.0.0");
-    /// let service = Service::builder(process).requires(["log"]).bind(&Common::of(&process)?).await?;
-    /// let addr = service.local_addr();
-    ///
-    /// let (stop, stopped) = tokio::sync::oneshot::channel();
-    /// let routes = Router::new().route("/greeter", get(async || "hello\n"));
-    /// let running = tokio::spawn(service.run(routes, async { stopped.await.unwrap_or_default() }));
-    ///
-    /// // It serves while it registers, and until it has deregistered.
-    /// assert_eq!(reqwest::get(format!("http://{addr}/greeter")).await?.text().await?, "hello\n");
-    /// stop.send(()).ok();
-    /// running.await??;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Describes a service, by its name or its [`Process`]. The [crate's documentation](crate) has examples.
     pub fn builder(process: impl Into<Process>) -> ServiceBuilder {
         ServiceBuilder { process: process.into(), info: ServiceInfo::default(), is_member: true }
     }

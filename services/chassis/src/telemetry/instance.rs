@@ -83,16 +83,3 @@ impl BoundInstances {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instance_id_is_the_name_and_16_digits() {
-        let id = new_instance_id("greeter");
-        let digits = id.strip_prefix("greeter-").unwrap();
-        assert!(digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{id}");
-        assert_ne!(id, new_instance_id("greeter"));
-    }
-}

@@ -170,6 +170,16 @@ async fn the_response_does_not_wait_for_an_unread_body() {
 }
 
 #[tokio::test]
+async fn an_instance_id_is_the_name_and_16_digits() {
+    let (common, _registry) = common().await;
+    let bind = async || Service::builder(PROCESS).bind(&common).await.unwrap().id().to_owned();
+    let id = bind().await;
+    let digits = id.strip_prefix("test-").unwrap();
+    assert!(digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+    assert_ne!(id, bind().await);
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_reported_with_its_key() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (mut common, _registry) = common().await;
