@@ -72,7 +72,13 @@ pub(super) async fn read(
 async fn request(http: &reqwest::Client, sibling: &ServiceInfo, path: &str) -> Result<LineReader, String> {
     let reply = async {
         let reply = http.get(format!("http://{}{path}", sibling.addr)).send();
-        Ok::<_, Box<dyn Error + Send + Sync>>(timeout(HEAD_TIMEOUT, reply).await??.error_for_status()?)
+        let reply = timeout(HEAD_TIMEOUT, reply).await??;
+        let status = reply.status();
+        if status.is_success() {
+            Ok(reply)
+        } else {
+            Err(Box::<dyn Error + Send + Sync>::from(status.to_string()))
+        }
     };
     match reply.await {
         Ok(reply) => Ok(LineReader::new(LineSource::Sibling(reply))),
