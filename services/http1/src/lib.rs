@@ -1,5 +1,4 @@
-//! placeholder
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![doc = include_str!("../README.md")]
 
 mod chunked;
 mod client;

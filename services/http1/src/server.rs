@@ -21,10 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::body::{PendingBody, ReadHalf};
 use self::response::RequestInfo;
+use self::sending::{SendingResponse, Then};
 use crate::encoder::BodyEncoder;
 use crate::header_map;
 use crate::request_head::{HeadError, RequestHead, RequestHeadReader};
-use crate::write_buf::{MAX_BUFFERED, WriteBuf};
+use crate::write_buf::WriteBuf;
 
 pub use self::body::{RequestBody, RequestBodyError};
 pub use self::config::ServerConfig;
@@ -33,6 +34,7 @@ pub use self::supervisor::{Command, Supervisor};
 mod body;
 mod config;
 mod response;
+mod sending;
 mod supervisor;
 
 /// A client's connection, over the two halves of a stream.
@@ -232,9 +234,7 @@ where
             true => Then::KeepAlive,
             false => Then::Close,
         };
-        let mut sending = SendingResponse { body: Some(body), encoder, then };
-        sending.end_if_complete(&mut self.out);
-        sending
+        SendingResponse::new(body, encoder, then, &mut self.out)
     }
 
     /// Sends the response to its last byte.
@@ -341,72 +341,6 @@ where
             }
             Command::Timeout => Some(ConnectionEnd::Timeout),
             Command::Close => Some(ConnectionEnd::CLOSED),
-        }
-    }
-}
-
-/// A response on its way out.
-struct SendingResponse<B> {
-    /// `None` when its last byte is in the write buffer. The body of a `101` stays here.
-    body: Option<B>,
-    encoder: BodyEncoder,
-    then: Then,
-}
-
-/// What follows a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    KeepAlive,
-    Close,
-    /// The response is incomplete, and the end of the connection must show it.
-    BreakOff,
-    Upgrade,
-}
-
-impl<B> SendingResponse<B> {
-    #[inline]
-    fn is_complete(&self) -> bool {
-        self.body.is_none() || self.then == Then::Upgrade
-    }
-
-    fn break_off(&mut self) -> Poll<()> {
-        (self.body, self.then) = (None, Then::BreakOff);
-        Poll::Ready(())
-    }
-
-    fn end(&mut self, out: &mut WriteBuf) {
-        self.body = None;
-        if self.encoder.encode(None, out).is_err() {
-            self.then = Then::BreakOff;
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> SendingResponse<B> {
-    /// Polls the body for more while little of it waits. Pending if the body is.
-    fn fetch(&mut self, cx: &mut Context<'_>, out: &mut WriteBuf) -> Poll<()> {
-        while !self.is_complete()
-            && let Some(body) = &mut self.body
-            && out.len() < MAX_BUFFERED
-        {
-            match ready!(Pin::new(body).poll_frame(cx)).transpose() {
-                Ok(None) => self.end(out),
-                Ok(frame) => {
-                    if self.encoder.encode(frame, out).is_err() {
-                        return self.break_off();
-                    }
-                    self.end_if_complete(out);
-                }
-                Err(_) => return self.break_off(),
-            }
-        }
-        Poll::Ready(())
-    }
-
-    fn end_if_complete(&mut self, out: &mut WriteBuf) {
-        let has_body = self.encoder != BodyEncoder::Done;
-        if self.then != Then::Upgrade && (!has_body || self.body.as_ref().is_none_or(Body::is_end_stream)) {
-            self.end(out);
         }
     }
 }

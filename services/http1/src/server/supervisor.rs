@@ -5,7 +5,7 @@
 
 use std::task::Waker;
 
-/// Learns the state of a [`ServerConnection`](super::ServerConnection) and tells it what to do. All methods are called often, and must be
+/// Learns the state of a [`ServerConnection`](crate::ServerConnection) and tells it what to do. All methods are called often, and must be
 /// cheap.
 pub trait Supervisor<W> {
     /// The command that holds now; `waker` is to be woken when there is another.
@@ -45,7 +45,7 @@ pub enum Command {
     Continue,
     /// Finish the request in flight, and close.
     Drain,
-    /// Stop with [`ConnectionEnd::Timeout`](super::ConnectionEnd::Timeout).
+    /// Stop with [`ConnectionEnd::Timeout`](crate::ConnectionEnd::Timeout).
     Timeout,
     /// Close at once.
     Close,
