@@ -55,7 +55,7 @@ fn main() {
 }
 
 /// What the members have received.
-struct Received {
+struct MemberStats {
     heartbeats: AtomicU64,
     push_bytes: AtomicU64,
     /// By dependent: the newest revision that was pushed to it, and when (µs since the start).
@@ -72,7 +72,7 @@ fn member(ip: Ipv4Addr) -> usize {
     u32::from(ip).wrapping_sub(0x7f01_0001) as usize
 }
 
-async fn swarm(members: usize) -> (u16, Arc<Received>) {
+async fn swarm(members: usize) -> (u16, Arc<MemberStats>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
@@ -80,13 +80,14 @@ async fn swarm(members: usize) -> (u16, Arc<Received>) {
     let port = listener.local_addr().unwrap().port();
     let pushed = (0..members).map(|_| Default::default()).collect();
     let start = Instant::now();
-    let received = Received { heartbeats: AtomicU64::new(0), push_bytes: AtomicU64::new(0), pushed, start };
+    let received =
+        MemberStats { heartbeats: AtomicU64::new(0), push_bytes: AtomicU64::new(0), pushed, start };
     let received = Arc::new(received);
     tokio::spawn(accept(listener, received.clone()));
     (port, received)
 }
 
-async fn accept(listener: TcpListener, received: Arc<Received>) {
+async fn accept(listener: TcpListener, received: Arc<MemberStats>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let received = received.clone();
@@ -96,7 +97,7 @@ async fn accept(listener: TcpListener, received: Arc<Received>) {
     }
 }
 
-async fn answer(mut stream: TcpStream, received: &Received) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, received: &MemberStats) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let SocketAddr::V4(local) = stream.local_addr()? else { return Ok(()) };
     let member = member(*local.ip());

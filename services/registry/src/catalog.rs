@@ -12,7 +12,7 @@
 //! `transition` has the steps of every change, `register`, `heartbeat` and `operator` the rules per kind of event.
 
 pub(crate) use self::effect::{Change, Effect, HeartbeatTiming, Registration};
-pub(crate) use self::event::{Applied, Event, Initiator, Outcome, Refusal, SavedInstance};
+pub(crate) use self::event::{CatalogEvent, EventOutcome, EventResult, Initiator, Refusal, SavedInstance};
 pub(crate) use self::instance::{HistoryEntry, InstanceRecord};
 pub(crate) use self::key::{Incarnation, InstanceKey};
 pub(crate) use self::list::{InstanceList, ListedInstance};
@@ -42,22 +42,22 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Refusal`], and then nothing has changed.
-    pub(crate) fn apply(&mut self, now: Time, event: Event) -> Result<Applied, Refusal> {
+    pub(crate) fn apply(&mut self, now: Time, event: CatalogEvent) -> Result<EventResult, Refusal> {
         let held_back_before = self.held_back;
         let mut transition = Transition::new(self, now);
         let outcome = match event {
-            Event::Register(info) => transition.register(info)?,
-            Event::Restore(saved) => transition.restore(saved)?,
-            Event::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), by)?,
-            Event::Heartbeat { of, result: Ok(reply) } => transition.heartbeat_answered(of, reply),
-            Event::Heartbeat { of, result: Err(why) } => transition.heartbeat_missed(of, &why),
-            Event::HeartbeatNotSent(of) => transition.heartbeat_not_sent(of),
-            Event::Drain { key, on } => transition.drain(&key, on),
-            Event::SetProtection(on) => transition.set_protection(on),
+            CatalogEvent::Register(info) => transition.register(info)?,
+            CatalogEvent::Restore(saved) => transition.restore(saved)?,
+            CatalogEvent::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), by)?,
+            CatalogEvent::Heartbeat { of, result: Ok(reply) } => transition.heartbeat_answered(of, reply),
+            CatalogEvent::Heartbeat { of, result: Err(why) } => transition.heartbeat_missed(of, &why),
+            CatalogEvent::HeartbeatNotSent(of) => transition.heartbeat_not_sent(of),
+            CatalogEvent::Drain { key, on } => transition.drain(&key, on),
+            CatalogEvent::SetProtection(on) => transition.set_protection(on),
         };
-        if outcome != Outcome::Unknown {
+        if outcome != EventOutcome::Unknown {
             transition.announce_protection(held_back_before);
         }
-        Ok(Applied { outcome, effects: transition.effects })
+        Ok(EventResult { outcome, effects: transition.effects })
     }
 }

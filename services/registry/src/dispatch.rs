@@ -10,8 +10,8 @@ use hubspoke_protocol::{ReasonKind, Revision, ServiceInfo};
 use tokio::sync::{Notify, mpsc};
 
 use crate::catalog::{
-    Applied, Change, Effect, Event, InstanceKey, InstanceList, Outcome, Refusal, Registration, SavedInstance,
-    Time,
+    CatalogEvent, Change, Effect, EventOutcome, EventResult, InstanceKey, InstanceList, Refusal,
+    Registration, SavedInstance, Time,
 };
 use crate::config::Settings;
 use crate::heartbeat::HeartbeatCommand;
@@ -64,7 +64,7 @@ impl Dispatcher {
     /// Applies a registration or renewal.
     pub(crate) fn register(&self, info: ServiceInfo) -> Result<RegistrationReply, Refusal> {
         let (reply, log) = self.catalog.with(|catalog, now| {
-            let applied = catalog.apply(now, Event::Register(info))?;
+            let applied = catalog.apply(now, CatalogEvent::Register(info))?;
             let (_, registration, log) = self.route(applied, None);
             let revision = self.catalog.revision_of(catalog.revision());
             let mut lists = Vec::new();
@@ -79,7 +79,7 @@ impl Dispatcher {
     }
 
     /// Applies any other event. `ack` is dropped when all dependents have acknowledged what it changed.
-    pub(crate) fn apply(&self, event: Event, ack: Option<AckGuard>) -> Result<Outcome, Refusal> {
+    pub(crate) fn apply(&self, event: CatalogEvent, ack: Option<AckGuard>) -> Result<EventOutcome, Refusal> {
         let (outcome, log) = self.catalog.with(|catalog, now| {
             let applied = catalog.apply(now, event)?;
             let (outcome, _, log) = self.route(applied, ack);
@@ -95,7 +95,7 @@ impl Dispatcher {
             let (mut restored, mut refused) = (Vec::new(), Vec::new());
             for saved in saved(now) {
                 let key = InstanceKey::new(&saved.info.name, &saved.info.addr);
-                match catalog.apply(now, Event::Restore(saved)) {
+                match catalog.apply(now, CatalogEvent::Restore(saved)) {
                     Ok(applied) => restored.extend(self.route(applied, None).1),
                     // The limits may be lower than when the file was written.
                     Err(error) => refused.push((key, error)),
@@ -118,7 +118,11 @@ impl Dispatcher {
     }
 
     /// Hands on the effects of an event, and returns those to be logged. Called while the catalogue is locked.
-    fn route(&self, applied: Applied, ack: Option<AckGuard>) -> (Outcome, Option<Registration>, Vec<Effect>) {
+    fn route(
+        &self,
+        applied: EventResult,
+        ack: Option<AckGuard>,
+    ) -> (EventOutcome, Option<Registration>, Vec<Effect>) {
         let mut registration = None;
         let mut log = Vec::new();
         for effect in applied.effects {

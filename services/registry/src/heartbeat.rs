@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::probe::{Failure, Probe, ProbeResult, probe_span, send};
-use crate::catalog::{Event, HeartbeatTiming, Incarnation, Outcome};
+use crate::catalog::{CatalogEvent, EventOutcome, HeartbeatTiming, Incarnation};
 use crate::config::HeartbeatSettings;
 use crate::exchange::IdleConn;
 use crate::instruments::Instruments;
@@ -62,7 +62,7 @@ pub(crate) struct Heartbeats<R> {
     not_sent_logged: Option<Instant>,
 }
 
-impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
+impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
     pub(crate) fn new(
         catalog: Arc<SharedCatalog>,
         commands: UnboundedReceiver<HeartbeatCommand>,
@@ -191,7 +191,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
             }
             Ok(_) => {}
         }
-        if (self.report)(Event::Heartbeat { of: of.clone(), result }) == Outcome::Unknown {
+        if (self.report)(CatalogEvent::Heartbeat { of: of.clone(), result }) == EventOutcome::Unknown {
             self.idle.remove(&of);
             self.failing.remove(&of);
         }
@@ -206,7 +206,7 @@ impl<R: Fn(Event) -> Outcome> Heartbeats<R> {
                 "can't send heartbeats: out of file descriptors, ports or memory (not counted as missed)"
             );
         }
-        (self.report)(Event::HeartbeatNotSent(of));
+        (self.report)(CatalogEvent::HeartbeatNotSent(of));
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
-            |_| Outcome::Unchanged,
+            |_| EventOutcome::Unchanged,
         );
         let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));
         for i in 1..=50 {
@@ -240,7 +240,9 @@ mod tests {
         for i in 51..10_000 {
             dispatcher.register(info(i)).unwrap();
             let key = InstanceKey::new("log", &info(i).addr);
-            dispatcher.apply(Event::Deregister { key, id: None, by: Initiator::Instance }, None).unwrap();
+            dispatcher
+                .apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance }, None)
+                .unwrap();
             while let Ok(command) = heartbeats.commands.try_recv() {
                 heartbeats.handle(command);
                 heartbeats.drop_stale();

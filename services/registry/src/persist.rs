@@ -38,7 +38,7 @@ pub(crate) struct SnapshotFile {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Snapshot {
+struct SnapshotContents {
     version: u32,
     instances: Vec<SnapshotEntry>,
 }
@@ -109,7 +109,7 @@ impl SnapshotFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
-        let Snapshot { version, instances } = serde_json::from_slice(&text)?;
+        let SnapshotContents { version, instances } = serde_json::from_slice(&text)?;
         if version == VERSION { Ok(Some(instances)) } else { Err(SnapshotError::Version(version)) }
     }
 
@@ -162,7 +162,8 @@ impl SnapshotFile {
             info: saved.info,
             drained: saved.drained,
         };
-        let snapshot = Snapshot { version: VERSION, instances: saved.into_iter().map(entry).collect() };
+        let snapshot =
+            SnapshotContents { version: VERSION, instances: saved.into_iter().map(entry).collect() };
         let text = serde_json::to_vec(&snapshot)?;
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder)?;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::api::{self, Api};
-use crate::catalog::Outcome;
+use crate::catalog::EventOutcome;
 use crate::config::Settings;
 use crate::dispatch::Dispatcher;
 use crate::gauges;
@@ -89,7 +89,7 @@ impl Server {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
-            move |event| reporter.apply(event, None).unwrap_or(Outcome::Unknown), // results are never refused
+            move |event| reporter.apply(event, None).unwrap_or(EventOutcome::Unknown), // results are never refused
         );
         tasks.spawn(heartbeats.run());
         tasks.spawn(dispatcher.notifier.clone().run());

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::catalog::{Event, Initiator, InstanceKey, Outcome};
+use crate::catalog::{CatalogEvent, EventOutcome, Initiator, InstanceKey};
 use crate::dispatch::Dispatcher;
 
 /// The state of the routes.
@@ -31,9 +31,9 @@ impl Api {
         key: InstanceKey,
         id: Option<String>,
         by: Initiator,
-    ) -> Result<Outcome, Problem> {
+    ) -> Result<EventOutcome, Problem> {
         let (ack, mut acknowledged) = mpsc::channel(1);
-        let outcome = self.dispatcher.apply(Event::Deregister { key, id, by }, Some(ack))?;
+        let outcome = self.dispatcher.apply(CatalogEvent::Deregister { key, id, by }, Some(ack))?;
         if tokio::time::timeout(self.deregister_wait, acknowledged.recv()).await.is_err() {
             tracing::debug!("some dependents have not acknowledged a deregistration in time");
         }

@@ -8,7 +8,7 @@ use hubspoke_chassis::{Json, Problem, ProblemType};
 use hubspoke_protocol::{ProtectionSwitch, ProtectionView};
 
 use super::context::Api;
-use crate::catalog::{Event, Initiator, InstanceKey};
+use crate::catalog::{CatalogEvent, Initiator, InstanceKey};
 use crate::view;
 
 /// `PUT /services/{name}/{instance}/drain`
@@ -17,7 +17,7 @@ pub(super) async fn drain(
     Path((name, instance)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    set_drained(&api, &headers, &name, &instance, true)
+    set_drain(&api, &headers, &name, &instance, true)
 }
 
 /// `DELETE /services/{name}/{instance}/drain`
@@ -26,7 +26,7 @@ pub(super) async fn undrain(
     Path((name, instance)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    set_drained(&api, &headers, &name, &instance, false)
+    set_drain(&api, &headers, &name, &instance, false)
 }
 
 /// `DELETE /services/{name}/{instance}`: for entries whose process is gone. A running instance comes back with its
@@ -54,14 +54,14 @@ pub(super) async fn set_protection(
     Json(switch): Json<ProtectionSwitch>,
 ) -> Result<axum::Json<ProtectionView>, Problem> {
     api.access.check_change(&headers)?;
-    api.dispatcher.apply(Event::SetProtection(switch.enabled), None)?;
+    api.dispatcher.apply(CatalogEvent::SetProtection(switch.enabled), None)?;
     Ok(axum::Json(view::protection(&api.dispatcher.catalog)))
 }
 
-fn set_drained(api: &Api, headers: &HeaderMap, name: &str, instance: &str, on: bool) -> Result<(), Problem> {
+fn set_drain(api: &Api, headers: &HeaderMap, name: &str, instance: &str, on: bool) -> Result<(), Problem> {
     api.access.check_change(headers)?;
     let key = find(api, name, instance)?;
-    api.dispatcher.apply(Event::Drain { key, on }, None)?;
+    api.dispatcher.apply(CatalogEvent::Drain { key, on }, None)?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::time::Time;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
+pub(crate) enum CatalogEvent {
     /// A member registers or renews. Names and addresses are valid; required names are unique.
     Register(ServiceInfo),
     /// An instance is deregistered. With an `id`, it must have that one.
@@ -45,7 +45,7 @@ pub(crate) struct SavedInstance {
 
 /// What an event did, apart from its effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum EventOutcome {
     Changed,
     /// Nothing visible has changed.
     Unchanged,
@@ -55,8 +55,8 @@ pub(crate) enum Outcome {
 
 /// The result of an event, with what must be done about it, in order.
 #[derive(Debug)]
-pub(crate) struct Applied {
-    pub(crate) outcome: Outcome,
+pub(crate) struct EventResult {
+    pub(crate) outcome: EventOutcome,
     pub(crate) effects: Vec<Effect>,
 }
 

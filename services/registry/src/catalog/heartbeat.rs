@@ -3,16 +3,16 @@
 use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, Status};
 
 use super::effect::{Effect, HeartbeatTiming};
-use super::event::Outcome;
+use super::event::EventOutcome;
 use super::instance::Suspicion;
 use super::key::{Incarnation, InstanceKey};
 use super::time::Time;
 use super::transition::Transition;
 
 impl Transition<'_> {
-    pub(super) fn heartbeat_answered(&mut self, of: Incarnation, reply: Option<Heartbeat>) -> Outcome {
+    pub(super) fn heartbeat_answered(&mut self, of: Incarnation, reply: Option<Heartbeat>) -> EventOutcome {
         let now = self.now;
-        let Some(instance) = self.catalog.get_incarnation(&of) else { return Outcome::Unknown };
+        let Some(instance) = self.catalog.get_incarnation(&of) else { return EventOutcome::Unknown };
         let before = instance.state();
         instance.last_heartbeat = Some(now);
         // A member that sends no status counts as serving.
@@ -44,12 +44,12 @@ impl Transition<'_> {
         let key = of.key.clone();
         self.schedule(of, timing);
         self.settle_protection();
-        if before == after { Outcome::Unchanged } else { self.changed(&key, kind) }
+        if before == after { EventOutcome::Unchanged } else { self.changed(&key, kind) }
     }
 
-    pub(super) fn heartbeat_missed(&mut self, of: Incarnation, why: &str) -> Outcome {
+    pub(super) fn heartbeat_missed(&mut self, of: Incarnation, why: &str) -> EventOutcome {
         let now = self.now;
-        let Some(instance) = self.catalog.get_incarnation(&of) else { return Outcome::Unknown };
+        let Some(instance) = self.catalog.get_incarnation(&of) else { return EventOutcome::Unknown };
         let is_first = instance.misses == 0;
         if is_first {
             instance.failing_since = now;
@@ -61,7 +61,7 @@ impl Transition<'_> {
         catalog.failing += usize::from(is_first);
         if misses < catalog.settings.heartbeat.attempts.max(1) {
             self.schedule(of, HeartbeatTiming::Gap);
-            return Outcome::Unchanged;
+            return EventOutcome::Unchanged;
         }
         let key = of.key.clone();
         if let Some(Suspicion::Restored(until) | Suspicion::Silent(until)) = suspicion
@@ -81,24 +81,24 @@ impl Transition<'_> {
         self.remove(&key, ReasonKind::Removed, &format!("{misses} heartbeats missed, last: {why}"));
         self.catalog.protection.count_removal(now);
         self.settle_protection();
-        Outcome::Changed
+        EventOutcome::Changed
     }
 
     /// Not a miss: the heartbeat is scheduled again.
-    pub(super) fn heartbeat_not_sent(&mut self, of: Incarnation) -> Outcome {
+    pub(super) fn heartbeat_not_sent(&mut self, of: Incarnation) -> EventOutcome {
         if self.catalog.get_incarnation(&of).is_none() {
-            return Outcome::Unknown;
+            return EventOutcome::Unknown;
         }
         self.schedule(of, HeartbeatTiming::Gap);
-        Outcome::Unchanged
+        EventOutcome::Unchanged
     }
 
     /// A restored instance has used up its attempts: it is not removed before its grace ends, but dependents now see
     /// it as suspect.
-    fn suspect_restored(&mut self, key: &InstanceKey, until: Time, why: &str) -> Outcome {
+    fn suspect_restored(&mut self, key: &InstanceKey, until: Time, why: &str) -> EventOutcome {
         let is_news = |suspicion| matches!(suspicion, Some(Suspicion::Restored(_)));
         let instance = self.catalog.get_mut(key).filter(|instance| is_news(instance.suspicion));
-        let Some(instance) = instance else { return Outcome::Unchanged };
+        let Some(instance) = instance else { return EventOutcome::Unchanged };
         instance.suspicion = Some(Suspicion::Silent(until));
         let detail = format!("no answer since the registry restarted: {why}");
         instance.note(self.now, ReasonKind::HeldBack, &detail);
@@ -106,16 +106,16 @@ impl Transition<'_> {
     }
 
     /// Self-protection holds back the removal of an instance.
-    fn hold_back(&mut self, key: &InstanceKey, why: &str) -> Outcome {
-        let Some(instance) = self.catalog.get_mut(key) else { return Outcome::Unknown };
+    fn hold_back(&mut self, key: &InstanceKey, why: &str) -> EventOutcome {
+        let Some(instance) = self.catalog.get_mut(key) else { return EventOutcome::Unknown };
         if instance.is_held_back() {
-            return Outcome::Unchanged;
+            return EventOutcome::Unchanged;
         }
         let before = instance.state();
         instance.suspicion = Some(Suspicion::HeldBack);
         instance.note(self.now, ReasonKind::HeldBack, why);
         let after = instance.state();
         self.catalog.held_back += 1;
-        if before == after { Outcome::Unchanged } else { self.changed(key, ReasonKind::HeldBack) }
+        if before == after { EventOutcome::Unchanged } else { self.changed(key, ReasonKind::HeldBack) }
     }
 }

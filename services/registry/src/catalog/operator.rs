@@ -3,7 +3,7 @@
 use hubspoke_protocol::ReasonKind;
 
 use super::effect::Effect;
-use super::event::{Initiator, Outcome, Refusal};
+use super::event::{EventOutcome, Initiator, Refusal};
 use super::key::InstanceKey;
 use super::transition::Transition;
 
@@ -13,8 +13,8 @@ impl Transition<'_> {
         key: &InstanceKey,
         id: Option<&str>,
         by: Initiator,
-    ) -> Result<Outcome, Refusal> {
-        let Some(instance) = self.catalog.get(key) else { return Ok(Outcome::Unknown) };
+    ) -> Result<EventOutcome, Refusal> {
+        let Some(instance) = self.catalog.get(key) else { return Ok(EventOutcome::Unknown) };
         let current = instance.info.id();
         if id.is_some_and(|id| id != current) {
             return Err(Refusal::OlderStart { key: key.clone(), current: current.to_owned() });
@@ -22,13 +22,13 @@ impl Transition<'_> {
         let detail = if by == Initiator::Operator { "by an operator" } else { "" };
         self.remove(key, ReasonKind::Deregistered, detail);
         self.settle_protection();
-        Ok(Outcome::Changed)
+        Ok(EventOutcome::Changed)
     }
 
-    pub(super) fn drain(&mut self, key: &InstanceKey, on: bool) -> Outcome {
-        let Some(instance) = self.catalog.get_mut(key) else { return Outcome::Unknown };
+    pub(super) fn drain(&mut self, key: &InstanceKey, on: bool) -> EventOutcome {
+        let Some(instance) = self.catalog.get_mut(key) else { return EventOutcome::Unknown };
         if instance.drained == on {
-            return Outcome::Unchanged;
+            return EventOutcome::Unchanged;
         }
         instance.drained = on;
         let kind = if on { ReasonKind::Draining } else { ReasonKind::Undrained };
@@ -36,9 +36,9 @@ impl Transition<'_> {
         self.changed(key, kind)
     }
 
-    pub(super) fn set_protection(&mut self, on: bool) -> Outcome {
+    pub(super) fn set_protection(&mut self, on: bool) -> EventOutcome {
         if self.catalog.protection.enabled() == on {
-            return Outcome::Unchanged;
+            return EventOutcome::Unchanged;
         }
         self.catalog.protection.set_enabled(on);
         self.effects.push(Effect::ProtectionChanged);
@@ -47,7 +47,7 @@ impl Transition<'_> {
                 self.remove(&key, ReasonKind::Removed, "self-protection was switched off");
             }
         }
-        Outcome::Changed
+        EventOutcome::Changed
     }
 
     fn held_back(&self) -> Vec<InstanceKey> {

@@ -9,7 +9,7 @@ use super::event::SavedInstance;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
-use super::state::{Catalog, Service};
+use super::state::{Catalog, ServiceEntry};
 use super::time::Time;
 
 /// The state of self-protection.
@@ -36,7 +36,7 @@ impl Catalog {
 
     /// The number of instances in each of these states, per service that has any.
     pub(crate) fn census<const N: usize>(&self, states: [InstanceState; N]) -> Vec<(Arc<str>, [u64; N])> {
-        let count = |(name, service): (&Arc<str>, &Service)| {
+        let count = |(name, service): (&Arc<str>, &ServiceEntry)| {
             let mut counts = [0; N];
             for instance in service.instances.values() {
                 if let Some(i) = states.iter().position(|state| *state == instance.state()) {
@@ -57,7 +57,7 @@ impl Catalog {
     /// The list of one service; empty if the service is unknown.
     pub(crate) fn list(&mut self, name: &str) -> Arc<InstanceList> {
         let unknown = || Arc::new(InstanceList::new(self.forgotten, Vec::new()));
-        self.services.get_mut(name).map_or_else(unknown, Service::list)
+        self.services.get_mut(name).map_or_else(unknown, ServiceEntry::list)
     }
 
     /// The revision of one service's list. Does not build the list.
@@ -145,7 +145,7 @@ impl Catalog {
         now: Time,
         only: Option<&[String]>,
     ) -> BTreeMap<Arc<str>, Vec<(InstanceRecord, bool)>> {
-        let shown = |(name, service): (&Arc<str>, &Service)| (name.clone(), self.shown(now, service));
+        let shown = |(name, service): (&Arc<str>, &ServiceEntry)| (name.clone(), self.shown(now, service));
         match only {
             None => self.services.iter().map(shown).collect(),
             Some(names) => {
@@ -155,7 +155,7 @@ impl Catalog {
         }
     }
 
-    fn shown(&self, now: Time, service: &Service) -> Vec<(InstanceRecord, bool)> {
+    fn shown(&self, now: Time, service: &ServiceEntry) -> Vec<(InstanceRecord, bool)> {
         let live = service.instances.values().map(|instance| (instance.clone(), false));
         let removed = service.removed.values().filter_map(|at| self.removed.get(at));
         let fresh = removed.filter(|removed| now.since(removed.at) < self.settings.history.removed_for);

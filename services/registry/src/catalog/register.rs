@@ -5,21 +5,21 @@ use std::sync::Arc;
 use hubspoke_protocol::{ReasonKind, ServiceInfo};
 
 use super::effect::HeartbeatTiming;
-use super::event::{Outcome, Refusal, SavedInstance};
+use super::event::{EventOutcome, Refusal, SavedInstance};
 use super::instance::{InstanceRecord, Suspicion};
 use super::key::{Incarnation, InstanceKey};
 use super::list::ListedInstance;
 use super::transition::Transition;
 
 impl Transition<'_> {
-    pub(super) fn register(&mut self, info: ServiceInfo) -> Result<Outcome, Refusal> {
+    pub(super) fn register(&mut self, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
         let key = InstanceKey::new(&info.name, &info.addr);
         match self.catalog.get(&key) {
             Some(known) if known.info.id() != info.id() => self.replace(key, info),
             Some(known) if *known.info == info && !known.is_restored() => {
                 let (number, info) = (known.incarnation, known.info.clone());
                 self.registered(Incarnation { key, number }, info);
-                Ok(Outcome::Unchanged)
+                Ok(EventOutcome::Unchanged)
             }
             Some(_) => self.renew(key, info),
             None => self.add(key, info),
@@ -27,7 +27,7 @@ impl Transition<'_> {
     }
 
     /// An instance at an address that is not in the catalogue.
-    fn add(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<Outcome, Refusal> {
+    fn add(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
         self.catalog.check_room(&info)?;
         let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
         if let Some(earlier) = self.catalog.take_removed(&key) {
@@ -37,13 +37,13 @@ impl Transition<'_> {
         instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
         self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Registered);
         self.settle_protection();
-        Ok(Outcome::Changed)
+        Ok(EventOutcome::Changed)
     }
 
     /// Another process at an address that is in the catalogue.
-    fn replace(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<Outcome, Refusal> {
+    fn replace(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
         self.catalog.check_services(&info)?;
-        let Some(earlier) = self.take(&key) else { return Ok(Outcome::Unknown) };
+        let Some(earlier) = self.take(&key) else { return Ok(EventOutcome::Unknown) };
         let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
         let detail = format!("previous Id: {:?}", earlier.info.id());
         instance.inherit(earlier);
@@ -51,14 +51,14 @@ impl Transition<'_> {
         instance.note(self.now, ReasonKind::Replaced, &detail);
         instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
         self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Replaced);
-        Ok(Outcome::Changed)
+        Ok(EventOutcome::Changed)
     }
 
     /// The same process with something changed, or the first renewal of a restored instance.
-    fn renew(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<Outcome, Refusal> {
+    fn renew(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
         self.catalog.check_services(&info)?;
         let now = self.now;
-        let Some(instance) = self.catalog.get_mut(&key) else { return Ok(Outcome::Unknown) };
+        let Some(instance) = self.catalog.get_mut(&key) else { return Ok(EventOutcome::Unknown) };
         let was_restored = instance.is_restored();
         let is_visible = instance.info.public() != info.public();
         let before = std::mem::replace(&mut instance.info, Arc::new(info));
@@ -79,13 +79,13 @@ impl Transition<'_> {
             self.changed(&key, if was_restored { ReasonKind::Recovered } else { ReasonKind::Registered });
         }
         self.registered(Incarnation { key, number }, info);
-        Ok(Outcome::Changed)
+        Ok(EventOutcome::Changed)
     }
 
-    pub(super) fn restore(&mut self, saved: SavedInstance) -> Result<Outcome, Refusal> {
+    pub(super) fn restore(&mut self, saved: SavedInstance) -> Result<EventOutcome, Refusal> {
         let key = InstanceKey::new(&saved.info.name, &saved.info.addr);
         if self.catalog.get(&key).is_some() {
-            return Ok(Outcome::Unchanged);
+            return Ok(EventOutcome::Unchanged);
         }
         self.catalog.check_room(&saved.info)?;
         let mut instance = InstanceRecord::new(saved.registered, self.catalog.revision + 1, saved.info);
@@ -96,6 +96,6 @@ impl Transition<'_> {
         instance.suspicion = Some(Suspicion::Restored(self.now + self.catalog.settings.restore_grace));
         instance.note(self.now, ReasonKind::Restored, "");
         self.insert(key, instance, HeartbeatTiming::Soon, ReasonKind::Restored);
-        Ok(Outcome::Changed)
+        Ok(EventOutcome::Changed)
     }
 }

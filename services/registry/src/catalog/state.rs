@@ -18,7 +18,7 @@ use crate::config::Settings;
 pub(crate) struct Catalog {
     pub(super) settings: Settings,
     pub(super) revision: u64,
-    pub(super) services: HashMap<Arc<str>, Service>,
+    pub(super) services: HashMap<Arc<str>, ServiceEntry>,
     /// Dependents of every service (`*`).
     pub(super) wildcard_dependents: BTreeSet<InstanceKey>,
     /// The newest revision of any list.
@@ -40,7 +40,7 @@ pub(crate) struct Catalog {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Service {
+pub(super) struct ServiceEntry {
     pub(super) instances: BTreeMap<Arc<str>, InstanceRecord>,
     /// It has or had an instance, so it is more than a name that somebody requires.
     pub(super) offered: bool,
@@ -62,7 +62,7 @@ pub(super) struct RemovedInstance {
     pub(super) instance: Arc<InstanceRecord>,
 }
 
-impl Service {
+impl ServiceEntry {
     pub(super) fn is_idle(&self) -> bool {
         self.instances.is_empty() && self.dependents.is_empty() && self.removed.is_empty()
     }
@@ -108,8 +108,8 @@ impl Catalog {
     }
 
     /// The service, which is added if it is unknown.
-    pub(super) fn service(&mut self, name: impl Into<Arc<str>>) -> &mut Service {
-        let unknown = || Service { list_revision: self.forgotten, ..Service::default() };
+    pub(super) fn service(&mut self, name: impl Into<Arc<str>>) -> &mut ServiceEntry {
+        let unknown = || ServiceEntry { list_revision: self.forgotten, ..ServiceEntry::default() };
         self.services.entry(name.into()).or_insert_with(unknown)
     }
 
@@ -177,7 +177,7 @@ impl Catalog {
     }
 
     fn forget_if_idle(&mut self, name: &str) {
-        if self.services.get(name).is_some_and(Service::is_idle) {
+        if self.services.get(name).is_some_and(ServiceEntry::is_idle) {
             let idle = self.services.remove(name);
             self.forgotten = self.forgotten.max(idle.map_or(0, |service| service.list_revision));
         }

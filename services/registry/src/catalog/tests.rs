@@ -128,31 +128,32 @@ fn lists(catalog: &mut Catalog) -> Lists {
 }
 
 impl Model {
-    fn event(&self, step: &Step) -> Option<Event> {
+    fn event(&self, step: &Step) -> Option<CatalogEvent> {
         Some(match step {
             Step::Register { name, addr, id, required, fact } => {
                 let mut info = info(*name, *addr, Some(*id), required);
                 if *fact {
                     info.meta.insert("zone".into(), "x".into());
                 }
-                Event::Register(info)
+                CatalogEvent::Register(info)
             }
-            Step::Deregister { name, addr, id, operator } => Event::Deregister {
+            Step::Deregister { name, addr, id, operator } => CatalogEvent::Deregister {
                 key: key(*name, *addr),
                 id: id.map(|id| format!("id-{id}")),
                 by: if *operator { Initiator::Operator } else { Initiator::Instance },
             },
             Step::Result { which, answer: a } => {
-                Event::Heartbeat { of: self.nth_heartbeat(*which)?, result: answer(*a) }
+                CatalogEvent::Heartbeat { of: self.nth_heartbeat(*which)?, result: answer(*a) }
             }
-            Step::NotSent(which) => Event::HeartbeatNotSent(self.nth_heartbeat(*which)?),
+            Step::NotSent(which) => CatalogEvent::HeartbeatNotSent(self.nth_heartbeat(*which)?),
             Step::LateResult { name, addr, number, answer: a } => {
                 let of = Incarnation { key: key(*name, *addr), number: *number };
-                (!self.heartbeats.contains(&of)).then(|| Event::Heartbeat { of, result: answer(*a) })?
+                (!self.heartbeats.contains(&of))
+                    .then(|| CatalogEvent::Heartbeat { of, result: answer(*a) })?
             }
-            Step::Drain { name, addr, on } => Event::Drain { key: key(*name, *addr), on: *on },
-            Step::Protect(on) => Event::SetProtection(*on),
-            Step::Restore { name, addr, required } => Event::Restore(SavedInstance {
+            Step::Drain { name, addr, on } => CatalogEvent::Drain { key: key(*name, *addr), on: *on },
+            Step::Protect(on) => CatalogEvent::SetProtection(*on),
+            Step::Restore { name, addr, required } => CatalogEvent::Restore(SavedInstance {
                 info: info(*name, *addr, Some(9), required).into(),
                 registered: Time::from_millis(-1000),
                 drained: false,
@@ -172,10 +173,10 @@ impl Model {
         }
         let Some(event) = self.event(step) else { return };
         let is_late = matches!(step, Step::LateResult { .. });
-        if let Event::Heartbeat { of, .. } | Event::HeartbeatNotSent(of) = &event {
+        if let CatalogEvent::Heartbeat { of, .. } | CatalogEvent::HeartbeatNotSent(of) = &event {
             self.heartbeats.remove(of);
         }
-        let may_add = matches!(event, Event::Register(_) | Event::Restore(_));
+        let may_add = matches!(event, CatalogEvent::Register(_) | CatalogEvent::Restore(_));
         let (before, revision) = (lists(catalog), catalog.revision());
         let result = catalog.apply(Time::from_millis(self.now), event);
         let after = lists(catalog);
@@ -187,7 +188,10 @@ impl Model {
         let protecting = catalog.protection(Time::from_millis(self.now)).until.is_some();
         let before_keys: BTreeSet<_> = self.live.iter().map(|of| of.key.clone()).collect();
         self.follow(catalog, &applied, revision, &before, &after);
-        assert!(applied.outcome == Outcome::Unknown || protecting == self.protecting, "announced as it is");
+        assert!(
+            applied.outcome == EventOutcome::Unknown || protecting == self.protecting,
+            "announced as it is"
+        );
         let was_added = self.live.iter().any(|of| !before_keys.contains(&of.key));
         assert!(may_add || !was_added, "only a registration adds an instance");
     }
@@ -195,7 +199,7 @@ impl Model {
     fn follow(
         &mut self,
         catalog: &mut Catalog,
-        applied: &Applied,
+        applied: &EventResult,
         revision: u64,
         before: &Lists,
         after: &Lists,
@@ -237,7 +241,7 @@ impl Model {
         }
         assert_eq!(last, catalog.revision(), "the revision grows with changes only");
         // Required services, push keys and the self-protection switch change without a revision.
-        assert!(last == revision || applied.outcome == Outcome::Changed, "a new revision is a change");
+        assert!(last == revision || applied.outcome == EventOutcome::Changed, "a new revision is a change");
         for (name, (revision_before, json_before)) in before {
             let (revision_after, json_after) = &after[name];
             assert!(revision_before <= revision_after, "a list's revision never goes back");

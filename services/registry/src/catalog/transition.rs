@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hubspoke_protocol::{ReasonKind, ServiceInfo};
 
 use super::effect::{Change, Effect, HeartbeatTiming, Registration};
-use super::event::Outcome;
+use super::event::EventOutcome;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::state::{Catalog, RemovedInstance};
@@ -73,14 +73,14 @@ impl<'a> Transition<'a> {
     }
 
     /// Publishes a change of an instance, to its dependents too if they can see it.
-    pub(super) fn changed(&mut self, key: &InstanceKey, kind: ReasonKind) -> Outcome {
+    pub(super) fn changed(&mut self, key: &InstanceKey, kind: ReasonKind) -> EventOutcome {
         if self.catalog.get_mut(key).is_some_and(InstanceRecord::relist) {
             self.list_changed(&key.name);
         } else {
             self.catalog.revision += 1;
         }
         self.publish(key, kind);
-        Outcome::Changed
+        EventOutcome::Changed
     }
 
     pub(super) fn registered(&mut self, of: Incarnation, info: Arc<ServiceInfo>) {

@@ -56,8 +56,8 @@ pub(super) fn push_span(owner: &ServiceInstance, info: &ServiceInfo, first: Opti
     trace::Attempt { operation, method, path: SERVICES_PATH, service, instance, addr, resend: 0 }.span()
 }
 
-fn request(addr: &str, info: &ServiceInfo, push: &PushRequest, revision: Revision) -> Request<SharedBody> {
-    let mut request = Request::new(SharedBody::new(&push.body));
+fn request(addr: &str, info: &ServiceInfo, push: &PushRequest, revision: Revision) -> Request<PushBody> {
+    let mut request = Request::new(PushBody::new(&push.body));
     *request.method_mut() = push.method.clone();
     *request.uri_mut() = Uri::from_static(SERVICES_PATH);
     let authorization = info.push_key.as_ref().map(|key| format!("Bearer {key}"));
@@ -79,19 +79,19 @@ fn request(addr: &str, info: &ServiceInfo, push: &PushRequest, revision: Revisio
 
 /// A body in parts that are shared with other requests.
 #[derive(Debug)]
-struct SharedBody {
+struct PushBody {
     left: VecDeque<Bytes>,
     bytes: u64,
 }
 
-impl SharedBody {
+impl PushBody {
     fn new(parts: &[Bytes]) -> Self {
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
         Self { left: parts.iter().cloned().collect(), bytes }
     }
 }
 
-impl Body for SharedBody {
+impl Body for PushBody {
     type Data = Bytes;
     type Error = Infallible;
 

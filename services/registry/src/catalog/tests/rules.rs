@@ -20,16 +20,16 @@ impl Fixture {
         Self { catalog: Catalog::new(settings()), now: seconds(0) }
     }
 
-    fn apply(&mut self, event: Event) -> Applied {
+    fn apply(&mut self, event: CatalogEvent) -> EventResult {
         self.catalog.apply(self.now, event).unwrap()
     }
 
-    fn register(&mut self, name: u8, addr: u8, id: u8) -> Applied {
-        self.apply(Event::Register(info(name, addr, Some(id), &[])))
+    fn register(&mut self, name: u8, addr: u8, id: u8) -> EventResult {
+        self.apply(CatalogEvent::Register(info(name, addr, Some(id), &[])))
     }
 
-    fn heartbeat(&mut self, key: &InstanceKey, a: Answer) -> Applied {
-        self.apply(Event::Heartbeat { of: self.incarnation(key), result: answer(a) })
+    fn heartbeat(&mut self, key: &InstanceKey, a: Answer) -> EventResult {
+        self.apply(CatalogEvent::Heartbeat { of: self.incarnation(key), result: answer(a) })
     }
 
     fn incarnation(&self, key: &InstanceKey) -> Incarnation {
@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     /// Misses three heartbeats, a second apart.
-    fn miss_three(&mut self, key: &InstanceKey) -> Applied {
+    fn miss_three(&mut self, key: &InstanceKey) -> EventResult {
         for _ in 0..2 {
             self.heartbeat(key, Answer::Missed);
             self.now = self.now + Duration::from_secs(1);
@@ -61,10 +61,10 @@ impl Fixture {
 #[test]
 fn a_renewal_changes_nothing_and_notifies_nobody() {
     let mut fixture = Fixture::new();
-    assert_eq!(fixture.register(0, 0, 1).outcome, Outcome::Changed);
+    assert_eq!(fixture.register(0, 0, 1).outcome, EventOutcome::Changed);
     let revision = fixture.catalog.revision();
     let again = fixture.register(0, 0, 1);
-    assert_eq!(again.outcome, Outcome::Unchanged);
+    assert_eq!(again.outcome, EventOutcome::Unchanged);
     assert!(matches!(again.effects[..], [Effect::Registered(_)]));
     assert_eq!(fixture.catalog.revision(), revision);
 }
@@ -75,7 +75,7 @@ fn a_new_id_replaces_the_old_one_which_can_no_longer_deregister() {
     fixture.register(0, 0, 1);
     fixture.register(0, 0, 2);
     assert_eq!(fixture.catalog.instances, 1);
-    let late = Event::Deregister { key: key(0, 0), id: Some("id-1".into()), by: Initiator::Instance };
+    let late = CatalogEvent::Deregister { key: key(0, 0), id: Some("id-1".into()), by: Initiator::Instance };
     assert!(matches!(fixture.catalog.apply(fixture.now, late), Err(Refusal::OlderStart { .. })));
     assert_eq!(fixture.catalog.instances, 1);
     assert_eq!(fixture.reasons(&key(0, 0)), [ReasonKind::Registered, ReasonKind::Replaced]);
@@ -113,11 +113,11 @@ fn a_heartbeat_that_could_not_be_sent_is_not_a_miss() {
     fixture.heartbeat(&key(0, 0), Answer::Missed);
     fixture.heartbeat(&key(0, 0), Answer::Missed);
     for _ in 0..10 {
-        let applied = fixture.apply(Event::HeartbeatNotSent(of.clone()));
+        let applied = fixture.apply(CatalogEvent::HeartbeatNotSent(of.clone()));
         assert!(matches!(applied.effects[..], [Effect::SendHeartbeat { timing: HeartbeatTiming::Gap, .. }]));
     }
-    let other = fixture.apply(Event::HeartbeatNotSent(Incarnation { number: of.number + 1, ..of }));
-    assert_eq!((other.outcome, other.effects.len()), (Outcome::Unknown, 0));
+    let other = fixture.apply(CatalogEvent::HeartbeatNotSent(Incarnation { number: of.number + 1, ..of }));
+    assert_eq!((other.outcome, other.effects.len()), (EventOutcome::Unknown, 0));
     assert_eq!(fixture.catalog.instances, 1);
     fixture.heartbeat(&key(0, 0), Answer::Missed);
     assert!(fixture.catalog.instances == 0, "earlier misses count");
@@ -154,7 +154,7 @@ fn two_processes_that_fight_for_an_address_become_suspect() {
 fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
-    fixture.apply(Event::Drain { key: key(0, 0), on: true });
+    fixture.apply(CatalogEvent::Drain { key: key(0, 0), on: true });
     fixture.register(0, 0, 1);
     fixture.heartbeat(&key(0, 0), Answer::Serving);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Draining));
@@ -170,7 +170,7 @@ fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answer
     let mut fixture = Fixture::new();
     let saved =
         SavedInstance { info: info(0, 0, Some(1), &[1]).into(), registered: seconds(-60), drained: false };
-    fixture.apply(Event::Restore(saved.clone()));
+    fixture.apply(CatalogEvent::Restore(saved.clone()));
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Suspect));
     assert!(!std::str::from_utf8(fixture.catalog.list("a").json()).unwrap().contains("State"));
     assert_eq!(fixture.catalog.dependents("b").len(), 1);
@@ -178,12 +178,12 @@ fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answer
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 
     let mut fixture = Fixture::new();
-    fixture.apply(Event::Restore(saved.clone()));
-    fixture.apply(Event::Register(ServiceInfo::clone(&saved.info)));
+    fixture.apply(CatalogEvent::Restore(saved.clone()));
+    fixture.apply(CatalogEvent::Register(ServiceInfo::clone(&saved.info)));
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal counts too");
 
     let mut fixture = Fixture::new();
-    fixture.apply(Event::Restore(saved));
+    fixture.apply(CatalogEvent::Restore(saved));
     fixture.miss_three(&key(0, 0));
     assert_eq!(fixture.catalog.instances, 1, "within its grace");
     fixture.now = fixture.now + settings().restore_grace;
@@ -197,24 +197,24 @@ fn a_restored_instance_that_does_not_answer_is_listed_as_suspect_until_its_grace
         SavedInstance { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
     for comes_back in ["by a heartbeat", "by a renewal", "no"] {
         let mut fixture = Fixture::new();
-        fixture.apply(Event::Restore(saved.clone()));
+        fixture.apply(CatalogEvent::Restore(saved.clone()));
         let listed =
             |fixture: &mut Fixture| String::from_utf8(fixture.catalog.list("a").json().to_vec()).unwrap();
         fixture.heartbeat(&key(0, 0), Answer::Missed);
         fixture.heartbeat(&key(0, 0), Answer::Missed);
         assert!(!listed(&mut fixture).contains("State"));
-        assert_eq!(fixture.heartbeat(&key(0, 0), Answer::Missed).outcome, Outcome::Changed);
+        assert_eq!(fixture.heartbeat(&key(0, 0), Answer::Missed).outcome, EventOutcome::Changed);
         assert!(listed(&mut fixture).contains(r#""State":"suspect""#));
         assert_eq!(
             fixture.heartbeat(&key(0, 0), Answer::Missed).outcome,
-            Outcome::Unchanged,
+            EventOutcome::Unchanged,
             "reported once"
         );
         assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
         fixture.now = fixture.now + settings().restore_grace;
         match comes_back {
             "by a heartbeat" => drop(fixture.heartbeat(&key(0, 0), Answer::Plain)),
-            "by a renewal" => drop(fixture.apply(Event::Register(ServiceInfo::clone(&saved.info)))),
+            "by a renewal" => drop(fixture.apply(CatalogEvent::Register(ServiceInfo::clone(&saved.info)))),
             _ => {
                 fixture.heartbeat(&key(0, 0), Answer::Missed);
                 assert!(fixture.catalog.instances == 0, "its grace is over");
@@ -231,14 +231,14 @@ fn restored_instances_are_probed_soon_and_then_spread() {
     let mut fixture = Fixture::new();
     let saved =
         SavedInstance { info: info(0, 0, Some(1), &[]).into(), registered: seconds(-60), drained: false };
-    let next = |applied: Applied| {
+    let next = |applied: EventResult| {
         let timing = applied.effects.into_iter().find_map(|effect| match effect {
             Effect::SendHeartbeat { timing, .. } => Some(timing),
             _ => None,
         });
         timing.unwrap()
     };
-    assert_eq!(next(fixture.apply(Event::Restore(saved))), HeartbeatTiming::Soon);
+    assert_eq!(next(fixture.apply(CatalogEvent::Restore(saved))), HeartbeatTiming::Soon);
     assert_eq!(next(fixture.heartbeat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Spread);
     assert_eq!(next(fixture.heartbeat(&key(0, 0), Answer::Plain)), HeartbeatTiming::Interval);
 }
@@ -264,17 +264,17 @@ fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
     let mut fixture = Fixture::new();
     fixture.catalog.settings.limits.instances = 1;
     fixture.register(0, 0, 1);
-    let more = Event::Register(info(0, 1, Some(1), &[]));
+    let more = CatalogEvent::Register(info(0, 1, Some(1), &[]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyInstances(1));
-    assert_eq!(fixture.register(0, 0, 1).outcome, Outcome::Unchanged);
+    assert_eq!(fixture.register(0, 0, 1).outcome, EventOutcome::Unchanged);
     fixture.catalog.settings.limits.instances = 10;
     fixture.catalog.settings.limits.services = 1;
-    let more = Event::Register(info(0, 1, Some(1), &[2]));
+    let more = CatalogEvent::Register(info(0, 1, Some(1), &[2]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyServices(1));
     // Neither a new Id nor a renewal that requires other services gets around the limit.
     let before = fixture.catalog.revision();
     for id in [1, 2] {
-        let requiring = |name| Event::Register(info(0, 0, Some(id), &[name]));
+        let requiring = |name| CatalogEvent::Register(info(0, 0, Some(id), &[name]));
         assert_eq!(
             fixture.catalog.apply(fixture.now, requiring(2)).unwrap_err(),
             Refusal::TooManyServices(1),
@@ -282,7 +282,7 @@ fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
         );
         assert_eq!(fixture.catalog.revision(), before);
     }
-    fixture.apply(Event::Register(info(0, 0, Some(2), &[0, 4])));
+    fixture.apply(CatalogEvent::Register(info(0, 0, Some(2), &[0, 4])));
     assert_eq!(fixture.catalog.services(), 1, "its own name and * add no service");
 }
 
@@ -293,8 +293,8 @@ fn a_hundred_thousand_registrations_and_deregistrations_leave_nothing_behind() {
         let mut info = ServiceInfo::new(format!("s-{i}"), "10.0.0.1:80");
         info.required_services = vec![format!("r-{i}")];
         let key = InstanceKey::new(&info.name, &info.addr);
-        fixture.apply(Event::Register(info));
-        fixture.apply(Event::Deregister { key, id: None, by: Initiator::Instance });
+        fixture.apply(CatalogEvent::Register(info));
+        fixture.apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance });
     }
     assert!(fixture.catalog.instances == 0);
     assert_eq!(fixture.catalog.services.len(), settings().history.removed_max);
@@ -309,7 +309,7 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
     fixture.register(0, 0, 1);
     let (known, since) = (fixture.catalog.list("a").revision, fixture.catalog.revision());
     fixture.catalog.settings.history.removed_max = 0;
-    fixture.apply(Event::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
     assert_eq!(fixture.catalog.services(), 0);
     assert!(fixture.catalog.list("a").revision > known);
     assert_eq!(fixture.catalog.changed_lists(&by_name, since).map(|lists| lists.len()), Some(1));
@@ -318,7 +318,7 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
     assert_eq!(fixture.catalog.newest_for(&wildcard), since, "its heartbeat shows that it is behind");
     assert_eq!(fixture.catalog.changed_lists(&wildcard, since).map(|lists| lists.len()), Some(0));
     let before = fixture.catalog.list("a").revision;
-    fixture.apply(Event::Register(info(1, 1, None, &[0])));
+    fixture.apply(CatalogEvent::Register(info(1, 1, None, &[0])));
     assert_eq!(fixture.catalog.list("a").revision, before, "requiring a service does not change its list");
     assert!(
         fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"),
@@ -335,10 +335,10 @@ fn an_empty_service_is_forgotten_without_a_change() {
     for name in [0, 2] {
         fixture.register(name, 0, 1);
     }
-    fixture.apply(Event::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
     let since = fixture.catalog.revision();
     assert_eq!(fixture.catalog.lists(&wildcard).len(), 2);
-    fixture.apply(Event::Deregister { key: key(2, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister { key: key(2, 0), id: None, by: Initiator::Instance });
     let changed = fixture.catalog.changed_lists(&wildcard, since).unwrap();
     assert_eq!(changed.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c"]);
     assert!(fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"), "it is forgotten");

@@ -50,7 +50,7 @@ fn when_most_fail_at_once_removals_are_held_back_for_a_bounded_time() {
     assert_eq!(fixture.catalog.protection(fixture.now).until, None);
 }
 
-fn announced(applied: &Applied) -> Vec<bool> {
+fn announced(applied: &EventResult) -> Vec<bool> {
     let announced = applied.effects.iter().filter_map(|effect| match effect {
         Effect::Protecting(on) => Some(*on),
         _ => None,
@@ -83,7 +83,7 @@ fn watchers_are_told_of_the_number_held_back_and_of_the_switch() {
     for addr in 0..8 {
         fixture.register(0, addr, 1);
     }
-    let updates = |applied: Applied| {
+    let updates = |applied: EventResult| {
         applied.effects.iter().filter(|effect| matches!(effect, Effect::ProtectionChanged)).count()
     };
     miss_all(&mut fixture, 6);
@@ -94,8 +94,8 @@ fn watchers_are_told_of_the_number_held_back_and_of_the_switch() {
     assert_eq!(fixture.catalog.protection(fixture.now).held_back, 7);
     assert_eq!(updates(fixture.heartbeat(&key(0, 6), Answer::Plain)), 1);
     assert_eq!(fixture.catalog.protection(fixture.now).held_back, 6);
-    assert!(updates(fixture.apply(Event::SetProtection(false))) > 0);
-    assert!(updates(fixture.apply(Event::SetProtection(true))) > 0, "also if nothing is held back");
+    assert!(updates(fixture.apply(CatalogEvent::SetProtection(false))) > 0);
+    assert!(updates(fixture.apply(CatalogEvent::SetProtection(true))) > 0, "also if nothing is held back");
 }
 
 /// The first outage lasts longer than the time bound, so the failing instances are removed in the end. The second one
@@ -177,7 +177,7 @@ fn switching_self_protection_off_removes_what_it_held_back() {
     }
     miss_all(&mut fixture, 7);
     assert_eq!(fixture.catalog.instances, 8);
-    let applied = fixture.apply(Event::SetProtection(false));
+    let applied = fixture.apply(CatalogEvent::SetProtection(false));
     assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::Protecting(false))));
     assert_eq!(fixture.catalog.instances, 1);
 }
