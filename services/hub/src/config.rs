@@ -27,6 +27,7 @@ const MAX_REPLICAS: u16 = 100;
 /// `[hub]`: replicas and addresses.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct HubTable {
     /// Log replicas; those after the first listen on free ports.
     pub log_replicas: u16,
@@ -76,6 +77,7 @@ impl Table for HubTable {
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HubConfig {
     /// The keys of every process.
     pub common: Common,

@@ -7,8 +7,8 @@ use anyhow::{Context, anyhow, bail};
 use hubspoke_protocol::sse;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::text;
 
@@ -43,31 +43,29 @@ pub(crate) enum StreamUpdate {
 #[derive(Debug)]
 pub(crate) struct EventSource {
     updates: mpsc::Receiver<StreamUpdate>,
-    /// The one task that reads.
-    task: JoinSet<()>,
+    reader: AbortOnDropHandle<()>,
 }
 
 impl EventSource {
     /// Opens the stream at `url`. `http` must have no timeout for whole responses.
     pub(crate) fn open(http: reqwest::Client, url: String) -> Self {
         let (sender, updates) = mpsc::channel(QUEUED);
-        let mut task = JoinSet::new();
-        task.spawn(read_forever(http, url, sender));
-        Self { updates, task }
+        let reader = tokio::spawn(read_forever(http, url, sender));
+        Self { updates, reader: AbortOnDropHandle::new(reader) }
     }
 
-    /// The next update. Cancel safe.
+    /// The next update. Cancel safe. Not to be called again after an error.
     ///
     /// # Errors
     /// If the task that reads the stream has panicked.
     pub(crate) async fn next(&mut self) -> anyhow::Result<StreamUpdate> {
-        if let Some(update) = self.updates.recv().await {
-            return Ok(update);
+        match self.updates.recv().await {
+            Some(update) => Ok(update),
+            None => match (&mut self.reader).await {
+                Ok(()) => bail!("the reader of the stream has ended"),
+                Err(error) => Err(error.into()),
+            },
         }
-        if let Some(Err(error)) = self.task.join_next().await {
-            return Err(error.into());
-        }
-        bail!("the stream's reader has ended")
     }
 }
 

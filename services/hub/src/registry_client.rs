@@ -137,7 +137,7 @@ impl RegistryClient {
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let reply = request.send().await.map_err(|error| {
-            let hint = "; start one with `hub up`, or name another with --registry";
+            let hint = "; run `hub up`, or pass --registry URL";
             let hint = if error.is_connect() { hint } else { "" };
             anyhow!("can't reach the registry at {}: {}{hint}", self.url, text::root_cause(&error))
         })?;

@@ -192,7 +192,7 @@ log      log-3     127.0.0.1:3  draining  10m  -          -         -
 
 2 instances of 1 service, revision 1f.30
 log/log-1: removed: 3 heartbeats missed (1m ago)
-log/a [2J b: removal held back: ]0;x others (2s ago)
+log/a [2J b: suspect: ]0;x others (2s ago)
 log/log-3: draining: by an operator (5m ago)
 self-protection is on; 1 removal is held back until 2026-11-23T08:12:00Z at the latest
 "
@@ -210,7 +210,7 @@ log/log-1 at 127.0.0.1:1
   2026-11-23T08:09:00.000Z removed: 3 heartbeats missed
 
 log/a [2J b at 127.0.0.1:2
-  2026-11-23T08:09:58.000Z removal held back: ]0;x others
+  2026-11-23T08:09:58.000Z suspect: ]0;x others
 
 log/log-3 at 127.0.0.1:3
   2026-11-23T08:05:00.000Z draining: by an operator

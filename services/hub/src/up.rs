@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{HubConfig, PROCESS};
+use crate::text;
 
 /// How long `hub up` waits for all services to be ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,6 +33,7 @@ pub struct Hub {
 
 /// The addresses of all services.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HubAddrs {
     /// The registry.
     pub registry: SocketAddr,
@@ -142,9 +144,9 @@ impl HubAddrs {
         let logs = [(hubspoke_log::PROCESS.name, self.logs.len())];
         let all = [logs[0], (hubspoke_visit::PROCESS.name, self.visits.len())];
         for addr in callers() {
-            poll(&client, deadline, addr, DIRECTORY_PATH, |text| knows(text, &logs)).await?;
+            poll(&client, deadline, addr, DIRECTORY_PATH, |body| knows(body, &logs)).await?;
         }
-        poll(&client, deadline, self.gateway_control, DIRECTORY_PATH, |text| knows(text, &all)).await
+        poll(&client, deadline, self.gateway_control, DIRECTORY_PATH, |body| knows(body, &all)).await
     }
 
     /// The banner: what runs where, and what to try.
@@ -195,13 +197,14 @@ async fn poll(
         let why = match client.get(&url).send().await {
             Ok(reply) => {
                 let status = reply.status();
-                let text = reply.text().await.unwrap_or_default();
-                if status.is_success() && wanted(&text) {
+                let body = reply.text().await.unwrap_or_default();
+                if status.is_success() && wanted(&body) {
                     return Ok(());
                 }
-                crate::text::problem_detail(text.as_bytes())
+                let unknown = || "it does not know all instances yet".to_owned();
+                if status.is_success() { unknown() } else { text::problem_detail(body.as_bytes()) }
             }
-            Err(error) => error.to_string(),
+            Err(error) => text::root_cause(&error),
         };
         if Instant::now() > deadline {
             return Err(anyhow!("{addr} is not ready: {why}"));

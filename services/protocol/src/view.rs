@@ -85,7 +85,8 @@ pub enum ReasonKind {
     Removed,
     /// The instance itself or an operator deregistered it.
     Deregistered,
-    /// It missed too many heartbeats but was kept: too many others missed theirs at the same time.
+    /// It became suspect but is kept: too many others fail too, it was restored and does not answer, or it comes and
+    /// goes too often.
     HeldBack,
     /// The registry restored it from its snapshot file.
     Restored,
@@ -105,7 +106,7 @@ impl fmt::Display for ReasonKind {
             Self::Recovered => "recovered",
             Self::Removed => "removed",
             Self::Deregistered => "deregistered",
-            Self::HeldBack => "removal held back",
+            Self::HeldBack => "suspect",
             Self::Restored => "restored from the snapshot file",
             Self::Draining => "draining",
             Self::Undrained => "no longer draining",
@@ -127,7 +128,7 @@ mod tests {
             ("recovered", "recovered"),
             ("removed", "removed"),
             ("deregistered", "deregistered"),
-            ("held-back", "removal held back"),
+            ("held-back", "suspect"),
             ("restored", "restored from the snapshot file"),
             ("draining", "draining"),
             ("undrained", "no longer draining"),

@@ -9,7 +9,7 @@ const WORDS = {
   recovered: "recovered",
   removed: "removed",
   deregistered: "deregistered",
-  "held-back": "removal held back",
+  "held-back": "suspect",
   restored: "restored from the snapshot file",
   draining: "draining",
   undrained: "no longer draining",

@@ -38,7 +38,7 @@ pub(super) async fn print_all(
     let Some(reply) = request(args, registry, &encode(query)).await? else { return Ok(printed) };
     if let Some(missing) = reply.headers().get(HUB_LOG_MISSING).and_then(|value| value.to_str().ok()) {
         let missing = text::one_line(missing, 300);
-        remark(&format!("the entries of {missing} are missing: no answer from there"));
+        remark(&format!("without the entries of {missing}, which did not answer"));
     }
     let mut lines = ReplyLines { reply, buf: Vec::new(), read: 0 };
     let mut newest_first = Vec::new();
@@ -63,14 +63,16 @@ async fn request(
     registry: &RegistryClient,
     query: &str,
 ) -> anyhow::Result<Option<Response>> {
-    let (urls, asked): (Vec<String>, _) = match &args.gateway {
-        Some(gateway) => (vec![gateway.trim_end_matches('/').to_owned()], "the gateway does not answer"),
+    let (urls, failed): (Vec<String>, _) = match &args.gateway {
+        Some(gateway) => {
+            (vec![gateway.trim_end_matches('/').to_owned()], "can't read entries through the gateway")
+        }
         None => {
             let catalog = registry.catalog().await?;
             let all = catalog.services.get(LOG_SERVICE).into_iter().flatten();
             let present = all.filter(|instance| instance.state != InstanceState::Removed);
             let urls = present.map(|instance| format!("http://{}", instance.info.addr)).collect();
-            (urls, "no log instance answers")
+            (urls, "can't read entries from any log instance")
         }
     };
     if urls.is_empty() && args.follow {
@@ -94,7 +96,7 @@ async fn request(
         }
     }
     let hint = if args.gateway.is_none() { "; to read through a gateway, pass --gateway URL" } else { "" };
-    Err(anyhow!("{asked}: {failure:#}{hint}"))
+    Err(anyhow!("{failed}: {failure:#}{hint}"))
 }
 
 /// The lines of a reply.

@@ -183,19 +183,19 @@ fn instance(
     let load = row.view.load.filter(|_| !row.is_removed());
     let in_flight = load.map_or("-".to_owned(), |load| load.in_flight.to_string());
     let flaps = row.flaps();
-    let colour = colour(row.view.state);
+    let color = color(row.view.state);
     let line = Line::from(vec![
         Span::raw(id + &addr),
-        Span::styled(format!(" {:<8}", row.view.state), colour),
+        Span::styled(format!(" {:<8}", row.view.state), color),
         Span::raw(format!(" {:>4} {heartbeat:>4} {rate:>7} ", describe::age(&row.view.registered, now))),
-        Span::styled(bar, colour),
+        Span::styled(bar, color),
         Span::raw(format!(" {percent:>7} {in_flight:>6} ")),
         Span::styled(format!("{flaps:>5}"), if flaps > 0 { Style::new().yellow() } else { Style::new() }),
     ]);
     if row.is_removed() { line.style(Style::new().dim()) } else { line }
 }
 
-fn colour(state: InstanceState) -> Style {
+fn color(state: InstanceState) -> Style {
     match state {
         InstanceState::Passing => Style::new().green(),
         InstanceState::Suspect => Style::new().yellow(),

@@ -74,7 +74,10 @@ async fn an_invalid_request_is_one_line_and_exit_code_1() {
     for (args, expected) in [
         (&["--grep", "("][..], "regex"),
         (&["--level", "loud"], "level"),
-        (&["--gateway", "http://127.0.0.1:9"], "the gateway does not answer"),
+        (
+            &["--gateway", "http://127.0.0.1:9"],
+            "can't read entries through the gateway: http://127.0.0.1:9: Connection refused",
+        ),
     ] {
         let exit = platform.hub(&[&["logs"], args].concat()).await;
         assert_eq!((exit.code, exit.stderr.lines().count()), (Some(1), 1), "{args:?}: {exit:?}");

@@ -10,6 +10,7 @@ mod faults;
 mod heartbeats;
 mod openapi;
 mod operator;
+mod page;
 mod protocol;
 mod pushes;
 mod restart;

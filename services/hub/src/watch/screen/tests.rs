@@ -131,7 +131,7 @@ fn held_back_removals_and_untrusted_text() {
     let lines = screen(&model, &Control::default(), 120, 20, at(17));
     assert!(lines[0].contains("3 removals held back"), "{lines:#?}");
     assert!(lines.concat().chars().all(|c| !c.is_control()), "{lines:#?}");
-    assert!(lines.iter().any(|line| line.contains("removal held back: a [31mb c")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("suspect: a [31mb c")), "{lines:#?}");
 }
 
 #[test]
