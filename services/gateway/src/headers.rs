@@ -145,9 +145,17 @@ pub(crate) fn trailers(fields: &mut HeaderMap) {
 
 /// Whether this is gRPC, whose bodies may be streams.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).and_then(|kind| kind.get(..GRPC.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
+    has_content_type(headers, b"application/grpc")
+}
+
+/// Whether the body is a stream of server-sent events.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    has_content_type(headers, b"text/event-stream")
+}
+
+fn has_content_type(headers: &HeaderMap, start: &[u8]) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..start.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(start))
 }
 
 /// Whether the request has passed this gateway, known as `pseudonym`, before.

@@ -23,14 +23,13 @@ pub(crate) mod pool;
 mod service;
 
 /// All public services at one moment.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ServiceTable {
     services: HashMap<Box<str>, Arc<UpstreamService>>,
     ready: bool,
 }
 
 /// Builds tables from views of the directory.
-#[derive(Debug, Clone, Copy)]
 pub(crate) struct TableBuilder<'a> {
     pub(crate) config: &'a GatewayConfig,
     /// The gateway's own registered name, which is never routed to.

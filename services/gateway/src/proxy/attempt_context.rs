@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
 use tokio::time::Sleep;
 
@@ -61,7 +60,9 @@ impl UpstreamResponse {
         head: Response<()>,
         source: ResponseSource,
     ) -> Box<Self> {
-        let idle = (!is_live(head.headers())).then_some(context.settings.idle);
+        // A live stream may be silent for any time.
+        let is_live = headers::is_event_stream(head.headers()) || headers::is_grpc(head.headers());
+        let idle = (!is_live).then_some(context.settings.idle);
         let pool_size = context.client.gateway.config.limits.pool_size;
         let relay = Relay { source, idle, timer: None, pool_size, worker: context.client.worker };
         Box::new(Self { head, relay, instance: instance.clone() })
@@ -126,11 +127,4 @@ impl ResponseTimer {
             timer.as_mut().reset(until.into());
         }
     }
-}
-
-/// Whether the body may be silent for any time: server-sent events and gRPC streams.
-fn is_live(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is = |name: &[u8]| kind.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-    is(b"text/event-stream") || is(b"application/grpc")
 }

@@ -1,6 +1,5 @@
 //! One registration of one instance, and what the gateway has observed of it.
 
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -199,17 +198,7 @@ impl Instance {
     }
 }
 
-impl fmt::Debug for Instance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instance")
-            .field("service", &self.service)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
 /// One request in flight at an instance; it counts until this is dropped.
-#[derive(Debug)]
 pub(crate) struct InFlightGuard(Arc<Instance>);
 
 impl InFlightGuard {

@@ -1,7 +1,6 @@
 //! One service: its settings, its instances, and how many requests and retries it takes.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -17,7 +16,6 @@ use crate::retry::RetryBudget;
 use crate::stats::{DurationHistogram, ServiceStats};
 
 /// One public service, as of one table.
-#[derive(Debug)]
 pub(crate) struct UpstreamService {
     pub(crate) name: Box<str>,
     pub(crate) settings: Arc<ServiceSettings>,
@@ -72,7 +70,6 @@ impl ServiceSettings {
 }
 
 /// One request in flight to a service; it counts until this is dropped.
-#[derive(Debug)]
 pub(crate) struct Admission(Arc<ServiceState>);
 
 impl Drop for Admission {
@@ -186,11 +183,5 @@ impl UpstreamService {
     /// How many instances are ejected.
     pub(crate) fn ejected(&self) -> usize {
         self.instances.iter().filter(|instance| instance.is_ejected()).count()
-    }
-}
-
-impl fmt::Debug for ServiceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceState").field("stats", &self.stats).finish_non_exhaustive()
     }
 }
