@@ -66,17 +66,3 @@ impl<'de> Deserialize<'de> for Revision {
         String::deserialize(de)?.parse().map_err(serde::de::Error::custom)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_parses_what_it_displays_and_nothing_else() {
-        let revision = Revision { epoch: 0x1f, n: 12 };
-        assert_eq!(revision.to_string().parse(), Ok(revision));
-        for text in ["", "1", "1.", ".1", "x.1", "1.x", "1.-1", "1.2.3", "1.99999999999999999999"] {
-            assert_eq!(text.parse::<Revision>(), Err(InvalidRevision), "{text:?}");
-        }
-    }
-}

@@ -94,6 +94,3 @@ pub fn fields(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         (&line[..colon.unwrap_or(line.len())], value.strip_prefix(b" ").unwrap_or(value))
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
 //! The JSON of the wire types.
 
-use hubspoke_protocol::{Heartbeat, PushMode, Revision, ServiceInfo, ServiceLists, Snapshot, Status};
+use hubspoke_protocol::{
+    Heartbeat, InvalidRevision, PushMode, Revision, ServiceInfo, ServiceLists, Snapshot, Status,
+};
 
 #[test]
 fn a_core_member_may_omit_or_null_everything_else() {
@@ -72,4 +74,13 @@ fn the_first_invalid_field_is_named() {
     assert!(invalid.check().unwrap_err().to_string().starts_with("RequiredServices: \"B\""));
     let invalid = ServiceInfo { control_addr: Some("x".into()), ..valid };
     assert!(invalid.check().unwrap_err().to_string().starts_with("ControlAddr: \"x\""));
+}
+
+#[test]
+fn a_revision_parses_what_it_displays_and_nothing_else() {
+    let revision = Revision { epoch: 0x1f, n: 12 };
+    assert_eq!(revision.to_string().parse(), Ok(revision));
+    for text in ["", "1", "1.", ".1", "x.1", "1.x", "1.-1", "1.2.3", "1.99999999999999999999"] {
+        assert_eq!(text.parse::<Revision>(), Err(InvalidRevision), "{text:?}");
+    }
 }

@@ -1,6 +1,7 @@
-use proptest::prelude::*;
+//! Server-sent events.
 
-use super::*;
+use hubspoke_protocol::sse::{Event, EventWriter, Parser, Splitter, comment, fields};
+use proptest::prelude::*;
 
 const MAX: usize = 1 << 20;
 
