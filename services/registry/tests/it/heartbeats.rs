@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
+use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 
 use super::fixture::TestRegistry;
 use super::live_member::LiveMember;
-use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 
 #[tokio::test]
 async fn instances_that_do_not_answer_as_they_should_are_removed_with_the_reason() {

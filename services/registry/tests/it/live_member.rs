@@ -12,17 +12,17 @@ use axum::response::{IntoResponse, Response};
 use hubspoke_client::membership::{MemberConfig, Timing};
 use hubspoke_client::{LoadCounters, Member};
 use hubspoke_protocol::ServiceInfo;
+use hubspoke_testkit::eventually;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::fixture::TestRegistry;
-use hubspoke_testkit::eventually;
 
 pub(crate) struct LiveMember {
     pub(crate) addr: String,
     pub(crate) member: Member,
     faults: Arc<Faults>,
-    tasks: Vec<JoinHandle<()>>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl LiveMember {
         let serve = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let runs = member.clone();
         let run = tokio::spawn(async move { runs.run(std::future::pending()).await });
-        let live = Self { addr, member, faults, tasks: vec![serve, run] };
+        let live = Self { addr, member, faults, _tasks: [serve, run].map(AbortOnDropHandle::new) };
         let mut joined = live.member.joined();
         joined.wait_for(|joined| *joined).await.unwrap();
         live
@@ -91,14 +91,6 @@ impl LiveMember {
             self.knows(name) == registry.addrs(name).await
         })
         .await;
-    }
-}
-
-impl Drop for LiveMember {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
     }
 }
 

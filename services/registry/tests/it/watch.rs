@@ -3,22 +3,22 @@
 use std::time::Duration;
 
 use hubspoke_protocol::{
-    CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, ServiceInfo,
+    CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, ServiceInfo, sse,
 };
+use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::fixture::{TestRegistry, failing, quick, slow_removal};
-use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply, eventually};
 
 /// A watcher that reads.
 struct ReadingWatcher {
     reply: reqwest::Response,
-    text: String,
+    blocks: sse::Splitter,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct WatchedEvent {
     kind: String,
     id: Option<String>,
@@ -33,28 +33,27 @@ impl ReadingWatcher {
         }
         let reply = request.send().await.unwrap();
         assert_eq!(reply.headers()["content-type"], "text/event-stream");
-        Self { reply, text: String::new() }
+        Self { reply, blocks: sse::Splitter::new(1 << 26) }
     }
 
     /// The next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<WatchedEvent> {
         timeout(DEADLINE, async {
             loop {
-                if let Some((event, rest)) = self.text.split_once("\n\n") {
-                    let mut found = WatchedEvent { kind: String::new(), id: None, data: String::new() };
-                    for line in event.lines() {
-                        match line.split_once(": ") {
-                            Some(("event", kind)) => found.kind = kind.to_owned(),
-                            Some(("id", id)) => found.id = Some(id.to_owned()),
-                            Some(("data", data)) => found.data = data.to_owned(),
-                            _ => assert_eq!(line, ":"),
+                if let Some(block) = self.blocks.next_block() {
+                    let mut event = WatchedEvent::default();
+                    for (field, value) in sse::fields(block.unwrap()) {
+                        let value = std::str::from_utf8(value).unwrap().to_owned();
+                        match field {
+                            b"event" => event.kind = value,
+                            b"id" => event.id = Some(value),
+                            b"data" => event.data = value,
+                            _ => assert_eq!((field, value.as_str()), (&b""[..], "")),
                         }
                     }
-                    self.text = rest.to_owned();
-                    return Some(found);
+                    return Some(event);
                 }
-                let chunk = self.reply.chunk().await.unwrap()?;
-                self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+                self.blocks.push(&self.reply.chunk().await.unwrap()?);
             }
         })
         .await
