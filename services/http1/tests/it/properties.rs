@@ -62,7 +62,7 @@ fn pipeline() -> impl Strategy<Value = Vec<u8>> {
     let connection = prop_oneof![
         8 => Just(""),
         1 => Just("Connection: close\r\n"),
-        1 => Just("connection: x, keep-alive\r\n"),
+        1 => Just("connection: close\r\nConnection: x, keep-alive\r\n"),
         1 => Just("Expect: 100-continue\r\n"),
     ];
     let requests = proptest::collection::vec((request(), connection), 1..4);
