@@ -9,8 +9,10 @@ use proptest::sample::Index;
 use crate::request_heads::request;
 use crate::targets::{chunked_body, exchange, request_head, response_head};
 
+type Target = fn(&[u8]);
+
 /// The targets by name.
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+const TARGETS: [(&str, Target); 4] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),

@@ -4,6 +4,7 @@
 //! An input is a line with the sizes of the pieces in which the bytes arrive, again and again (`3 7`; nothing is all at
 //! once), and then the bytes.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -229,13 +230,13 @@ pub fn exchange(data: &[u8]) {
 
 /// A stream from which pieces are read, and then its end. Writes are discarded.
 pub(crate) struct Wire<'a> {
-    pieces: std::vec::IntoIter<&'a [u8]>,
+    pieces: VecDeque<&'a [u8]>,
     piece: &'a [u8],
 }
 
 impl<'a> Wire<'a> {
     pub(crate) fn new(pieces: &[&'a [u8]]) -> Self {
-        Self { pieces: pieces.to_vec().into_iter(), piece: b"" }
+        Self { pieces: pieces.iter().copied().collect(), piece: b"" }
     }
 }
 
@@ -246,7 +247,7 @@ impl AsyncRead for Wire<'_> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.piece.is_empty() {
-            self.piece = self.pieces.next().unwrap_or_default();
+            self.piece = self.pieces.pop_front().unwrap_or_default();
         }
         let (taken, rest) = self.piece.split_at(self.piece.len().min(buf.remaining()));
         buf.put_slice(taken);
