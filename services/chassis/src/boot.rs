@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use hubspoke_client::with_causes;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::causes::with_causes;
 use crate::config::{Common, Config, ConfigError, ConfigSource, Layers, Process, Table, Telemetry};
 use crate::health::READYZ_PATH;
 use crate::telemetry::{self, TelemetrySettings};

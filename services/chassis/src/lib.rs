@@ -10,7 +10,6 @@
 //! - [`rate_limit`]: a rate with a burst, per client
 
 pub mod boot;
-mod causes;
 pub mod config;
 pub mod health;
 pub mod json;
@@ -23,10 +22,9 @@ pub mod telemetry;
 pub mod trace;
 
 pub use boot::{Shutdown, boot};
-pub use causes::with_causes;
 pub use config::{Config, Process, Table};
 pub use health::Readiness;
-pub use hubspoke_client::LogClient;
+pub use hubspoke_client::{LogClient, with_causes};
 pub use hubspoke_protocol::problem::ProblemType;
 pub use json::Json;
 pub use metrics::Metrics;

@@ -58,9 +58,11 @@ pub mod membership;
 pub mod trace;
 
 mod backoff;
+mod causes;
 mod http;
 
 pub use self::backoff::backoff;
+pub use self::causes::with_causes;
 pub use self::directory::Directory;
 pub use self::http::HttpClientError;
 pub use self::load::LoadCounters;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use hubspoke_client::Member;
+use hubspoke_client::{Member, with_causes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::causes::with_causes;
 use crate::health::Readiness;
 
 /// How long a stopping member waits for the registry, which answers within 1 s.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use hubspoke_chassis::ProblemType;
+use hubspoke_protocol::ServiceInfo;
+use hubspoke_testkit::ClosedPort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -27,6 +30,21 @@ async fn the_greeter_greets_logs_and_stops_in_order() {
         assert_ne!(event["level"], "ERROR", "{line}");
         assert_ne!(event["level"], "WARN", "{line}");
     }
+}
+
+#[tokio::test]
+async fn an_entry_that_is_not_stored_is_a_problem_and_its_causes_are_logged() {
+    let (platform, closed) = (Platform::start().await, ClosedPort::new());
+    platform.registry.set("log", &[ServiceInfo::new("log", closed.addr().to_string())]);
+    let greeter = Greeter::start(&platform, &[]).await;
+    let response = reqwest::get(format!("{}/greeter/ada", greeter.url)).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(response.text().await.unwrap().contains(ProblemType::NotLogged.urn()));
+    let stderr = greeter.terminate().await.stderr;
+    let line = stderr.lines().find(|line| line.contains("can't send a log entry")).expect(&stderr);
+    let event: serde_json::Value = serde_json::from_str(line).unwrap();
+    let error = event["error"].as_str().unwrap();
+    assert!(error.starts_with("no log instance") && error.contains("Connection refused"), "{line}");
 }
 
 #[tokio::test]

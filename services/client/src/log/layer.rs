@@ -1,5 +1,6 @@
 //! The program's own `tracing` events as log entries.
 
+use std::error::Error;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -9,6 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::queue::{LogEntry, Pusher};
+use crate::causes::with_causes;
 
 /// Crates that take part in sending: an entry must not cause further entries.
 const SENDING_CRATES: [&str; 5] = ["hyper", "h2", "reqwest", "tower", "opentelemetry"];
@@ -96,6 +98,10 @@ impl EventFields {
 impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.set(field, format!("{value:?}").into());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.set(field, with_causes(value).into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

@@ -206,7 +206,9 @@ async fn tracing_events_become_entries_except_those_of_the_sending() {
     let queue = LogQueue::start(client, 1 << 20);
     let subscriber = tracing_subscriber::registry().with(LogLayer::new(queue.pusher()));
     tracing::subscriber::with_default(subscriber, || {
-        tracing::warn!(target: "shop", user = 7, name = "ada", "it is \"hot\"");
+        let error = LogError::NoInstance { attempts: 1, last: Some(AttemptError::TimedOut) };
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(target: "shop", user = 7, name = "ada", error, "it is \"hot\"");
         tracing::info!(target: "hyper::client", "not this");
         tracing::info!(target: "hubspoke_client::log::batchers", "nor this");
     });
@@ -215,6 +217,7 @@ async fn tracing_events_become_entries_except_those_of_the_sending() {
     let [request] = &requests[..] else { panic!("{requests:?}") };
     assert_eq!(request.content_type, NDJSON);
     let entry: Value = serde_json::from_str(&request.body).unwrap();
-    let fields = json!({"user": 7, "name": "ada", "target": "shop"});
+    let error = "no log instance took the entry (1 asked): no answer in time";
+    let fields = json!({"user": 7, "name": "ada", "error": error, "target": "shop"});
     assert_eq!(entry, json!({"msg": "it is \"hot\"", "level": "warn", "fields": fields}));
 }
