@@ -74,7 +74,7 @@ impl Modules {
         );
         let folder = if path.is_empty() { file.with_file_name("") } else { file.with_extension("") };
         for child in names.children.clone() {
-            let path = [path.as_slice(), &[child.clone()]].concat();
+            let path = [path.as_slice(), std::slice::from_ref(&child)].concat();
             self.read_file(&folder.join(child).with_extension("rs"), path);
         }
         self.files.insert(path, names);
