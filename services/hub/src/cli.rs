@@ -242,50 +242,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-
-    #[test]
-    fn clap_accepts_the_definitions() {
-        HubCli::command().debug_assert();
-    }
-
-    #[test]
-    fn commands_that_parse_and_commands_that_do_not() {
-        for line in [
-            "hub",
-            "hub up --log 5",
-            "hub status --json --registry http://127.0.0.1:1",
-            "hub status log",
-            "hub status log/127.0.0.1:20002 --json",
-            "hub demo --rate 200 --duration 1m30s --gateway http://127.0.0.1:1 --json",
-            "hub watch",
-            "hub watch --once --json",
-            "hub logs -f --since 10m --grep x --source visit --trace 4bf9 --level warn -n 5 --json",
-            "hub logs --gateway http://127.0.0.1:1",
-            "hub drain log/127.0.0.1:20002",
-            "hub undrain log/log-1 --registry http://127.0.0.1:1",
-            "hub deregister log/log-1",
-            "hub registry protect",
-            "hub registry protect off",
-        ] {
-            assert!(HubCli::try_parse_from(line.split(' ')).is_ok(), "{line}");
-        }
-        for line in [
-            "hub demo --rate 0",
-            "hub demo --duration soon",
-            "hub logs -f --gateway http://127.0.0.1:1",
-            "hub drain log",
-            "hub drain",
-            "hub status Log",
-            "hub status log/",
-            "hub registry",
-            "hub registry protect maybe",
-        ] {
-            assert!(HubCli::try_parse_from(line.split(' ')).is_err(), "{line}");
-        }
-    }
 
     #[tokio::test]
     async fn a_platform_that_does_not_get_ready_ends_with_the_reason() {

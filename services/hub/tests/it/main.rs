@@ -1,6 +1,9 @@
-//! The `hub` command as people run it: real processes, their output and exit codes.
+//! The `hub` command: its arguments and configuration, and as people run it, real processes with their output and
+//! exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
+mod cli;
+mod config;
 mod demo;
 mod logs;
 mod operate;
