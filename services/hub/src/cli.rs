@@ -10,12 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubspoke_chassis::boot;
 use hubspoke_chassis::config::ConfigSource;
 
+use crate::admin_client::{AdminClient, InstanceRef};
 use crate::config::{HubConfig, PROCESS};
 use crate::demo::{self, DemoArgs};
 use crate::describe;
 use crate::logs::{self, LogsArgs};
 use crate::output::print;
-use crate::registry_client::{InstanceRef, RegistryClient};
 use crate::status::{self, Selection};
 use crate::up;
 use crate::watch::{self, WatchArgs};
@@ -174,7 +174,7 @@ pub fn run(cli: HubCli) -> ExitCode {
 
 /// Runs any command but `up`.
 async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<()> {
-    let client = |registry: RegistryArg| RegistryClient::new(&config.common.registry, registry.url);
+    let client = |registry: RegistryArg| AdminClient::new(&config.common.registry, registry.url);
     match command {
         HubCommand::Up(_) => Ok(()),
         HubCommand::Status { selection, json, registry } => {

@@ -15,8 +15,8 @@ use hubspoke_protocol::{CatalogView, InstanceState};
 use self::load::{LoadPlan, generate};
 use self::progress::Progress;
 use self::report::{DemoReport, render};
+use crate::admin_client::AdminClient;
 use crate::output::print;
-use crate::registry_client::RegistryClient;
 
 mod chi_squared;
 mod load;
@@ -51,7 +51,7 @@ pub(crate) struct DemoArgs {
 /// If there is no gateway, or a visit failed.
 pub(crate) async fn run(
     args: DemoArgs,
-    registry: &RegistryClient,
+    registry: &AdminClient,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let visits = u128::from(args.rate) * args.duration.as_millis() / 1000;

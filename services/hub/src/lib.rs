@@ -4,6 +4,7 @@
 //! the modules below them: the client for the registry, the stream of its changes, and the words and the layout of what
 //! they print.
 
+mod admin_client;
 mod catalog_update;
 pub mod cli;
 pub mod config;
@@ -12,7 +13,6 @@ mod describe;
 mod event_source;
 mod logs;
 mod output;
-mod registry_client;
 mod status;
 mod table;
 mod text;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 pub(crate) use self::args::LogsArgs;
 use self::entry::EntryFormat;
 use self::reorder::ReorderBuffer;
-use crate::registry_client::RegistryClient;
+use crate::admin_client::AdminClient;
 
 mod args;
 mod entry;
@@ -26,7 +26,7 @@ mod tail;
 /// If no log instance answers, the filters are invalid, or stdout fails.
 pub(crate) async fn run(
     args: LogsArgs,
-    registry: &RegistryClient,
+    registry: &AdminClient,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let terminal = std::io::stdout().is_terminal();

@@ -9,7 +9,7 @@ use anyhow::bail;
 use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, check_name};
 use jiff::Timestamp;
 
-use crate::registry_client::{RegistryClient, parse_catalog};
+use crate::admin_client::{AdminClient, parse_catalog};
 use crate::text::one_line;
 use crate::{describe, table};
 
@@ -46,7 +46,7 @@ impl FromStr for Selection {
 /// # Errors
 /// If the registry can't be reached, answers anything but its catalogue, or does not know the selection.
 pub(crate) async fn run(
-    registry: &RegistryClient,
+    registry: &AdminClient,
     selection: Option<&Selection>,
     json: bool,
 ) -> anyhow::Result<String> {

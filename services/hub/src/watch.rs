@@ -10,10 +10,10 @@ use std::io::IsTerminal;
 
 use jiff::Timestamp;
 
+use crate::admin_client::AdminClient;
 use crate::catalog_update::CatalogUpdate;
 use crate::event_source::StreamUpdate;
 use crate::output::print;
-use crate::registry_client::RegistryClient;
 
 mod bar;
 mod control;
@@ -39,7 +39,7 @@ pub(crate) struct WatchArgs {
 /// With --once, if the registry can't be reached; without, only if the terminal or stdout fails.
 pub(crate) async fn run(
     args: WatchArgs,
-    registry: &RegistryClient,
+    registry: &AdminClient,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     match (args.once, args.json) {
@@ -57,7 +57,7 @@ pub(crate) async fn run(
 }
 
 async fn print_updates(
-    registry: &RegistryClient,
+    registry: &AdminClient,
     json: bool,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {

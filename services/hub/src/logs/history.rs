@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::args::{LogsArgs, encode};
 use super::entry::{self, EntryFormat, EntryLine};
 use super::reorder::ReorderBuffer;
+use crate::admin_client::AdminClient;
 use crate::output::{print, remark};
-use crate::registry_client::RegistryClient;
 use crate::text;
 
 /// How long an instance may take to begin its answer: it asks its peers first.
@@ -28,7 +28,7 @@ const HUB_LOG_MISSING: &str = "hub-log-missing";
 /// Prints the stored entries, oldest first. Returns a buffer that knows them, for the new ones.
 pub(super) async fn print_all(
     args: &LogsArgs,
-    registry: &RegistryClient,
+    registry: &AdminClient,
     format: EntryFormat,
     now: Timestamp,
 ) -> anyhow::Result<ReorderBuffer> {
@@ -58,11 +58,7 @@ pub(super) async fn print_all(
 
 /// Asks the gateway, or the log instances one after the other until one answers. `None` if there is none to ask, and
 /// new entries are wanted too.
-async fn request(
-    args: &LogsArgs,
-    registry: &RegistryClient,
-    query: &str,
-) -> anyhow::Result<Option<Response>> {
+async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow::Result<Option<Response>> {
     let (urls, failed): (Vec<String>, _) = match &args.gateway {
         Some(gateway) => {
             (vec![gateway.trim_end_matches('/').to_owned()], "can't read entries through the gateway")

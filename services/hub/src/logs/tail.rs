@@ -13,10 +13,10 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use super::args::{LogsArgs, encode};
 use super::entry::{self, EntryFormat};
 use super::reorder::ReorderBuffer;
+use crate::admin_client::AdminClient;
 use crate::catalog_update::CatalogUpdate;
 use crate::event_source::{EventSource, StreamUpdate};
 use crate::output::{print, remark};
-use crate::registry_client::RegistryClient;
 use crate::text::one_line;
 
 /// Streams begin this long before the command did, because clocks differ. Entries that were printed already are known
@@ -30,7 +30,7 @@ const QUEUED: usize = 1024;
 /// Prints entries as they arrive. Returns only if stdout or a reader fails.
 pub(super) async fn follow(
     args: &LogsArgs,
-    registry: &RegistryClient,
+    registry: &AdminClient,
     format: EntryFormat,
     started: Timestamp,
     mut buffer: ReorderBuffer,
@@ -123,7 +123,7 @@ enum TailUpdate {
 /// A stream from each instance. Dropped, all end.
 struct TailSet<'a> {
     query: String,
-    registry: &'a RegistryClient,
+    registry: &'a AdminClient,
     updates: mpsc::Sender<(String, TailUpdate)>,
     running: JoinSet<()>,
     by_addr: BTreeMap<String, tokio::task::AbortHandle>,

@@ -8,7 +8,7 @@ use hubspoke_protocol::InstanceState;
 use jiff::{SignedDuration, Timestamp};
 
 use super::model::{Row, RowKey, WatchModel, shares};
-use crate::registry_client::InstanceRef;
+use crate::admin_client::InstanceRef;
 
 /// Longest filter, in characters.
 const MAX_FILTER: usize = 60;

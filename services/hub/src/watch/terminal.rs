@@ -16,9 +16,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::control::{Control, UserAction};
 use super::model::WatchModel;
 use super::screen;
+use crate::admin_client::AdminClient;
 use crate::catalog_update::CatalogUpdate;
 use crate::event_source::StreamUpdate;
-use crate::registry_client::RegistryClient;
 
 /// Minimum time between two frames, however much happens.
 const FRAME: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ impl Drop for AlternateScreen {
 }
 
 /// Runs until `stop` is done or the user quits.
-pub(super) async fn run(registry: &RegistryClient, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub(super) async fn run(registry: &AdminClient, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let mut model = WatchModel::default();
     let mut control = Control::default();
     let mut stream = registry.watch(None);
@@ -118,7 +118,7 @@ fn draw(
     screen: &mut AlternateScreen,
     model: &WatchModel,
     control: &Control,
-    registry: &RegistryClient,
+    registry: &AdminClient,
 ) -> anyhow::Result<()> {
     let now = Timestamp::now();
     screen.0.draw(|frame| screen::draw(frame, model, control, registry.url(), now))?;

@@ -5,8 +5,8 @@ use ratatui::backend::TestBackend;
 
 use super::super::model::tests::{at, catalog, change, heartbeat, instance};
 use super::*;
+use crate::admin_client::InstanceRef;
 use crate::catalog_update::CatalogUpdate;
-use crate::registry_client::InstanceRef;
 
 const URL: &str = "http://127.0.0.1:20000";
 

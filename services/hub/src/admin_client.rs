@@ -58,13 +58,13 @@ impl InstanceRef {
 
 /// A client for one registry. Clones share its connections.
 #[derive(Debug, Clone)]
-pub(crate) struct RegistryClient {
+pub(crate) struct AdminClient {
     url: String,
     token: Option<Secret>,
     http: reqwest::Client,
 }
 
-impl RegistryClient {
+impl AdminClient {
     /// For the registry at `url`, or else the one in the configuration.
     ///
     /// # Errors
