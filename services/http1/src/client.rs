@@ -46,8 +46,8 @@ pub struct ClientRequest<'a, B> {
     pub headers: &'a HeaderMap,
     /// `None` if there is no body.
     pub body: Option<B>,
-    /// Receives a message when the server answers `100 Continue`, and is dropped with the next request. The body is polled
-    /// regardless: it is up to the body to wait.
+    /// Receives a message when the server answers `100 Continue`. The body is polled regardless: it is up to the body
+    /// to wait.
     pub on_continue: Option<oneshot::Sender<()>>,
     /// Whether the request asks for an upgrade, so that a `101 Switching Protocols` is a valid response.
     pub upgrade: bool,
@@ -307,7 +307,7 @@ where
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(1..)) => (sending.has_begun, sending.blocked_since) = (true, None),
-                // Not an error yet: the server may have responded before it closed. But it counts as blocked from now on.
+                // Not an error yet: the server may have responded before it closed. But it counts as blocked now.
                 Poll::Ready(_) => {
                     sending.refused = true;
                     sending.blocked_since.get_or_insert_with(Instant::now);

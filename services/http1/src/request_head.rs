@@ -4,7 +4,8 @@
 //! ways is refused before there is a parsed one: bare line feeds, more than one length, a length beside a transfer
 //! coding, framing fields in disguise.
 //!
-//! Invariants: nothing after an invalid head is ever read; a head that arrives byte by byte costs no more than its length.
+//! Invariants: nothing after an invalid head is ever read; a head that arrives byte by byte costs no more than its
+//! length.
 //! Not checked: whatever the parsed head shows as well (`Host`, the form of the target, the method).
 
 use std::mem::MaybeUninit;
@@ -65,7 +66,7 @@ pub enum HeadError {
 pub struct HeadLimits {
     /// Bytes from the request line to the empty line, both included.
     pub size: usize,
-    /// Header fields, at most [`MAX_FIELDS`].
+    /// Header fields. More than [`MAX_FIELDS`] counts as that.
     pub fields: usize,
     /// Bytes of the request target.
     pub target: usize,
@@ -110,6 +111,7 @@ pub struct RequestHeadReader {
 impl RequestHeadReader {
     /// A reader for a new connection.
     pub fn new(limits: HeadLimits) -> Self {
+        let limits = HeadLimits { fields: limits.fields.min(MAX_FIELDS), ..limits };
         Self { limits, partial: Vec::new() }
     }
 

@@ -58,8 +58,8 @@ pub enum InvalidResponse {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ResponseHead {
-    /// Status and fields, with a [`ReasonPhrase`] among the extensions if it is not the standard one. A `Connection` field
-    /// with no other options than `close` and `keep-alive` is left out.
+    /// Status and fields, with a [`ReasonPhrase`] among the extensions if it is not the standard one. A `Connection`
+    /// field with no other options than `close` and `keep-alive` is left out.
     pub response: Response<()>,
     /// Where the body ends.
     pub body: BodyDecoder,

@@ -113,7 +113,7 @@ where
         }
     }
 
-    /// The write half, and the read half with the bytes that were read and not used; no read half if a body still has it.
+    /// The read half with the bytes that were read and not used (`None` if a body still has it), and the write half.
     pub fn into_parts(self) -> (Option<(R, Bytes)>, W) {
         (self.read.map(|ReadHalf { stream, bytes }| (stream, bytes)), self.write)
     }
@@ -123,8 +123,8 @@ where
         self.close_delimited
     }
 
-    /// One request and its response; an error if no other can follow. Steps that don't wait are functions of their own, so
-    /// that the future holds only what is needed while it waits.
+    /// One request and its response; an error if no other can follow. Steps that don't wait are separate functions, so
+    /// the future holds only what is needed while it waits.
     async fn exchange<F, B>(
         &mut self,
         handle: &impl Fn(Request<RequestBody<R>>) -> F,

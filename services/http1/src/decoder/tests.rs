@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 proptest! {
-    /// However a chunked body is cut: its content, its trailers and its end are the same, and what follows is left alone.
+    /// However a chunked body is cut: content, trailers and end are the same, and what follows is left alone.
     #[test]
     fn chunks_are_content_in_any_pieces(
         chunks in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 1..40), "(;[a-z=]{0,8})?"), 0..8),

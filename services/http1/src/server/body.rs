@@ -1,8 +1,8 @@
 //! A request's body, read from its connection.
 //!
 //! Whoever wants the body reads it, and has the connection's read half until its end. If nobody wants the rest (the
-//! request was refused, or has failed), it is read and discarded for a while: a server that closes while the client still
-//! sends resets the connection, and the client may never see why (RFC 9112, 9.6). Bounded in bytes and time.
+//! request was refused, or has failed), it is read and discarded for a while: a server that closes while the client
+//! still sends resets the connection, and the client may never see why (RFC 9112, 9.6). Bounded in bytes and time.
 
 use std::io;
 use std::pin::Pin;

@@ -5,8 +5,8 @@
 
 use std::task::Waker;
 
-/// Learns the state of a [`ServerConnection`](crate::ServerConnection) and tells it what to do. All methods are called often, and must be
-/// cheap.
+/// Learns the state of a [`ServerConnection`](crate::ServerConnection) and tells it what to do. All methods
+/// are called often, and must be cheap.
 pub trait Supervisor<W> {
     /// The command that holds now; `waker` is to be woken when there is another.
     #[inline]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use hubspoke_http1::{BodyDecoder, HeadError, HeadLimits, RequestHeadReader};
+use hubspoke_http1::{BodyDecoder, HeadError, HeadLimits, MAX_FIELDS, RequestHeadReader};
 
 const LIMITS: HeadLimits = HeadLimits { size: 1024, fields: 8, target: 100 };
 
@@ -237,6 +237,15 @@ fn limits_hold() {
         assert_eq!(feed(endless.as_bytes(), &[pieces]).stopped, Some(At(HeadError::TooLarge)), "{pieces}");
     }
     assert_eq!(feed(large.as_bytes(), &[10]).stopped, Some(At(HeadError::TooLarge)));
+}
+
+#[test]
+fn more_fields_than_possible_is_as_many_as_possible() {
+    let limits = HeadLimits { size: 1 << 20, fields: usize::MAX, target: 100 };
+    for (count, is_read) in [(MAX_FIELDS, true), (MAX_FIELDS + 1, false)] {
+        let mut bytes = Bytes::from(format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count)));
+        assert_eq!(RequestHeadReader::new(limits).read(&mut bytes).is_ok(), is_read, "{count}");
+    }
 }
 
 #[test]

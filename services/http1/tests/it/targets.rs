@@ -1,5 +1,5 @@
-//! Fuzz targets. Each compares the engine with the [`reference`](crate::reference) parser on any bytes, and panics if they
-//! differ. `fuzz/` runs them for as long as one likes, `properties.rs` runs them briefly.
+//! Fuzz targets. Each compares the engine with the [`reference`](crate::reference) parser on any bytes, and panics if
+//! they differ. `fuzz/` runs them for as long as one likes, `properties.rs` runs them briefly.
 //!
 //! An input is a line with the sizes of the pieces in which the bytes arrive, again and again (`3 7`; nothing is all at
 //! once), and then the bytes.
