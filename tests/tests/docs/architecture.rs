@@ -52,30 +52,37 @@ fn each_invariant_names_tests_that_exist() {
 }
 
 #[test]
-fn modules_and_files_exist() {
-    let (root, mut package, mut modules, mut named) = (root(), None, false, 0);
+fn modules_exist() {
+    let (mut package, mut modules, mut named) = (None, false, 0);
     for (number, line) in &map().prose {
         if line.starts_with('#') {
-            package = spans(line).find(|span| span.starts_with("services/")).map(|folder| root.join(folder));
-            assert!(package.as_ref().is_none_or(|package| package.is_dir()), "{MAP}:{number}: {line}");
-        }
-        let is_path = |span: &&str| {
-            let folders = ["services/", "tests/", "docs/", "docker/", "config/", "k8s/", "fuzz/"];
-            folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(['*', '{', '…'])
-        };
-        for path in spans(line).filter(is_path) {
-            assert!(root.join(path).exists(), "{MAP}:{number}: {path} does not exist");
-            named += 1;
+            package = spans(line).find(|span| span.starts_with("services/"));
         }
         // A table whose first column is "module": paths below the package's src.
         modules = line.starts_with("| module") || modules && line.starts_with('|');
-        let Some(package) = package.as_ref().filter(|_| modules) else { continue };
+        let Some(package) = package.filter(|_| modules) else { continue };
         for module in spans(line.split('|').nth(1).unwrap()) {
-            let file = module.trim_end_matches("::*").replace("::", "/");
-            let exists = package.join(format!("src/{file}.rs")).exists();
-            assert!(exists, "{MAP}:{number}: {} has no module {module}", package.display());
+            let file = format!("{package}/src/{}.rs", module.replace("::", "/"));
+            assert!(root().join(&file).exists(), "{MAP}:{number}: there is no {file}");
             named += 1;
         }
     }
-    assert!(named > 40, "{named} modules and files");
+    assert!(named > 40, "{named} modules");
+}
+
+#[test]
+fn files_named_in_code_spans_exist() {
+    let folders = ["services/", "tests/", "docs/", "docker/", "config/", "k8s/", ".ci/"];
+    let (pages, mut named) = (pages(), 0);
+    for page in [MAP, "CONTRIBUTING.md"] {
+        for (number, line) in &pages[Path::new(page)].prose {
+            let words = spans(line).flat_map(|span| span.split(' '));
+            let paths = words.filter(|word| folders.iter().any(|folder| word.starts_with(folder)));
+            for path in paths.filter(|path| !path.contains('*')) {
+                assert!(root().join(path).exists(), "{page}:{number}: there is no {path}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 40, "{named} files");
 }
