@@ -11,6 +11,16 @@ use serde_json::{Map, Value};
 /// Longest text of a framework's rejection that becomes the `detail`, in bytes.
 const MAX_REJECTION: usize = 4096;
 
+/// The causes of the framework's rejections, by their status.
+const REJECTIONS: [ProblemType; 6] = [
+    ProblemType::BadRequest,
+    ProblemType::NotFound,
+    ProblemType::MethodNotAllowed,
+    ProblemType::BodyTooLarge,
+    ProblemType::UnsupportedMediaType,
+    ProblemType::InternalError,
+];
+
 /// An error response: a [`ProblemDocument`] and the headers that go with it.
 ///
 /// ```
@@ -71,11 +81,6 @@ impl Problem {
         self.status
     }
 
-    /// What went wrong, for people.
-    pub fn detail(&self) -> &str {
-        &self.detail
-    }
-
     /// The document as JSON text, for servers without axum.
     pub fn to_json(&self) -> String {
         let document = ProblemDocument {
@@ -128,14 +133,9 @@ pub(crate) async fn document(path: &str, response: Response) -> Response {
         (_, true) => status.canonical_reason().unwrap_or("error").to_owned(),
         (_, false) => String::from_utf8_lossy(&text).into_owned(),
     };
-    let problem = match status {
-        StatusCode::BAD_REQUEST => Problem::new(ProblemType::BadRequest, detail),
-        StatusCode::NOT_FOUND => Problem::new(ProblemType::NotFound, detail),
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(ProblemType::MethodNotAllowed, detail),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ProblemType::BodyTooLarge, detail),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(ProblemType::UnsupportedMediaType, detail),
-        StatusCode::INTERNAL_SERVER_ERROR => Problem::new(ProblemType::InternalError, detail),
-        _ => Problem::from_status(status, detail),
+    let problem = match REJECTIONS.iter().find(|cause| cause.status() == status.as_u16()) {
+        Some(&cause) => Problem::new(cause, detail),
+        None => Problem::from_status(status, detail),
     };
     let (problem, body) = problem.into_response().into_parts();
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
