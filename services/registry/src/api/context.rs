@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::catalog::{CatalogEvent, EventOutcome, Initiator, InstanceKey};
+use crate::catalog::{CatalogEvent, Initiator, InstanceKey};
 use crate::dispatch::Dispatcher;
 
 /// The state of the routes.
@@ -31,12 +31,12 @@ impl Api {
         key: InstanceKey,
         id: Option<String>,
         by: Initiator,
-    ) -> Result<EventOutcome, Problem> {
+    ) -> Result<(), Problem> {
         let (ack, mut acknowledged) = mpsc::channel(1);
-        let outcome = self.dispatcher.apply(CatalogEvent::Deregister { key, id, by }, Some(ack))?;
+        self.dispatcher.apply(CatalogEvent::Deregister { key, id, by }, Some(ack))?;
         if tokio::time::timeout(self.deregister_wait, acknowledged.recv()).await.is_err() {
             tracing::debug!("some dependents have not acknowledged a deregistration in time");
         }
-        Ok(outcome)
+        Ok(())
     }
 }

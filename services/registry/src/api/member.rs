@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use bytes::Bytes;
 use hubspoke_chassis::{Json, Problem};
 use hubspoke_protocol::{PushMode, ServiceInfo};
@@ -45,12 +45,11 @@ pub(super) async fn deregister(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     Json(info): Json<ServiceInfo>,
-) -> Result<Response, Problem> {
+) -> Result<(), Problem> {
     api.access.check_change(&headers)?;
     info.check().map_err(|error| invalid(&error))?;
     let key = InstanceKey::new(&info.name, &info.addr);
-    api.deregister(key, info.id, Initiator::Instance).await?;
-    Ok(StatusCode::OK.into_response())
+    api.deregister(key, info.id, Initiator::Instance).await
 }
 
 /// The lists of all required services, as one JSON object. Each list is rendered once for all members, so they are

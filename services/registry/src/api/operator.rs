@@ -38,8 +38,7 @@ pub(super) async fn deregister(
 ) -> Result<(), Problem> {
     api.access.check_change(&headers)?;
     let key = find(&api, &name, &instance)?;
-    api.deregister(key, None, Initiator::Operator).await?;
-    Ok(())
+    api.deregister(key, None, Initiator::Operator).await
 }
 
 /// `GET /protection`

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use hubspoke_protocol::{EVERY_SERVICE, Heartbeat, ServiceInfo, Status};
 
+use super::EventOutcome::{Changed, Unchanged, Unknown};
 use super::*;
 use crate::config::Settings;
 
@@ -188,10 +189,7 @@ impl Model {
         let protecting = catalog.protection(Time::from_millis(self.now)).until.is_some();
         let before_keys: BTreeSet<_> = self.live.iter().map(|of| of.key.clone()).collect();
         self.follow(catalog, &applied, revision, &before, &after);
-        assert!(
-            applied.outcome == EventOutcome::Unknown || protecting == self.protecting,
-            "announced as it is"
-        );
+        assert!(applied.outcome == Unknown || protecting == self.protecting, "announced as it is");
         let was_added = self.live.iter().any(|of| !before_keys.contains(&of.key));
         assert!(may_add || !was_added, "only a registration adds an instance");
     }
@@ -241,7 +239,7 @@ impl Model {
         }
         assert_eq!(last, catalog.revision(), "the revision grows with changes only");
         // Required services, push keys and the self-protection switch change without a revision.
-        assert!(last == revision || applied.outcome == EventOutcome::Changed, "a new revision is a change");
+        assert!(last == revision || applied.outcome == Changed, "a new revision is a change");
         for (name, (revision_before, json_before)) in before {
             let (revision_after, json_after) = &after[name];
             assert!(revision_before <= revision_after, "a list's revision never goes back");

@@ -61,10 +61,10 @@ impl Fixture {
 #[test]
 fn a_renewal_changes_nothing_and_notifies_nobody() {
     let mut fixture = Fixture::new();
-    assert_eq!(fixture.register(0, 0, 1).outcome, EventOutcome::Changed);
+    assert_eq!(fixture.register(0, 0, 1).outcome, Changed);
     let revision = fixture.catalog.revision();
     let again = fixture.register(0, 0, 1);
-    assert_eq!(again.outcome, EventOutcome::Unchanged);
+    assert_eq!(again.outcome, Unchanged);
     assert!(matches!(again.effects[..], [Effect::Registered(_)]));
     assert_eq!(fixture.catalog.revision(), revision);
 }
@@ -117,7 +117,7 @@ fn a_heartbeat_that_could_not_be_sent_is_not_a_miss() {
         assert!(matches!(applied.effects[..], [Effect::SendHeartbeat { timing: HeartbeatTiming::Gap, .. }]));
     }
     let other = fixture.apply(CatalogEvent::HeartbeatNotSent(Incarnation { number: of.number + 1, ..of }));
-    assert_eq!((other.outcome, other.effects.len()), (EventOutcome::Unknown, 0));
+    assert_eq!((other.outcome, other.effects.len()), (Unknown, 0));
     assert_eq!(fixture.catalog.instances, 1);
     fixture.heartbeat(&key(0, 0), Answer::Missed);
     assert!(fixture.catalog.instances == 0, "earlier misses count");
@@ -203,13 +203,9 @@ fn a_restored_instance_that_does_not_answer_is_listed_as_suspect_until_its_grace
         fixture.heartbeat(&key(0, 0), Answer::Missed);
         fixture.heartbeat(&key(0, 0), Answer::Missed);
         assert!(!listed(&mut fixture).contains("State"));
-        assert_eq!(fixture.heartbeat(&key(0, 0), Answer::Missed).outcome, EventOutcome::Changed);
+        assert_eq!(fixture.heartbeat(&key(0, 0), Answer::Missed).outcome, Changed);
         assert!(listed(&mut fixture).contains(r#""State":"suspect""#));
-        assert_eq!(
-            fixture.heartbeat(&key(0, 0), Answer::Missed).outcome,
-            EventOutcome::Unchanged,
-            "reported once"
-        );
+        assert_eq!(fixture.heartbeat(&key(0, 0), Answer::Missed).outcome, Unchanged, "reported once");
         assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::HeldBack));
         fixture.now = fixture.now + settings().restore_grace;
         match comes_back {
@@ -266,7 +262,7 @@ fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
     fixture.register(0, 0, 1);
     let more = CatalogEvent::Register(info(0, 1, Some(1), &[]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyInstances(1));
-    assert_eq!(fixture.register(0, 0, 1).outcome, EventOutcome::Unchanged);
+    assert_eq!(fixture.register(0, 0, 1).outcome, Unchanged);
     fixture.catalog.settings.limits.instances = 10;
     fixture.catalog.settings.limits.services = 1;
     let more = CatalogEvent::Register(info(0, 1, Some(1), &[2]));
