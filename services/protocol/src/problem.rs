@@ -3,7 +3,7 @@
 //!
 //! ```json
 //! {"type": "urn:hubspoke:problem:no-such-service", "title": "Not Found", "status": 404,
-//!  "detail": "no service is called \"greeter\""}
+//!  "detail": "there is no service named \"greeter\""}
 //! ```
 //!
 //! Programs decide by `type` or by the status; `detail` is for people and may change. [`ProblemType`] lists every
