@@ -1,5 +1,4 @@
-//! The client for the registry: reads and watches its catalogue, drains and deregisters instances, switches
-//! self-protection.
+//! The client for the registry: its catalogue, draining and deregistration, self-protection.
 
 use std::fmt;
 use std::str::FromStr;

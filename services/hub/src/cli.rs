@@ -211,7 +211,7 @@ async fn run_up(config: HubConfig) -> anyhow::Result<()> {
     run_until_shutdown(hub, up::READY_TIMEOUT, shutdown).await
 }
 
-/// Runs the platform and prints the banner once it is ready. Stops it at `shutdown`, or if it is not ready in time.
+/// Runs the platform until `shutdown`, or until it fails to get ready in time. Prints the banner in between.
 async fn run_until_shutdown(
     hub: up::Hub,
     ready_timeout: Duration,

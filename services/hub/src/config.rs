@@ -94,13 +94,13 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// Reads the layers: defaults, `config/hub.toml`, environment. The default of `registry.url` follows `listen`, so
-    /// that commands with the same settings find the platform that `hub up` started.
+    /// Reads the layers: defaults, `config/hub.toml`, environment. The default of `registry.url` follows
+    /// `listen`, so that commands with the same settings find the platform that `hub up` started.
     ///
     /// # Errors
     /// [`ConfigError`] for the first invalid setting.
     pub fn load(source: &ConfigSource) -> Result<(Self, Layers), ConfigError> {
-        // The platform in one process is for trying things out, so the gateway exposes every service that joins.
+        // `hub up` is for trying things out, so the gateway exposes every service that joins.
         let gateway = GatewayConfig::exposing_all();
         let tables = [
             TableDefaults::new(PROCESS.name, &HubTable::default())?,

@@ -1,8 +1,8 @@
-//! `hub demo`: sends visits through the gateway at a given rate, and reports which visit instance answered, which log
-//! instance took each entry, whether those shares look like uniform random picks, and the latency.
+//! `hub demo`: sends visits through the gateway at a given rate, and reports which visit instance answered,
+//! which log instance took each entry, whether those shares look like uniform random picks, and the latency.
 //!
-//! Everything is counted from the responses themselves (`Hub-Instance`, `Hub-Logged-By`), so it needs only the gateway's
-//! URL and is exact whatever else goes on. The catalogue, if it can be read, adds the instances that got nothing.
+//! Everything is counted from the responses (`Hub-Instance`, `Hub-Logged-By`), so it is exact and needs only the
+//! gateway's URL. The catalogue, if it can be read, adds the instances that got nothing.
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! A stream of server-sent events that outlives its connections: it reconnects with a growing backoff and resumes
-//! after the last event's id, so a server that keeps some history need not start over.
+//! A stream of server-sent events that outlives its connections: it reconnects with a growing backoff and
+//! resumes after the last event's id, so a server that keeps some history need not start over.
 
 use std::time::Duration;
 

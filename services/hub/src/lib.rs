@@ -1,8 +1,8 @@
 //! The `hub` command: the whole platform in one process, and commands that watch and operate a running one.
 //!
-//! [`cli`] reads the arguments and calls one module per subcommand. The subcommands don't know each other. They share
-//! the modules below them: the client for the registry, the stream of its changes, and the words and the layout of what
-//! they print.
+//! [`cli`] reads the arguments and calls one module per subcommand. The subcommands don't know each other.
+//! They share the modules below them: the client for the registry, the stream of its changes, and the words
+//! and the layout of what they print.
 
 mod admin_client;
 mod catalog_update;

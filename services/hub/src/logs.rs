@@ -1,8 +1,8 @@
-//! `hub logs`: the entries of all log instances as one stream in order of time; with `--follow` also new ones.
+//! `hub logs`: the entries of all log instances as one stream in order of time, with `--follow` also new ones.
 //!
-//! Stored entries are merged by the log service itself (`GET /log/all`), so a gateway is enough to read them. New ones
-//! come from a stream per instance (`GET /log/tail`), for the instances that are in the catalogue; a stream that breaks
-//! off resumes after its last entry.
+//! Stored entries are merged by the log service itself (`GET /log/all`), so a gateway is enough to read them.
+//! New ones come from a stream per instance (`GET /log/tail`), for the instances that are in the catalogue; a
+//! stream that breaks off resumes after its last entry.
 
 use std::future::Future;
 use std::io::IsTerminal;

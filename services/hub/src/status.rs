@@ -1,5 +1,5 @@
-//! `hub status`: the catalogue as a table, or as the registry's own JSON. Below the table: why an instance is not passing
-//! or was removed. For one service or instance: its whole history.
+//! `hub status`: the catalogue as a table, or as the registry's own JSON. Below the table: why an instance is
+//! not passing or was removed. For one service or instance: its whole history.
 //!
 //! Ids, addresses and reasons are other people's text: none of it reaches the terminal as a control sequence.
 

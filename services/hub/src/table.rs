@@ -1,6 +1,6 @@
 //! Plain text tables. Pure.
 
-/// Lays out `rows` below `header`, in columns as wide as their widest cell. Every row has as many cells as the header.
+/// Lays out `rows` below `header`. Every row has as many cells as the header.
 pub(crate) fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

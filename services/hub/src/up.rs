@@ -1,6 +1,6 @@
-//! `hub up`: registry, gateway, log and visit in one process, each on its own port and over the same HTTP as anywhere
-//! else. All ports are bound before anything runs, so a port in use is reported first. Shutdown goes from the outside in,
-//! so that each service outlives those that call it.
+//! `hub up`: registry, gateway, log and visit in one process, each on its own port and over the same HTTP as
+//! anywhere else. All ports are bound before anything runs, so a port in use is reported first. Shutdown goes
+//! from the outside in, so that each service outlives those that call it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -95,8 +95,8 @@ impl Hub {
         &self.addrs
     }
 
-    /// Runs everything until `shutdown` is done, then stops gateway, visit, log and registry in this order. Each shuts
-    /// down gracefully even if another one fails.
+    /// Runs everything until `shutdown` is done, then stops gateway, visit, log and registry in this order.
+    /// Each shuts down gracefully even if another one fails.
     ///
     /// # Errors
     /// The first failure: a service that ended too early or failed to shut down gracefully.
@@ -129,8 +129,8 @@ impl Hub {
 }
 
 impl HubAddrs {
-    /// Waits until every service is ready and knows the instances that it calls. (The last ones to start are pushed to
-    /// the others a moment later, and the first request should already find them.)
+    /// Waits until every service is ready and knows the instances that it calls. (The last ones to start are
+    /// pushed to the others a moment later, and the first request should already find them.)
     ///
     /// # Errors
     /// If a service is not ready in time: which one, and why.

@@ -1,9 +1,8 @@
-//! `hub watch`: the catalogue as it changes. A live screen on a terminal, a line per change elsewhere, JSON lines for
-//! scripts.
+//! `hub watch`: the catalogue as it changes, as a live screen, a line per change, or JSON lines for scripts.
 //!
-//! The screen is lively without frequent heartbeats: the registry spreads those of all instances over the interval and
-//! publishes them every second, so some rows change each second. Every rate is exact: the requests between two
-//! heartbeats of an instance, divided by the time between them. Nothing is extrapolated.
+//! The screen is lively without frequent heartbeats: the registry spreads those of all instances over the
+//! interval and publishes them every second, so some rows change each second. Every rate is exact: the
+//! requests between two heartbeats of an instance, divided by the time between them. Nothing is extrapolated.
 
 use std::future::Future;
 use std::io::IsTerminal;

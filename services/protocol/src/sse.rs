@@ -1,8 +1,7 @@
 //! Server-sent events (`text/event-stream`), as in section 9.2 of the HTML standard: reading and writing.
 //!
-//! A [`Splitter`] cuts a stream into blocks, each of them the lines up to an empty one, and bounds their length.
-//! A [`Parser`] reads the blocks as [`Event`]s. A program that forwards a stream takes the blocks as they are. The
-//! fields of a block are read in one place, [`fields`]. `retry` is ignored: our readers have backoffs of their own.
+//! A [`Splitter`] cuts a stream into blocks (the lines up to an empty one) of bounded length, to forward as they
+//! are. A [`Parser`] reads the blocks as [`Event`]s. `retry` is ignored: our readers have their own backoffs.
 
 pub use self::splitter::{BlockTooLong, Splitter};
 pub use self::writer::{EventWriter, comment};

@@ -11,7 +11,7 @@ pub(super) struct ChiSquared {
     pub(super) p: f64,
 }
 
-/// Tests whether `counts` look like uniform random picks. `None` for fewer than two counts, or if all are zero.
+/// Tests whether `counts` look like uniform random picks. `None` for fewer than two counts or all zero.
 pub(super) fn test_uniform(counts: &[u64]) -> Option<ChiSquared> {
     let total: u64 = counts.iter().sum();
     let degrees = u32::try_from(counts.len().checked_sub(1)?).ok().filter(|&degrees| degrees > 0)?;
@@ -28,9 +28,9 @@ const MAX_STEPS: u32 = 100_000;
 /// Relative precision.
 const PRECISION: f64 = 1e-14;
 
-/// The probability that a chi-squared variable is at least `statistic`: Q(degrees/2, statistic/2), the regularised
-/// upper incomplete gamma function, by its series below the peak and its continued fraction above (Abramowitz and
-/// Stegun, 6.5.29 and 6.5.31).
+/// The probability that a chi-squared variable is at least `statistic`: Q(degrees/2, statistic/2), the
+/// regularised upper incomplete gamma function, by its series below the peak and its continued fraction above
+/// (Abramowitz and Stegun, 6.5.29 and 6.5.31).
 fn upper_tail(statistic: f64, degrees: u32) -> f64 {
     let (a, x) = (f64::from(degrees) / 2.0, statistic / 2.0);
     if x <= 0.0 {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn published_critical_values() {
-        // NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4: critical values of the chi-squared distribution.
+        // NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4.
         for (statistic, degrees, p) in [
             (3.841, 1, 0.05),
             (6.635, 1, 0.01),

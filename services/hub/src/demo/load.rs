@@ -1,5 +1,5 @@
-//! Open-loop load: visit k is due at k/rate seconds, whether or not the earlier ones have been answered, so a slow
-//! platform can't slow the measurement down ("coordinated omission"). Latency counts from when a visit is due.
+//! Open-loop load: visit k is due at k/rate seconds, whether or not the earlier ones have been answered, so a
+//! slow platform can't slow the measurement down ("coordinated omission"). Latency begins when a visit is due.
 
 use std::future::Future;
 use std::pin::pin;
@@ -35,7 +35,7 @@ pub(super) struct LoadPlan {
     pub(super) visits: u64,
 }
 
-/// Sends the visits and waits for the responses. After `stop` it sends no more. `show` is called ten times a second.
+/// Sends the visits, or those due before `stop`, and waits for the responses. Calls `show` ten times a second.
 ///
 /// # Errors
 /// If the URL is invalid, the HTTP client can't be built, or a task panics.

@@ -30,7 +30,7 @@ pub(super) struct DemoReport {
     pub(super) failures: Counts,
     /// Visits by visit instance.
     pub(super) served_by: Counts,
-    /// Visits by log instance. Includes those that passed during the whole run and got nothing, if they are known.
+    /// Visits by log instance, with 0 for those that passed during the whole run and got nothing.
     pub(super) logged_by: Counts,
     /// Whether the catalogue was read, so that instances that got nothing are known.
     pub(super) catalog: bool,

@@ -1,7 +1,7 @@
 //! One entry: the log service's JSON line, and its form for people. Pure.
 //!
-//! An entry's text is untrusted: none of it may reach the terminal as a control sequence, and none of its lines may look
-//! like another entry.
+//! An entry's text is untrusted: none of it may reach the terminal as a control sequence, and none of its
+//! lines may look like another entry.
 
 use std::fmt::Write as _;
 

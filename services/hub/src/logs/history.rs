@@ -56,8 +56,8 @@ pub(super) async fn print_all(
     Ok(printed)
 }
 
-/// Asks the gateway, or the log instances one after the other until one answers. `None` if there is none to ask, and
-/// new entries are wanted too.
+/// Asks the gateway, or the log instances one after the other until one answers. `None` if there is none to
+/// ask, and new entries are wanted too.
 async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow::Result<Option<Response>> {
     let (urls, failed): (Vec<String>, _) = match &args.gateway {
         Some(gateway) => {

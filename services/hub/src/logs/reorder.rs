@@ -1,7 +1,7 @@
 //! Puts the entries of several instances into the order of their times, each once. Pure.
 //!
-//! Streams are some milliseconds apart, so each entry waits for a moment for those that should come before it. An entry
-//! that arrives later than that is printed late: none is dropped.
+//! Streams are some milliseconds apart, so each entry waits for a moment for those that should come before
+//! it. An entry that arrives later than that is printed late: none is dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

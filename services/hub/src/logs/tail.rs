@@ -19,8 +19,8 @@ use crate::event_source::{EventSource, StreamUpdate};
 use crate::output::{print, remark};
 use crate::text::one_line;
 
-/// Streams begin this long before the command did, because clocks differ. Entries that were printed already are known
-/// by their numbers.
+/// Streams begin this long before the command did, because clocks differ. Entries that were printed already
+/// are known by their numbers.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 /// How long an instance that has left is still followed: it logs while it shuts down.
 const LINGER: Duration = Duration::from_secs(2);

@@ -4,8 +4,8 @@
 const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// A bar, `width` columns wide, for an instance's share of its service's requests. The middle of it, which is marked, is
-/// the even share, `expected`, so the scale does not depend on the number of instances.
+/// A bar, `width` columns wide, for an instance's share of its service's requests. The middle of it, which is
+/// marked, is the even share, `expected`, so the scale does not depend on the number of instances.
 pub(super) fn share(share: f64, expected: f64, width: usize) -> String {
     let scale = (2.0 * expected).clamp(f64::MIN_POSITIVE, 1.0);
     let eighths = (share / scale * width as f64 * 8.0).round().clamp(0.0, width as f64 * 8.0) as usize;

@@ -120,6 +120,15 @@ pub(super) enum ListItem<'a> {
     },
 }
 
+impl<'a> ListItem<'a> {
+    fn key(&self) -> Option<&'a RowKey> {
+        match *self {
+            Self::Instance { key, .. } => Some(key),
+            Self::Service { .. } => None,
+        }
+    }
+}
+
 impl Control {
     /// The list to show: each service with its instances, filtered and sorted.
     pub(super) fn list<'a>(&self, model: &'a WatchModel) -> Vec<ListItem<'a>> {
@@ -165,9 +174,10 @@ impl Control {
 
     /// The index of the selected instance; of the first one if none is selected, or the selected one is gone.
     pub(super) fn selected(&self, list: &[ListItem<'_>]) -> Option<usize> {
-        let is_selected = |item: &ListItem<'_>| matches!(item, ListItem::Instance { key, .. } if Some(*key) == self.selected.as_ref());
-        let is_instance = |item: &ListItem<'_>| matches!(item, ListItem::Instance { .. });
-        list.iter().position(is_selected).or_else(|| list.iter().position(is_instance))
+        let is_selected =
+            |item: &ListItem<'_>| self.selected.is_some() && item.key() == self.selected.as_ref();
+        let first = || list.iter().position(|item| item.key().is_some());
+        list.iter().position(is_selected).or_else(first)
     }
 
     /// The result of an action, for as long as it is shown.
@@ -253,19 +263,12 @@ impl Control {
     /// Moves the selection by `by` instances.
     fn select(&mut self, model: &WatchModel, by: isize) {
         let list = self.list(model);
-        let keys = || {
-            list.iter().filter_map(|item| match item {
-                ListItem::Instance { key, .. } => Some(*key),
-                ListItem::Service { .. } => None,
-            })
-        };
-        let now = self.selected(&list).map(|at| &list[at]);
-        let at = keys().position(
-            |key| matches!(now, Some(ListItem::Instance { key: selected, .. }) if *selected == key),
-        );
-        let Some(last) = keys().count().checked_sub(1) else { return };
+        let keys: Vec<_> = list.iter().filter_map(ListItem::key).collect();
+        let now = self.selected(&list).and_then(|at| list[at].key());
+        let at = keys.iter().position(|key| Some(*key) == now);
+        let Some(last) = keys.len().checked_sub(1) else { return };
         let to = at.unwrap_or(0).saturating_add_signed(by).min(last);
-        self.selected = keys().nth(to).cloned();
+        self.selected = keys.get(to).map(|&key| key.clone());
     }
 }
 

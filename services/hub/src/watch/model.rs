@@ -1,5 +1,5 @@
-//! What `hub watch` knows: the instances with their rates, the events so far, and whether the registry is connected.
-//! Pure: updates and the time come in as values.
+//! What `hub watch` knows: the instances with their rates, the events so far, and whether the registry is
+//! connected. Pure: updates and the time come in as values.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -251,9 +251,9 @@ impl WatchModel {
     }
 }
 
-/// Each row's share of the requests of all, over the longest span within the last minute for which the counters of all
-/// are known. (Heartbeats come at different times, so load that changes between them would otherwise show as an uneven
-/// share.) `None` for an instance that sends no heartbeats.
+/// Each row's share of the requests of all, over the longest span within the last minute for which the
+/// counters of all are known. (Heartbeats come at different times, so load that changes between them would
+/// otherwise show as an uneven share.) `None` for an instance that sends no heartbeats.
 pub(super) fn shares(rows: &[&Row]) -> Vec<Option<f64>> {
     let takes_part = |row: &&Row| matches!(row.view.state, InstanceState::Passing | InstanceState::Draining);
     let spans = || {

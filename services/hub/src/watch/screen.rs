@@ -28,8 +28,8 @@ struct Columns {
     bar: usize,
 }
 
-/// Width of the other columns with the space before each: the margin, STATE, UP, BEAT, REQ/S, the space before the bar,
-/// SHARE, FLIGHT, FLAPS.
+/// Width of the other columns with the space before each: the margin, STATE, UP, BEAT, REQ/S, the space
+/// before the bar, SHARE, FLIGHT, FLAPS.
 const FIXED: usize = 1 + 9 + 5 + 5 + 8 + 1 + 8 + 7 + 6;
 
 impl Columns {

@@ -1,5 +1,5 @@
-//! `hub watch` on a terminal: the loop between stream, keys and screen. The terminal is restored however it ends, also
-//! after an error or a panic.
+//! `hub watch` on a terminal: the loop between stream, keys and screen. The terminal is restored however it
+//! ends, also after an error or a panic.
 
 use std::future::Future;
 use std::pin::pin;
@@ -25,8 +25,8 @@ const FRAME: Duration = Duration::from_millis(100);
 /// How often ages and rates change.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The terminal in its alternate screen, restored when dropped. On a panic, `ratatui::try_init`'s hook restores it before
-/// the message is printed.
+/// The terminal in its alternate screen, restored when dropped. On a panic, `ratatui::try_init`'s hook
+/// restores it before the message is printed.
 struct AlternateScreen(DefaultTerminal);
 
 impl AlternateScreen {

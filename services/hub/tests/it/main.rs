@@ -1,5 +1,5 @@
-//! The `hub` command: its arguments and configuration, and as people run it, real processes with their output and
-//! exit codes.
+//! The `hub` command: its arguments and configuration, and as people run it, real processes with their output
+//! and exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 mod cli;

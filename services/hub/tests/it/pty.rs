@@ -96,7 +96,8 @@ impl Pty {
         process::signal(&self.child, "WINCH").await;
     }
 
-    /// Waits for the exit and for the terminal to be restored: modes, screen and cursor. Returns the exit code.
+    /// Waits for the exit and for the terminal to be restored: modes, screen and cursor. Returns the exit
+    /// code.
     pub(crate) async fn exit_code(mut self) -> Option<i32> {
         let status = timeout(DEADLINE, self.child.wait()).await.expect("the command does not end").unwrap();
         let after = tcgetattr(&self.slave).unwrap();

@@ -15,8 +15,8 @@ impl std::fmt::Display for BlockTooLong {
 
 impl std::error::Error for BlockTooLong {}
 
-/// Cuts a stream, which arrives in any pieces, into blocks: lines up to and including an empty one. Lines end with
-/// LF, CR or CRLF.
+/// Cuts a stream, which arrives in any pieces, into blocks: lines up to and including an empty one. Lines end
+/// with LF, CR or CRLF.
 #[derive(Debug)]
 pub struct Splitter {
     limit: usize,
@@ -47,8 +47,8 @@ impl Splitter {
         }
     }
 
-    /// Takes the next bytes of the stream. Call [`next_block`](Self::next_block) until it returns `None` before
-    /// pushing more: that is what bounds the memory.
+    /// Takes the next bytes of the stream. Call [`next_block`](Self::next_block) until it returns `None`
+    /// before pushing more: that is what bounds the memory.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
     }

@@ -55,7 +55,7 @@ fn data_line(out: &mut Vec<u8>, line: &[u8]) {
     out.push(b'\n');
 }
 
-/// A comment, without line ends, as a block of its own. Readers ignore it, so it keeps an idle connection alive.
+/// A comment, without line ends, as a block of its own. Readers ignore it; it keeps an idle stream alive.
 pub fn comment(text: &str) -> String {
     if text.is_empty() { ":\n\n".to_owned() } else { format!(": {text}\n\n") }
 }
