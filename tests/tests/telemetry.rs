@@ -10,7 +10,7 @@ use hubspoke_chassis::config::{Common, Process};
 use hubspoke_chassis::telemetry::{self, TelemetrySettings};
 use hubspoke_protocol::problem::ProblemType;
 use hubspoke_testkit::otlp::{Collector, DataPoint, LogRecord, Received, Span};
-use hubspoke_testkit::{Server, eventually};
+use hubspoke_testkit::{TestServer, eventually};
 use hubspoke_tests::{Platform, entries};
 
 const PROCESS: Process = Process::new("hub", "1.2.3");
@@ -166,7 +166,7 @@ async fn an_unknown_method_does_not_appear_in_span_names(platform: &Platform, co
 
 /// A member that answers its heartbeats, some of them with an error, and breaks off all other requests.
 struct FlakyMember {
-    server: Server,
+    server: TestServer,
     /// How many heartbeats will fail.
     failing: Arc<AtomicUsize>,
 }
@@ -175,7 +175,7 @@ impl FlakyMember {
     async fn start() -> Self {
         let failing = Arc::<AtomicUsize>::default();
         let left = failing.clone();
-        let server = Server::script(move |mut conn| {
+        let server = TestServer::script(move |mut conn| {
             let left = left.clone();
             async move {
                 while let Some(request) = conn.request().await {

@@ -171,7 +171,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use http_body_util::Empty;
-    use hubspoke_testkit::{ClosedPort, RawConn, Server};
+    use hubspoke_testkit::{ClosedPort, RawConn, TestServer};
     use parking_lot::Mutex;
 
     use super::*;
@@ -181,11 +181,11 @@ mod tests {
     }
 
     /// Answers each request with the next of these texts; an empty one closes the connection. Counts connections.
-    async fn server(replies: Vec<&'static str>) -> (Server, Arc<AtomicUsize>) {
+    async fn server(replies: Vec<&'static str>) -> (TestServer, Arc<AtomicUsize>) {
         let (replies, accepted) =
             (Arc::new(Mutex::new(VecDeque::from(replies))), Arc::<AtomicUsize>::default());
         let count = accepted.clone();
-        let server = Server::script(move |mut conn: RawConn| {
+        let server = TestServer::script(move |mut conn: RawConn| {
             count.fetch_add(1, Relaxed);
             let replies = replies.clone();
             async move {
@@ -266,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn timeouts_refused_connections_and_invalid_replies_are_told_apart() {
-        let silent = Server::script(|conn: RawConn| async move {
+        let silent = TestServer::script(|conn: RawConn| async move {
             let _conn = conn;
             std::future::pending().await
         });

@@ -3,7 +3,7 @@
 //!
 //! - [`eventually`] waits for a condition; no test sleeps for a fixed time.
 //! - [`RawConn`] reads and writes HTTP/1.1 as text, on either side of a connection.
-//! - [`Server`] is an axum router, or a script per connection, on a free port.
+//! - [`TestServer`] is an axum router, or a script per connection, on a free port.
 //! - [`FakeRegistry`], [`FakeMember`] and [`FakeLog`] stand in for the services of the platform, answer as a
 //!   test tells them to and record what they are sent.
 //! - [`otlp::Collector`] is an OpenTelemetry collector that decodes what it receives.
@@ -13,11 +13,11 @@
 //!
 //! ```
 //! use axum::{Router, routing::get};
-//! use hubspoke_testkit::{RawConn, Server, raw};
+//! use hubspoke_testkit::{RawConn, TestServer, raw};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! let server = Server::start(Router::new().route("/", get(async || "hello"))).await;
+//! let server = TestServer::start(Router::new().route("/", get(async || "hello"))).await;
 //! let mut conn = RawConn::connect(server.addr).await;
 //! conn.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
 //! let response = conn.response().await;
@@ -31,7 +31,7 @@ pub use self::log::{FakeLog, LogRequest};
 pub use self::member::{FakeMember, MemberReply, Push};
 pub use self::raw::RawConn;
 pub use self::registry::{FakeRegistry, RegistryCall};
-pub use self::server::{ClosedPort, Server};
+pub use self::server::{ClosedPort, TestServer};
 pub use self::wait::{DEADLINE, eventually};
 
 mod log;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::server::Server;
+use crate::server::TestServer;
 
 /// A request that a [`FakeLog`] received.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub struct LogRequest {
 #[derive(Debug, Clone)]
 pub struct FakeLog {
     state: Arc<Mutex<Behavior>>,
-    server: Arc<Server>,
+    server: Arc<TestServer>,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl FakeLog {
     pub async fn start() -> Self {
         let state = Arc::<Mutex<Behavior>>::default();
         let routes = Router::new().route(LOG_PATH, post(answer)).with_state(state.clone());
-        Self { state, server: Arc::new(Server::start(routes).await) }
+        Self { state, server: Arc::new(TestServer::start(routes).await) }
     }
 
     /// What it would register: the core protocol, so clients send one entry per request.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::server::Server;
+use crate::server::TestServer;
 
 /// How a [`FakeMember`] answers a heartbeat or a push.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub struct FakeMember {
     /// `host:port`.
     pub addr: String,
     record: Arc<Mutex<Record>>,
-    _server: Arc<Server>,
+    _server: Arc<TestServer>,
 }
 
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl FakeMember {
             heartbeats: Vec::new(),
         }));
         let addr = listener.local_addr().unwrap().to_string();
-        let server = Server::on(listener, Router::new().fallback(answer).with_state(record.clone()));
+        let server = TestServer::on(listener, Router::new().fallback(answer).with_state(record.clone()));
         Self { addr, record, _server: Arc::new(server) }
     }
 

@@ -22,7 +22,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use parking_lot::Mutex;
 use prost::Message;
 
-use crate::server::Server;
+use crate::server::TestServer;
 
 /// Attributes as text.
 pub type Attributes = BTreeMap<String, String>;
@@ -42,7 +42,7 @@ pub type Attributes = BTreeMap<String, String>;
 #[derive(Debug)]
 pub struct Collector {
     received: Arc<Mutex<Received>>,
-    server: Server,
+    server: TestServer,
 }
 
 /// How a collector answers a request, by its path.
@@ -146,7 +146,7 @@ impl Collector {
             .route("/v1/metrics", post(export))
             .route("/v1/logs", post(export))
             .with_state((received.clone(), replies));
-        Self { received, server: Server::start(routes).await }
+        Self { received, server: TestServer::start(routes).await }
     }
 
     /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::raw::{self, RawConn};
-use crate::server::Server;
+use crate::server::TestServer;
 use crate::wait::eventually;
 
 /// A stand-in for the registry: answers `POST` and `DELETE /services`, records both, and sends a push when a test
@@ -44,8 +44,8 @@ use crate::wait::eventually;
 /// ```
 #[derive(Debug, Clone)]
 pub struct FakeRegistry {
-    state: Arc<Mutex<Catalog>>,
-    server: Arc<Server>,
+    state: Arc<Mutex<FakeCatalog>>,
+    server: Arc<TestServer>,
 }
 
 /// A call that a [`FakeRegistry`] received.
@@ -62,7 +62,7 @@ pub struct RegistryCall {
 }
 
 #[derive(Debug, Default)]
-struct Catalog {
+struct FakeCatalog {
     core_only: bool,
     lists_members: bool,
     /// How many changes were made: the revision is `1.N`.
@@ -76,9 +76,9 @@ struct Catalog {
 impl FakeRegistry {
     /// One that stamps its answers with a revision, as ours does: members take snapshots and renew every 15 s.
     pub async fn start() -> Self {
-        let state = Arc::<Mutex<Catalog>>::default();
+        let state = Arc::<Mutex<FakeCatalog>>::default();
         let routes = Router::new().route(SERVICES_PATH, any(answer)).with_state(state.clone());
-        Self { state, server: Arc::new(Server::start(routes).await) }
+        Self { state, server: Arc::new(TestServer::start(routes).await) }
     }
 
     /// One that knows only the core protocol: no revisions, so members never renew.
@@ -178,7 +178,7 @@ impl FakeRegistry {
     }
 }
 
-impl Catalog {
+impl FakeCatalog {
     fn revision(&self) -> Revision {
         Revision { epoch: 1, n: self.changes }
     }
@@ -201,7 +201,7 @@ impl Catalog {
 }
 
 async fn answer(
-    State(state): State<Arc<Mutex<Catalog>>>,
+    State(state): State<Arc<Mutex<FakeCatalog>>>,
     method: Method,
     headers: HeaderMap,
     body: Bytes,

@@ -10,13 +10,13 @@ use crate::raw::RawConn;
 
 /// A server on a free port of 127.0.0.1. Dropping it closes the port and every connection of a script.
 #[derive(Debug)]
-pub struct Server {
+pub struct TestServer {
     /// Where it listens.
     pub addr: SocketAddr,
     _task: JoinSet<()>,
 }
 
-impl Server {
+impl TestServer {
     /// Serves `routes`.
     pub async fn start(routes: Router) -> Self {
         Self::on(listener().await, routes)
@@ -38,7 +38,7 @@ impl Server {
         Self::script_on(listener().await, script)
     }
 
-    /// [`Server::script`] on a listener that is bound already.
+    /// [`TestServer::script`] on a listener that is bound already.
     pub fn script_on<F>(listener: TcpListener, script: impl Fn(RawConn) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,

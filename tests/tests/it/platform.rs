@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
 use hubspoke_chassis::ProblemType;
-use hubspoke_testkit::{Server, eventually};
+use hubspoke_testkit::{TestServer, eventually};
 use hubspoke_tests::{Platform, entries, live};
 use reqwest::{Method, StatusCode};
 use tokio::task::JoinSet;
@@ -223,7 +223,7 @@ async fn a_service_in_another_language_takes_part_with_plain_http() {
     let app = Router::new()
         .route("/heart-beat", get(async || ()))
         .route("/hello/{name}", get(async |Path(name): Path<String>| name));
-    let server = Server::start(app).await;
+    let server = TestServer::start(app).await;
     let addr = server.addr;
     let url = format!("{}/services", platform.registry.url());
     let info = format!(r#"{{"Name":"hello","Addr":"{addr}","RequiredServices":["log"]}}"#);

@@ -8,14 +8,14 @@ use axum::http::Method;
 use hubspoke_client::membership::{MemberConfig, Reach, Timing};
 use hubspoke_client::{LoadCounters, Member};
 use hubspoke_protocol::{HEART_BEAT_PATH, HUB_REVISION, PushMode, SERVICES_PATH, ServiceInfo};
-use hubspoke_testkit::{FakeRegistry, RawConn, Server, eventually};
+use hubspoke_testkit::{FakeRegistry, RawConn, TestServer, eventually};
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A member that serves its routes and runs.
 struct Running {
     member: Member,
-    server: Server,
+    server: TestServer,
     http: reqwest::Client,
     _run: AbortOnDropHandle<()>,
 }
@@ -35,7 +35,7 @@ fn member(registry: &str, timing: Timing) -> Member {
 impl Running {
     async fn start(registry: &FakeRegistry, timing: Timing) -> Self {
         let member = member(&registry.url(), timing);
-        let server = Server::start(member.routes()).await;
+        let server = TestServer::start(member.routes()).await;
         let running = member.clone();
         let run = AbortOnDropHandle::new(tokio::spawn(async move { running.run(pending()).await }));
         Self { member, server, http: reqwest::Client::new(), _run: run }

@@ -146,7 +146,7 @@ pub(crate) struct FakeInstance {
     pub(crate) addr: SocketAddr,
     /// Recorded by the script: the requests, unless noted otherwise.
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
-    _server: hubspoke_testkit::Server,
+    _server: hubspoke_testkit::TestServer,
 }
 
 impl FakeInstance {
@@ -159,7 +159,7 @@ impl FakeInstance {
 
     /// An axum server.
     pub(crate) async fn serve(router: Router) -> Self {
-        let server = hubspoke_testkit::Server::start(router).await;
+        let server = hubspoke_testkit::TestServer::start(router).await;
         Self { addr: server.addr, seen: Arc::default(), _server: server }
     }
 
@@ -179,7 +179,7 @@ impl FakeInstance {
     {
         let seen = Arc::<Mutex<Vec<String>>>::default();
         let log = seen.clone();
-        let server = hubspoke_testkit::Server::script_on(listener, move |conn| script(conn, log.clone()));
+        let server = hubspoke_testkit::TestServer::script_on(listener, move |conn| script(conn, log.clone()));
         Self { addr: server.addr, seen, _server: server }
     }
 

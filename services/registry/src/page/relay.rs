@@ -248,15 +248,15 @@ impl LogSource {
 
 #[cfg(test)]
 mod tests {
-    use hubspoke_testkit::{RawConn, Server};
+    use hubspoke_testkit::{RawConn, TestServer};
     use tokio::task::JoinSet;
 
     use super::*;
     use crate::config::Settings;
 
     /// A log instance that sends this many events of 8 bytes, and then nothing.
-    async fn instance(events: usize) -> Server {
-        Server::script(move |mut conn: RawConn| async move {
+    async fn instance(events: usize) -> TestServer {
+        TestServer::script(move |mut conn: RawConn| async move {
             conn.request().await;
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_owned();
             conn.write(head + &"data:a\n\n".repeat(events)).await;
@@ -265,7 +265,7 @@ mod tests {
         .await
     }
 
-    fn source(instance: &Server, budget: usize) -> (LogSource, mpsc::Receiver<Bytes>) {
+    fn source(instance: &TestServer, budget: usize) -> (LogSource, mpsc::Receiver<Bytes>) {
         let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
         let relay = LogRelay {
             catalog: Arc::new(SharedCatalog::new(Settings::default(), 1)),
