@@ -36,14 +36,16 @@ fn each_invariant_names_tests_that_exist() {
         } else if within && line.starts_with(|c: char| c.is_ascii_digit()) {
             items.push(line.clone());
         } else if within && line.starts_with(' ') {
-            items.last_mut().unwrap().push_str(line);
+            let item = items.last_mut().unwrap();
+            item.push(' ');
+            item.push_str(line.trim());
         }
     }
     let without: Vec<_> = items.iter().filter(|item| !item.contains("Held by `")).collect();
     assert_eq!(without, [""; 0], "invariants that name no test");
     assert!(items.len() >= 20, "{} invariants", items.len());
 
-    let text: Vec<&str> = page.prose.iter().map(|(_, line)| line.as_str()).collect();
+    let text: Vec<&str> = page.prose.iter().map(|(_, line)| line.trim()).collect();
     let text = text.join(" ");
     let tests: Vec<_> =
         text.split("Held by ").skip(1).flat_map(|rest| spans(rest.split('.').next().unwrap())).collect();
