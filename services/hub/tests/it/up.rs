@@ -5,6 +5,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use hubspoke_protocol::sse::Parser;
+use hubspoke_protocol::{ChangeView, ReasonKind};
 use hubspoke_testkit::{ClosedPort, DEADLINE, eventually};
 use tempfile::TempDir;
 
@@ -151,11 +153,11 @@ async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut watch = http.get(format!("{}/services/watch", up.url("registry"))).send().await.unwrap();
     let watching = tokio::spawn(async move {
-        let mut events = Vec::new();
+        let (mut parser, mut events) = (Parser::new(1 << 20), Vec::new());
         while let Ok(Some(chunk)) = watch.chunk().await {
-            events.extend_from_slice(&chunk);
+            parser.feed(&chunk, &mut events).unwrap();
         }
-        String::from_utf8(events).unwrap()
+        events
     });
     let visits: Vec<_> = (0..4).map(|_| tokio::spawn(visit_to_the_end(up.url("gateway")))).collect();
     eventually("a hundred visits are logged", async || up.entries().len() >= 100).await;
@@ -170,13 +172,11 @@ async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
     assert_eq!(answered, logged, "a visit that was counted but not answered, or answered but not logged");
 
     let events = tokio::time::timeout(DEADLINE, watching).await.unwrap().unwrap();
-    let changes = events.lines().filter_map(|line| line.strip_prefix("data: "));
-    let changes = changes.filter_map(|data| serde_json::from_str::<serde_json::Value>(data).ok());
-    let left: BTreeSet<String> = changes
-        .filter(|change| change["Kind"] == "deregistered")
-        .map(|change| change["Instance"]["Addr"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(left.len(), 5, "gateway, visit and three logs: {left:?} in {events}");
+    let changes = events.iter().filter(|event| event.name == "change");
+    let changes = changes.map(|event| serde_json::from_str::<ChangeView>(&event.data).unwrap());
+    let left = changes.filter(|change| change.kind == ReasonKind::Deregistered);
+    let left: BTreeSet<String> = left.map(|change| change.instance.info.addr).collect();
+    assert_eq!(left.len(), 5, "gateway, visit and three logs: {left:?} in {events:?}");
 }
 
 #[test]
