@@ -1,10 +1,8 @@
 //! A service of your own: answers `/greeter/NAME` and logs each greeting.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
 use hubspoke_chassis::{LogClient, Problem, Service};
 
 async fn greet(Path(name): Path<String>, State(log): State<LogClient>) -> Result<String, Problem> {
