@@ -1,4 +1,4 @@
-//! A log instance that answers as it is told to.
+//! A log instance whose answers the test sets.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

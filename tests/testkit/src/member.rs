@@ -1,4 +1,4 @@
-//! A member that answers as it is told to.
+//! A member whose answers the test sets.
 
 use std::sync::Arc;
 use std::time::Duration;

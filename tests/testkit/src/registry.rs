@@ -1,4 +1,4 @@
-//! A registry that answers as it is told to.
+//! A registry whose answers the test sets.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

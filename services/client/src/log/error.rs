@@ -12,7 +12,7 @@ use crate::http::status_line;
 #[non_exhaustive]
 pub enum LogError {
     /// No log instance is known, or all that were tried failed.
-    #[error("no log instance took the entry ({attempts} asked)")]
+    #[error("no log instance stored the entry ({attempts} tried)")]
     NoInstance {
         /// How many were tried.
         attempts: usize,

@@ -217,7 +217,7 @@ async fn tracing_events_become_entries_except_those_of_the_sending() {
     let [request] = &requests[..] else { panic!("{requests:?}") };
     assert_eq!(request.content_type, NDJSON);
     let entry: Value = serde_json::from_str(&request.body).unwrap();
-    let error = "no log instance took the entry (1 asked): no answer in time";
+    let error = "no log instance stored the entry (1 tried): no answer in time";
     let fields = json!({"user": 7, "name": "ada", "error": error, "target": "shop"});
     assert_eq!(entry, json!({"msg": "it is \"hot\"", "level": "warn", "fields": fields}));
 }
