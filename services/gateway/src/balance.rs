@@ -62,7 +62,7 @@ impl Weights {
             None | Some(0) => Some(rng.random_range(0..self.count)),
             Some(&total) => {
                 let at = rng.random_range(0..total);
-                Some(self.totals.partition_point(|&upto| upto <= at))
+                Some(self.totals.partition_point(|&end| end <= at))
             }
         }
     }

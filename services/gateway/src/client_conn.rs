@@ -1,5 +1,5 @@
-//! A client's connection as its task, its requests and the worker's sweep share it. Times are milliseconds since the
-//! gateway's start, 0 for "not now", so the hot path only ever stores a number.
+//! The state of a client's connection, shared by its task, its requests and the worker's sweep. Times are milliseconds
+//! since the gateway's start, 0 for "not now", so the hot path only ever stores a number.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) struct ClientConn {
     pub(crate) addr: SocketAddr,
     /// The address without its port, for `X-Forwarded-For`.
     pub(crate) ip_value: HeaderValue,
-    /// Whether this is one of our own proxies (`trusted_proxies`).
+    /// Whether this is one of `trusted_proxies`.
     pub(crate) trusted: bool,
     /// Requests whose responses are not complete.
     active: AtomicU32,
@@ -93,11 +93,11 @@ impl ClientConn {
         self.set_since(&self.blocked_since, blocked);
     }
 
-    fn set_since(&self, since: &AtomicU64, is_so: bool) {
-        let was_so = since.load(Relaxed) != 0;
-        if is_so && !was_so {
+    fn set_since(&self, since: &AtomicU64, holds: bool) {
+        let held = since.load(Relaxed) != 0;
+        if holds && !held {
             since.store(self.gateway.millis(Instant::now()).max(1), Relaxed);
-        } else if !is_so && was_so {
+        } else if !holds && held {
             since.store(0, Relaxed);
         }
     }

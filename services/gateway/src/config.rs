@@ -34,9 +34,9 @@ pub struct GatewayConfig {
     /// notices.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
-    /// TimeoutsConfig.
+    /// Timeouts.
     pub timeouts: TimeoutsConfig,
-    /// LimitsConfig of size and number.
+    /// Limits on sizes and numbers.
     pub limits: LimitsConfig,
     /// When a request is retried on another instance.
     pub retry: RetryConfig,
@@ -64,7 +64,7 @@ impl Default for GatewayConfig {
     }
 }
 
-/// TimeoutsConfig. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded
+/// Timeouts. All of them are finite; `idle` does not apply to event streams, gRPC streams and upgraded
 /// connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -107,7 +107,7 @@ impl Default for TimeoutsConfig {
     }
 }
 
-/// LimitsConfig of size and number.
+/// Limits on sizes and numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -120,7 +120,7 @@ pub struct LimitsConfig {
     pub target_size: ByteSize,
     /// Size of a request's body; 0 is no limit.
     pub body_size: ByteSize,
-    /// Fewest bytes per second of a request's body, once the gateway has waited for the client for ten seconds in all
+    /// Minimum bytes per second of a request's body, once the gateway has waited for the client for ten seconds in all
     /// (or for `idle`, if that is shorter); 0 is no limit. Does not apply to gRPC, nor does `idle`.
     pub body_rate: ByteSize,
     /// Open client connections.

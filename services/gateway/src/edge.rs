@@ -131,9 +131,8 @@ fn check_host(host: &[u8]) -> Result<(), BadHead> {
 
 /// A port's digits. There may be none: RFC 3986 allows `example.org:`.
 fn is_port(digits: &[u8]) -> bool {
-    let number =
-        |n: u32, digit: &u8| Some(n * 10 + char::from(*digit).to_digit(10)?).filter(|n| *n <= 65_535);
-    digits.iter().try_fold(0, number).is_some()
+    let next = |n: u16, b: &u8| n.checked_mul(10)?.checked_add(char::from(*b).to_digit(10)?.try_into().ok()?);
+    digits.iter().try_fold(0, next).is_some()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! Healthy → (`failures` in a row) → ejected for `base`, doubling up to `max`, with jitter → half-open: one trial
 //! request → healthy, or ejected for longer. The head of a response ends the ejection, but only a complete response
 //! clears the record: until then, one failure ejects the instance again, for longer. Failures are: no connection, no
-//! response, a response that breaks off. A response with status 500 is none. The caller bounds how many instances of a
-//! service are ejected at once.
+//! response, a response that breaks off. A 500 is not a failure. The caller bounds how many instances of a service are
+//! ejected at once.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub struct EjectConfig {
     /// Longest ejection.
     #[serde(with = "humantime_serde")]
     pub max: Duration,
-    /// Most instances of a service that are ejected at once, in percent.
+    /// Maximum share of a service's instances that are ejected at once, in percent.
     pub max_percent: u32,
 }
 

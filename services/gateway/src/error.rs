@@ -1,7 +1,7 @@
 //! Why the gateway answers a request itself: one [`Cause`] per reason, and the problem document that reports it.
 //!
 //! The document names the service, the cause and the number of attempts, but no instance: that goes to the log. If the
-//! request is at fault, `detail` says what is wrong with it.
+//! request is at fault, `detail` explains why.
 
 use http::StatusCode;
 use hubspoke_chassis::{Problem, ProblemType};
@@ -47,7 +47,7 @@ causes! {
     RequestTimeout: "the request was sent too slowly",
     Loop: "the request has passed this gateway before; see Via",
     RateLimited: "too many requests from this address",
-    NoSuchService: "the first path segment names no public service",
+    NoSuchService: "the first path segment is not the name of a public service",
     NotReady: "the gateway has not received the list of services yet",
     NoInstance: "the service has no available instance",
     Overloaded: "too many requests to the service are in flight",

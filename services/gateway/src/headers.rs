@@ -106,7 +106,8 @@ pub(crate) fn request(
     }
     set_forwarded(headers, hop);
     headers.append(VIA, hop.via.clone());
-    if !found.traced {
+    // The client may have nominated the one that it sent.
+    if !found.traced || !headers.contains_key(TRACEPARENT) {
         headers.insert(TRACEPARENT, trace());
     }
     options

@@ -10,8 +10,8 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use crate::gateway::Gateway;
 use crate::upstream::{Instance, UpstreamService};
 
-/// Most series of one instrument: as many as the registry has services, or some thousand instances with several
-/// statuses each. Memory for all of them is reserved, some 33 bytes each.
+/// Maximum number of series per instrument: as many as the registry has services, or some thousand instances with
+/// several statuses each. Memory for all of them is reserved, some 33 bytes each.
 const MAX_SERIES: usize = 20_000;
 
 #[derive(Clone, Copy)]
@@ -51,7 +51,13 @@ const PER_INSTANCE: [Instrument<InstanceValue>; 4] = [
 /// Instruments with other labels.
 const OTHERS: [Instrument<Values>; 4] = [
     (Counter, "hub.gateway.replies", "{reply}", "Responses of instances, by status", responses),
-    (Counter, "hub.gateway.failures", "{request}", "Requests answered by the gateway itself", failures),
+    (
+        Counter,
+        "hub.gateway.failures",
+        "{request}",
+        "Requests that the gateway answered with an error",
+        failures,
+    ),
     (Counter, "hub.gateway.refusals", "{request}", "Requests refused before a service was matched", refusals),
     (Gauge, "hub.gateway.connections", "{connection}", "Open client connections", |gateway, observe| {
         observe(gateway.connections.load(Relaxed) as u64, &[]);

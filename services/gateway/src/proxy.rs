@@ -35,7 +35,7 @@ pub(crate) mod response_body;
 pub(crate) mod tunnel;
 mod upstream_request;
 
-/// Answers one request. All work that needs no waiting is done before the future, which is smaller for it.
+/// Answers one request. All synchronous work is done before the future is created, which keeps the future small.
 pub(crate) fn handle(
     client: Arc<ClientConn>,
     request: Request<ClientBody>,
@@ -76,9 +76,9 @@ enum Next {
 
 /// A request that passed all checks.
 enum Prepared {
-    /// It is for an instance.
+    /// To be sent to an instance.
     Forward(RoutedRequest),
-    /// It is for the gateway itself, which answers this.
+    /// Answered by the gateway itself.
     Own(Response<()>),
 }
 
@@ -203,7 +203,7 @@ fn asterisk(parts: &request::Parts) -> Result<Prepared, RequestFailure> {
     Ok(Prepared::Own(response))
 }
 
-/// Whether the client may be silent for any time: a gRPC stream. Only over HTTP/2, which pings its clients.
+/// Whether the client may be silent for any time: a gRPC stream. HTTP/2 only, since pings detect a dead client there.
 fn is_stream(parts: &request::Parts) -> bool {
     parts.version == Version::HTTP_2 && headers::is_grpc(&parts.headers)
 }
@@ -212,7 +212,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     content_length(headers.get(CONTENT_LENGTH)?.as_bytes())
 }
 
-/// The address whose rate a request counts for: behind trusted proxies, the nearest one that is not a trusted proxy.
+/// The address whose rate limit applies: behind trusted proxies, the nearest address that is not one of them.
 fn client_ip(client: &ClientConn, headers: &HeaderMap) -> IpAddr {
     let direct = client.addr.ip().to_canonical();
     if !client.trusted {

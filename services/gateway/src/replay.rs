@@ -30,22 +30,22 @@ const RATE_GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct BodyLimits {
     /// Bytes; 0 is no limit.
     pub(crate) size: u64,
-    /// `None` on a live stream, which may be silent for any time.
+    /// `None` for a live stream, which may be silent for any time.
     pub(crate) pace: Option<BodyPace>,
     /// Bytes that are kept for another attempt.
     pub(crate) replay: usize,
 }
 
-/// How slowly a body may arrive.
+/// The slowest pace at which a body may arrive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyPace {
-    /// The least bytes per second; 0 is no limit.
+    /// Minimum bytes per second; 0 is no limit.
     pub(crate) rate: u64,
     /// The longest time without a byte.
     pub(crate) idle: Duration,
 }
 
-/// A body could not be read to its end. [`ReplayState::fault`] tells the gateway why.
+/// The client's body could not be read to its end. [`ReplayState::fault`] has the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request's body failed")]
 pub(crate) struct ReplayError;
@@ -192,8 +192,8 @@ impl SharedState {
         }
     }
 
-    /// The client has sent nothing: pending until it has been too slow. Only the time spent waiting for the client
-    /// counts, not the time that a slow instance takes.
+    /// Waits for the client, and fails once it has been too slow. Only the time spent waiting for the client counts,
+    /// not the time that a slow instance takes.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
         let Some(pace) = self.limits.pace else { return Poll::Pending };

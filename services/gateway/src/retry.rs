@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct RetryConfig {
-    /// Most attempts after the first, each on another instance.
+    /// Maximum number of attempts after the first, each on another instance.
     pub attempts: u32,
     /// Retries that a service may get, in percent of its requests.
     pub budget_percent: u32,
     /// Retries per second that it may get in addition.
     pub budget_per_second: u32,
-    /// Longest request body that is buffered for a retry.
+    /// Size of the longest request body that is buffered for a retry.
     pub replay: bytesize::ByteSize,
 }
 

@@ -17,18 +17,18 @@ pub(crate) enum BadTarget {
     Backslash,
     #[error("the path has an encoded NUL or another control character")]
     Control,
-    #[error("the path has a percent sign that two hexadecimal digits don't follow")]
+    #[error("the path has a percent sign that is not followed by two hexadecimal digits")]
     Escape,
     #[error("the path has an encoded slash, which this service does not allow")]
     EncodedSlash,
-    #[error("the request target is neither a path nor an absolute http URI")]
+    #[error("the request target is neither a path nor an absolute http URI without user information")]
     Form,
 }
 
 /// A request target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestTarget<'a> {
-    /// `*`: the gateway itself.
+    /// `*`: for the gateway itself.
     Asterisk,
     /// A path. `authority` is the host of a target in absolute form.
     Path { service: &'a str, path: CheckedPath<'a>, authority: Option<&'a Authority> },

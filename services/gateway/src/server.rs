@@ -33,8 +33,8 @@ pub const PROCESS: Process = Process::new("gateway", env!("CARGO_PKG_VERSION"))
     .with_listen("127.0.0.1:20001")
     .with_control_listen("127.0.0.1:20011");
 
-/// Most connections that are taken from the accept queue at shutdown; more than it holds, and a bound if clients keep
-/// connecting.
+/// Maximum number of connections taken from the accept queue at shutdown: more than it holds, but a bound if clients
+/// keep connecting.
 const MAX_BACKLOG: usize = 8192;
 /// TCP keep-alive, since an upgraded connection or a live stream has no timeout that would notice a dead client.
 const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()

@@ -72,7 +72,7 @@ pub(crate) struct ServiceStats {
     pub(crate) requests: EventCounter,
     pub(crate) retries: EventCounter,
     pub(crate) ejections: EventCounter,
-    /// Requests that the gateway answered itself.
+    /// Requests that the gateway answered itself, with an error.
     pub(crate) failures: CauseCounters,
     duration: BoundHistogram<f64>,
 }

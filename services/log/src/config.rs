@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::slot::SLOT;
 use crate::store::{AckMode, FileLimits, StoreOptions};
 
-/// The log service's fixed facts.
+/// The log service's process: its name and default address.
 pub const PROCESS: Process = Process::new("log", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20002");
 
 /// The log service's own settings.
@@ -29,12 +29,12 @@ pub struct LogConfig {
     pub max_entry: ByteSize,
     /// Longest batch, decompressed.
     pub max_batch: ByteSize,
-    /// Most entries of one batch.
+    /// Maximum number of entries in one batch.
     pub max_batch_entries: usize,
     /// Bytes that the bodies of all requests in progress may take, not counting the first 64 KiB of each.
     /// Beyond that, senders get 503.
     pub max_bodies: ByteSize,
-    /// Queries that may read files at a time. Beyond that, readers get 503.
+    /// Queries that may read files at the same time. Beyond that, readers get 503.
     pub max_queries: usize,
     /// How long a reader may accept nothing before its reply is aborted. More than the minute for which one
     /// instance may keep the others waiting in `/log/all`.

@@ -38,8 +38,8 @@ pub enum ServerError {
     /// One of its tasks died.
     #[error("a task of the service died")]
     Task(#[from] tokio::task::JoinError),
-    /// The writer thread died.
-    #[error("the writer of the log file died")]
+    /// The writer thread ended by itself.
+    #[error("the thread that writes the log file ended unexpectedly")]
     Writer,
 }
 
@@ -94,7 +94,7 @@ impl Server {
         self.service.local_addr()
     }
 
-    /// Serves until `shutdown` resolves. Then finishes requests in flight, writes what waits, and syncs.
+    /// Serves until `shutdown` resolves. Then finishes requests in flight, writes what is queued, and syncs.
     ///
     /// # Errors
     /// [`ServerError`] if it ends by itself.

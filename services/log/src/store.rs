@@ -49,7 +49,7 @@ pub(crate) mod slot;
 mod stats;
 mod writer;
 
-/// An open log. Dropping it writes what waits, syncs, and ends the writer.
+/// An open log. Dropping it writes what is queued, syncs, and ends the writer.
 pub struct Store {
     shared: Arc<StoreShared>,
     instance: String,
@@ -70,7 +70,7 @@ impl Store {
         Self::open_with(options, instance, Box::new(|file| Box::new(file)))
     }
 
-    /// Like [`Store::open`], with disks of the caller's making; tests have some that fail.
+    /// Like [`Store::open`], with the caller's own disks; those of some tests fail.
     pub(crate) fn open_with(
         options: StoreOptions,
         instance: &str,
@@ -167,7 +167,7 @@ impl Store {
         let _ = self.shared.writer_ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// Refuses new entries; what waits is still written.
+    /// Refuses new entries; those in the queue are still written.
     pub fn close(&self) {
         self.shared.queue.close();
     }

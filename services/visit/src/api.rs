@@ -24,7 +24,7 @@ pub(crate) struct VisitApp {
     pub(crate) counter: VisitCounter,
     pub(crate) log: LogClient,
     pub(crate) instance: Arc<str>,
-    /// The metric.
+    /// Counts visits for `/metrics`.
     pub(crate) visits: opentelemetry::metrics::Counter<u64>,
     pub(crate) rate: Arc<Mutex<VisitRate>>,
     pub(crate) start: Instant,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hubspoke_chassis::{Process, Table};
 use serde::{Deserialize, Serialize};
 
-/// The visit service's fixed facts.
+/// The visit service's process: its name and default address.
 pub const PROCESS: Process = Process::new("visit", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20003");
 
 /// The visit service's own settings.

@@ -1,6 +1,6 @@
 //! Visits in the last minute. Pure: the caller has the clock.
 
-/// Seconds to remember.
+/// Length of the window, in seconds.
 const SPAN: u64 = 60;
 
 /// Visits per second of the last minute.

@@ -79,7 +79,7 @@ fn an_answer_to_a_request_from_before_the_ejection_does_not_end_it() {
 }
 
 #[test]
-fn consecutive_ejections_double_up_to_the_longest() {
+fn consecutive_ejections_double_up_to_the_maximum() {
     let (config, mut now) = (EjectConfig::default(), Instant::now());
     let mut ejection = Ejection::default();
     let mut expected = config.base;

@@ -68,6 +68,8 @@ fn fields_that_the_gateway_adds_cant_be_nominated_away() {
     let (headers, _) = sent(&fields, false);
     assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
     assert_eq!(all(&headers, "via"), ["1.1 gw"]);
+    let (headers, _) = sent(&[fields[0], ("traceparent", "00-a-b-01")], false);
+    assert_eq!(all(&headers, "traceparent"), ["00-00000000000000000000000000000007-0000000000000009-01"]);
 }
 
 #[test]

@@ -24,13 +24,13 @@ const EARLY_RESPONSE: Duration = Duration::from_secs(5);
 pub(crate) struct ActiveRequest {
     client: Arc<ClientConn>,
     _load: LoadInFlight,
-    /// The service that it is for, once that is known.
+    /// The service, once it is known.
     service: Option<Arc<UpstreamService>>,
     _admission: Option<Admission>,
     /// The instance of the last attempt.
     upstream: Option<InFlightGuard>,
     body: Option<ReplayState>,
-    /// Disabled if nothing listens.
+    /// Disabled if no subscriber records it.
     span: Span,
     record: RequestRecord,
 }
@@ -73,7 +73,7 @@ impl ActiveRequest {
         self.body.as_ref()
     }
 
-    /// The request is for this service, which has admitted it or not.
+    /// The request is for this service; without an `admission`, the service refuses it.
     pub(super) fn routed(&mut self, service: Arc<UpstreamService>, admission: Option<Admission>) {
         (self.service, self._admission) = (Some(service), admission);
     }
@@ -95,17 +95,17 @@ impl ActiveRequest {
         self.record.connect = since.elapsed();
     }
 
-    /// The head of the response is there.
+    /// The head of the response has arrived.
     pub(super) fn responded(&mut self, status: u16) {
         self.record.responded(status);
     }
 
-    /// The gateway answers by itself.
+    /// The gateway answers the request itself.
     pub(super) fn answered(&mut self, status: u16) {
         self.record.status = status;
     }
 
-    /// The gateway answers that the request failed.
+    /// The gateway answers the request with a problem document.
     pub(super) fn failed(&mut self, failure: &RequestFailure) {
         self.record.status = failure.cause.status().as_u16();
         self.record.cause = Some(failure.cause);
@@ -138,7 +138,7 @@ impl ActiveRequest {
             return; // the client broke off its request, which closed the connection to the instance
         }
         if let (Some(service), Some(upstream)) = (&self.service, &self.upstream) {
-            // A removed instance may end as it likes.
+            // A removed instance is shutting down, so this is not a failure.
             if !upstream.instance().is_removed() {
                 self.client.gateway.instance_failed(service, upstream.instance());
             }
@@ -185,8 +185,8 @@ impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let record = &self.record;
         let now = record.ended.unwrap_or_else(Instant::now);
-        // Success means that the instance did not break its response off. That the client left is no failure: many
-        // streams have no other end.
+        // An instance that did not break off its response succeeded, even if the client disconnected: many streams
+        // end only that way.
         if let (Some(upstream), 1.., None) = (&self.upstream, record.status, record.broke_off) {
             upstream.instance().succeeded(record.attempted);
         }

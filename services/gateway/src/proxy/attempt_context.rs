@@ -77,11 +77,7 @@ impl UpstreamResponse {
         headers::response(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
         parts.headers.entry(HUB_INSTANCE).or_insert_with(|| self.instance.label.clone());
         parts.version = Version::HTTP_11;
-        let response = match self.relay.source {
-            ResponseSource::Tunnel(tunnel) => ResponseBody::tunnel(tunnel, active),
-            source => ResponseBody::relay(Relay { source, ..self.relay }, active),
-        };
-        Response::from_parts(parts, response)
+        Response::from_parts(parts, ResponseBody::relay(self.relay, active))
     }
 }
 

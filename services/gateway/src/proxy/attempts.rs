@@ -108,7 +108,7 @@ pub(super) async fn run(
     }
 }
 
-/// The span of an attempt, which the request then names as its parent; none if nothing listens.
+/// The span of an attempt, which the request then names as its parent; disabled if the request's own span is.
 fn span(context: &mut AttemptContext, instance: &Instance, active: &ActiveRequest) -> Span {
     if active.span().is_disabled() {
         return Span::none();

@@ -73,14 +73,14 @@ impl RequestRecord {
         }
     }
 
-    /// Notes the trace that the instance gets: the client may have sent none.
+    /// Records the trace that the instance gets: the client may have sent none.
     pub(super) fn traced(&mut self, headers: &HeaderMap) {
         if let Some(access) = &mut self.access {
             access.trace = traceparent(headers);
         }
     }
 
-    /// The head of the response is there.
+    /// The head of the response has arrived.
     pub(super) fn responded(&mut self, status: u16) {
         self.status = status;
         self.responded = self.access.as_ref().map(|_| Instant::now());

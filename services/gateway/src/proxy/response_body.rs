@@ -30,8 +30,6 @@ enum Content {
     Text(Option<Bytes>),
     /// From an instance.
     Instance(Box<Relay>),
-    /// The instance has switched protocols: there is no body.
-    Tunnel(Box<Tunnel>),
 }
 
 /// Where an instance's response is read from.
@@ -40,6 +38,7 @@ pub(crate) enum ResponseSource {
     /// A connection that the response drives, and returns to the pool.
     H1(Box<Conn>),
     H2(Incoming),
+    /// The instance has switched protocols: there is no body.
     Tunnel(Box<Tunnel>),
     /// The response is complete.
     #[default]
@@ -49,7 +48,7 @@ pub(crate) enum ResponseSource {
 /// A response that an instance is sending.
 pub(crate) struct Relay {
     pub(crate) source: ResponseSource,
-    /// The longest time without a byte; `None` on a live stream.
+    /// The longest time without a byte; `None` for a live stream.
     pub(crate) idle: Option<Duration>,
     /// Created when the instance is waited for.
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
@@ -69,14 +68,10 @@ impl ResponseBody {
         response
     }
 
-    pub(crate) fn tunnel(tunnel: Box<Tunnel>, mut active: Box<ActiveRequest>) -> Self {
-        active.complete();
-        Self { content: Content::Tunnel(tunnel), active: Some(active) }
-    }
-
     /// The tunnel of a 101. The request itself is over.
     pub(crate) fn into_tunnel(self) -> Option<Box<Tunnel>> {
-        if let Content::Tunnel(tunnel) = self.content { Some(tunnel) } else { None }
+        let Content::Instance(relay) = self.content else { return None };
+        if let ResponseSource::Tunnel(tunnel) = relay.source { Some(tunnel) } else { None }
     }
 
     fn finish_if_over(&mut self) {
@@ -89,14 +84,12 @@ impl ResponseBody {
 
     /// The last byte has been read: the connection can carry the next request.
     fn finish(&mut self) {
-        let Content::Instance(relay) = &mut self.content else { return };
-        if let (ResponseSource::H1(conn), Some(active)) =
-            (std::mem::take(&mut relay.source), &mut self.active)
-        {
-            active.give_back(conn, relay.worker, relay.pool_size);
-        }
-        if let Some(active) = &mut self.active {
-            active.complete();
+        let (Content::Instance(relay), Some(active)) = (&mut self.content, &mut self.active) else { return };
+        active.complete();
+        match std::mem::take(&mut relay.source) {
+            ResponseSource::H1(conn) => active.give_back(conn, relay.worker, relay.pool_size),
+            tunnel @ ResponseSource::Tunnel(_) => relay.source = tunnel,
+            ResponseSource::H2(_) | ResponseSource::Over => {}
         }
     }
 }
@@ -166,7 +159,6 @@ impl Body for ResponseBody {
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
             Content::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
-            Content::Tunnel(_) => return Poll::Ready(None),
         };
         match &mut frame {
             Some(Ok(frame)) => {
@@ -192,7 +184,6 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
             Content::Instance(relay) => relay.source.is_over(),
-            Content::Tunnel(_) => true,
         }
     }
 
@@ -200,7 +191,6 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Content::Instance(relay) => relay.source.size_hint(),
-            Content::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

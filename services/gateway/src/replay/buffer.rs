@@ -25,7 +25,7 @@ impl ReplayBuffer {
         Self { data: Vec::new(), trailers: None, position: 0, trailers_due: false, limit: Some(limit) }
     }
 
-    /// Whether everything that was read is here.
+    /// Whether everything that was read is in the buffer.
     pub(super) fn is_complete(&self) -> bool {
         self.limit.is_some()
     }
@@ -36,7 +36,7 @@ impl ReplayBuffer {
         self.trailers_due = self.trailers.is_some();
     }
 
-    /// Whether the current attempt has everything that is here.
+    /// Whether the current attempt has everything in the buffer.
     pub(super) fn is_drained(&self) -> bool {
         self.position >= self.data.len() && !self.trailers_due
     }
@@ -57,7 +57,7 @@ impl ReplayBuffer {
         Some(frame)
     }
 
-    /// Keeps another frame, which goes to an attempt that has everything that is here.
+    /// Keeps a frame that was read from the client. The current attempt, which is drained, gets it directly.
     pub(super) fn push(&mut self, frame: &Frame<Bytes>) {
         let Some(limit) = self.limit else { return };
         match frame.data_ref() {

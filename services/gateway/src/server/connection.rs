@@ -26,7 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a client may take to read the last response before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// On shutdown, how long a client that has connected may take to send its first bytes.
-const LAST_CALL: Duration = Duration::from_secs(1);
+const FIRST_BYTES_GRACE: Duration = Duration::from_secs(1);
 /// An HTTP/2 client is pinged this often, and disconnected if an answer takes longer than `PING_TIMEOUT`.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,15 +48,15 @@ pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies
     }
 }
 
-/// Ready when the first bytes are not waited for any longer. On shutdown they still are, for a moment: the client may
-/// have sent a request already, and can't know that it will not be read.
+/// Completes when the connection must not wait for its first bytes any longer. On shutdown it still waits for a moment:
+/// the client may have sent a request already.
 async fn first_bytes_timeout(client: &ClientConn) {
     let command = poll_fn(|cx| match client.command(cx.waker()) {
         ConnCommand::Continue => Poll::Pending,
         command => Poll::Ready(command),
     });
     if command.await == ConnCommand::Drain {
-        tokio::time::sleep(LAST_CALL).await;
+        tokio::time::sleep(FIRST_BYTES_GRACE).await;
     }
 }
 

@@ -1,9 +1,9 @@
 //! Responses on HTTP/2 streams, with a timeout for clients that do not read them.
 //!
 //! HTTP/2 has a flow-control window per stream. While a client keeps one closed, its socket is not blocked and nobody
-//! polls the response for its next frame, so the response can't notice by itself that it is not read. The worker's
-//! sweep takes the response away then, and with it the request's slot and the connection to the instance. At most one
-//! frame is left until the client closes the stream.
+//! polls the response for its next frame, so the response can't notice by itself that it is not read. Then the worker's
+//! sweep drops the response, and with it the request's slot and the connection to the instance. At most one frame is
+//! left until the client closes the stream.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,7 +31,7 @@ pub(super) struct SweptBody {
 
 /// A response, shared by its stream and the sweep.
 struct HeldResponse {
-    /// `None` once the sweep has taken it away.
+    /// `None` once the sweep has dropped it.
     response: Mutex<Option<ResponseBody>>,
     /// Since when the client could have read on, in milliseconds since the gateway's start; 0 while the instance is
     /// waited for.

@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 
 /// How often connections are checked for timeouts, which are late by this much at most.
 const SWEEP: Duration = Duration::from_millis(250);
-/// Most connections over the limit that get a 503 at the same time; further ones are closed.
+/// Maximum number of connections over the limit that get a 503 at the same time; further ones are closed.
 const MAX_REFUSALS: usize = 64;
 
 /// The phase of a worker's life.
@@ -71,7 +71,7 @@ impl WorkerHandle {
     /// Hands a connection over. It is counted here, not by the worker, so that connections on their way count too.
     pub(super) fn give(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
         let slot = ConnSlot::acquire(gateway, &self.connections, addr.ip().to_canonical());
-        // Fails only if the worker has ended, and closes the connection.
+        // Fails only if the worker has ended, which closes the connection.
         let _ = self.sockets.send(AcceptedSocket { stream, addr, slot });
     }
 }

@@ -87,7 +87,7 @@ impl Instance {
     }
 
     /// Whether `info` describes this registration.
-    pub(super) fn is(&self, info: &ServiceInfo) -> bool {
+    pub(super) fn matches(&self, info: &ServiceInfo) -> bool {
         *self.addr == *info.addr && *self.id == *info.id() && self.metadata == Metadata::of(info)
     }
 

@@ -22,8 +22,8 @@ pub(crate) type H2Sender = http2::SendRequest<ReplayBody>;
 /// The result that a waiting request gets.
 pub(crate) type ConnResult = Result<Box<Conn>, Cause>;
 
-/// Most connections that are being opened at once, per instance and worker: half of the smallest accept queue in common
-/// use.
+/// Maximum number of connections being opened at once, per instance and worker: half of the smallest accept queue in
+/// common use.
 const MAX_CONNECTING: usize = 64;
 
 /// An instance's connections on one worker.
@@ -46,10 +46,10 @@ impl Pool {
     /// Queues for a connection. If the second value is true, the caller must open one and report it to
     /// [`Pool::connected`].
     pub(crate) fn wait(&self, now: Instant) -> (oneshot::Receiver<ConnResult>, bool) {
-        let (give, get) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let mut inner = self.0.lock();
-        inner.waiters.push_back((now, give));
-        (get, inner.may_connect())
+        inner.waiters.push_back((now, sender));
+        (receiver, inner.may_connect())
     }
 
     /// Takes a connection that was opened, or why it failed. Returns whether to open another.
@@ -129,11 +129,11 @@ impl Pool {
         // Closing sockets takes time: dropped after the lock is released.
         let swept: Vec<_> = {
             let mut inner = self.0.lock();
-            let keep = |conn: &Conn| now.saturating_duration_since(conn.since) < max_idle && conn.is_open();
             if inner.h2.as_ref().is_some_and(H2Sender::is_closed) {
                 inner.h2 = None;
             }
-            inner.idle.extract_if(.., |conn| !keep(conn)).collect()
+            let idle_time = |conn: &Conn| now.saturating_duration_since(conn.since);
+            inner.idle.extract_if(.., |conn| idle_time(conn) >= max_idle || !conn.is_open()).collect()
         };
         drop(swept);
     }

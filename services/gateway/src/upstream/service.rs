@@ -24,14 +24,14 @@ pub(crate) struct UpstreamService {
     state: Arc<ServiceState>,
 }
 
-/// The state that the service keeps from table to table.
+/// The part of a service that outlives its tables.
 struct ServiceState {
     stats: ServiceStats,
     in_flight: AtomicUsize,
     retry_budget: Mutex<RetryBudget>,
 }
 
-/// The general settings, with the service's own on top.
+/// The settings of a service: its own if it has any, otherwise the general ones.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ServiceSettings {
     pub(crate) balance: Balance,
@@ -107,7 +107,7 @@ impl UpstreamService {
         let instances: Vec<_> = infos
             .iter()
             .map(|info| match known.get(&(info.addr.as_str(), info.id())) {
-                Some(instance) if instance.is(info) => {
+                Some(instance) if instance.matches(info) => {
                     instance.set_state(info.state());
                     Arc::clone(instance)
                 }

@@ -10,7 +10,7 @@ use super::support::*;
 async fn five_failures_eject_and_one_success_ends_the_ejection() {
     let failing = Arc::new(AtomicU32::new(1));
     let (flag, good) = (failing.clone(), FakeInstance::responding(HELLO).await);
-    let moody = FakeInstance::script(move |mut raw, seen| {
+    let flaky = FakeInstance::script(move |mut raw, seen| {
         let flag = flag.clone();
         async move {
             while let Some(request) = raw.request().await {
@@ -24,24 +24,24 @@ async fn five_failures_eject_and_one_success_ends_the_ejection() {
     })
     .await;
     let gateway = Gateway::start(|config| config.eject.base = Duration::from_millis(200)).await;
-    gateway.set("svc", &[moody.info("svc"), good.info("svc")]).await;
+    gateway.set("svc", &[flaky.info("svc"), good.info("svc")]).await;
     let until_ejected = async || {
         while gateway.metric("ejected", &["svc"]).await == 0 {
             assert_eq!(gateway.get("/svc").await.status(), 200);
         }
     };
     tokio::time::timeout(DEADLINE, until_ejected()).await.unwrap();
-    assert_eq!(moody.requests().len(), 5);
+    assert_eq!(flaky.requests().len(), 5);
     failing.store(0, Relaxed);
     let end = Clock::now() + DEADLINE;
     while gateway.metric("ejected", &["svc"]).await == 1 {
         assert_eq!(gateway.get("/svc").await.status(), 200);
         assert!(Clock::now() < end);
     }
-    let seen = moody.requests().len();
+    let seen = flaky.requests().len();
     eventually("it gets requests again", async || {
         gateway.get("/svc").await;
-        moody.requests().len() > seen + 3
+        flaky.requests().len() > seen + 3
     })
     .await;
 }
@@ -82,7 +82,7 @@ async fn an_instance_that_breaks_off_every_response_is_ejected() {
 async fn a_trial_whose_client_disconnects_does_not_keep_the_instance_ejected() {
     let failing = Arc::new(AtomicU32::new(1));
     let (flag, good) = (failing.clone(), FakeInstance::responding(HELLO).await);
-    let moody = FakeInstance::script(move |mut raw, seen| {
+    let flaky = FakeInstance::script(move |mut raw, seen| {
         let flag = flag.clone();
         async move {
             while let Some(request) = raw.request().await {
@@ -101,24 +101,24 @@ async fn a_trial_whose_client_disconnects_does_not_keep_the_instance_ejected() {
         config.eject.failures = 1;
     })
     .await;
-    gateway.set("svc", &[moody.info("svc"), good.info("svc")]).await;
+    gateway.set("svc", &[flaky.info("svc"), good.info("svc")]).await;
     eventually("it is ejected", async || {
         assert_eq!(gateway.get("/svc").await.status(), 200);
         gateway.metric("ejected", &["svc"]).await == 1
     })
     .await;
     failing.store(2, Relaxed);
-    let seen = moody.requests().len();
+    let seen = flaky.requests().len();
     // Each client disconnects as soon as one of the two has the request.
     eventually("it gets a trial request", async || {
         let before = good.requests().len();
         let mut raw = gateway.connect().await;
         raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
         eventually("an instance has the request", async || {
-            good.requests().len() + moody.requests().len() > before + seen
+            good.requests().len() + flaky.requests().len() > before + seen
         })
         .await;
-        moody.requests().len() > seen
+        flaky.requests().len() > seen
     })
     .await;
     failing.store(0, Relaxed);

@@ -165,8 +165,8 @@ async fn the_requests_in_flight_to_a_service_are_limited() {
     assert_eq!(gateway.get("/other").await.status(), 200);
     assert_eq!(gateway.metric("failures", &["svc", "overloaded"]).await, 1);
     assert_eq!(gateway.metric("refusals", &["overloaded"]).await, 0); // counted once
-    drop(held); // a client that disconnects frees its place
-    eventually("a place is free again", async || gateway.metric("in_flight", &["svc"]).await == 0).await;
+    drop(held); // a client that disconnects frees its slot
+    eventually("a slot is free again", async || gateway.metric("in_flight", &["svc"]).await == 0).await;
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn connections_over_the_limit_get_a_503() {
     assert_eq!(status(&response), 503);
     assert_eq!(problem(&response)["cause"], "too-many-connections");
     held.pop();
-    eventually("a place is free again", async || status(&gateway.connect_and(get).await) == 200).await;
+    eventually("a slot is free again", async || status(&gateway.connect_and(get).await) == 200).await;
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn the_connections_of_an_address_are_limited() {
     assert_eq!((status(&response), &problem(&response)["cause"]), (503, &"too-many-connections".into()));
     assert_eq!(status(&from("127.0.0.3:0").await.0), 200);
     held.pop();
-    eventually("a place is free again", async || status(&from("127.0.0.2:0").await.0) == 200).await;
+    eventually("a slot is free again", async || status(&from("127.0.0.2:0").await.0) == 200).await;
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ async fn request(http: &reqwest::Client, sibling: &ServiceInfo, path: &str) -> R
                 instance,
                 addr,
                 error,
-                "a log instance did not answer; its entries are missing from a reply"
+                "a log instance failed; its entries are missing from a reply"
             );
             Err(sibling.addr.clone())
         }

@@ -87,7 +87,7 @@ pub(super) struct BodyMemory {
 }
 
 impl BodyMemory {
-    /// Takes `bytes` more.
+    /// Takes `bytes` more from the budget.
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), ApiError> {
         let counted = |used: usize| used.saturating_sub(UNCOUNTED);
         let more = counted(self.used + bytes) - counted(self.used);

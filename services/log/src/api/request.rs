@@ -66,7 +66,10 @@ pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "a task that parses a request's body died");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a task that parses a request body panicked"
+        );
         Err(ApiError::Internal)
     })
 }

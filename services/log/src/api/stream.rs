@@ -63,7 +63,7 @@ pub(super) fn query_files(app: &LogApp, query: Query) -> Result<FileStream, ApiE
     read_files(app, ndjson, move |store, sink| scan(store.snapshot(), &query, range, sink))
 }
 
-/// Starts a thread that reads the files in any way. It ends when the stream is dropped.
+/// Runs `read` on a thread; the stream gets the entries that it gives to the sink. It ends when the stream is dropped.
 pub(super) fn read_files(
     app: &LogApp,
     render: RenderEntry,
@@ -78,10 +78,8 @@ pub(super) fn read_files(
     tokio::task::spawn_blocking(move || {
         let mut sink = ChunkSink { store: &store, render, sender, chunk: Vec::new(), _permit: permit };
         if let Err(error) = read(&store, &mut sink) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "can't read the log files; aborting a reply"
-            );
+            let cause = &error as &dyn std::error::Error;
+            tracing::error!(error = cause, "can't read the log files; aborting a reply");
             let _ = sink.sender.send(Err(error));
         }
     });

@@ -34,8 +34,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Entries that come within this time are sent together. A thousand followers, each woken for each write,
 /// would leave the writer little of the processor.
 const COALESCE: Duration = Duration::from_millis(10);
-/// How often the files are read for entries that left memory while the files were read. A client still behind
-/// after that is slower than the senders.
+/// How often the files are read again for entries that left memory meanwhile. A client still behind after that
+/// is slower than the senders.
 const BACKLOG_ROUNDS: usize = 16;
 /// Bytes of lines to look at before other tasks get their turn.
 const TURN: usize = 256 << 10;
@@ -52,7 +52,7 @@ pub(super) async fn tail(
         query.cursor = cursor.ok_or_else(invalid)?;
     }
     if query.explicit_order == Some(SortOrder::Desc) {
-        return Err(QueryError::new("order", "a tail is always in the order of arrival (asc)").into());
+        return Err(QueryError::new("order", "must be asc: a tail is in the order of arrival").into());
     }
     query.order = SortOrder::Asc;
     query.limit = None;
@@ -86,7 +86,7 @@ pub(super) async fn tail(
         next,
         backlog,
         closing: app.closing.clone(),
-        began: true,
+        is_new: true,
         sent: Instant::now(),
     };
     let body = Body::from_stream(futures_util::stream::unfold(tail, TailStream::step));
@@ -133,15 +133,16 @@ struct TailStream {
     /// Sent before anything from memory.
     backlog: Option<Backlog>,
     closing: watch::Receiver<bool>,
-    /// Nothing is sent yet: a first comment shows the client that it is connected.
-    began: bool,
+    /// Nothing is sent yet: a first comment will show the client that it is connected.
+    is_new: bool,
+    /// When new entries were last sent.
     sent: Instant,
 }
 
 impl TailStream {
     /// The next chunk of the reply; `None` ends it.
     async fn step(mut self) -> Option<(BodyChunk, Self)> {
-        if std::mem::take(&mut self.began) {
+        if std::mem::take(&mut self.is_new) {
             return Some((Ok(sse::comment("connected").into()), self));
         }
         let mut closing = self.closing.clone();
@@ -232,7 +233,7 @@ mod tests {
             next: 1,
             backlog: Some(Backlog { stream: FileStream::of(chunks), read_up_to: Arc::default() }),
             closing,
-            began: false,
+            is_new: false,
             sent: Instant::now(),
         };
         for _ in 0..3 {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::entry::Batch;
 
-/// Rejected entries that a reply lists; beyond them it only counts.
+/// Maximum number of rejected entries that a reply lists; it counts all of them.
 pub(super) const MAX_LISTED: usize = 100;
 
 /// Limits on the content of a body.

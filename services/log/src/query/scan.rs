@@ -57,7 +57,7 @@ pub(crate) fn scan(
             // A damaged file must not keep the others from being read.
             Err(error) => {
                 let (segment, error) = (segment.path.display(), &error as &dyn std::error::Error);
-                tracing::error!(%segment, error, "can't read a segment; a reply lacks its entries");
+                tracing::error!(%segment, error, "can't read a segment; its entries are missing from a reply");
             }
         }
     }

@@ -57,7 +57,7 @@ impl Appender {
         Ok(!self.dirty && self.disk.len()? != self.len)
     }
 
-    /// Writes submissions. `ends` (ascending, the last is `bytes.len()`) says where each one ends.
+    /// Writes submissions. `ends` has the end of each, ascending; the last is `bytes.len()`.
     pub(crate) fn commit(&mut self, bytes: &[u8], ends: &[usize], sync: bool) -> CommitOutcome {
         if let Err(error) = self.repair() {
             return CommitOutcome::failed(error, None);

@@ -42,10 +42,7 @@ impl Compressor {
         };
         let thread = std::thread::Builder::new().name("log-compress".to_owned()).spawn(work);
         let thread = thread.inspect_err(|error| {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "can't start a thread to compress segments"
-            );
+            tracing::error!(error = error as &dyn Error, "can't start a thread to compress segments");
         });
         Some(Self { stop, thread: Some(thread.ok()?) })
     }
@@ -67,7 +64,7 @@ impl Drop for Compressor {
 }
 
 /// Writes the compressed copy of `segment` beside it and removes the original. Retention may have removed it
-/// already: then the caller finds the segment off the list, and removes the copy. `stop` cancels; the
+/// already: then the caller finds the segment off the list, and removes the copy. `stop` cancels: the
 /// original stays.
 fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Option<Segment>> {
     let Some(blocks) = BlockReader::open(segment)? else { return Ok(None) };
@@ -75,7 +72,7 @@ fn compress(segment: &Segment, stop: &AtomicBool) -> io::Result<Option<Segment>>
     name.push(segment.path.file_name().unwrap_or_default());
     name.push(".tmp");
     let temp = segment.path.with_file_name(name);
-    // A leftover takes room until the next start, no more.
+    // A leftover only takes up space until the next start.
     let remove_temp = || drop(std::fs::remove_file(&temp));
     let Some(bytes) = write_copy(&blocks, segment, &temp, stop).inspect_err(|_| remove_temp())? else {
         remove_temp();

@@ -17,7 +17,7 @@ pub(super) fn remove_expired(files: &FileList, limits: &FileLimits, active_len: 
         match std::fs::remove_file(&segment.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(segment = %path, error, "can't remove an expired segment");
+                tracing::error!(segment = %path, error, "can't remove an expired segment; retrying in a second");
                 files.insert(segment);
                 break;
             }

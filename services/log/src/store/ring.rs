@@ -1,7 +1,7 @@
 //! The last committed lines in memory, for followers.
 //!
-//! Bounded by bytes: a slow follower misses lines, and learns from the sequence numbers how many, but never
-//! slows the writer down. Filled only while the log has followers.
+//! It is bounded by bytes: a slow follower misses lines, and learns from the sequence numbers how many, but never
+//! slows the writer down. It is filled only while the log has followers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -18,14 +18,14 @@ pub struct StoreStats {
     pub failed: AtomicU64,
     /// Entries of batches that were stored before, by key.
     pub duplicates: AtomicU64,
-    /// Gets each commit.
+    /// Called with each commit.
     pub(crate) on_commit: CommitObserver,
 }
 
 /// One group commit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CommitSample {
-    /// Texts and batches stored.
+    /// Texts and batches that it stored.
     pub(crate) submissions: usize,
     /// The write, and the sync if there was one.
     pub(crate) duration: Duration,

@@ -32,9 +32,9 @@ use crate::entry::instance_key;
 
 /// Approximate size of one write, which bounds the buffer.
 const WRITE_BYTES: usize = 4 << 20;
-/// Interval of maintenance: rotation by age, retention, compression, and whether others touched the file.
+/// Interval of maintenance: rotation by age, retention, compression, and checks for changes by others.
 const MAINTENANCE: Duration = Duration::from_secs(1);
-/// Minimum time between two log lines about the same trouble.
+/// Minimum time between two log lines about the same problem.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Writer {
@@ -139,7 +139,7 @@ impl Writer {
             self.shared.stats.on_commit.record(sample);
             self.publish(submissions, group, stored);
             let Some(failure) = outcome.failure else {
-                // Nothing but duplicates: nothing was written, so this proves nothing about the disk.
+                // If all were duplicates, nothing was written, which proves nothing about the disk.
                 if !group.bytes.is_empty() {
                     self.note_success();
                 }
@@ -230,7 +230,8 @@ impl Writer {
     fn maintain(&mut self) {
         self.reopen_if_replaced();
         if let Err(error) = self.reopen_if_modified() {
-            tracing::error!(error = &error as &dyn Error, "can't check the log file for changes by others");
+            let (error, file) = (&error as &dyn Error, self.rotation.path().display());
+            tracing::error!(error, %file, "can't check whether another process changed the log file");
         }
         if self.first.is_some_and(|first| self.rotation.due_by_age(first.at, Timestamp::now())) {
             self.rotate();
@@ -264,8 +265,8 @@ impl Writer {
         match synced.and_then(|()| self.rotation.rotate(first.seq, len, Timestamp::now())) {
             Ok((closed, active)) => self.switch(Some(closed), active),
             Err(error) => {
-                let error = &error as &dyn Error;
-                tracing::error!(error, "can't rotate the log file; it keeps growing, next try in a minute");
+                let (error, file) = (&error as &dyn Error, self.rotation.path().display());
+                tracing::error!(error, %file, "can't rotate the log file; it keeps growing, retrying in a minute");
                 self.rotation.postpone();
             }
         }

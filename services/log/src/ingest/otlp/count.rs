@@ -100,7 +100,7 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
             bytes.split_off(..len).map(|inner| (number, Some(inner)))
         }
         5 => bytes.split_off(..4).map(|_| (number, None)),
-        // Groups are deprecated.
+        // Groups are deprecated, and no message here has one.
         _ => None,
     }
 }

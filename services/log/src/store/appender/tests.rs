@@ -39,7 +39,7 @@ fn groups() -> impl Strategy<Value = Vec<Vec<usize>>> {
 
 proptest! {
     #[test]
-    fn what_is_reported_as_stored_is_stored_in_order(
+    fn submissions_reported_as_stored_are_stored_in_order(
         groups in groups(),
         faults in proptest::collection::vec(fault(), 0..40),
         sync in any::<bool>(),

@@ -82,7 +82,7 @@ async fn a_batch_torn_at_any_byte_is_cut_off_whole_and_its_retry_is_stored_once(
 }
 
 #[tokio::test]
-async fn what_only_looks_like_a_torn_batch_stays() {
+async fn lines_that_only_look_like_a_torn_batch_stay() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&options(dir.path()), "log-a").await;
     append(&store, keyed("k", &["a", "b", "c"])).await.unwrap();
