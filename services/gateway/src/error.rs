@@ -101,7 +101,7 @@ impl RequestFailure {
         Self { cause, detail: None, service: None, attempts: 0 }
     }
 
-    pub(crate) fn of(mut self, service: &str) -> Self {
+    pub(crate) fn for_service(mut self, service: &str) -> Self {
         self.service = Some(service.to_owned());
         self
     }
@@ -153,7 +153,7 @@ impl From<HeadError> for RequestFailure {
             HeadError::Target => Cause::BadTarget,
             HeadError::TargetTooLong => Cause::TargetTooLong,
             HeadError::TooLarge | HeadError::TooManyFields => Cause::HeadTooLarge,
-            // The cause names the versions.
+            // The detail of the cause names the supported versions.
             HeadError::Version => return Self::new(Cause::HttpVersion),
             HeadError::TransferCoding => Cause::TransferCoding,
             _ => Cause::BadFraming,
@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_problem_document_reports_cause_service_and_attempts() {
-        let failure = RequestFailure { attempts: 3, ..RequestFailure::new(Cause::ConnectRefused).of("log") };
+        let failure =
+            RequestFailure { attempts: 3, ..RequestFailure::new(Cause::ConnectRefused).for_service("log") };
         let json: serde_json::Value = serde_json::from_str(&failure.to_json()).unwrap();
         assert_eq!(json["status"], 502);
         assert_eq!(json["cause"], "connect-refused");

@@ -77,7 +77,7 @@ impl DirectoryFollower for Gateway {
                     instance.drained().await;
                 }
             };
-            let _ = tokio::time::timeout(SETTLE_TIMEOUT, all).await; // longer requests go on
+            let _ = tokio::time::timeout(SETTLE_TIMEOUT, all).await; // longer requests continue
         })
     }
 }

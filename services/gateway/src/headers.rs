@@ -213,7 +213,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(name.as_str().len(), 2 | 7 | 10 | 14 | 16 | 17) && HOP_BY_HOP.contains(name)
 }
 
-/// Whether the field tells where a request came from or which member sent it. Only a trusted proxy may set it.
+/// Whether the field describes where a request came from or which member sent it. Only a trusted proxy may set it.
 fn is_provenance(name: &HeaderName) -> bool {
     if name == FORWARDED || name == HUB_SOURCE {
         return true;
@@ -295,7 +295,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn set_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    // A trusted proxy's list is continued; anybody else's was removed.
+    // A trusted proxy's list is continued; any other was removed.
     let before = hop.trusted && headers.contains_key(X_FORWARDED_FOR);
     let list = if before { appended(headers, hop.client) } else { hop.client.clone() };
     headers.insert(X_FORWARDED_FOR, list);

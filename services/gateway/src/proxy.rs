@@ -138,10 +138,10 @@ fn prepare(
     drop(table);
     let settings = service.settings.clone();
     if path.encoded_slash && !settings.pass_encoded_slash {
-        return Err(RequestFailure::from(route::BadTarget::EncodedSlash).of(&service.name));
+        return Err(RequestFailure::from(route::BadTarget::EncodedSlash).for_service(&service.name));
     }
     let admission = service.admit();
-    let refuse = |cause: Cause| Err(RequestFailure::new(cause).of(&service.name));
+    let refuse = |cause: Cause| Err(RequestFailure::new(cause).for_service(&service.name));
     let overloaded = admission.is_none();
     active.routed(service.clone(), admission);
     if overloaded {

@@ -125,13 +125,13 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
                 return;
             }
             accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
-                Ok((stream, addr)) => hand_over(&gateway, &workers, stream, addr),
+                Ok((stream, addr)) => assign(&gateway, &workers, stream, addr),
                 Err(error) => pause_after_accept_error(&error).await,
             },
         }
     }
     for (stream, addr) in backlog(listener) {
-        hand_over(&gateway, &workers, stream, addr);
+        assign(&gateway, &workers, stream, addr);
     }
     drop(workers);
     phase.send_replace(Phase::Drain);
@@ -147,9 +147,9 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
 }
 
 /// Gives a connection to the worker with the fewest.
-fn hand_over(gateway: &Arc<Gateway>, workers: &[WorkerHandle], stream: TcpStream, addr: SocketAddr) {
+fn assign(gateway: &Arc<Gateway>, workers: &[WorkerHandle], stream: TcpStream, addr: SocketAddr) {
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
-        worker.give(gateway, stream, addr);
+        worker.hand_over(gateway, stream, addr);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Which entries a reader gets, and in which order. Pure: [`scan`] reads the files.
+//! Queries: which entries a reader gets, and in which order. Pure: [`scan`] reads the files.
 //!
 //! | parameter | meaning |
 //! |---|---|
-//! | `since`, `until` | RFC 3339, or a time ago (`10m`, `2h`); `since` is inclusive, `until` exclusive |
+//! | `since`, `until` | RFC 3339, or an age (`10m`, `2h`); `since` is inclusive, `until` exclusive |
 //! | `contains` | the text contains this; case matters |
 //! | `regex` | the text matches this (syntax of the regex crate) |
 //! | `source`, `trace_id` | equal to this |
@@ -70,7 +70,7 @@ impl QueryError {
 }
 
 impl Query {
-    /// Parses a query string; times ago count back from `now`.
+    /// Parses a query string; ages count back from `now`.
     pub(crate) fn parse(query: &str, now: Timestamp) -> Result<Self, QueryError> {
         let mut filter = FilterSpec::default();
         let mut parsed = Self {
@@ -175,7 +175,7 @@ fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     // In a query string, the unescaped `+` of an offset becomes a space.
     text.replace(' ', "+")
         .parse()
-        .map_err(|_| format!("{text:?} is neither RFC 3339 nor a time ago like 10m"))
+        .map_err(|_| format!("{text:?} is neither an RFC 3339 time nor an age like 10m"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService}
 /// The route that spans are named after.
 const ROUTE: &str = "/{service}/{*path}";
 
-/// How long a client may go on sending its body after the instance has responded.
+/// How long a client may keep sending its body after the instance has responded.
 const EARLY_RESPONSE: Duration = Duration::from_secs(5);
 
 /// One request in flight. It is dropped with the response's body, and then counted and logged.

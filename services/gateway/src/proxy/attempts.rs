@@ -35,12 +35,12 @@ pub(super) async fn run(
     let mut last_resort: Option<Arc<Instance>> = None;
     let mut last: Option<Box<RequestFailure>> = None;
     loop {
-        // The first attempt follows at once, so it needs no other reading of the clock.
+        // The first attempt follows immediately, so the clock need not be read again.
         let now = if active.attempts() == 0 { active.began() } else { Instant::now() };
         let eject = &context.client.gateway.config.eject;
         let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
         let Some(instance) = picked.or_else(|| last_resort.take()) else {
-            let none = || RequestFailure::new(Cause::NoInstance).of(&service.name);
+            let none = || RequestFailure::new(Cause::NoInstance).for_service(&service.name);
             return Err(last.map_or_else(none, |last| *last));
         };
         active.attempt(&instance, now);
@@ -56,7 +56,7 @@ pub(super) async fn run(
         trace::record_outcome(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
             Ok(response) => {
-                // The head ends an ejection; the end of the response decides about the record.
+                // The head ends an ejection; only a complete response clears the record.
                 if instance.is_ejected() {
                     instance.succeeded(now);
                 }
@@ -68,7 +68,7 @@ pub(super) async fn run(
             }
             Err(failed) => failed,
         };
-        let mut failure = RequestFailure::new(failed.cause).of(&service.name);
+        let mut failure = RequestFailure::new(failed.cause).for_service(&service.name);
         failure.attempts = active.attempts();
         if let Some(fault) = active.body().and_then(ReplayState::fault) {
             failure.cause = fault; // the client's, not the instance's

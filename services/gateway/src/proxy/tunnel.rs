@@ -1,5 +1,5 @@
 //! Upgrades: WebSocket and anything else that begins with `101 Switching Protocols`. After the instance's 101, bytes
-//! are copied in both directions, unread and without a timeout, until one side ends or the gateway does.
+//! are copied in both directions, unread and without a timeout, until one side closes or the gateway stops.
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -17,7 +17,7 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Copies until one side ends. `first` was read from the client already.
+    /// Copies until one side closes. `first` has already been read from the client.
     pub(crate) async fn join(mut self, mut client: TcpStream, first: Bytes) {
         let joined = async {
             self.instance.write_all(&first).await?;

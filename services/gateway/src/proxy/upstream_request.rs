@@ -1,4 +1,4 @@
-//! A request as it is sent to instances, over HTTP/1 or HTTP/2.
+//! The request that instances get, over HTTP/1 or HTTP/2.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl UpstreamRequest {
         self.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
         let (on_continue, continued) = oneshot::channel::<()>();
         body.hold_back(async move {
-            let _ = tokio::time::timeout(CONTINUE_TIMEOUT, continued).await; // the body goes on in any case
+            let _ = tokio::time::timeout(CONTINUE_TIMEOUT, continued).await; // the body is sent in any case
         });
         Some(on_continue)
     }

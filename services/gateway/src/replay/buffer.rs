@@ -107,7 +107,7 @@ mod tests {
         let mut buffer = ReplayBuffer::new(64 << 10);
         let mut read = Bytes::from(vec![b'x'; 8 << 10]);
         buffer.push(&Frame::data(read.split_to(1)));
-        assert!(read.is_unique(), "one byte keeps all that was read with it");
+        assert!(read.is_unique(), "one byte keeps the whole read buffer");
         assert!(buffer.data.capacity() < 1 << 10);
     }
 

@@ -59,7 +59,7 @@ impl WorkerHandle {
             runtime.block_on(run(index, &gateway, phase, incoming));
             // Closes the connections that are left, which have had their grace.
             drop(runtime);
-            let _ = ended.send(()); // nobody waits if the server was dropped
+            let _ = ended.send(()); // fails if the server was dropped
         })?;
         Ok((Self { sockets, connections }, end))
     }
@@ -69,7 +69,7 @@ impl WorkerHandle {
     }
 
     /// Hands a connection over. It is counted here, not by the worker, so that connections on their way count too.
-    pub(super) fn give(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
+    pub(super) fn hand_over(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
         let slot = ConnSlot::acquire(gateway, &self.connections, addr.ip().to_canonical());
         // Fails only if the worker has ended, which closes the connection.
         let _ = self.sockets.send(AcceptedSocket { stream, addr, slot });

@@ -133,7 +133,7 @@ impl Instance {
         if self.suspicious.load(Relaxed) {
             let mut ejection = self.ejection.lock();
             if ejection.success(began) {
-                tracing::info!(service = %self.service, instance = %self.id, "instance answers again, ejection ended");
+                tracing::info!(service = %self.service, instance = %self.id, "instance responds again, ejection ended");
             }
             self.suspicious.store(*ejection != Ejection::default(), Relaxed);
         }

@@ -3,7 +3,7 @@
 //! This instance reads its own files and asks its siblings for theirs, with the same filters. Entries come by
 //! time, and within an instance by sequence number. An entry that a retry left on two instances comes once,
 //! by its key. Siblings that don't answer are named in `Hub-Log-Missing`. If one fails later, the reply is
-//! aborted, so that no client takes a part for the whole. Memory is constant: a buffer per sibling.
+//! aborted, so that no client mistakes a part for the whole. Memory is constant: a buffer per sibling.
 
 use std::error::Error;
 use std::io;

@@ -27,7 +27,7 @@ const CHUNK: usize = 64 << 10;
 /// Chunks that may wait for a slow client; then the thread pauses.
 const MAX_CHUNKS: usize = 4;
 
-/// A chunk of a reply. An error aborts the reply, so that no client takes a part for the whole.
+/// A chunk of a reply. An error aborts the reply, so that no client mistakes a part for the whole.
 pub(super) type BodyChunk = io::Result<Bytes>;
 
 /// Writes one entry to a chunk.
@@ -114,7 +114,7 @@ impl ChunkSender {
             Ok(()) => ControlFlow::Continue(()),
             Err(SendTimeoutError::Closed(_)) => ControlFlow::Break(()),
             Err(SendTimeoutError::Timeout(_)) => {
-                tracing::warn!(max_stall = ?self.max_stall, "a reader accepts nothing; aborting its reply");
+                tracing::warn!(max_stall = ?self.max_stall, "a reader accepted nothing for max_stall; aborting its reply");
                 self.stalled.store(true, Ordering::Relaxed);
                 ControlFlow::Break(())
             }

@@ -94,7 +94,7 @@ pub(super) async fn tail(
     Ok((headers, body).into_response())
 }
 
-/// Reads `range`, and then what has come meanwhile and is no longer in memory.
+/// Reads `range`, and then the entries that have come meanwhile and are no longer in memory.
 fn read_backlog(
     store: &Store,
     query: &Query,
@@ -156,7 +156,7 @@ impl TailStream {
     async fn next_chunk(&mut self) -> BodyChunk {
         let keep_alive = Instant::now() + KEEP_ALIVE;
         if let Some(backlog) = &mut self.backlog {
-            // Matches may be rare: the client must see that the search goes on.
+            // Matches may be rare: the client must see that the search continues.
             match timeout_at(keep_alive, backlog.stream.next()).await {
                 Ok(Some(chunk)) => return chunk,
                 Ok(None) => {}

@@ -1,4 +1,4 @@
-//! Reads stored lines: `ts` and `seq` without parsing, the rest where a reader needs it. Pure.
+//! Reads stored lines: `ts` and `seq` without parsing, the other keys only on demand. Pure.
 //!
 //! The file may contain anything (an operator's edit, a block that a power cut left empty). Every function
 //! here returns `None` for a line that is not an entry, and readers skip it.

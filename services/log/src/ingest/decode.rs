@@ -38,8 +38,8 @@ impl ContentEncoding {
         }
     }
 
-    /// Decompresses `body` to at most `limit` bytes. `reserve` is asked for memory in steps; `false` ends the
-    /// work.
+    /// Decompresses `body` to at most `limit` bytes. `reserve` is called for the memory of each step; if it
+    /// returns false, the decompression ends.
     pub(crate) fn decode(
         self,
         body: &[u8],

@@ -36,10 +36,10 @@ pub(crate) struct Filter {
 impl Filter {
     pub(super) fn new(spec: FilterSpec) -> Result<Self, String> {
         let regex = spec.regex.map(|regex| Regex::new(&regex)).transpose();
-        // The last line of the message is the reason; those before it draw a picture.
+        // The last line of the message is the reason; those before it point at the position.
         let regex = regex.map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())?;
         let field = |key: &str, value: &str| [b"\"", key.as_bytes(), b"\":", &*escaped(value)].concat();
-        // The rarest of them.
+        // From the condition that is probably the rarest.
         let needle = (spec.contains.as_deref())
             .map(|text| escaped(text)[1..].strip_suffix(b"\"").unwrap_or_default().to_vec())
             .or_else(|| spec.trace_id.as_deref().map(|id| field("trace_id", id)))

@@ -16,7 +16,7 @@ use crate::store::segment::Segment;
 pub(crate) trait EntrySink {
     /// Takes a line, without its newline.
     fn entry(&mut self, seq: u64, line: &[u8]) -> ControlFlow<()>;
-    /// Called after each block: passes on what was taken, and ends the scan if nobody waits for it.
+    /// Called after each block: passes on the lines so far, and ends the scan if the reader has left.
     fn end_of_block(&mut self) -> ControlFlow<()>;
 }
 

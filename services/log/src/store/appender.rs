@@ -72,7 +72,7 @@ impl Appender {
         let synced = (sync && good > 0).then(|| self.disk.sync());
         let sync = synced.is_some().then(|| began.elapsed());
         if let Some(Err(error)) = synced {
-            // After a failed sync nobody knows which pages reached the disk, and a second sync would report
+            // After a failed sync it is unknown which pages reached the disk, and a second sync would report
             // success without writing them. So drop the whole group; its senders retry.
             self.truncate_to(0);
             return CommitOutcome::failed(error, sync);

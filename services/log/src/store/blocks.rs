@@ -14,7 +14,7 @@ use super::segment::Segment;
 
 /// Bytes of a plain block.
 pub(crate) const BLOCK: u64 = 1 << 20;
-/// Step in which to look for the end of a block's last line.
+/// Bytes to read at a time while looking for the end of a block's last line.
 const STEP: usize = 16 << 10;
 
 /// A segment opened for reading.

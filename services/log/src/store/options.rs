@@ -30,7 +30,7 @@ pub struct StoreOptions {
     pub queue_bytes: usize,
     /// Idempotency keys to remember. The default covers ten seconds at 10,000 batches a second.
     pub dedup_keys: usize,
-    /// Bytes of recent entries to keep in memory while anybody follows the log.
+    /// Bytes of recent entries to keep in memory while the log has followers.
     pub ring_bytes: usize,
     /// Rotation and retention.
     pub limits: FileLimits,

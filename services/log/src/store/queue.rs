@@ -1,7 +1,7 @@
 //! The bounded queue between requests and the writer.
 //!
 //! It is bounded by bytes. A group that the writer has taken counts until it is written, so memory stays
-//! bounded however slow the disk is. A full queue refuses at once; nobody waits for room.
+//! bounded however slow the disk is. A full queue refuses at once; no sender waits for room.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Opens a log, whatever state its files are in.
 //!
 //! The content never keeps the service from starting: an incomplete entry or batch at the end is cut off and
-//! reported, and lines that are not entries stay where they are. Only a second process on the same file does.
+//! reported, and lines that are not entries stay where they are. Only another process on the same file does.
 
 use std::error::Error;
 use std::fs::{DirBuilder, File, TryLockError};

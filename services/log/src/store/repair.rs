@@ -23,7 +23,7 @@ pub(super) fn end_of_last_line(file: &File, len: u64) -> io::Result<u64> {
 }
 
 /// Where the last batch begins, if it has a key and is incomplete. It was never acknowledged, so its sender
-/// sends it again; what is left of it would then be stored twice.
+/// sends it again; the rest of it would then be stored twice.
 pub(super) fn incomplete_batch(file: &File, len: u64) -> io::Result<Option<u64>> {
     let mut end = len;
     // The line after the one at hand: sequence number, part, number of parts, key.

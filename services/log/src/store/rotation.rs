@@ -75,8 +75,8 @@ impl Rotation {
     }
 }
 
-/// Renames `active` to `closed` and `next` to `active`: both, or neither. Otherwise entries would go on into
-/// a file under a name that no reader knows.
+/// Renames `active` to `closed` and `next` to `active`: both, or neither. Otherwise entries would be
+/// appended to a file under a name that no reader knows.
 fn swap(active: &Path, closed: &Path, next: &Path) -> io::Result<()> {
     std::fs::rename(active, closed)?;
     let dir = active.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

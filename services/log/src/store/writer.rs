@@ -213,7 +213,7 @@ impl Writer {
     }
 
     /// Opens the active segment again, as at the start, if another process has appended to it or truncated
-    /// it. Otherwise every offset in it would be wrong, for readers and for what is cut off after a failure.
+    /// it. Otherwise every offset in it would be wrong, for readers and for truncation after a failure.
     fn reopen_if_modified(&mut self) -> io::Result<()> {
         if self.appender.modified_by_others()? {
             let (active, torn_bytes) = ActiveSegment::open(self.rotation.path())?;

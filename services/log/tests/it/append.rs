@@ -139,7 +139,7 @@ async fn half_sent(log: &Log, length: usize) -> RawConn {
 }
 
 #[tokio::test]
-async fn the_bodies_in_progress_have_a_bound_in_all() {
+async fn the_bodies_in_progress_share_a_bound() {
     let log = Log::start_with(|config| {
         config.own.max_batch = ByteSize::mib(1);
         config.own.max_bodies = ByteSize::mib(2);

@@ -95,7 +95,7 @@ impl Log {
         self.dir.path().join("services.log")
     }
 
-    /// Shuts down in order and returns the folder.
+    /// Shuts down gracefully and returns the folder.
     pub(crate) async fn stop(mut self) -> TempDir {
         drop(self.stop.take());
         timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap().unwrap();

@@ -51,7 +51,7 @@ async fn the_next_page_begins_after_the_cursor_across_files() {
 }
 
 #[tokio::test]
-async fn a_large_result_streams_and_excess_readers_are_told_to_retry() {
+async fn a_large_result_is_streamed_and_excess_readers_get_a_503() {
     let log = Log::start_with(|config| config.own.max_queries = 1).await;
     log.fill(10_000, 1_000).await;
     // The reply is larger than all buffers, so this reader has the only permit until it reads on.
@@ -74,7 +74,7 @@ async fn a_stalled_reader_is_aborted_and_makes_room_for_others() {
     for path in ["/log?limit=0", "/log/all?limit=0", "/log/tail?since=1h"] {
         let stalled = admitted(&log, path).await;
         drop(admitted(&log, "/log?limit=1").await);
-        assert!(stalled.text().await.is_err(), "{path}: no client takes a part for the whole");
+        assert!(stalled.text().await.is_err(), "{path}: no client mistakes a part for the whole");
     }
     log.stop().await;
 }
