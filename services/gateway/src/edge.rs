@@ -1,10 +1,11 @@
 //! Checks on the parsed head of a request before anything else is done with it. `hubspoke_http1` has checked before, on
 //! the raw bytes, what a parsed head no longer shows. Pure.
 
+use std::net::Ipv6Addr;
+
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Version, request};
-
 use hubspoke_http1::{HeadError, HeadLimits, is_disguised_framing_field};
 
 /// The value of `Allow`.
@@ -101,38 +102,22 @@ fn authority_value(authority: &Authority) -> Result<HeaderValue, BadHead> {
 
 /// `uri-host [":" port]` of RFC 9112, not empty and without userinfo.
 fn check_host(host: &[u8]) -> Result<(), BadHead> {
-    let ok = match host.strip_prefix(b"[") {
-        Some(rest) => {
-            let end = rest.iter().position(|&b| b == b']');
-            end.is_some_and(|end| {
-                let (literal, after) = rest.split_at(end);
-                let v6 =
-                    std::str::from_utf8(literal).is_ok_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
-                v6 && (after == b"]" || after.strip_prefix(b"]:").is_some_and(is_port))
-            })
-        }
+    let valid = std::str::from_utf8(host).is_ok_and(|host| match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').is_some_and(|(v6, port)| {
+            v6.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        }),
         None => {
-            let (name, port) = match host.iter().position(|&b| b == b':') {
-                Some(colon) => (&host[..colon], host.get(colon + 1..)),
-                None => (host, None),
-            };
-            let byte_ok = |b: &u8| {
-                matches!(
-                    b,
-                    b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
-                        | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-                )
-            };
-            !name.is_empty() && name.len() <= 253 && name.iter().all(byte_ok) && port.is_none_or(is_port)
+            let (name, port) = host.split_once(':').unwrap_or((host, ""));
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b);
+            (1..=253).contains(&name.len()) && name.bytes().all(allowed) && is_port(port)
         }
-    };
-    if ok { Ok(()) } else { Err(BadHead::HostSyntax) }
+    });
+    if valid { Ok(()) } else { Err(BadHead::HostSyntax) }
 }
 
 /// A port's digits. There may be none: RFC 3986 allows `example.org:`.
-fn is_port(digits: &[u8]) -> bool {
-    let next = |n: u16, b: &u8| n.checked_mul(10)?.checked_add(char::from(*b).to_digit(10)?.try_into().ok()?);
-    digits.iter().try_fold(0, next).is_some()
+fn is_port(digits: &str) -> bool {
+    digits.is_empty() || digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ const FIELDS: &[(&[u8], Outcome)] = &[
 ];
 
 #[tokio::test]
-async fn fields() {
+async fn ambiguous_fields_are_refused_and_unusual_ones_are_passed_on() {
     let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     for (fields, outcome) in FIELDS {
@@ -125,7 +125,7 @@ async fn fields() {
 }
 
 #[tokio::test]
-async fn request_lines() {
+async fn ambiguous_request_lines_are_refused_and_valid_ones_are_passed_on() {
     let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let coded = "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -16,7 +16,7 @@ enum Expect {
 use Expect::{Passed, Refused};
 
 #[tokio::test]
-async fn probes() {
+async fn an_invalid_request_is_refused_however_it_is_split_and_a_valid_one_is_passed_on() {
     let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("echo", &instance).await;
     let get = |rest: &str| format!("GET /echo HTTP/1.1\r\n{rest}\r\n");

@@ -64,7 +64,7 @@ async fn assert_nothing_in_flight(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn slow_headers() {
+async fn a_head_that_is_sent_too_slowly_is_a_408() {
     let other = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.timeouts.request_header = BOUND).await;
     gateway.set("other", &[other.info("other")]).await;
@@ -80,7 +80,7 @@ async fn slow_headers() {
 }
 
 #[tokio::test]
-async fn endless_empty_lines() {
+async fn endless_empty_lines_are_a_408() {
     let other = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.timeouts.request_header = BOUND).await;
     gateway.set("other", &[other.info("other")]).await;
@@ -94,7 +94,7 @@ async fn endless_empty_lines() {
 }
 
 #[tokio::test]
-async fn slow_body() {
+async fn a_body_that_is_sent_too_slowly_is_a_408() {
     let (instance, other) = (FakeInstance::responding(HELLO).await, FakeInstance::responding(HELLO).await);
     let gateway = Gateway::start(|config| {
         config.timeouts.idle = BOUND; // longer than the pause between two bytes
@@ -134,7 +134,7 @@ async fn a_body_above_the_minimum_rate_is_accepted() {
 }
 
 #[tokio::test]
-async fn slow_read() {
+async fn a_client_that_reads_too_slowly_is_disconnected() {
     let other = FakeInstance::responding(HELLO).await;
     let instance = FakeInstance::script(|mut raw, seen| async move {
         raw.request().await;
@@ -169,7 +169,7 @@ async fn slow_read() {
 }
 
 #[tokio::test]
-async fn many_ranges() {
+async fn a_range_field_is_limited_only_in_size() {
     let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let get = |ranges: usize| {
