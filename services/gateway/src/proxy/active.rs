@@ -132,8 +132,8 @@ impl ActiveRequest {
         self.record.complete = true;
     }
 
-    pub(super) fn broke_off(&mut self, error: ResponseFailed) {
-        self.record.broke_off = Some(error);
+    pub(super) fn broke_off(&mut self, error: &ResponseFailed) {
+        self.record.broke_off = Some(error.to_string());
         if self.body.as_ref().is_some_and(|body| body.fault().is_some()) {
             return; // the client broke off its request, which closed the connection to the instance
         }
@@ -145,7 +145,7 @@ impl ActiveRequest {
             tracing::warn!(
                 service = %service.name,
                 instance = %upstream.instance().id,
-                error = &error as &dyn std::error::Error,
+                error = error as &dyn std::error::Error,
                 "response broke off"
             );
         }
@@ -187,7 +187,7 @@ impl Drop for ActiveRequest {
         let now = record.ended.unwrap_or_else(Instant::now);
         // An instance that did not break off its response succeeded, even if the client disconnected: many streams
         // end only that way.
-        if let (Some(upstream), 1.., None) = (&self.upstream, record.status, record.broke_off) {
+        if let (Some(upstream), 1.., None) = (&self.upstream, record.status, &record.broke_off) {
             upstream.instance().succeeded(record.attempted);
         }
         if let Some(service) = &self.service {

@@ -59,7 +59,7 @@ pub(super) async fn upgrade(
         && let ResponseSource::H1(conn) = response.relay.source
     {
         let (stream, first) = conn.http.into_parts();
-        let tunnel = Tunnel { instance: stream, first, _in_flight: instance.begin() };
+        let tunnel = Tunnel { instance: stream, first, in_flight: instance.begin() };
         response.relay.source = ResponseSource::Tunnel(Box::new(tunnel));
     }
     Ok(response)

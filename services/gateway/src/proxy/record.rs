@@ -1,5 +1,6 @@
 //! The facts of one request, for metrics, spans and the access log.
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,8 @@ pub(super) struct RequestRecord {
     pub(super) complete: bool,
     /// When the connection to the instance was free again, if that is known.
     pub(super) ended: Option<Instant>,
-    pub(super) broke_off: Option<ResponseFailed>,
+    /// Why the response broke off.
+    pub(super) broke_off: Option<String>,
     /// `None` if the request is not in the access log's sample.
     access: Option<Box<AccessEntry>>,
 }
@@ -38,10 +40,10 @@ struct AccessEntry {
 }
 
 /// Why a response broke off after it had begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ResponseFailed {
     #[error("the instance broke off its response")]
-    Broken,
+    Broken(#[source] Box<dyn Error + Send + Sync>),
     #[error("timed out waiting for the rest of the response")]
     Silent,
 }
@@ -115,7 +117,7 @@ impl RequestRecord {
             bytes_in,
             bytes_out = self.bytes_out,
             complete = self.complete,
-            broke_off = self.broke_off.map(tracing::field::display),
+            broke_off = self.broke_off.as_ref().map(tracing::field::display),
             connect_ms = ms(self.connect),
             first_byte_ms = self.responded.map(|at| ms(at - self.began)),
             duration_ms = ms(now - self.began),

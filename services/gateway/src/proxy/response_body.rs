@@ -113,14 +113,10 @@ impl ResponseSource {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         match self {
-            Self::H1(conn) => conn.http.poll_frame(cx).map_err(|error| {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "an instance broke off its response"
-                );
-                ResponseFailed::Broken
-            }),
-            Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(|_| ResponseFailed::Broken),
+            Self::H1(conn) => conn.http.poll_frame(cx).map_err(|error| ResponseFailed::Broken(error.into())),
+            Self::H2(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|error| ResponseFailed::Broken(error.into()))
+            }
             Self::Tunnel(_) | Self::Over => Poll::Ready(None),
         }
     }
@@ -172,7 +168,7 @@ impl Body for ResponseBody {
             }
             Some(Err(error)) => {
                 if let Some(active) = &mut this.active {
-                    active.broke_off(*error);
+                    active.broke_off(error);
                 }
             }
             None => this.finish(),

@@ -13,7 +13,7 @@ pub(crate) struct Tunnel {
     /// Bytes that followed its 101.
     pub(super) first: Bytes,
     /// The tunnel counts as a request in flight.
-    pub(super) _in_flight: InFlightGuard,
+    pub(super) in_flight: InFlightGuard,
 }
 
 impl Tunnel {
@@ -25,7 +25,8 @@ impl Tunnel {
             tokio::io::copy_bidirectional(&mut client, &mut self.instance).await
         };
         if let Err(error) = joined.await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "an upgraded connection broke");
+            let (instance, error) = (&self.in_flight.instance().id, &error as &dyn std::error::Error);
+            tracing::debug!(%instance, error, "an upgraded connection broke");
         }
     }
 }
