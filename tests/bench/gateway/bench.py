@@ -12,6 +12,8 @@ second depend as much on the load generator as on the proxy.
 
 `--only gateway,sampled,traced` shows the cost of tracing: of no request, of one in a hundred, of every request.
 
+`--only nginx,before,gateway --before DIR` compares with another build, whose gateway and registry are in DIR.
+
 `--workers N` gives each proxy N workers on N cores, and also runs each case with one worker for comparison. The load
 generator and the instance get the remaining cores. On a machine with two cores none remain: they share the second core
 with the proxy's second worker, so ignore requests per second. CPU time per request then shows whether the workers contend:
@@ -41,8 +43,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 LOAD_CORE = "1"  # for load generator and instance, unless there are more cores
 PATHS = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
-# The gateway with tracing off, of one request in a hundred, and of every request.
-GATEWAYS = ("gateway", "sampled", "traced")
+# The gateway with tracing off, of one request in a hundred, and of every request; and another build, with tracing off.
+GATEWAYS = ("gateway", "sampled", "traced", "before")
 
 # Name: tool, connections, path, further arguments of the tool.
 CASES = {
@@ -191,7 +193,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
 
 def telemetry(name):
     """The environment of a gateway of that name: `sampled` traces one request in a hundred, `traced` every one."""
-    if name == "gateway":
+    if name in ("gateway", "before"):
         return {}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -246,6 +248,7 @@ def start_proxy(run, name, binaries, backend, workers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/dist")
+    parser.add_argument("--before", type=Path, help="folder with the binaries of another build, for --only …,before")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="nginx,gateway,haproxy,caddy")
@@ -269,7 +272,8 @@ def main():
             for case in cases:
                 for _ in range(args.rounds):
                     for name, workers in ((name, workers) for name in proxies for workers in sizes):
-                        child, port, h2_port = start_proxy(run, name, args.bin, backend, workers)
+                        binaries = args.before if name == "before" else args.bin
+                        child, port, h2_port = start_proxy(run, name, binaries, backend, workers)
                         load(case, port, h2_port, 1, directory, load_core)
                         before = cpu_seconds(child.pid)
                         requests, bad, p50, p99 = load(case, port, h2_port, args.seconds, directory, load_core)
@@ -280,7 +284,7 @@ def main():
                             run.stop(started)
         finally:
             run.stop_all()
-    columns = ("CPU µs/req", "to nginx", "to one", "req/s", "p50 ms", "p99 ms", "peak MB", "errors")
+    columns = ("CPU µs/req", "to nginx", "to before", "to one", "req/s", "p50 ms", "p99 ms", "peak MB", "errors")
     print(f"{'case':12}{'proxy':10}{'workers':>8}" + "".join(f"{column:>11}" for column in columns))
     for case, name, workers in ((case, name, workers) for case in cases for name in proxies for workers in sizes):
         rows = results[case, name, workers]
@@ -290,10 +294,10 @@ def main():
             # By round, so that a disturbance affects both sides.
             return statistics.median(row[0] / base[0] for row, base in zip(rows, results.get(other, rows)))
 
-        nginx, one = ratio((case, "nginx", workers)), ratio((case, name, 1))
+        nginx, other, one = (ratio(key) for key in ((case, "nginx", workers), (case, "before", workers), (case, name, 1)))
         print(
-            f"{case:12}{name:10}{workers:8}{cpu:11.1f}{nginx:11.2f}{one:11.2f}{rate:11.0f}{p50:11.2f}{p99:11.2f}"
-            f"{peak:11.1f}{int(bad):11}"
+            f"{case:12}{name:10}{workers:8}{cpu:11.1f}{nginx:11.2f}{other:11.2f}{one:11.2f}{rate:11.0f}{p50:11.2f}"
+            f"{p99:11.2f}{peak:11.1f}{int(bad):11}"
         )
     if args.workers > 1 and os.cpu_count() <= args.workers:
         print("load generator and instance shared a core with the proxy: compare CPU per request, not requests per second")
