@@ -141,7 +141,7 @@ impl Platform {
         for _ in 0..n {
             let common = common(&hubspoke_visit::PROCESS, self.registry.addr);
             let server =
-                hubspoke_visit::Server::bind(Config { common, own: Default::default() }).await.unwrap();
+                hubspoke_visit::VisitServer::bind(Config { common, own: Default::default() }).await.unwrap();
             self.visits.push(RunningService::run(server.local_addr(), |stop| server.run(stop)));
         }
         self.settled().await;
@@ -268,10 +268,10 @@ pub fn common(process: &Process, registry: SocketAddr) -> Common {
 async fn bind_registry(
     settings: &hubspoke_registry::Settings,
     addr: SocketAddr,
-) -> Option<hubspoke_registry::Server> {
+) -> Option<hubspoke_registry::RegistryServer> {
     let mut common = common(&hubspoke_registry::PROCESS, addr);
     common.listen = addr;
-    hubspoke_registry::Server::bind(Config { common, own: settings.clone() }).await.ok()
+    hubspoke_registry::RegistryServer::bind(Config { common, own: settings.clone() }).await.ok()
 }
 
 async fn registry(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> RunningService {
@@ -295,7 +295,7 @@ fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> R
 async fn gateway(registry: SocketAddr) -> RunningService {
     let common = common(&hubspoke_gateway::PROCESS, registry);
     let own = hubspoke_gateway::GatewayConfig::exposing_all();
-    let server = hubspoke_gateway::Server::bind(Config { common, own }).await.unwrap();
+    let server = hubspoke_gateway::GatewayServer::bind(Config { common, own }).await.unwrap();
     let (addr, control) = (server.local_addr(), server.control_addr());
     RunningService { control, ..RunningService::run(addr, |stop| server.run(stop)) }
 }
@@ -309,7 +309,7 @@ async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> Runnin
     common.listen = listen;
     let mut own = hubspoke_log::LogConfig::default();
     own.file = file.to_owned();
-    let server = hubspoke_log::Server::bind(Config { common, own }).await.unwrap();
+    let server = hubspoke_log::LogServer::bind(Config { common, own }).await.unwrap();
     RunningService {
         file: file.to_owned(),
         ..RunningService::run(server.local_addr(), |stop| server.run(stop))

@@ -31,4 +31,4 @@ mod stats;
 mod upstream;
 
 pub use config::GatewayConfig;
-pub use server::{PROCESS, Server};
+pub use server::{GatewayServer, PROCESS};

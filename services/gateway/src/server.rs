@@ -43,13 +43,13 @@ const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
     .with_retries(3);
 
 /// A gateway that is bound and not yet serving.
-pub struct Server {
+pub struct GatewayServer {
     service: Service,
     gateway: Arc<Gateway>,
 }
 
-impl Server {
-    /// Binds both addresses. Serves nothing until [`Server::run`].
+impl GatewayServer {
+    /// Binds both addresses. Serves nothing until [`GatewayServer::run`].
     ///
     /// # Errors
     /// If an address can't be bound, or the service can't be set up otherwise.

@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use hubspoke_chassis::{BindError, boot};
+use hubspoke_gateway::GatewayServer;
+use hubspoke_log::{LogServer, LogServerError};
 use hubspoke_protocol::{DIRECTORY_PATH, Snapshot};
+use hubspoke_registry::RegistryServer;
+use hubspoke_visit::{VisitServer, VisitServerError};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -24,10 +28,10 @@ const READY_POLL: Duration = Duration::from_millis(10);
 
 /// The whole platform, bound but not yet running.
 pub struct Hub {
-    registry: hubspoke_registry::Server,
-    gateway: hubspoke_gateway::Server,
-    logs: Vec<hubspoke_log::Server>,
-    visits: Vec<hubspoke_visit::Server>,
+    registry: RegistryServer,
+    gateway: GatewayServer,
+    logs: Vec<LogServer>,
+    visits: Vec<VisitServer>,
     addrs: HubAddrs,
 }
 
@@ -53,9 +57,9 @@ impl Hub {
     /// # Errors
     /// If a port is in use, a file can't be opened, or the configuration is invalid.
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
-        let registry = hubspoke_registry::Server::bind(config.registry()).await.context("registry")?;
+        let registry = RegistryServer::bind(config.registry()).await.context("registry")?;
         let registry_addr = registry.local_addr();
-        let gateway = hubspoke_gateway::Server::bind(config.gateway(registry_addr)).await;
+        let gateway = GatewayServer::bind(config.gateway(registry_addr)).await;
         let gateway = gateway
             .map_err(|error| name_hub_key(error, "hub.gateway", "hub.gateway_control"))
             .context("gateway")?;
@@ -63,8 +67,8 @@ impl Hub {
         for n in 1..=config.hub.log_replicas {
             let log = config.log(n, registry_addr);
             let file = log.own.file.clone();
-            let server = hubspoke_log::Server::bind(log).await.map_err(|error| match error {
-                hubspoke_log::ServerError::Bind(error) => name_hub_key(error, "hub.log", "").into(),
+            let server = LogServer::bind(log).await.map_err(|error| match error {
+                LogServerError::Bind(error) => name_hub_key(error, "hub.log", "").into(),
                 error => anyhow::Error::from(error),
             });
             let server = server.with_context(|| format!("log replica {n}"))?;
@@ -74,8 +78,8 @@ impl Hub {
         let mut visits = Vec::new();
         for n in 1..=config.hub.visit_replicas {
             let visit = config.visit(n, registry_addr);
-            let server = hubspoke_visit::Server::bind(visit).await.map_err(|error| match error {
-                hubspoke_visit::ServerError::Bind(error) => name_hub_key(error, "hub.visit", "").into(),
+            let server = VisitServer::bind(visit).await.map_err(|error| match error {
+                VisitServerError::Bind(error) => name_hub_key(error, "hub.visit", "").into(),
                 error => anyhow::Error::from(error),
             });
             visits.push(server.with_context(|| format!("visit replica {n}"))?);
@@ -85,7 +89,7 @@ impl Hub {
             gateway: gateway.local_addr(),
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
-            visits: visits.iter().map(hubspoke_visit::Server::local_addr).collect(),
+            visits: visits.iter().map(VisitServer::local_addr).collect(),
         };
         Ok(Self { registry, gateway, logs, visits, addrs })
     }

@@ -4,7 +4,7 @@
 //! - [`store`]: the files: group commit, recovery, rotation, retention
 //! - `ingest`: from a request's body to entries (pure); `query`: which entries a reader gets
 //! - `api`: the routes; `error`: their failures
-//! - [`Server`]: from bind to shutdown
+//! - [`LogServer`]: from bind to shutdown
 
 mod api;
 mod config;
@@ -17,4 +17,4 @@ mod server;
 pub mod store;
 
 pub use self::config::{LogConfig, PROCESS, RetainConfig, RotateConfig};
-pub use self::server::{Server, ServerError};
+pub use self::server::{LogServer, LogServerError};

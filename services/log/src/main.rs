@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use hubspoke_log::{PROCESS, Server};
+use hubspoke_log::{LogServer, PROCESS};
 
 fn main() -> ExitCode {
     hubspoke_chassis::boot(&PROCESS, |config, shutdown| async move {
-        Server::bind(config).await?.run(shutdown).await
+        LogServer::bind(config).await?.run(shutdown).await
     })
 }

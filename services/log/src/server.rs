@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why the service can't start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ServerError {
+pub enum LogServerError {
     /// The addresses can't be bound, or the member can't be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -44,18 +44,18 @@ pub enum ServerError {
 }
 
 /// A bound log service.
-pub struct Server {
+pub struct LogServer {
     service: Service,
     app: LogApp,
     closing: watch::Sender<bool>,
 }
 
-impl Server {
+impl LogServer {
     /// Binds the addresses and opens the log.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn bind(config: Config<LogConfig>) -> Result<Self, ServerError> {
+    /// [`LogServerError`].
+    pub async fn bind(config: Config<LogConfig>) -> Result<Self, LogServerError> {
         let Config { common, own } = config;
         let (key, value) = BATCH_META;
         // It requires its siblings, for `/log/all`.
@@ -97,8 +97,8 @@ impl Server {
     /// Serves until `shutdown` resolves. Then finishes requests in flight, writes what is queued, and syncs.
     ///
     /// # Errors
-    /// [`ServerError`] if it ends by itself.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+    /// [`LogServerError`] if it ends by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), LogServerError> {
         let Self { service, app, closing } = self;
         let store = Arc::clone(&app.store);
         let routes = api::routes(app);
@@ -107,8 +107,8 @@ impl Server {
             closing.send_replace(true);
         };
         let result = tokio::select! {
-            result = service.run(routes, shutdown) => result.map_err(ServerError::Run),
-            () = store.ended() => Err(ServerError::Writer),
+            result = service.run(routes, shutdown) => result.map_err(LogServerError::Run),
+            () = store.ended() => Err(LogServerError::Writer),
         };
         store.close();
         store.ended().await;

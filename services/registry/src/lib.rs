@@ -31,4 +31,4 @@ mod view;
 mod watch;
 
 pub use config::Settings;
-pub use server::{PROCESS, Server};
+pub use server::{PROCESS, RegistryServer};

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use hubspoke_chassis::Config;
-use hubspoke_registry::{PROCESS, Server, Settings};
+use hubspoke_registry::{PROCESS, RegistryServer, Settings};
 
 fn main() -> ExitCode {
     hubspoke_chassis::boot(&PROCESS, |config: Config<Settings>, shutdown| async move {
-        Server::bind(config).await?.run(shutdown).await?;
+        RegistryServer::bind(config).await?.run(shutdown).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })
 }

@@ -26,7 +26,7 @@ pub const PROCESS: Process =
     Process::new("registry", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20000");
 
 /// A bound registry.
-pub struct Server {
+pub struct RegistryServer {
     service: Service,
     dispatcher: Arc<Dispatcher>,
     access: Arc<Access>,
@@ -35,7 +35,7 @@ pub struct Server {
     file: Option<SnapshotFile>,
 }
 
-impl Server {
+impl RegistryServer {
     /// Binds the registry's address and restores the catalogue. Nothing is served yet.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! - [`counter`]: one number per visit, which a file can keep across restarts; [`rate`]: visits per minute
 //!   (pure)
 //! - `api`: the routes; `error`: their failures
-//! - [`Server`]: from bind to shutdown
+//! - [`VisitServer`]: from bind to shutdown
 //!
 //! Each instance has its own count; `Hub-Instance` shows which one answered. Left out: a count shared by all
 //! instances, which needs a shared store.
@@ -17,4 +17,4 @@ pub mod rate;
 mod server;
 
 pub use self::config::{CountStorage, PROCESS, VisitConfig};
-pub use self::server::{Server, ServerError};
+pub use self::server::{VisitServer, VisitServerError};

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use hubspoke_visit::{PROCESS, Server};
+use hubspoke_visit::{PROCESS, VisitServer};
 
 fn main() -> ExitCode {
     hubspoke_chassis::boot(&PROCESS, |config, shutdown| async move {
-        Server::bind(config).await?.run(shutdown).await
+        VisitServer::bind(config).await?.run(shutdown).await
     })
 }

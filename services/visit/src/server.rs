@@ -15,7 +15,7 @@ use crate::counter::{StateError, VisitCounter};
 /// Why the service can't start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ServerError {
+pub enum VisitServerError {
     /// The addresses can't be bound, or the member can't be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -31,18 +31,18 @@ pub enum ServerError {
 }
 
 /// A bound visit service.
-pub struct Server {
+pub struct VisitServer {
     service: Service,
     name: String,
     app: VisitApp,
 }
 
-impl Server {
+impl VisitServer {
     /// Binds the addresses and restores the count.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn bind(config: Config<VisitConfig>) -> Result<Self, ServerError> {
+    /// [`VisitServerError`].
+    pub async fn bind(config: Config<VisitConfig>) -> Result<Self, VisitServerError> {
         let Config { common, own } = config;
         let service = Service::builder(PROCESS).requires([LOG_SERVICE]).bind(&common).await?;
         let counter = match own.state {
@@ -74,8 +74,8 @@ impl Server {
     /// Serves until `shutdown` resolves. Then finishes requests in flight and saves the count.
     ///
     /// # Errors
-    /// [`ServerError`] if it ends by itself.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+    /// [`VisitServerError`] if it ends by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), VisitServerError> {
         let counter = self.app.counter.clone();
         let result = self.service.run(api::routes(&self.name, self.app), shutdown).await;
         if let Err(error) = counter.release().await {

@@ -195,7 +195,7 @@ async fn services_start_in_any_order() {
     let dir = tempfile::tempdir().unwrap();
     let mut own = hubspoke_log::LogConfig::default();
     own.file = dir.path().join("services.log");
-    let server = hubspoke_log::Server::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
+    let server = hubspoke_log::LogServer::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
     let (log, (stop, stopped)) = (server.local_addr(), tokio::sync::oneshot::channel::<()>());
     let run = tokio::spawn(server.run(async { drop(stopped.await) }));
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -209,7 +209,8 @@ async fn services_start_in_any_order() {
     let mut common = hubspoke_tests::common(&hubspoke_registry::PROCESS, registry);
     common.listen = registry;
     let own = hubspoke_registry::Settings::default();
-    let server = hubspoke_registry::Server::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
+    let server =
+        hubspoke_registry::RegistryServer::bind(hubspoke_chassis::Config { common, own }).await.unwrap();
     let serving = tokio::spawn(server.run(std::future::pending()));
     eventually("it has joined", || async { status("/readyz").await == 200 }).await;
     stop.send(()).unwrap();

@@ -39,7 +39,7 @@ enum ExportState {
 
 /// A change to be logged, with the items lost since the last such line.
 #[derive(Debug, PartialEq, Eq)]
-enum Transition {
+enum LossChange {
     Failing,
     Recovered(u64),
     Losing(u64),
@@ -79,7 +79,7 @@ impl SignalLosses {
         let Self { signal, url, .. } = self;
         match self.transition(result.is_err()) {
             None => {}
-            Some(Transition::Failing) => {
+            Some(LossChange::Failing) => {
                 let error = result.as_ref().err().map(|error| error as &dyn std::error::Error);
                 tracing::warn!(
                     signal,
@@ -88,10 +88,10 @@ impl SignalLosses {
                     "can't export telemetry; it is lost until the collector accepts it"
                 );
             }
-            Some(Transition::Recovered(lost)) => {
+            Some(LossChange::Recovered(lost)) => {
                 tracing::info!(signal, url, lost, "telemetry is exported again");
             }
-            Some(Transition::Losing(lost)) => {
+            Some(LossChange::Losing(lost)) => {
                 tracing::warn!(
                     signal,
                     url,
@@ -99,7 +99,7 @@ impl SignalLosses {
                     "some telemetry is lost: the collector is too slow, or rejects part of it"
                 );
             }
-            Some(Transition::StoppedLosing(lost)) => {
+            Some(LossChange::StoppedLosing(lost)) => {
                 tracing::info!(signal, url, lost, "no more telemetry is lost");
             }
         }
@@ -107,7 +107,7 @@ impl SignalLosses {
 
     /// Losing ends with an export during which nothing was lost and after which half of the queue is free. With a full
     /// queue the next losses would follow at once, with two log lines each time.
-    fn transition(&self, failed: bool) -> Option<Transition> {
+    fn transition(&self, failed: bool) -> Option<LossChange> {
         let mut logged = self.logged.lock();
         let lost = self.lost();
         let is_new = lost > std::mem::replace(&mut logged.lost_before, lost);
@@ -125,13 +125,13 @@ impl SignalLosses {
             return None;
         }
         if logged.state == ExportState::Failing {
-            return Some(Transition::Failing);
+            return Some(LossChange::Failing);
         }
         let unlogged = lost.saturating_sub(std::mem::replace(&mut logged.lost, lost));
         Some(match (before, logged.state) {
-            (ExportState::Failing, _) => Transition::Recovered(unlogged),
-            (_, ExportState::Losing) => Transition::Losing(unlogged),
-            _ => Transition::StoppedLosing(unlogged),
+            (ExportState::Failing, _) => LossChange::Recovered(unlogged),
+            (_, ExportState::Losing) => LossChange::Losing(unlogged),
+            _ => LossChange::StoppedLosing(unlogged),
         })
     }
 
@@ -187,15 +187,15 @@ mod tests {
         };
         assert_eq!(offer(10), 10);
         assert_eq!(batch(4), None);
-        assert_eq!(batch(5), Some(Transition::Losing(1)));
+        assert_eq!(batch(5), Some(LossChange::Losing(1)));
         for _ in 0..100 {
             assert_eq!(batch(5), None, "it goes on losing");
             assert_eq!(batch(4), None, "the queue is full");
         }
         assert_eq!(batch(0), None, "the queue is more than half full");
-        assert_eq!(batch(3), Some(Transition::StoppedLosing(100)));
+        assert_eq!(batch(3), Some(LossChange::StoppedLosing(100)));
         assert_eq!(batch(4), None);
-        assert_eq!(batch(100), Some(Transition::Losing(91)), "logged again when it begins again");
+        assert_eq!(batch(100), Some(LossChange::Losing(91)), "logged again when it begins again");
     }
 
     #[test]
@@ -205,10 +205,10 @@ mod tests {
             losses.lost.fetch_add(u64::from(failed), Relaxed);
             losses.transition(failed)
         };
-        assert_eq!((batch(false), batch(true)), (None, Some(Transition::Failing)));
+        assert_eq!((batch(false), batch(true)), (None, Some(LossChange::Failing)));
         assert!(losses.is_failing());
         assert_eq!((batch(true), batch(true)), (None, None));
-        assert_eq!(batch(false), Some(Transition::Recovered(3)));
+        assert_eq!(batch(false), Some(LossChange::Recovered(3)));
         assert!(!losses.is_failing());
         assert_eq!(batch(false), None);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use hubspoke_chassis::Config;
 use hubspoke_chassis::config::Common;
-use hubspoke_gateway::{GatewayConfig, PROCESS, Server};
+use hubspoke_gateway::{GatewayConfig, GatewayServer, PROCESS};
 use hubspoke_protocol::ServiceInfo;
 use hubspoke_testkit::FakeRegistry;
 pub(crate) use hubspoke_testkit::raw::{has_whole_body, header, problem, status};
@@ -57,7 +57,7 @@ impl Gateway {
         common.control_listen = Some("127.0.0.1:0".parse().unwrap());
         common.registry.url = registry.url();
         common.shutdown_grace = Duration::from_secs(3);
-        let server = Server::bind(Config { common, own }).await.unwrap();
+        let server = GatewayServer::bind(Config { common, own }).await.unwrap();
         let (addr, control) = (server.local_addr(), server.control_addr());
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();

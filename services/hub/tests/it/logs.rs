@@ -120,7 +120,7 @@ async fn following_prints_each_new_entry_of_every_instance_once() {
             own
         },
     };
-    let server = hubspoke_log::Server::bind(third).await.unwrap();
+    let server = hubspoke_log::LogServer::bind(third).await.unwrap();
     let addr = server.local_addr();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hubspoke_chassis::config::Common;
 use hubspoke_chassis::{Config, ProblemType};
 use hubspoke_log::store::OpenError;
-use hubspoke_log::{LogConfig, PROCESS, Server, ServerError};
+use hubspoke_log::{LogConfig, LogServer, LogServerError, PROCESS};
 use hubspoke_testkit::{ClosedPort, DEADLINE, eventually};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub(crate) struct Log {
     pub(crate) dir: TempDir,
     pub(crate) http: Client,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), ServerError>>,
+    task: JoinHandle<Result<(), LogServerError>>,
     _no_registry: ClosedPort,
 }
 
@@ -43,8 +43,8 @@ impl Log {
         change(&mut config);
         // Another test may be starting a process, which has copies of all locks until its program runs.
         let mut server = None;
-        eventually("the log file is free", async || match Server::bind(config.clone()).await {
-            Err(ServerError::Open(OpenError::InUse(_))) => false,
+        eventually("the log file is free", async || match LogServer::bind(config.clone()).await {
+            Err(LogServerError::Open(OpenError::InUse(_))) => false,
             bound => server.replace(bound.unwrap()).is_none(),
         })
         .await;

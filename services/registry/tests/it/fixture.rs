@@ -6,7 +6,7 @@ use std::time::Duration;
 use hubspoke_chassis::config::{Common, Secret};
 use hubspoke_chassis::{Config, ProblemType};
 use hubspoke_protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
-use hubspoke_registry::{PROCESS, Server, Settings};
+use hubspoke_registry::{PROCESS, RegistryServer, Settings};
 use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -67,7 +67,7 @@ impl TestRegistry {
         let deadline = Instant::now() + DEADLINE;
         let server = loop {
             // After a kill, the port may not be free at once.
-            match Server::bind(Config { common: common.clone(), own: settings.clone() }).await {
+            match RegistryServer::bind(Config { common: common.clone(), own: settings.clone() }).await {
                 Ok(server) => break server,
                 Err(_) if listen.port() != 0 && Instant::now() < deadline => {
                     sleep(Duration::from_millis(20)).await;

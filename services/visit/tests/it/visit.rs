@@ -7,7 +7,7 @@ use hubspoke_chassis::Config;
 use hubspoke_chassis::config::Common;
 use hubspoke_testkit::{DEADLINE, FakeLog, FakeRegistry, eventually};
 use hubspoke_visit::counter::StateError;
-use hubspoke_visit::{CountStorage, PROCESS, Server, ServerError, VisitConfig};
+use hubspoke_visit::{CountStorage, PROCESS, VisitConfig, VisitServer, VisitServerError};
 use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ struct Visit {
     http: Client,
     log: FakeLog,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), ServerError>>,
+    task: JoinHandle<Result<(), VisitServerError>>,
     _registry: FakeRegistry,
 }
 
@@ -35,8 +35,8 @@ impl Visit {
         change(&mut config);
         // Another test may be starting a process, which has copies of all locks until its program runs.
         let mut server = None;
-        eventually("the state file is free", async || match Server::bind(config.clone()).await {
-            Err(ServerError::State(StateError::InUse(_))) => false,
+        eventually("the state file is free", async || match VisitServer::bind(config.clone()).await {
+            Err(VisitServerError::State(StateError::InUse(_))) => false,
             bound => server.replace(bound.unwrap()).is_none(),
         })
         .await;
