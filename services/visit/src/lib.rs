@@ -1,7 +1,7 @@
 //! The visit counter: the example business service. It counts visits, and logs each one through a random log
 //! instance.
 //!
-//! - [`counter`]: one number per visit, which a file can keep across restarts; [`rate`]: visits per minute
+//! - [`counter`]: one number per visit, which a file can keep across restarts; `rate`: visits per minute
 //!   (pure)
 //! - `api`: the routes; `error`: their failures
 //! - [`VisitServer`]: from bind to shutdown
@@ -13,7 +13,7 @@ mod api;
 mod config;
 pub mod counter;
 mod error;
-pub mod rate;
+mod rate;
 mod server;
 
 pub use self::config::{CountStorage, PROCESS, VisitConfig};

@@ -5,7 +5,7 @@ const SPAN: u64 = 60;
 
 /// Visits per second of the last minute.
 #[derive(Debug, Clone)]
-pub struct VisitRate {
+pub(crate) struct VisitRate {
     /// Slot `n % SPAN` has second `n` and its visits.
     seconds: [(u64, u64); SPAN as usize],
 }
@@ -18,7 +18,7 @@ impl Default for VisitRate {
 
 impl VisitRate {
     /// Counts a visit in second `now` of any monotonic clock.
-    pub fn count(&mut self, now: u64) {
+    pub(crate) fn count(&mut self, now: u64) {
         let slot = &mut self.seconds[(now % SPAN) as usize];
         if slot.0 != now {
             *slot = (now, 0);
@@ -27,7 +27,7 @@ impl VisitRate {
     }
 
     /// Visits in the minute that ends with second `now`.
-    pub fn per_minute(&self, now: u64) -> u64 {
+    pub(crate) fn per_minute(&self, now: u64) -> u64 {
         self.seconds.iter().filter(|(second, _)| *second <= now && now - second < SPAN).map(|(_, n)| n).sum()
     }
 }
