@@ -37,7 +37,7 @@ struct Cli {
     /// Read this file instead of config/NAME.toml; it must exist
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print each value of the configuration and its origin, and exit
+    /// Print every setting with its origin, and exit
     #[arg(long)]
     check_config: bool,
     #[command(subcommand)]
@@ -171,7 +171,7 @@ pub fn shutdown() -> std::io::Result<Shutdown> {
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
         tracing::info!("stopping");
-        let _ = first.send(()); // nobody receives it if the service has ended by itself
+        let _ = first.send(()); // nobody receives it if the service has stopped already
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(EXIT_SECOND_SIGNAL);
     });

@@ -105,7 +105,7 @@ impl Metrics {
             .build();
     }
 
-    /// For the service's own instruments. Its type is OpenTelemetry's on purpose: that is the API of metrics here.
+    /// The meter for the service's own instruments, of OpenTelemetry's API.
     pub fn meter(&self) -> Meter {
         self.provider.meter(SCOPE)
     }

@@ -129,7 +129,9 @@ pub(crate) async fn document(path: &str, response: Response) -> Response {
     let text = to_bytes(body, MAX_REJECTION).await.unwrap_or_default();
     let detail = match (status, text.is_empty()) {
         (StatusCode::NOT_FOUND, true) => format!("nothing is served at {path}"),
-        (StatusCode::METHOD_NOT_ALLOWED, true) => "the method is not supported here; see Allow".to_owned(),
+        (StatusCode::METHOD_NOT_ALLOWED, true) => {
+            "the method is not supported here; see the Allow header".to_owned()
+        }
         (_, true) => status.canonical_reason().unwrap_or("error").to_owned(),
         (_, false) => String::from_utf8_lossy(&text).into_owned(),
     };

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A number of events per second, of which so many may come at once.
+/// A number of events per second, and how many of them may come at once.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -94,7 +94,10 @@ impl AdminClient {
     pub(crate) async fn catalog_json(&self, service: Option<&str>) -> anyhow::Result<String> {
         let path = service.map(|service| format!("{SERVICES_PATH}/{service}"));
         let reply = self.send(self.request(Method::GET, path.as_deref().unwrap_or(SERVICES_PATH))).await?;
-        reply.text().await.map_err(|error| anyhow!("the registry broke off: {}", text::root_cause(&error)))
+        reply
+            .text()
+            .await
+            .map_err(|error| anyhow!("the registry broke off its answer: {}", text::root_cause(&error)))
     }
 
     /// The catalogue's changes, or only those of `service`.
@@ -126,9 +129,11 @@ impl AdminClient {
         self.send(self.request(Method::PUT, PROTECTION_PATH).json(&switch)).await.map(drop)
     }
 
+    /// Only changes carry the token: reading requires none, and `--registry` may name any server.
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let token = self.token.as_ref().filter(|_| method != Method::GET);
         let request = self.http.request(method, format!("{}{path}", self.url)).timeout(TIMEOUT);
-        match &self.token {
+        match token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
         }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use hubspoke_protocol::sse::Event;
 use hubspoke_protocol::{CatalogView, ChangeView, LoadView, ProtectionView};
 
-/// What a registry reports about its catalogue.
+/// One event of the stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum CatalogUpdate {
     /// The whole catalogue.

@@ -33,7 +33,7 @@ pub struct HubCli {
     /// Read this file instead of config/hub.toml
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Print every setting with its source, and exit
+    /// Print every setting with its origin, and exit
     #[arg(long)]
     check_config: bool,
 }
@@ -164,7 +164,7 @@ pub fn run(cli: HubCli) -> ExitCode {
         }
         command => boot::block_on(PROCESS.name, async {
             match run_client(command, &config).await {
-                // The reader of our output has seen enough, as in `hub logs | head`.
+                // The reader of stdout has closed it, as `hub logs | head` does.
                 Err(error) if is_broken_pipe(&error) => Ok(()),
                 result => result,
             }

@@ -131,7 +131,7 @@ impl HubConfig {
         Ok((config, layers))
     }
 
-    /// What only `hub up` refuses: it runs a registry, so the URL of another one would have no effect.
+    /// Refuses keys that only `hub up` refuses: it runs a registry, so the URL of another one would have no effect.
     ///
     /// # Errors
     /// [`ConfigError`] if `registry.url` is set.

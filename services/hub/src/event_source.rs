@@ -25,7 +25,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(200);
 /// The longest backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
-/// What happens to a stream.
+/// An update of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StreamUpdate {
     /// It is connected.
@@ -109,7 +109,7 @@ async fn read(
     }
     let content_type = reply.headers().get(CONTENT_TYPE);
     if !content_type.is_some_and(|kind| kind.as_bytes().starts_with(sse::CONTENT_TYPE.as_bytes())) {
-        bail!("it answers, but not with an event stream; is the URL right?");
+        bail!("the answer is not an event stream; is the URL right?");
     }
     *backoff = MIN_BACKOFF;
     let mut parser = sse::Parser::new(MAX_EVENT);

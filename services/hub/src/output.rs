@@ -1,4 +1,4 @@
-//! What the commands write: results to stdout, remarks to stderr.
+//! The output of the commands: results to stdout, remarks to stderr.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Writes a line to stderr, for what is not part of the result.
+/// Writes a line that is not part of the result to stderr.
 pub(crate) fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "hub: {text}"); // a closed stderr is no reason to stop
 }

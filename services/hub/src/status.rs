@@ -1,7 +1,7 @@
 //! `hub status`: the catalogue as a table, or as the registry's own JSON. Below the table: why an instance is
 //! not passing or was removed. For one service or instance: its whole history.
 //!
-//! Ids, addresses and reasons are other people's text: none of it reaches the terminal as a control sequence.
+//! Ids, addresses and reasons are untrusted text: none of it reaches the terminal as a control sequence.
 
 use std::str::FromStr;
 
@@ -16,7 +16,7 @@ use crate::{describe, table};
 /// Longest cell or line, in characters.
 const MAX: usize = 200;
 
-/// What to show: a service, or one instance of it by its id or address.
+/// A service, or one instance of it by its id or address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selection {
     service: String,
@@ -58,7 +58,7 @@ pub(crate) async fn run(
             list.retain(|known| known.info.id() == wanted || known.info.addr == *wanted);
         }
         if view.services.values().all(Vec::is_empty) {
-            bail!("{service} has no instance {wanted:?}, and had none in the last minutes");
+            bail!("{service} has no instance {wanted:?}, and none was removed in the last minutes");
         }
     }
     Ok(match (json, selection, instance) {
@@ -100,7 +100,7 @@ fn render(view: &CatalogView, now: Timestamp) -> String {
     text
 }
 
-/// What has happened to each instance, the oldest first.
+/// The history of each instance, the oldest entry first.
 fn histories(view: &CatalogView) -> String {
     let mut text = String::new();
     for instance in view.services.values().flatten() {

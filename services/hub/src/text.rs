@@ -1,4 +1,4 @@
-//! Text that others wrote, made fit for a line on a terminal. Pure.
+//! Untrusted text, made fit for a line on a terminal. Pure.
 
 use std::error::Error;
 

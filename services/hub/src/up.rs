@@ -23,7 +23,7 @@ use crate::text;
 
 /// How long `hub up` waits for all services to be ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often a service that is not ready is asked again.
+/// How often a service that is not ready is polled.
 const READY_POLL: Duration = Duration::from_millis(10);
 
 /// The whole platform, bound but not yet running.
@@ -248,7 +248,7 @@ impl ServerGroup {
     /// Waits until a server ends, which none should before [`ServerGroup::stop`].
     async fn ended(&mut self) -> anyhow::Error {
         match self.servers.join_next().await {
-            Some(ended) => flatten(ended).err().unwrap_or_else(|| anyhow!("no error was reported")),
+            Some(ended) => flatten(ended).err().unwrap_or_else(|| anyhow!("it returned without an error")),
             None => std::future::pending().await,
         }
     }

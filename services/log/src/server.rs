@@ -36,7 +36,7 @@ pub enum LogServerError {
     #[error(transparent)]
     Run(#[from] RunError),
     /// One of its tasks died.
-    #[error("a task of the service died")]
+    #[error("a task of the service panicked")]
     Task(#[from] tokio::task::JoinError),
     /// The writer thread ended by itself.
     #[error("the thread that writes the log file ended unexpectedly")]

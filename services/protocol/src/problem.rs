@@ -143,7 +143,7 @@ problem_types! {
     MethodNotAllowed = "method-not-allowed", 405;
     /// The request arrived too slowly.
     RequestTimeout = "request-timeout", 408;
-    /// A later start of the same instance is registered.
+    /// A later run of the same instance is registered.
     OlderStart = "older-start", 409;
     /// The body is longer than the limit.
     BodyTooLarge = "body-too-large", 413;

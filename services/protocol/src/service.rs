@@ -11,7 +11,7 @@ use crate::state::InstanceState;
 
 /// One instance of one service: the body of a registration, and an element of every list of instances.
 ///
-/// An instance is identified by (`name`, `addr`); `id` tells one start of its process from the next. `Name`,
+/// An instance is identified by (`name`, `addr`); `id` tells one run of its process from the next. `Name`,
 /// `Addr` and `RequiredServices` are the core protocol; everything else is an extension that either side may
 /// leave out.
 ///
@@ -35,7 +35,7 @@ pub struct ServiceInfo {
     /// Names of the services whose instances this one wants to know; [`EVERY_SERVICE`] for all.
     #[serde(default, deserialize_with = "null_as_default")]
     pub required_services: Vec<String>,
-    /// Identifies one start of the process. Missing: the same as `addr`.
+    /// Identifies one run of the process. Missing: the same as `addr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `host:port` for heartbeats and pushes. Missing: the same as `addr`.

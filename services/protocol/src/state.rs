@@ -35,7 +35,7 @@ impl fmt::Display for InstanceState {
 pub struct Heartbeat {
     /// Whether the member takes new requests.
     pub status: Status,
-    /// Requests served since this start.
+    /// Requests served by this run of the process.
     pub requests: u64,
     /// Requests being served now.
     pub in_flight: u64,

@@ -33,7 +33,7 @@ pub struct InstanceView {
     pub info: ServiceInfo,
     /// Whether callers should use it.
     pub state: InstanceState,
-    /// When this start of it registered.
+    /// When this run of its process registered.
     pub registered: String,
     /// When it last answered a heartbeat; missing before the first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ pub struct InstanceView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Load {
-    /// Requests served since this start.
+    /// Requests served by this run of the process.
     pub requests: u64,
     /// Requests being served at that moment.
     pub in_flight: u64,
@@ -75,7 +75,7 @@ pub struct Reason {
 pub enum ReasonKind {
     /// It registered.
     Registered,
-    /// A new start of the process registered at the same address.
+    /// A new run of the process registered at the same address.
     Replaced,
     /// It did not answer a heartbeat.
     MissedHeartbeat,

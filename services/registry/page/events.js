@@ -13,7 +13,7 @@ const WORDS = {
   restored: "restored from the snapshot file",
   draining: "draining",
   undrained: "no longer draining",
-  "new-epoch": "restarted without its state",
+  "new-epoch": "restarted",
   disconnected: "disconnected",
   reconnected: "reconnected",
 };

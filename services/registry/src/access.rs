@@ -1,4 +1,4 @@
-//! Who may change the catalogue, and what may register.
+//! Access rules: which requests may change the catalogue, and which instances may register.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -25,7 +25,7 @@ const MAX_META: usize = 64;
 pub(crate) enum Denied {
     #[error("this request requires the registry's token (Authorization: Bearer TOKEN)")]
     Token,
-    #[error("web pages of other sites may not change the catalogue")]
+    #[error("a web page of another site may not change the catalogue")]
     CrossSite,
     #[error("{0} is not in a network that may register (registry.allow_addrs)")]
     Address(String),
@@ -130,7 +130,7 @@ impl Access {
 }
 
 /// Refuses requests that a web page of another site made. A browser sends such a page's simple requests without a
-/// preflight, from inside the operator's network, and says where they come from; members send no such headers.
+/// preflight, from inside the operator's network, and names their origin in headers that members do not send.
 fn check_site(headers: &HeaderMap) -> Result<(), Denied> {
     let of = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
     let is_cross_site = match (of("sec-fetch-site"), of("origin")) {

@@ -1,11 +1,11 @@
-//! The catalogue: which instances are registered, in which state, and who must be told of a change.
+//! The catalogue: which instances are registered, in which state, and which dependents a change concerns.
 //!
 //! A pure state machine: [`Catalog::apply`] takes the time and an event, and returns effects as values. It does no
 //! IO and uses no clock and no randomness, so the same events give the same catalogue anywhere.
 //!
 //! Invariants, held by the property tests:
 //! - the revision grows with every visible change, and with nothing else;
-//! - the revision of a list is that of its last change; its dependents are told of each such change and of no other;
+//! - the revision of a list is that of its last change; its dependents are notified of each such change and of no other;
 //! - an instance is in the catalogue from a `Register` or `Restore` to its removal, and nothing else brings it back;
 //! - memory is bounded by the instances, what they require, and a fixed number of removed instances.
 //!

@@ -35,7 +35,7 @@ pub struct Settings {
     pub flap: FlapSettings,
     /// Limits.
     pub limits: Limits,
-    /// What is kept of the past.
+    /// Removed instances and past changes.
     pub history: HistorySettings,
 }
 
@@ -126,7 +126,7 @@ pub struct Limits {
     pub instances: usize,
     /// Most names that one instance may require.
     pub required: usize,
-    /// Size of all keys and values of one instance's `Meta`.
+    /// Longest `Meta` of one instance: the bytes of all its keys and values.
     pub meta: ByteSize,
     /// Registrations per second that change something; renewals are not counted. 0: no limit.
     pub registrations_per_second: u32,
@@ -134,7 +134,7 @@ pub struct Limits {
     pub watchers: usize,
 }
 
-/// What is kept of the past.
+/// Removed instances and past changes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -267,7 +267,9 @@ impl Settings {
         let network = |text: &String| {
             let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
             let network = text.parse().ok().or_else(single);
-            network.ok_or_else(|| format!("{text:?} is not a network; a valid one is 10.0.0.0/8"))
+            network.ok_or_else(|| {
+                format!("{text:?} is not a network; expected an address or CIDR such as 10.0.0.0/8")
+            })
         };
         self.allow_addrs.iter().map(network).collect()
     }

@@ -1,6 +1,6 @@
-//! Applies events to the catalogue and hands its effects to those who carry them out.
+//! Applies events to the catalogue and routes its effects to heartbeats, notifier and watchers.
 //!
-//! Effects are handed on while the catalogue is locked, through queues that never block, so that everybody sees the
+//! Effects are routed while the catalogue is locked, through queues that never block, so that all receivers see the
 //! changes in the order in which the catalogue made them.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::notifier::{AckGuard, Notifier};
 use crate::shared::SharedCatalog;
 use crate::watch::ChangeFeed;
 
-/// The way of an event into the catalogue, and of its effects out of it.
+/// Applies events and routes their effects.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     pub(crate) catalog: Arc<SharedCatalog>,
@@ -29,7 +29,7 @@ pub(crate) struct Dispatcher {
     pub(crate) instruments: Arc<Instruments>,
     /// Bounded by the catalogue: at most one heartbeat per instance, and one command when it is removed.
     heartbeats: mpsc::UnboundedSender<HeartbeatCommand>,
-    /// Notified when something has changed that belongs into the snapshot file.
+    /// Notified when the snapshot file is out of date.
     pub(crate) unsaved: Notify,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct RegistrationReply {
 }
 
 impl Dispatcher {
-    /// An empty catalogue with those who serve it, and the commands for the heartbeat task.
+    /// A dispatcher with an empty catalogue, and the commands for the heartbeat task.
     pub(crate) fn new(
         settings: &Settings,
         epoch: u64,
@@ -117,7 +117,7 @@ impl Dispatcher {
         count
     }
 
-    /// Hands on the effects of an event, and returns those to be logged. Called while the catalogue is locked.
+    /// Routes the effects of an event, and returns those to be logged. Called while the catalogue is locked.
     fn route(
         &self,
         applied: EventResult,
@@ -156,7 +156,7 @@ impl Dispatcher {
             match effect {
                 Effect::Change(change) => log_change(change),
                 Effect::Protecting(true) => tracing::warn!(
-                    "most instances fail at once, so the registry's own network is suspected: holding back removals"
+                    "holding back removals: most instances fail at once, so the registry's own network is suspected"
                 ),
                 Effect::Protecting(false) => tracing::warn!("no longer holding back removals"),
                 _ => {}

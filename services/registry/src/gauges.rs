@@ -58,13 +58,11 @@ pub(crate) fn register(metrics: &Metrics, limits: &Limits, dispatcher: &Arc<Disp
         of.catalog.with(|catalog, now| u64::from(catalog.protection(now).until.is_some()))
     });
     gauge("revision", "{change}", "Changes in this epoch", |of| of.catalog.revision().n);
-    gauge("dependents", "{dependent}", "Members that are told of changes", |of| {
-        of.notifier.counts().dependents
-    });
+    gauge("dependents", "{dependent}", "Members that require services", |of| of.notifier.counts().dependents);
     gauge("dependents.behind", "{dependent}", "Members whose last push failed", |of| {
         of.notifier.counts().failing
     });
-    gauge("push.queue", "{dependent}", "Members that are being pushed to, or wait for a push", |of| {
+    gauge("push.queue", "{dependent}", "Members to which a push is in flight or due", |of| {
         of.notifier.counts().delivering
     });
     gauge("watchers", "{watcher}", "Watch streams", |of| of.feed.watchers() as u64);

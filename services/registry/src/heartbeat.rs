@@ -2,7 +2,7 @@
 //!
 //! One task owns the schedule, the heartbeats in flight and the idle connections between them. The catalogue asks for
 //! each heartbeat and decides what its result means. Heartbeats are spread over the interval, and a slow instance
-//! delays nobody: it takes one of many places, for no longer than the timeout.
+//! delays no other: it takes one of many slots, for no longer than the timeout.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -26,16 +26,16 @@ mod probe;
 
 /// The first heartbeat to a restored instance is sent within this time.
 const SOON: Duration = Duration::from_secs(1);
-/// Commands handled before anything else is looked at.
+/// Most commands handled at a time.
 const COMMAND_BATCH: usize = 256;
-/// Incarnations that may be gone before the schedule is searched for them.
+/// Most incarnations that may be gone before the schedule is searched for them.
 const MAX_STALE: usize = 1024;
 /// Heartbeats are sent early by up to this part of the interval.
 const JITTER: f64 = 0.05;
 /// Minimum time between two log lines about heartbeats that could not be sent.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the catalogue wants done.
+/// A command of the catalogue.
 #[derive(Debug)]
 pub(crate) enum HeartbeatCommand {
     /// Send a heartbeat.
@@ -54,7 +54,7 @@ pub(crate) struct Heartbeats<R> {
     schedule: BinaryHeap<Reverse<(Instant, Incarnation)>>,
     in_flight: JoinSet<ProbeResult>,
     idle: HashMap<Incarnation, IdleConn>,
-    /// Those whose last heartbeat failed, so that a recovery is logged.
+    /// Incarnations whose last heartbeat failed, so that a recovery is logged.
     failing: HashSet<Incarnation>,
     /// Incarnations that have gone since the schedule was last searched for them.
     stale: usize,

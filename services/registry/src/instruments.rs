@@ -1,4 +1,4 @@
-//! What is recorded as things happen: durations of heartbeats and pushes, removals, and spans.
+//! Durations of heartbeats and pushes, and the count of removals.
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@
 //! - `persist`: the snapshot file
 //! - `api`, `page`: HTTP
 //!
-//! The registry is not a member of itself. It knows only what members tell it, so after a start with an empty
-//! catalogue everybody is back within one renewal interval.
+//! The registry is not a member of itself. All that it knows comes from its members, so after a start with an empty
+//! catalogue they are all back within one renewal interval.
 
 mod access;
 mod api;

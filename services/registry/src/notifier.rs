@@ -3,7 +3,7 @@
 //! Delivery is level-triggered: for each dependent the notifier knows what it has acknowledged, and sends the
 //! difference to the current state. Changes are not queued, so a lost push loses nothing, a slow dependent gets only
 //! the newest state, and memory is bounded by the dependents. Each dependent has at most one push in flight, hence in
-//! order. Retries back off per dependent and share a small part of the places, so that they delay nobody else.
+//! order. Retries back off per dependent and share a few separate slots, so that they delay no other dependent.
 //!
 //! Lock order: the catalogue, then the dependents.
 
@@ -31,7 +31,7 @@ mod send;
 
 /// Pause before a failed push is retried; doubles with each failure.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// One in this many places is for retries.
+/// There is one slot for retries for this many other slots.
 const RETRY_SHARE: usize = 16;
 
 /// Pushes changes to dependents.
@@ -40,8 +40,8 @@ pub(crate) struct Notifier {
     catalog: Arc<SharedCatalog>,
     dependents: Mutex<Dependents>,
     wake: Notify,
-    places: Semaphore,
-    places_for_retries: Semaphore,
+    slots: Semaphore,
+    retry_slots: Semaphore,
     settings: PushSettings,
     instruments: Arc<Instruments>,
 }
@@ -57,8 +57,8 @@ impl Notifier {
             catalog,
             dependents: Mutex::default(),
             wake: Notify::new(),
-            places: Semaphore::new(settings.concurrency.min(Semaphore::MAX_PERMITS)),
-            places_for_retries: Semaphore::new(retries.min(Semaphore::MAX_PERMITS)),
+            slots: Semaphore::new(settings.concurrency.min(Semaphore::MAX_PERMITS)),
+            retry_slots: Semaphore::new(retries.min(Semaphore::MAX_PERMITS)),
             settings,
             instruments,
         }
@@ -71,7 +71,7 @@ impl Notifier {
         self.dependents.lock().registered(registration, lists, not_before);
     }
 
-    /// An incarnation is gone: nothing more is sent to it, and nobody waits for it.
+    /// An incarnation is gone: nothing more is sent to it, and no acknowledgement of it is awaited.
     pub(crate) fn removed(&self, of: &Incarnation) {
         self.dependents.lock().removed(of);
     }
@@ -134,8 +134,8 @@ async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
     tokio::time::sleep_until(not_before).await;
     let mut failures: u32 = 0;
     loop {
-        let places = if failures == 0 { &notifier.places } else { &notifier.places_for_retries };
-        let Ok(place) = places.acquire().await else { return };
+        let slots = if failures == 0 { &notifier.slots } else { &notifier.retry_slots };
+        let Ok(slot) = slots.acquire().await else { return };
         let next = notifier.catalog.with(|catalog, _| {
             notifier.dependents.lock().next(catalog, &to, |n| notifier.catalog.revision_of(n))
         });
@@ -145,7 +145,7 @@ async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
         let began = Instant::now();
         let sending = send(&info, &plan.requests, revision, idle, notifier.settings.timeout);
         let (acknowledged, idle, error) = sending.instrument(span).await;
-        drop(place);
+        drop(slot);
         notifier.instruments.record_push(error.is_none(), began.elapsed());
         let more = notifier.dependents.lock().delivered(&to, plan, acknowledged, idle);
         match error {

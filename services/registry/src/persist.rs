@@ -1,8 +1,8 @@
-//! The snapshot file, from which a restarted registry starts until members have renewed.
+//! The snapshot file, from which a restarted registry serves until members have renewed.
 //!
 //! It is written to a temporary file that then replaces it, so that it is always complete, and at most once a second.
 //! Its content is not trusted: restored instances are suspect until they answer, and a damaged file is renamed,
-//! reported and ignored. It contains push keys, so only its owner may read it.
+//! logged and ignored. It contains push keys, so only its owner may read it.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -121,7 +121,7 @@ impl SnapshotFile {
             file = %self.path.display(),
             renamed_to = %aside.display(),
             renamed = moved.is_ok(),
-            "the snapshot file is damaged: starting without it"
+            "can't use the snapshot file: starting without it"
         );
     }
 

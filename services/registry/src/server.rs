@@ -1,4 +1,4 @@
-//! The registry as a server: bound first, then run until it is told to stop.
+//! The registry as a server: bound first, then run until shutdown.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::heartbeat::{HeartbeatCommand, Heartbeats};
 use crate::page::{self, RelayState};
 use crate::persist::SnapshotFile;
 
-/// What is fixed about the registry.
+/// The constants of the registry's process.
 pub const PROCESS: Process =
     Process::new("registry", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20000");
 

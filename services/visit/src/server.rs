@@ -26,7 +26,7 @@ pub enum VisitServerError {
     #[error(transparent)]
     Run(#[from] RunError),
     /// One of its tasks died.
-    #[error("a task of the service died")]
+    #[error("a task of the service panicked")]
     Task(#[from] tokio::task::JoinError),
 }
 

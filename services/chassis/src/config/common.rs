@@ -21,8 +21,8 @@ pub struct Common {
     pub name: String,
     /// Address to bind.
     pub listen: SocketAddr,
-    /// `host:port` to register. Unset: the bound address or, if that is a wildcard, the local address of a socket
-    /// connected towards the registry.
+    /// `host:port` to register. Unset: the bound address or, if that is a wildcard, the local address from which the
+    /// registry is reached.
     pub advertise: Option<String>,
     /// Address for heartbeats, pushes, health and metrics. Unset: `listen`.
     pub control_listen: Option<SocketAddr>,
@@ -88,10 +88,7 @@ impl Common {
         let Self { name, registry, telemetry, .. } = self;
         check_name(name).map_err(|error| at("name", &error))?;
         if RESERVED_NAMES.contains(&name.as_str()) {
-            return Err(at(
-                "name",
-                &format_args!("{name:?} is reserved: every service answers the platform there"),
-            ));
+            return Err(at("name", &format_args!("{name:?} is reserved for the platform's own routes")));
         }
         if let Some(addr) = &self.advertise {
             check_addr(addr).map_err(|error| at("advertise", &error))?;

@@ -1,4 +1,4 @@
-/// The fixed facts about a kind of process, which `--version` and the defaults show.
+/// The constants of a kind of process: its name, version and default addresses.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Process {

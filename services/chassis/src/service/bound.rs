@@ -44,7 +44,7 @@ impl Service {
         self.control_addr.unwrap_or(self.addr)
     }
 
-    /// The `Id` of this start of the service.
+    /// The `Id` of this run of the service.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -77,7 +77,7 @@ impl Service {
     /// Registers and serves `routes` until `shutdown` completes, then stops: not ready, deregister, drain.
     ///
     /// # Errors
-    /// [`RunError`] if it ends before `shutdown` completes.
+    /// [`RunError`] if it stops before `shutdown` completes.
     pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let routes = routes.layer(self.middleware(Some(self.load.clone())));
         let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };

@@ -36,14 +36,14 @@ pub enum BindError {
     Metrics(#[from] MetricsError),
 }
 
-/// Why a service ended before it was asked to.
+/// Why a service stopped before its shutdown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// One of its tasks panicked.
-    #[error("a task of the service died")]
+    #[error("a task of the service panicked")]
     Task(#[from] tokio::task::JoinError),
-    /// One of its servers returned.
-    #[error("the server ended by itself")]
+    /// One of its servers or tasks returned.
+    #[error("the service stopped before its shutdown")]
     Ended,
 }

@@ -1,4 +1,4 @@
-//! The addresses of a service: what it binds and what it registers.
+//! The addresses that a service binds and registers.
 
 use std::net::SocketAddr;
 
@@ -25,8 +25,8 @@ pub(super) async fn listen(
     Ok((listener, bound))
 }
 
-/// The addresses to register. A bound address that is not a wildcard is registered as it is. For a wildcard it is the
-/// host of `advertise` or, without one, the local address towards the registry.
+/// The addresses to register. A bound address is registered unchanged unless it is a wildcard, which is replaced by the
+/// host of `advertise` or, without one, by the local address from which the registry is reached.
 pub(super) fn advertise(advertise: Option<&str>, addr: SocketAddr, control: Option<SocketAddr>) -> Advertise {
     let host = advertise.map(|advertise| advertise.rsplit_once(':').map_or(advertise, |(host, _)| host));
     let reach = |bound: SocketAddr| match host {

@@ -59,9 +59,11 @@ impl Membership {
             Ok(Ok(())) => tracing::debug!("deregistered"),
             Ok(Err(error)) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "can't deregister; the registry will remove this instance when it misses heartbeats"
+                "can't deregister; the registry will remove this instance after missed heartbeats"
             ),
-            Err(_) => tracing::warn!("the registry did not answer the deregistration in time"),
+            Err(_) => {
+                tracing::warn!("deregistration timed out; the registry will remove this instance later")
+            }
         }
     }
 }

@@ -85,7 +85,7 @@ pub(super) struct PerInstanceExporter<E> {
     exporters: Mutex<HashMap<ServiceInstance, Arc<E>>>,
 }
 
-/// What exporters of spans and of log records need.
+/// The parts of an exporter, the same for spans and log records.
 pub(super) struct ExporterParts {
     pub(super) otlp: OtlpEndpoint,
     pub(super) settings: Arc<TelemetrySettings>,

@@ -100,7 +100,7 @@ impl SignalLosses {
                 );
             }
             Some(LossChange::StoppedLosing(lost)) => {
-                tracing::info!(signal, url, lost, "no more telemetry is lost");
+                tracing::info!(signal, url, lost, "telemetry is no longer lost");
             }
         }
     }

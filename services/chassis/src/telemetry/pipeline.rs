@@ -1,4 +1,4 @@
-//! The process-wide export pipeline, and what services need of it.
+//! The process-wide export pipeline, and its interface for services.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl Pipeline {
     }
 }
 
-/// Adds a service that was bound in this process, which its telemetry is to name.
+/// Adds a service that was bound in this process, so that its telemetry names it.
 pub(crate) fn add_instance(instance: &ServiceInstance) {
     set_propagator(true, true); // no-op unless the process started without `boot`: a test, an embedding program
     if let Some(pipeline) = PIPELINE.get() {

@@ -137,7 +137,10 @@ fn names_of_platform_routes_are_reserved() {
         SERVICES_PATH,
     ] {
         let error = load(&vars(&[("HUB_NAME", &path[1..])])).unwrap_err();
-        assert!(error.starts_with("HUB_NAME: ") && error.contains("answers the platform"), "{error}");
+        assert!(
+            error.starts_with("HUB_NAME: ") && error.contains("is reserved for the platform's own routes"),
+            "{error}"
+        );
     }
     assert!(load(&vars(&[("HUB_NAME", "service")])).is_ok());
 }

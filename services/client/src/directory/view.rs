@@ -137,7 +137,7 @@ impl View {
                 current.push(Arc::new(info));
             }
             InstanceEvent::Removed(info) => {
-                // The late removal of an older start must not remove the newer one.
+                // The late removal of an older incarnation must not remove the newer one.
                 let removed = |known: &ServiceInfo| {
                     known.addr == info.addr && (info.id.is_none() || known.id() == info.id())
                 };

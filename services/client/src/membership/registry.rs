@@ -92,7 +92,7 @@ impl RegistryClient {
         Ok((lists.map_err(|error| RegistryError::InvalidAnswer(error.into()))?, revision))
     }
 
-    /// Deregisters this start of the member.
+    /// Deregisters this run of the member.
     pub(super) async fn deregister(&self, info: &ServiceInfo) -> Result<(), RegistryError> {
         read(&mut self.send(Method::DELETE, info).await?).await.map(drop)
     }

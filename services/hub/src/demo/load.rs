@@ -18,7 +18,7 @@ use crate::text;
 
 /// Most visits in flight. Further ones wait, which counts as latency.
 const MAX_IN_FLIGHT: usize = 1000;
-/// How long a visit may take.
+/// Longest time that a visit may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A visit sent at most this late counts from when it was sent: the timer's resolution is a millisecond.
 const TIMER_SLACK: Duration = Duration::from_millis(2);

@@ -16,7 +16,7 @@ use crate::admin_client::AdminClient;
 use crate::output::{print, remark};
 use crate::text;
 
-/// How long an instance may take to begin its answer: it asks its peers first.
+/// How long an instance may take to begin its answer: it queries its peers first.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may pause in its answer; it may be searching a large file.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);

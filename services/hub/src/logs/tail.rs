@@ -66,7 +66,7 @@ pub(super) async fn follow(
             Some((addr, update)) = received.recv() => match update {
                 TailUpdate::Event(event) => add(&mut buffer, event, clock.elapsed()),
                 TailUpdate::Disconnected(reason) => {
-                    remark(&format!("the log instance at {addr} is unreachable: {reason}"));
+                    remark(&format!("can't follow the log instance at {addr}: {reason}; retrying"));
                 }
             },
             Some(ended) = tails.running.join_next(), if !tails.running.is_empty() => {
@@ -114,7 +114,7 @@ fn add(buffer: &mut ReorderBuffer, event: Event, now: Duration) {
     }
 }
 
-/// What happens to the stream of an instance.
+/// An update of an instance's stream.
 enum TailUpdate {
     Event(Event),
     Disconnected(String),

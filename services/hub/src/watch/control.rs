@@ -1,4 +1,4 @@
-//! What the user has chosen with the keys: sort order, filter, selection, and answers to prompts. Pure.
+//! The user's choices: sort order, filter, selection, and answers to prompts. Pure.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const SHOW_NOTICE: SignedDuration = SignedDuration::from_secs(5);
 /// Rows that PgDn and PgUp move by.
 const PAGE: isize = 10;
 
-/// What a service's instances are sorted by.
+/// The order of a service's instances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum SortBy {
     #[default]
@@ -70,7 +70,7 @@ fn severity(state: InstanceState) -> u8 {
     }
 }
 
-/// What the keys do at the moment.
+/// The meaning of the keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum InputMode {
     #[default]
@@ -83,7 +83,7 @@ pub(super) enum InputMode {
     Help,
 }
 
-/// What the caller has to do.
+/// An action for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UserAction {
     Quit,

@@ -1,5 +1,5 @@
-//! What `hub watch` knows: the instances with their rates, the events so far, and whether the registry is
-//! connected. Pure: updates and the time come in as values.
+//! The state of `hub watch`: the instances with their rates, the events so far, and whether the registry is
+//! connected. Pure: updates and the time are parameters.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,7 +26,7 @@ const MAX_RATES: usize = 120;
 /// Service name and address, which identify an instance.
 pub(super) type RowKey = (String, String);
 
-/// What a watcher knows.
+/// The catalogue with its recent past.
 #[derive(Debug, Clone, Default)]
 pub(super) struct WatchModel {
     pub(super) rows: BTreeMap<RowKey, Row>,
@@ -89,7 +89,7 @@ impl Row {
         if self.is_removed() { 0.0 } else { self.samples.rate().unwrap_or(0.0) }
     }
 
-    /// How often it has come back after it was thought dead.
+    /// How often it has come back after it was failing or removed.
     pub(super) fn flaps(&self) -> usize {
         let mut down = false;
         let mut flaps = 0;
@@ -150,7 +150,7 @@ impl WatchModel {
     fn snapshot(&mut self, catalog: CatalogView, now: Timestamp) {
         let other_epoch = self.revision.is_some_and(|known| known.epoch != catalog.revision.epoch);
         if other_epoch {
-            self.registry_event(now, "lost its state; members are registering again", String::new(), true);
+            self.registry_event(now, "restarted; members are registering again", String::new(), true);
         }
         self.feed = FeedState::Live;
         self.revision = Some(catalog.revision);

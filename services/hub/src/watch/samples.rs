@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 const WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// The shortest span for a rate.
 const MIN_SPAN: SignedDuration = SignedDuration::from_secs(1);
-/// The registry computes the time of day anew for each update, so it may go back by this much. If it goes
-/// back further, the registry's clock was set.
+/// The registry converts its clock to wall-clock time for each update, so times may go back by this much. If one
+/// goes back further, the registry's clock was set.
 const JITTER: SignedDuration = SignedDuration::from_secs(1);
 /// The samples expire after this, or after three times the interval between the last two, if that is longer.
 const MIN_TTL: SignedDuration = SignedDuration::from_secs(20);

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use hubspoke_protocol::InstanceState;
-use hubspoke_testkit::{ClosedPort, eventually, process};
+use hubspoke_testkit::{ClosedPort, RawConn, TestServer, eventually, process};
 
 use crate::platform::{TestPlatform, command};
 
@@ -84,6 +84,34 @@ async fn a_registry_with_a_token_requires_it() {
     command.env("HUB_REGISTRY__TOKEN", "hush");
     let with = process::run(command).await;
     assert_eq!(with.code, Some(0), "{with:?}");
+}
+
+#[tokio::test]
+async fn only_changes_send_the_token() {
+    let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let server = TestServer::script(move |mut conn: RawConn| {
+        let sender = sender.clone();
+        async move {
+            let _ = sender.send(conn.request().await.unwrap_or_default().to_lowercase());
+            conn.write("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                .await;
+        }
+    })
+    .await;
+    for (args, sends_token) in [
+        (&["status"][..], false),
+        (&["watch", "--once"], false),
+        (&["registry", "protect"], false),
+        (&["registry", "protect", "off"], true),
+        (&["drain", "log/x"], true),
+        (&["deregister", "log/x"], true),
+    ] {
+        let mut command = command(args);
+        command.args(["--registry", &server.url()]).env("HUB_REGISTRY__TOKEN", "hush");
+        assert_eq!(process::run(command).await.code, Some(1), "{args:?}");
+        let request = requests.recv().await.unwrap();
+        assert_eq!(request.contains("authorization: bearer hush"), sends_token, "{args:?}: {request}");
+    }
 }
 
 #[tokio::test]

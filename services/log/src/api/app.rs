@@ -19,7 +19,7 @@ pub(crate) struct LogApp {
     pub(crate) max_batch: usize,
     /// The registered name of this instance and its siblings.
     pub(crate) name: Arc<str>,
-    /// The `Id` of this start.
+    /// The `Id` of this run of the service.
     pub(crate) id: Arc<str>,
     /// Where the siblings are.
     pub(crate) directory: Directory,

@@ -1,4 +1,4 @@
-//! What handlers work with.
+//! The state that handlers share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Api {
         let (ack, mut acknowledged) = mpsc::channel(1);
         self.dispatcher.apply(CatalogEvent::Deregister { key, id, by }, Some(ack))?;
         if tokio::time::timeout(self.deregister_wait, acknowledged.recv()).await.is_err() {
-            tracing::debug!("some dependents have not acknowledged a deregistration in time");
+            tracing::debug!("some dependents did not acknowledge a deregistration in time");
         }
         Ok(())
     }

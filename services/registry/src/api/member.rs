@@ -1,4 +1,4 @@
-//! What members call: register, renew, deregister.
+//! The routes for members: register, renew, deregister.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What operators call: drain, deregister, self-protection.
+//! The routes for operators: drain, deregister, self-protection.
 
 use std::sync::Arc;
 

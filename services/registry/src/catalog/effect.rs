@@ -1,4 +1,4 @@
-//! What the catalogue wants done about an event. Effects are plain values; the dispatcher carries them out.
+//! The effects of an event. They are plain values; the dispatcher routes them to whatever carries them out.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use hubspoke_protocol::{Load, ReasonKind, ServiceInfo};
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 
-/// Something to be done.
+/// One effect.
 #[derive(Debug, Clone)]
 pub(crate) enum Effect {
     /// The list of this service has changed: push it to its dependents.
@@ -28,7 +28,7 @@ pub(crate) enum Effect {
     HeartbeatAnswered { key: InstanceKey, load: Option<Load> },
 }
 
-/// A registered instance, as the notifier must know it.
+/// A registration, for the notifier.
 #[derive(Debug, Clone)]
 pub(crate) struct Registration {
     pub(crate) of: Incarnation,

@@ -1,4 +1,4 @@
-//! What can happen to the catalogue, and how it answers.
+//! The events that change the catalogue, and their results.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::effect::Effect;
 use super::key::{Incarnation, InstanceKey};
 use super::time::Time;
 
-/// Something that happened.
+/// One event.
 #[derive(Debug, Clone)]
 pub(crate) enum CatalogEvent {
     /// A member registers or renews. Names and addresses are valid; required names are unique.
@@ -43,7 +43,7 @@ pub(crate) struct SavedInstance {
     pub(crate) drained: bool,
 }
 
-/// What an event did, apart from its effects.
+/// The outcome of an event, apart from its effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventOutcome {
     Changed,
@@ -53,7 +53,7 @@ pub(crate) enum EventOutcome {
     Unknown,
 }
 
-/// The result of an event, with what must be done about it, in order.
+/// The result of an event, with its effects in order.
 #[derive(Debug)]
 pub(crate) struct EventResult {
     pub(crate) outcome: EventOutcome,

@@ -18,7 +18,7 @@ const MAX_DETAIL: usize = 200;
 /// One instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct InstanceRecord {
-    /// The revision at which this run of the process registered; another `Id` at the address is another one.
+    /// The number of the incarnation: the revision at which it registered.
     pub(crate) incarnation: u64,
     /// What it registered, including its push key.
     pub(crate) info: Arc<ServiceInfo>,

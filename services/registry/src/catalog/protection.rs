@@ -1,5 +1,5 @@
 //! Self-protection: if most of a sizeable catalogue fails within one interval, the likeliest cause is the registry's
-//! own network, and removing everybody would turn a small outage into a large one. Removals are then held back, for
+//! own network, and removing all of it would turn a small outage into a large one. Removals are then held back, for
 //! a bounded time.
 //!
 //! The first instance to use up its attempts does so before the whole catalogue has been probed, so the threshold

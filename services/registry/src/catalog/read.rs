@@ -112,7 +112,7 @@ impl Catalog {
         info.required_services.iter().map(of).max().unwrap_or(0)
     }
 
-    /// The instances that must be told when the list of a service changes.
+    /// The dependents of a service.
     pub(crate) fn dependents(&self, name: &str) -> Vec<InstanceKey> {
         let by_name = self.services.get(name).into_iter().flat_map(|service| &service.dependents);
         let named = by_name.filter(|key| !self.wildcard_dependents.contains(key));

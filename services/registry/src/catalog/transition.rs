@@ -45,7 +45,7 @@ impl<'a> Transition<'a> {
         self.registered(of, info);
     }
 
-    /// Takes an instance out of the index, without a revision or a trace.
+    /// Takes an instance out of the index, without a new revision or history entry.
     pub(super) fn take(&mut self, key: &InstanceKey) -> Option<InstanceRecord> {
         let instance = self.catalog.services.get_mut(&key.name)?.instances.remove(&key.addr)?;
         self.catalog.instances -= 1;

@@ -27,7 +27,7 @@ pub(super) struct Probe {
     pub(super) idle: Option<IdleConn>,
 }
 
-/// What came of a heartbeat.
+/// The result of a heartbeat.
 pub(super) struct ProbeResult {
     pub(super) of: Incarnation,
     pub(super) duration: Duration,
@@ -37,7 +37,7 @@ pub(super) struct ProbeResult {
 
 /// Why there is no reply.
 pub(super) enum Failure {
-    /// The member did not answer as it should.
+    /// The member did not answer, or answered with another status than 200 or another `Id`.
     Missed(String),
     /// The registry could not send the heartbeat.
     NotSent(String),

@@ -1,4 +1,4 @@
-//! What is known of each dependent: what it has acknowledged, and who waits for it.
+//! The state of each dependent: what it has acknowledged, and which acknowledgements are awaited.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use super::plan::{Acknowledged, PushPlan, plan};
 use crate::catalog::{Catalog, Incarnation, InstanceKey, InstanceList, Registration};
 use crate::exchange::IdleConn;
 
-/// Held until a change is acknowledged by all its dependents. The channel's receiver learns that from its end.
+/// Held until a change is acknowledged by all its dependents. The channel then closes, which wakes its receiver.
 pub(crate) type AckGuard = mpsc::Sender<Infallible>;
 
 /// How long a connection is kept for the next push: less than servers usually keep it.
@@ -22,7 +22,7 @@ const KEEP_IDLE: Duration = Duration::from_secs(4);
 /// All dependents.
 #[derive(Debug, Default)]
 pub(super) struct Dependents {
-    /// Services whose lists have changed since the last round, and who waits for that to be acknowledged.
+    /// Services whose lists have changed since the last round, with the guards of those changes.
     changed: HashMap<Arc<str>, Vec<AckGuard>>,
     dependents: HashMap<InstanceKey, Dependent>,
 }
@@ -41,7 +41,7 @@ struct Dependent {
     /// When the first push may be sent.
     not_before: Instant,
     idle: Option<(Instant, IdleConn)>,
-    /// Who waits for it to acknowledge a revision. The guards of one change are shared by all its dependents.
+    /// Guards to release when it acknowledges a revision. Those of one change are shared by all its dependents.
     waiting: Vec<(u64, Arc<[AckGuard]>)>,
 }
 
@@ -199,13 +199,13 @@ impl Dependents {
 }
 
 impl Dependent {
-    /// It knows everything up to a revision: releases those who wait for that.
+    /// It has acknowledged everything up to a revision: releases the guards that wait for that.
     fn release(&mut self, revision: u64) {
         self.waiting.retain(|(until, acks)| *until > revision && !is_abandoned(acks));
     }
 }
 
-/// Whether all have stopped waiting.
+/// Whether nobody waits any more.
 fn is_abandoned(acks: &[AckGuard]) -> bool {
     acks.iter().all(mpsc::Sender::is_closed)
 }

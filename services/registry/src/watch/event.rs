@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hubspoke_protocol::{ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, Revision};
+use hubspoke_protocol::{ChangeView, HeardView, Load, LoadView, Revision};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -31,12 +31,12 @@ pub(super) enum WatchEvent {
     Protection(Bytes),
 }
 
-/// What a watcher wants to see.
+/// The filter of a watcher, and the point to resume from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WatchFilter {
     /// These services; all if empty.
     pub(crate) services: Vec<String>,
-    /// The revision that it saw last.
+    /// The last revision that it has seen.
     pub(crate) last: Option<Revision>,
 }
 
@@ -106,13 +106,9 @@ pub(super) async fn snapshot(catalog: &SharedCatalog, filter: &WatchFilter) -> (
 
 fn change_text(catalog: &SharedCatalog, change: &Change) -> Bytes {
     let clock = catalog.with(|_, now| WallClock::new(now));
-    let view = view::instance(&change.instance, change.removed, clock);
-    let last = view.reasons.last().cloned();
-    let instance = InstanceView {
-        state: if change.removed { InstanceState::Removed } else { view.state },
-        reasons: last.into_iter().collect(),
-        ..view
-    };
+    let mut instance = view::instance(&change.instance, change.removed, clock);
+    // The earlier ones were in the events before.
+    instance.reasons.drain(..instance.reasons.len().saturating_sub(1));
     let revision = catalog.revision_of(change.revision);
     text("change", Some(revision), &ChangeView { revision, kind: change.kind, instance })
 }

@@ -1,4 +1,4 @@
-//! What is published to watchers, and the last changes for those that reconnect.
+//! Publishes to watchers, and keeps the last changes for those that reconnect.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::shared::SharedCatalog;
 
 /// Events that a watcher may fall behind before it is disconnected.
 pub(super) const BACKLOG: usize = 1024;
-/// How often loads and the number of held-back instances are published.
+/// How often loads and self-protection are published.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publishes events to all watchers.
@@ -86,7 +86,7 @@ impl ChangeFeed {
         self.cut_off.load(Relaxed)
     }
 
-    /// Publishes, at an interval, what changes too often to be published each time. Never returns.
+    /// Publishes once a second the loads and self-protection, which change too often for an event each. Never returns.
     pub(crate) async fn report(&self) {
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;

@@ -118,7 +118,7 @@ async fn put(
     }
 }
 
-/// What a watcher missed since it was last connected, if all of it is still kept, and the newest revision.
+/// The changes that a watcher missed since it was last connected, if all are still kept, and the newest revision.
 fn resume(feed: &ChangeFeed, filter: &WatchFilter) -> Option<(Vec<Bytes>, u64)> {
     let last = filter.last.filter(|last| last.epoch == feed.catalog.revision().epoch)?;
     let (missed, newest) = feed.catalog.with(|catalog, _| {

@@ -202,7 +202,7 @@ fn each_outage_of_the_registry_makes_two_events() {
     assert_eq!(model.feed, FeedState::Live);
     assert!(model.rows.is_empty());
     let events: Vec<_> = model.events.iter().map(|event| event.what.as_str()).collect();
-    assert_eq!(events, ["lost its state; members are registering again", "reachable again", "unreachable"]);
+    assert_eq!(events, ["restarted; members are registering again", "reachable again", "unreachable"]);
 }
 
 #[test]
