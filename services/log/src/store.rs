@@ -147,7 +147,7 @@ impl Store {
     }
 
     /// Bytes that wait for the writer.
-    pub fn queued_bytes(&self) -> usize {
+    pub(crate) fn queued_bytes(&self) -> usize {
         self.shared.queue.bytes()
     }
 
@@ -157,7 +157,7 @@ impl Store {
     }
 
     /// Number of followers.
-    pub fn followers(&self) -> usize {
+    pub(crate) fn followers(&self) -> usize {
         self.shared.ring.followers()
     }
 
