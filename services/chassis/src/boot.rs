@@ -50,7 +50,7 @@ enum CliCommand {
     Healthcheck,
 }
 
-/// Runs a service with a table of its own, from the command line to the exit code: 0, 1 if it failed, 78 if the
+/// Runs a service with its configuration table, from the command line to the exit code: 0, 1 if it failed, 78 if the
 /// configuration is invalid.
 ///
 /// The [crate's documentation](crate) has an example. A service without settings needs only

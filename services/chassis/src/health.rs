@@ -1,4 +1,4 @@
-//! `/livez` and `/readyz`. Live: the process answers, whatever the state of others. Ready: every named condition is
+//! `/livez` and `/readyz`. Live: the process answers, independent of other services. Ready: every named condition is
 //! met, so callers may send requests.
 
 use std::collections::BTreeMap;

@@ -23,7 +23,7 @@ pub struct RateLimit {
     tolerance: Duration,
 }
 
-/// What a [`RateLimit`] knows of one client. The default is a client with its whole burst.
+/// The state of one client of a [`RateLimit`]. The default is a client with its whole burst.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RateState {
     /// When the client has its whole burst again (GCRA's theoretical arrival time).

@@ -18,7 +18,7 @@ use crate::text;
 /// How long the registry may take to answer; a deregistration waits up to 1 s for the dependents.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// What is not escaped in a path segment (RFC 3986, unreserved).
+/// Escaped in a path segment: all but the unreserved characters (RFC 3986).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An instance as people name it: `SERVICE/INSTANCE`, where INSTANCE is its id or its address.

@@ -8,12 +8,12 @@ pub(crate) fn name(instance: &InstanceView) -> String {
     format!("{}/{}", instance.info.name, instance.info.id())
 }
 
-/// What happened and why, if that is known: `removed: 3 heartbeats missed`.
+/// A change and its reason, if that is known: `removed: 3 heartbeats missed`.
 pub(crate) fn reason(kind: ReasonKind, detail: &str) -> String {
     if detail.is_empty() { kind.to_string() } else { format!("{kind}: {detail}") }
 }
 
-/// Whether somebody should look into it.
+/// Whether an operator should look into it.
 pub(crate) fn is_trouble(kind: ReasonKind) -> bool {
     matches!(kind, ReasonKind::MissedHeartbeat | ReasonKind::Removed | ReasonKind::HeldBack)
 }

@@ -80,7 +80,7 @@ async fn read_forever(http: reqwest::Client, url: String, updates: mpsc::Sender<
         if updates.send(StreamUpdate::Disconnected { reason }).await.is_err() {
             return; // the source was dropped
         }
-        // Jitter, so that not everybody reconnects at once after the server restarts.
+        // Jitter, so that not all clients reconnect at once after the server restarts.
         sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);
     }

@@ -58,7 +58,7 @@ pub(crate) async fn run(
             list.retain(|known| known.info.id() == wanted || known.info.addr == *wanted);
         }
         if view.services.values().all(Vec::is_empty) {
-            bail!("{service} has no instance {wanted:?}, and none was removed in the last minutes");
+            bail!("{service} has no instance {wanted:?}, nor was one removed in the last minutes");
         }
     }
     Ok(match (json, selection, instance) {
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     })
 }
 
-/// The catalogue as a table, and below it what is wrong. Ages are as of `now`.
+/// The catalogue as a table, and below it the reasons for instances that are not passing. Ages are as of `now`.
 fn render(view: &CatalogView, now: Timestamp) -> String {
     let instances: Vec<&InstanceView> = view.services.values().flatten().collect();
     if instances.is_empty() {

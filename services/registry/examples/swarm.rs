@@ -1,7 +1,7 @@
 //! Thousands of members in one process, as load for a registry; driven by `tests/bench/registry.py`.
 //!
-//! They cost as little as possible, so that the registry is what is measured: one listener for all of 127/8, an HTTP
-//! parser that knows only what a registry sends, and no allocation per request. Not an example of a member.
+//! They cost as little as possible, so that the registry dominates the measurement: one listener for all of 127/8, an
+//! HTTP parser that knows only what a registry sends, and no allocation per request. Not an example of a member.
 //!
 //!     swarm register REGISTRY INSTANCES SECONDS [hubspoke|renew|consul|etcd]
 //!     swarm heartbeats REGISTRY INSTANCES SECONDS
@@ -54,7 +54,7 @@ fn main() {
     });
 }
 
-/// What the members have received.
+/// Counters of the heartbeats and pushes that the members have received.
 struct MemberStats {
     heartbeats: AtomicU64,
     push_bytes: AtomicU64,

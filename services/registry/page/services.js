@@ -205,7 +205,7 @@ class Row {
   }
 }
 
-// What the bars show, in words.
+// The content of the bars in words.
 function describe({ since, total, expected, silent }, now) {
   if (expected === null) return "no instance takes requests";
   if (total === 0) return "no recent requests";

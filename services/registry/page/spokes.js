@@ -237,7 +237,7 @@ function drop(map, id, item) {
   }
 }
 
-// What distinguishes the instances of one service: the port if they share a host, the host if they share a port.
+// Labels that distinguish the instances of one service: the port if they share a host, the host if they share a port.
 function shortener(list) {
   const parts = list.map((one) => /^(.*):(\d+)$/.exec(one.addr));
   if (parts.some((part) => !part)) return (one) => one.addr;

@@ -1,6 +1,6 @@
 //! Sends heartbeats and reports their results.
 //!
-//! One task owns the schedule, the heartbeats in flight and the idle connections between them. The catalogue asks for
+//! One task owns the schedule, the heartbeats in flight and the idle connections between them. The catalogue requests
 //! each heartbeat and decides what its result means. Heartbeats are spread over the interval, and a slow instance
 //! delays no other: it takes one of many slots, for no longer than the timeout.
 
@@ -197,7 +197,7 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         }
     }
 
-    /// Not the member's fault, and not counted as a miss. The catalogue asks for another attempt.
+    /// Not the member's fault, and not counted as a miss. The catalogue requests another attempt.
     fn not_sent(&mut self, of: Incarnation, reason: &str) {
         if self.not_sent_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.not_sent_logged = Some(Instant::now());

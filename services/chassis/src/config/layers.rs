@@ -68,7 +68,7 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Reads the configuration of a process with one table of its own.
+    /// Reads the configuration of a service with its table.
     ///
     /// # Errors
     /// [`ConfigError`] for the first invalid value.

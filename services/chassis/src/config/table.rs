@@ -24,7 +24,7 @@ pub trait Table: Serialize + DeserializeOwned + Default {
     }
 }
 
-/// The table of a service that has no settings of its own.
+/// The table of a service without settings.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoTable {}

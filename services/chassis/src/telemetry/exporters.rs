@@ -1,4 +1,4 @@
-//! Exporters: the SDK's queues call them on threads of their own, and they count the items that are lost.
+//! Exporters: the SDK's queues call them on their threads, and they count the items that are lost.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -21,7 +21,7 @@ pub struct ServiceInstance {
     pub id: Arc<str>,
 }
 
-/// A new instance id: the service's name and 64 random bits. Readers tell log entries apart by instance and number, so
+/// A new instance id: the service's name and 64 random bits. Log entries are identified by instance and number, so
 /// two instances must never share an id. (Of 10,000 ids with 32 bits, two are the same with a probability of 1 %.)
 pub(crate) fn new_instance_id(service: &str) -> String {
     format!("{service}-{:016x}", rand::random::<u64>())

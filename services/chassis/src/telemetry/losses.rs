@@ -17,7 +17,7 @@ pub(super) struct SignalLosses {
     logged: Mutex<Logged>,
 }
 
-/// What the log shows so far.
+/// The state that the log shows.
 #[derive(Debug, Default)]
 struct Logged {
     state: ExportState,

@@ -1,4 +1,4 @@
-//! Writes to stderr from a thread of its own, behind a bounded queue. If the reader of stderr is stuck, so is every
+//! Writes to stderr from a separate thread, behind a bounded queue. If the reader of stderr is stuck, so is every
 //! write. That must not block a thread that serves requests, or the registry's heartbeats would stop with the log reader
 //! of its container. Lines that do not fit are lost and counted, and the count is logged when lines fit again.
 

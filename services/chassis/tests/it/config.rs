@@ -96,7 +96,7 @@ fn a_variable_has_the_type_of_its_default() {
 
 #[test]
 fn errors_name_the_variable() {
-    for (name, value, says) in [
+    for (name, value, expected) in [
         ("HUB_LISTENN", "x", "unknown key; known keys: "),
         ("HUB_LOG__FILES", "x", "unknown key; known keys: file"),
         ("HUB_REGISTRY__ALLOW_ADDRS", "x", "unknown key; known keys: token, token_file, url"),
@@ -118,7 +118,10 @@ fn errors_name_the_variable() {
         ("HUB_REGISTRY", "x", "invalid type"),
     ] {
         let error = load(&vars(&[(name, value)])).unwrap_err();
-        assert!(error.starts_with(&format!("{name}: ")) && error.contains(says), "{name}={value}: {error}");
+        assert!(
+            error.starts_with(&format!("{name}: ")) && error.contains(expected),
+            "{name}={value}: {error}"
+        );
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     let error = load(&vars(&[("HUB_LOG", "x"), ("HUB_LOG__FILE", "y")])).unwrap_err();
@@ -155,7 +158,7 @@ fn a_registry_url_may_have_a_name_an_address_and_a_path() {
 #[test]
 fn errors_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    for (text, says) in [
+    for (text, expected) in [
         ("lissten = 'x'", "lissten: unknown key"),
         ("[log]\nfiles = 'x'", "log.files: unknown key"),
         ("[log]\nflush = 'soon'", "log.flush: "),
@@ -164,7 +167,7 @@ fn errors_name_the_file() {
         ("listen = ", "log.toml"),
     ] {
         let error = load(&file(folder.path(), text)).unwrap_err();
-        assert!(error.contains("log.toml") && error.contains(says), "{text}: {error}");
+        assert!(error.contains("log.toml") && error.contains(expected), "{text}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     let missing = ConfigSource { file: Some(folder.path().join("none.toml")), ..ConfigSource::default() };

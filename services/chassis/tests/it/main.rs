@@ -1,4 +1,4 @@
-//! A service within the test's process, and the greeter of `examples` as a process of its own.
+//! A service within the test's process, and the greeter of `examples` as a separate process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 mod config;

@@ -86,7 +86,7 @@ impl Tally {
     }
 }
 
-/// Counts under `name`, in bounded memory whatever names a server invents.
+/// Counts under `name`, in bounded memory: a server may send any number of names.
 fn count(counts: &mut Counts, name: Option<String>, most: usize) {
     let Some(name) = name else { return };
     let known = counts.len() < most || counts.contains_key(&name);

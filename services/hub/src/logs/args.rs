@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Entries shown if neither --since nor -n says how many.
+/// Entries shown with neither --since nor -n.
 const LINES: u64 = 100;
 /// The same with --follow.
 const LINES_BEFORE_FOLLOWING: u64 = 10;

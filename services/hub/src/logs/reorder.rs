@@ -21,7 +21,7 @@ const MAX_KEYS: usize = 50_000;
 /// Time, instance, number: the order of entries.
 type SortKey = (String, String, u64);
 
-/// The waiting entries, and the numbers and keys that tell copies.
+/// The waiting entries, and the numbers and keys that identify copies.
 #[derive(Debug)]
 pub(super) struct ReorderBuffer {
     waiting: BTreeMap<SortKey, (Duration, EntryLine, String)>,

@@ -54,7 +54,7 @@ pub(super) struct PastEvent {
     pub(super) subject: String,
     pub(super) what: String,
     pub(super) detail: String,
-    /// Somebody should look into it.
+    /// An operator should look into it.
     pub(super) trouble: bool,
 }
 

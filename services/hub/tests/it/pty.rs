@@ -1,4 +1,4 @@
-//! A pseudo-terminal for a command, and what is on its screen.
+//! A pseudo-terminal for a command, and the content of its screen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ fn some(cells: u16) -> NonZero<u16> {
     NonZero::new(cells).unwrap()
 }
 
-/// What the command has written.
+/// The output of the command.
 struct TerminalOutput {
     screen: vt100::Parser,
     raw: Vec<u8>,

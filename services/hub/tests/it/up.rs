@@ -238,7 +238,7 @@ fn status_reports_an_unreachable_registry() {
 }
 
 #[test]
-fn check_config_prints_every_setting_with_its_source() {
+fn check_config_prints_every_setting_with_its_origin() {
     let output = run(&["--check-config"], &[("HUB_HUB__LOG_REPLICAS", "5"), ("HUB_REGISTRY__TOKEN", "hush")]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));

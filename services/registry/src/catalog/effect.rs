@@ -1,4 +1,4 @@
-//! The effects of an event. They are plain values; the dispatcher routes them to whatever carries them out.
+//! The effects of an event. They are plain values; the dispatcher carries them out.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub(crate) enum CatalogEvent {
     Restore(SavedInstance),
 }
 
-/// Who deregistered an instance.
+/// The side that deregistered an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Initiator {
     Instance,

@@ -20,7 +20,7 @@ const MAX_DETAIL: usize = 200;
 pub(crate) struct InstanceRecord {
     /// The number of the incarnation: the revision at which it registered.
     pub(crate) incarnation: u64,
-    /// What it registered, including its push key.
+    /// Its registration, including the push key.
     pub(crate) info: Arc<ServiceInfo>,
     /// The instance as its dependents see it.
     pub(super) listed: Arc<ListedInstance>,
@@ -42,7 +42,7 @@ pub(crate) struct InstanceRecord {
     pub(super) draining: bool,
     /// Recent removals and replacements, for flap damping.
     pub(super) flaps: VecDeque<Time>,
-    /// What happened to it, oldest first.
+    /// Its history, oldest entry first.
     pub(crate) reasons: Arc<VecDeque<HistoryEntry>>,
 }
 
@@ -90,7 +90,7 @@ impl InstanceRecord {
         }
     }
 
-    /// Takes over what is known of the address from an earlier incarnation.
+    /// Takes over the history of the address from an earlier incarnation.
     pub(super) fn inherit(&mut self, earlier: Self) {
         self.flaps = earlier.flaps;
         self.reasons = earlier.reasons;
@@ -145,7 +145,7 @@ impl InstanceRecord {
         reasons.push_back(HistoryEntry { at, kind, detail: detail[..cut].into() });
     }
 
-    /// Counts a removal or replacement. To tell whether the limit is exceeded, one more than it is enough.
+    /// Counts a removal or replacement. Older ones than the last `limit + 1` do not matter.
     pub(super) fn count_flap(&mut self, now: Time, limit: usize) {
         self.flaps.push_back(now);
         while self.flaps.len() > limit + 1 {

@@ -1,4 +1,4 @@
-//! What identifies an instance.
+//! The identity of an instance and of its incarnations.
 
 use std::fmt;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use hubspoke_protocol::{InstanceState, ServiceInfo};
 /// One instance in a list.
 #[derive(Debug)]
 pub(crate) struct ListedInstance {
-    /// What it registered, including its push key, which must not be sent.
+    /// Its registration, including the push key, which must not be sent.
     pub(crate) info: Arc<ServiceInfo>,
     /// Its state, as dependents see it.
     pub(crate) state: InstanceState,

@@ -70,7 +70,7 @@ impl Catalog {
         self.lists_since(info, None)
     }
 
-    /// Those of its lists that have changed since a revision. `None` if they can't tell all: a member that requires
+    /// Those of its lists that have changed since a revision. `None` if they do not suffice: a member that requires
     /// every service may know one that was forgotten since, and only the full set of its lists shows that.
     pub(crate) fn changed_lists(
         &mut self,
@@ -119,7 +119,7 @@ impl Catalog {
         named.chain(&self.wildcard_dependents).cloned().collect()
     }
 
-    /// What an instance has registered.
+    /// The registration of an instance.
     pub(crate) fn registered(&self, key: &InstanceKey) -> Option<&Arc<ServiceInfo>> {
         self.get(key).map(|instance| &instance.info)
     }

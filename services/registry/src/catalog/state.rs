@@ -1,4 +1,4 @@
-//! What the catalogue holds, and how it is indexed.
+//! The state of the catalogue and its indexes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -42,11 +42,11 @@ pub(crate) struct Catalog {
 #[derive(Debug, Default)]
 pub(super) struct ServiceEntry {
     pub(super) instances: BTreeMap<Arc<str>, InstanceRecord>,
-    /// It has or had an instance, so it is more than a name that somebody requires.
+    /// It has or had an instance, so it is more than a required name.
     pub(super) offered: bool,
-    /// Who requires it by name.
+    /// Instances that require it by name.
     pub(super) dependents: HashSet<InstanceKey>,
-    /// Older than `list_revision` if nobody has asked for the list since it changed.
+    /// Built when it is read; older than `list_revision` until then.
     list: Arc<InstanceList>,
     /// The revision of the list's last change.
     pub(super) list_revision: u64,

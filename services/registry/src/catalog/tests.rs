@@ -189,7 +189,10 @@ impl Model {
         let protecting = catalog.protection(Time::from_millis(self.now)).until.is_some();
         let before_keys: BTreeSet<_> = self.live.iter().map(|of| of.key.clone()).collect();
         self.follow(catalog, &applied, revision, &before, &after);
-        assert!(applied.outcome == Unknown || protecting == self.protecting, "announced as it is");
+        assert!(
+            applied.outcome == Unknown || protecting == self.protecting,
+            "its current state is announced"
+        );
         let was_added = self.live.iter().any(|of| !before_keys.contains(&of.key));
         assert!(may_add || !was_added, "only a registration adds an instance");
     }
@@ -244,7 +247,7 @@ impl Model {
             let (revision_after, json_after) = &after[name];
             assert!(revision_before <= revision_after, "a list's revision never goes back");
             if json_before != json_after {
-                assert!(changed.contains(name), "dependents of {name} are told");
+                assert!(changed.contains(name), "dependents of {name} are notified");
             }
         }
         for name in &changed {
@@ -312,9 +315,8 @@ proptest! {
         }
     }
 
-    /// Whoever knows the lists of some revision is brought up to date by the lists that changed since, or is told that
-    /// these do not suffice. An empty list of a service that was forgotten since may stay: either way, there is no
-    /// instance.
+    /// The lists that changed since a revision bring a view of that revision up to date, or `None` shows that they do
+    /// not suffice. An empty list of a service that was forgotten since may stay: either way, there is no instance.
     #[test]
     fn changed_lists_bring_any_older_view_up_to_date(
         steps in steps(), from in 0..60_usize, wildcard in any::<bool>(),
@@ -333,7 +335,7 @@ proptest! {
         if let Some((since, mut view)) = view {
             let now: BTreeMap<_, _> = catalog.lists(&all).into_iter().map(text).collect();
             let Some(changed) = catalog.changed_lists(&all, since) else {
-                prop_assert!(wildcard, "changed lists suffice for whoever requires services by name");
+                prop_assert!(wildcard, "changed lists suffice if services are required by name");
                 prop_assert!(catalog.newest_for(&all) > since, "its heartbeat shows that it is behind");
                 return Ok(());
             };

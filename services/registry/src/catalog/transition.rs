@@ -93,7 +93,7 @@ impl<'a> Transition<'a> {
     }
 
     /// Ends an episode of self-protection whose cause is gone. Called at every event that may show that, so that
-    /// the next outage begins an episode of its own.
+    /// the next outage begins a new episode.
     pub(super) fn settle_protection(&mut self) {
         self.catalog.protection.settle(self.now, self.catalog.instances, self.catalog.failing);
     }

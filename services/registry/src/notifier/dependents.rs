@@ -53,7 +53,7 @@ pub(crate) struct DependentCounts {
     pub(crate) failing: u64,
 }
 
-/// What to send to a dependent now.
+/// A delivery to a dependent.
 pub(super) struct Delivery {
     pub(super) info: Arc<ServiceInfo>,
     pub(super) plan: PushPlan,
@@ -135,7 +135,7 @@ impl Dependents {
         due
     }
 
-    /// What to send to a dependent now; `None` ends its delivery.
+    /// The next requests to a dependent; `None` ends its delivery.
     pub(super) fn next(
         &mut self,
         catalog: &mut Catalog,
@@ -170,7 +170,7 @@ impl Dependents {
         }
         dependent.release(plan.revision);
         match (&mut dependent.acknowledged, plan.then) {
-            // A renewal may have told it more meanwhile.
+            // The reply to a renewal may have had a newer revision.
             (Acknowledged::Revision(known), Acknowledged::Revision(then)) => *known = then.max(*known),
             (known, then) => *known = then,
         }

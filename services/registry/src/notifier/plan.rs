@@ -1,4 +1,4 @@
-//! What to send to a dependent, given what it has acknowledged. Pure.
+//! Plans the pushes to a dependent from the lists that it has acknowledged. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use hubspoke_protocol::{PushMode, Revision, ServiceInfo};
 
 use crate::catalog::{Catalog, InstanceList, ListedInstance};
 
-/// What a dependent has acknowledged.
+/// The state that a dependent has acknowledged.
 #[derive(Debug, Clone)]
 pub(super) enum Acknowledged {
     /// In `snapshot` mode: everything up to this revision.
@@ -22,9 +22,9 @@ pub(super) enum Acknowledged {
 #[derive(Debug)]
 pub(super) struct PushPlan {
     pub(super) requests: Vec<PushRequest>,
-    /// What the dependent knows when all are acknowledged.
+    /// The acknowledged state once all are acknowledged.
     pub(super) then: Acknowledged,
-    /// The newest revision that it then knows.
+    /// The newest revision of that state.
     pub(super) revision: u64,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct PushRequest {
 }
 
 impl Acknowledged {
-    /// What a dependent knows by the reply to its registration.
+    /// The state after the reply to its registration.
     pub(super) fn by_reply(
         info: &ServiceInfo,
         revision: u64,
@@ -51,7 +51,7 @@ impl Acknowledged {
         }
     }
 
-    /// What it knows if only the first `count` requests of a plan were acknowledged.
+    /// The state if only the first `count` requests of a plan were acknowledged.
     pub(super) fn after(&self, plan: &PushPlan, count: usize) -> Self {
         let Self::Lists(lists) = self else { return self.clone() };
         let mut changes: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -69,7 +69,7 @@ impl Acknowledged {
     }
 }
 
-/// What to send now; `None` if the dependent knows everything that concerns it.
+/// The requests to send now; `None` if the dependent is up to date.
 pub(super) fn plan(
     catalog: &mut Catalog,
     info: &ServiceInfo,
@@ -89,7 +89,7 @@ fn snapshot(
     since: u64,
     revision_of: impl Fn(u64) -> Revision,
 ) -> PushPlan {
-    // If the changed lists can't tell all, nothing is sent. The next heartbeat shows the member that it is behind, and
+    // If the changed lists do not suffice, nothing is sent. The next heartbeat shows the member that it is behind, and
     // the reply to its renewal has all lists.
     let lists = catalog.changed_lists(info, since).unwrap_or_default();
     let revision = lists.iter().map(|(_, list)| list.revision).max().unwrap_or(since);

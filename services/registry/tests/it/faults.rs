@@ -15,7 +15,7 @@ async fn a_thousand_hung_dependents_delay_nobody() {
     let mut settings = quick();
     settings.heartbeat.interval = Duration::from_secs(5); // they hang in pushes, not yet in heartbeats
     settings.limits.registrations_per_second = 0;
-    // With retries, they would hold all places all the time.
+    // With retries, they would hold all slots all the time.
     settings.push.concurrency = 128;
     settings.push.timeout = Duration::from_millis(500);
     settings.push.backoff_max = Duration::from_millis(100);
@@ -34,7 +34,7 @@ async fn a_thousand_hung_dependents_delay_nobody() {
         assert_eq!(registry.register(&info).await.status, 200);
     }
     let visit = LiveMember::start(&registry, "visit", &["log"]).await;
-    // Before its first push, nothing shows that a dependent hangs. Until then, heartbeats tell the others.
+    // Before its first push, nothing shows that a dependent hangs. Until then, members learn of changes by heartbeats.
     let log = FakeMember::start().await;
     let start = Instant::now();
     registry.register(&log.info("log", &[])).await;

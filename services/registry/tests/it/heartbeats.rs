@@ -75,11 +75,11 @@ async fn heartbeats_report_load_and_draining() {
     let load = Some(Load { requests: 12, in_flight: 3 });
     eventually("its load is shown", || async { registry.live("log").await[0].load == load }).await;
     log.on_heartbeat(MemberReply::Body(r#"{"Status":"draining","Requests":13,"InFlight":1}"#.into()));
-    let told = || async {
+    let notified = || async {
         let pushes = visit.pushes();
         pushes.last().is_some_and(|push| push.body["Services"]["log"][0]["State"] == "draining")
     };
-    eventually("its dependents are told", told).await;
+    eventually("its dependents are notified", notified).await;
     assert_eq!(registry.state("log", &log.addr).await, Some(InstanceState::Draining));
 }
 

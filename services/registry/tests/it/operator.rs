@@ -26,7 +26,7 @@ async fn a_drained_instance_gets_no_new_requests_and_is_not_removed() {
     assert_eq!(reply.status, 200);
     eventually("it is no longer picked", || async { pick().is_none() }).await;
     let removed = ("DELETE".to_owned(), log.addr.clone());
-    eventually("a core member is told that it was removed", || async { core.events() == [removed.clone()] })
+    eventually("a core member is notified of its removal", || async { core.events() == [removed.clone()] })
         .await;
     assert_eq!(live.knows("log"), [&*log.addr], "a member that knows states still sees it");
     let before = log.heartbeats().len();
@@ -38,7 +38,7 @@ async fn a_drained_instance_gets_no_new_requests_and_is_not_removed() {
     let reply = registry.call(Method::DELETE, "/services/log/log-1/drain", "").await;
     assert_eq!(reply.status, 200, "by its Id");
     eventually("it is picked again", || async { pick().is_some() }).await;
-    eventually("the core member is told that it was added", || async { core.events().len() == 2 }).await;
+    eventually("the core member is notified of its return", || async { core.events().len() == 2 }).await;
     let drained = registry.live("log").await.remove(0);
     let kinds: Vec<_> = drained.reasons.iter().map(|reason| reason.kind).collect();
     assert_eq!(kinds, [ReasonKind::Registered, ReasonKind::Draining, ReasonKind::Undrained]);

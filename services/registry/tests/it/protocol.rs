@@ -1,4 +1,4 @@
-//! Registration with the core protocol, and what is refused.
+//! Registration with the core protocol, and refused requests.
 
 use hubspoke_protocol::ServiceInfo;
 use hubspoke_testkit::FakeMember;

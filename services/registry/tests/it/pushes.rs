@@ -1,4 +1,4 @@
-//! What is pushed to dependents, in which order, and to whom.
+//! Pushes to dependents: their content, order and receivers.
 
 use std::time::Duration;
 

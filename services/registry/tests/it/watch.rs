@@ -188,7 +188,7 @@ async fn stuck(registry: &TestRegistry) -> TcpStream {
     stuck
 }
 
-/// Checks that the connection is reset, so that the watcher can tell this from the end of the stream.
+/// Checks that the connection is reset, which differs from the end of the stream.
 async fn is_reset(mut stuck: TcpStream) {
     let ended = timeout(Duration::from_secs(5), stuck.read_to_end(&mut Vec::new())).await;
     assert_eq!(ended.expect("it ends").unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);

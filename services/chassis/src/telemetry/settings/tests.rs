@@ -29,7 +29,7 @@ fn nothing_is_exported_unless_asked_for() {
             ("OTEL_METRICS_EXPORTER", "prometheus"),
             ("OTEL_LOGS_EXPORTER", "none"),
         ],
-        // Without an endpoint, variables that other programs may be meant by are ignored.
+        // Without an endpoint, the variables are ignored: they may be meant for other programs.
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_TRACES_SAMPLER", "xray")],
         &[
             ("OTEL_TRACES_EXPORTER", "zipkin"),

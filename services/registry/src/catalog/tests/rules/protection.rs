@@ -78,7 +78,7 @@ fn the_beginning_and_the_end_by_the_time_bound_are_announced_once_each() {
 }
 
 #[test]
-fn watchers_are_told_of_the_number_held_back_and_of_the_switch() {
+fn watchers_are_notified_of_the_number_held_back_and_of_the_switch() {
     let mut fixture = Fixture::new();
     for addr in 0..8 {
         fixture.register(0, addr, 1);
@@ -99,7 +99,7 @@ fn watchers_are_told_of_the_number_held_back_and_of_the_switch() {
 }
 
 /// The first outage lasts longer than the time bound, so the failing instances are removed in the end. The second one
-/// begins an episode of its own.
+/// begins a new episode.
 #[test]
 fn an_outage_is_protected_from_however_the_previous_one_ended() {
     for registers_again in [true, false] {
