@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// `EPOCH.N`: a state of the registry's catalogue, on the wire a text (`2a.7`: the epoch in hexadecimal, `N` in
 /// decimal).
 ///
-/// The registry starts a new epoch when it has lost its state. Within an epoch the greater `n` is the newer
+/// Each start of the registry begins a new epoch. Within an epoch the greater `n` is the newer
 /// revision; revisions of different epochs have no order.
 ///
 /// ```
@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Revision {
-    /// New each time the registry has lost its state.
+    /// New at each start of the registry.
     pub epoch: u64,
     /// Grows with every change.
     pub n: u64,

@@ -21,7 +21,7 @@ pub struct Timing {
     pub backoff: Duration,
     /// Longest pause between failed calls. 2 s by default.
     pub backoff_max: Duration,
-    /// After the registry has lost its state, instances that it does not know are carried over for this long: longer
+    /// After a restart of the registry, instances that it does not know are carried over for this long: longer
     /// than `renew`, so that each has had time to come back. 20 s by default.
     pub epoch_grace: Duration,
 }

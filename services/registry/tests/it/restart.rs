@@ -43,7 +43,7 @@ async fn without_a_file_members_come_back_by_renewal_and_callers_always_have_an_
         registry.addrs("log").await.len() == 3 && registry.addrs("visit").await.len() == 1
     })
     .await;
-    assert_ne!(registry.view().await.revision.epoch, epoch, "the state was lost, so there is a new epoch");
+    assert_ne!(registry.view().await.revision.epoch, epoch, "each start has a new epoch");
     visit.follows(&registry, "log").await;
     // Every view in between had an instance to call.
     assert!((1..=3).contains(&fewest.load(Relaxed)), "{fewest:?}");
