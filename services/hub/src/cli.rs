@@ -100,7 +100,7 @@ enum HubCommand {
 enum RegistryCommand {
     /// Show or switch self-protection, which holds back removals when most instances fail at once
     Protect {
-        /// Switch it on or off; off, it removes at once what it holds back
+        /// Switch it on or off; switching it off removes the held-back instances at once
         switch: Option<OnOff>,
         #[command(flatten)]
         registry: RegistryArg,
