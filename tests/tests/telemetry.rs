@@ -250,7 +250,8 @@ async fn outcomes_of_heartbeats_are_logged_and_counted(platform: &Platform, coll
         .await;
     }
     member.failing.store(usize::MAX, SeqCst);
-    is_logged(collector, "most instances fail at once", |log| log.severity == "WARN").await;
+    is_logged(collector, "holding back removals: most instances fail at once", |log| log.severity == "WARN")
+        .await;
     metric_sum(collector, "registry", "hub.registry.protecting", &[], 1.0).await;
     member.failing.store(0, SeqCst);
     is_logged(collector, "no longer holding back removals", |_| true).await;
