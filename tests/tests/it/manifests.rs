@@ -340,6 +340,19 @@ fn every_compose_service_can_be_scaled_and_is_built_alike() {
 }
 
 #[test]
+fn nobody_can_log_in_to_grafana() {
+    let environment = &compose()["services"]["grafana"]["environment"];
+    for (key, value) in [
+        ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer"),
+        ("GF_AUTH_DISABLE_LOGIN_FORM", "true"),
+        ("GF_AUTH_BASIC_ENABLED", "false"),
+        ("GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION", "true"),
+    ] {
+        assert_eq!(environment[key], value, "{key}");
+    }
+}
+
+#[test]
 fn overlays_set_valid_settings() {
     let folder = root().join("config/k8s/overlays");
     let mut seen = 0;

@@ -38,7 +38,12 @@ fn endpoints() -> Vec<Endpoint> {
         ours("stranger", json!({})),
         Endpoint { namespace: json!({"hub-observability": "true"}), ..other("observability") },
         Endpoint { labels: json!({"k8s-app": "kube-dns"}), ..other("dns") },
+        Endpoint {
+            labels: json!({"dns.operator.openshift.io/daemonset-dns": "default"}),
+            ..other("openshift-dns")
+        },
         Endpoint { ip: "169.254.20.10", ..other("node-dns") },
+        Endpoint { ip: "169.254.169.254", ..other("cloud-dns") },
         other("outside"),
     ]
 }
@@ -122,9 +127,11 @@ fn exactly_these_connections_are_allowed() {
     open.retain(|row, _| !own[1..].contains(row));
 
     let everybody = ["gateway", "log", "own", "registry", "stranger", "visit"];
-    let anywhere = ["dns", "node-dns", "observability", "outside"];
+    let anywhere = ["cloud-dns", "dns", "node-dns", "observability", "openshift-dns", "outside"];
     let expected = [
-        ("dns 53/TCP", &everybody[..]),
+        ("cloud-dns 53/TCP", &everybody[..]),
+        ("cloud-dns 53/UDP", &everybody),
+        ("dns 53/TCP", &everybody),
         ("dns 53/UDP", &everybody),
         ("gateway 20001/TCP", &anywhere),
         ("gateway 20011/TCP", &["observability", "registry"]),
@@ -132,6 +139,8 @@ fn exactly_these_connections_are_allowed() {
         ("node-dns 53/TCP", &everybody),
         ("node-dns 53/UDP", &everybody),
         ("observability 4318/TCP", &everybody),
+        ("openshift-dns 5353/TCP", &everybody),
+        ("openshift-dns 5353/UDP", &everybody),
         ("own 8080/TCP", &["gateway", "observability", "own", "registry"]),
         ("registry 20000/TCP", &["gateway", "log", "observability", "own", "visit"]),
         ("visit 20003/TCP", &["gateway", "observability", "own", "registry"]),
