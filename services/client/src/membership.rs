@@ -22,7 +22,7 @@ use crate::directory::Directory;
 use crate::load::LoadCounters;
 
 pub use self::advertise::{Advertise, Reach};
-pub use self::config::{MemberConfig, MemberError, Timing, is_registry_url};
+pub use self::config::{InvalidUrl, MemberConfig, MemberError, Timing, check_registry_url};
 pub use self::registry::RegistryError;
 
 mod advertise;

@@ -176,7 +176,7 @@ impl HubConfig {
 
     fn member(&self, name: &str, listen: SocketAddr, registry: SocketAddr) -> Common {
         let mut common = self.common_of(name, listen);
-        common.registry.url = format!("http://{registry}");
+        common.registry.url = format!("http://{}", reachable(registry));
         common
     }
 

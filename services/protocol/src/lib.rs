@@ -1,11 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub use self::addr::{InvalidAddr, check_addr, check_host, check_ip};
 pub use self::dedup::DedupWindow;
 pub use self::http::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, LOG_PATH, PROTECTION_PATH,
     SERVICES_PATH, WATCH_PATH,
 };
-pub use self::names::{EVERY_SERVICE, InvalidAddr, InvalidName, RESERVED_NAMES, check_addr, check_name};
+pub use self::names::{EVERY_SERVICE, InvalidName, RESERVED_NAMES, check_name};
 pub use self::protection::{ProtectionSwitch, ProtectionView};
 pub use self::revision::{InvalidRevision, Revision};
 pub use self::service::{InvalidInfo, PushMode, ServiceInfo, ServiceLists, Snapshot};
@@ -13,6 +14,7 @@ pub use self::state::{Heartbeat, InstanceState, Status};
 pub use self::view::{CatalogView, InstanceView, Load, Reason, ReasonKind};
 pub use self::watch::{ChangeView, HeardView, LoadView};
 
+mod addr;
 mod dedup;
 mod http;
 mod names;

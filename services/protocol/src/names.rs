@@ -1,12 +1,9 @@
-//! Which names and addresses are valid.
+//! Which names are valid.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 
 /// Longest service name, in bytes: a DNS label (RFC 1035), so that every name can be a host name too.
 const MAX_NAME: usize = 63;
-/// Longest host, in bytes (RFC 1035).
-const MAX_HOST: usize = 253;
 /// Most characters of an invalid value that an error repeats.
 const MAX_QUOTED: usize = 100;
 
@@ -21,10 +18,6 @@ pub const RESERVED_NAMES: [&str; 6] = ["services", "heart-beat", "directory", "l
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidName(String);
 
-/// The text is not a valid address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidAddr(String);
-
 impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = "1 to 63 of a-z, 0-9 and -, not starting or ending with -";
@@ -32,14 +25,7 @@ impl fmt::Display for InvalidName {
     }
 }
 
-impl fmt::Display for InvalidAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a valid address: host:port, with a port from 1 to 65535", self.0)
-    }
-}
-
 impl std::error::Error for InvalidName {}
-impl std::error::Error for InvalidAddr {}
 
 /// Checks a service name: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`.
 ///
@@ -62,34 +48,7 @@ pub fn check_name(name: &str) -> Result<(), InvalidName> {
     }
 }
 
-/// Checks an address: `host:port`, where the host is a name, an IPv4 address or an IPv6 address in brackets, and
-/// the port is not 0.
-///
-/// # Errors
-/// [`InvalidAddr`], which quotes at most 100 characters of the address.
-///
-/// ```
-/// use hubspoke_protocol::check_addr;
-///
-/// assert!(check_addr("[::1]:20003").is_ok());
-/// assert!(check_addr("localhost").is_err(), "no port");
-/// ```
-pub fn check_addr(addr: &str) -> Result<(), InvalidAddr> {
-    let valid = addr.rsplit_once(':').is_some_and(|(host, port)| {
-        let digits = port.bytes().all(|byte| byte.is_ascii_digit()); // `parse` accepts a sign too
-        digits && port.parse::<u16>().is_ok_and(|port| port != 0) && is_host(host)
-    });
-    if valid { Ok(()) } else { Err(InvalidAddr(quoted(addr))) }
-}
-
-fn is_host(host: &str) -> bool {
-    if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return v6.parse::<Ipv6Addr>().is_ok();
-    }
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    (1..=MAX_HOST).contains(&host.len()) && host.bytes().all(valid)
-}
-
-fn quoted(text: &str) -> String {
+/// The beginning of an invalid value, for an error.
+pub(crate) fn quoted(text: &str) -> String {
     text.chars().take(MAX_QUOTED).collect()
 }

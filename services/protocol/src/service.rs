@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::names::{EVERY_SERVICE, InvalidAddr, InvalidName, check_addr, check_name};
+use crate::addr::{InvalidAddr, check_addr};
+use crate::names::{EVERY_SERVICE, InvalidName, check_name};
 use crate::revision::Revision;
 use crate::state::InstanceState;
 

@@ -3,7 +3,7 @@ use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hubspoke_client::membership::is_registry_url;
+use hubspoke_client::membership::check_registry_url;
 use hubspoke_protocol::{RESERVED_NAMES, check_addr, check_name};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -93,10 +93,7 @@ impl Common {
         if let Some(addr) = &self.advertise {
             check_addr(addr).map_err(|error| at("advertise", &error))?;
         }
-        if !is_registry_url(&registry.url) {
-            let why = format_args!("{:?} is not a valid URL; expected http://host:port", registry.url);
-            return Err(at("registry.url", &why));
-        }
+        check_registry_url(&registry.url).map_err(|error| at("registry.url", &error))?;
         if registry.token.is_some() && registry.token_file.is_some() {
             return Err(at("registry.token_file", &"registry.token is set too; remove one of them"));
         }

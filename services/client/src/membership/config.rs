@@ -1,8 +1,9 @@
 //! What a member is configured with.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use hubspoke_protocol::{InvalidInfo, ServiceInfo};
+use hubspoke_protocol::{InvalidInfo, ServiceInfo, check_ip};
 
 use super::advertise::Advertise;
 use crate::http::HttpClientError;
@@ -89,21 +90,39 @@ pub enum MemberError {
     #[error(transparent)]
     Info(#[from] InvalidInfo),
     /// The URL of the registry is invalid.
-    #[error("{0:?} is not a valid registry URL: http://host:port")]
-    Url(String),
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
     /// The HTTP client could not be created.
     #[error(transparent)]
     Client(#[from] HttpClientError),
 }
 
-/// Whether a text is the base URL of a registry: `http://host:port`, optionally with a path.
-pub fn is_registry_url(text: &str) -> bool {
-    reqwest::Url::parse(text).is_ok_and(|url| {
+/// Checks the base URL of a registry: `http://host:port`, optionally with a path. The host must be one that can be
+/// connected to, as in [`check_ip`].
+///
+/// # Errors
+/// [`InvalidUrl`], which quotes the text.
+pub fn check_registry_url(text: &str) -> Result<(), InvalidUrl> {
+    let invalid = |why| InvalidUrl { text: text.to_owned(), why };
+    let url = reqwest::Url::parse(text).ok().filter(|url| {
         url.scheme() == "http"
             && url.has_host()
             && url.port() != Some(0)
             && url.username().is_empty()
+            && url.password().is_none()
             && url.query().is_none()
             && url.fragment().is_none()
-    })
+    });
+    let url = url.ok_or_else(|| invalid("expected http://host:port"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    // The URL parser has turned every form of IPv4 into four decimal numbers.
+    host.parse::<IpAddr>().map_or(Ok(()), |ip| check_ip(ip).map_err(invalid))
+}
+
+/// The text is not the base URL of a registry, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a valid URL; {why}")]
+pub struct InvalidUrl {
+    text: String,
+    why: &'static str,
 }

@@ -7,7 +7,7 @@ use hubspoke_protocol::problem::ProblemDocument;
 use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo, ServiceLists};
 use reqwest::{Method, Response, StatusCode};
 
-use super::config::{MemberConfig, MemberError, is_registry_url};
+use super::config::{MemberConfig, MemberError, check_registry_url};
 use crate::http;
 
 /// Longest answer that is read, in bytes: room for ten times 10,000 instances of some 400 bytes each.
@@ -67,9 +67,7 @@ pub(super) struct RegistryClient {
 
 impl RegistryClient {
     pub(super) fn new(config: &MemberConfig) -> Result<Self, MemberError> {
-        if !is_registry_url(&config.registry) {
-            return Err(MemberError::Url(config.registry.clone()));
-        }
+        check_registry_url(&config.registry)?;
         // A call every 15 s is not worth keeping a connection open.
         let timeout = config.timing.timeout;
         let http = http::client(timeout, |builder| builder.timeout(timeout).pool_max_idle_per_host(0))?;
