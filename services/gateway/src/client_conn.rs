@@ -1,29 +1,34 @@
 //! The state of a client's connection, shared by its task, its requests and the worker's sweep. Times are milliseconds
 //! since the gateway's start, 0 for "not now", so the hot path only ever stores a number.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use hubspoke_http1::{Command, Supervisor};
 use tokio::net::tcp::OwnedWriteHalf;
 
+use crate::caller;
+use crate::clients::{ClientUse, RequestSlot};
 use crate::config::TimeoutsConfig;
+use crate::error::Cause;
 use crate::gateway::Gateway;
 
 /// A client's connection.
 pub(crate) struct ClientConn {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) worker: usize,
-    pub(crate) addr: SocketAddr,
-    /// The address without its port, for `X-Forwarded-For`.
+    pub(crate) ip: IpAddr,
+    /// The same, for `X-Forwarded-For`.
     pub(crate) ip_value: HeaderValue,
     /// Whether this is one of `trusted_proxies`.
     pub(crate) trusted: bool,
+    /// What its address holds; `None` for a trusted proxy.
+    client_use: Option<Arc<ClientUse>>,
     /// Requests whose responses are not complete.
     active: AtomicU32,
     /// When the last request ended, or the connection was accepted.
@@ -53,15 +58,21 @@ pub(crate) enum ConnCommand {
 }
 
 impl ClientConn {
-    pub(crate) fn new(gateway: Arc<Gateway>, worker: usize, addr: SocketAddr) -> Self {
-        let ip = addr.ip().to_canonical();
+    /// `client_use` is `None` for a trusted proxy.
+    pub(crate) fn new(
+        gateway: Arc<Gateway>,
+        worker: usize,
+        ip: IpAddr,
+        client_use: Option<Arc<ClientUse>>,
+    ) -> Self {
         let now = gateway.millis(Instant::now());
         Self {
             worker,
-            addr,
+            ip,
             ip_value: HeaderValue::from_str(&ip.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             trusted: gateway.is_trusted(ip),
+            client_use,
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(0),
@@ -71,6 +82,31 @@ impl ClientConn {
             waker: AtomicWaker::new(),
             gateway,
         }
+    }
+
+    /// The address that a request on this connection comes from.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> IpAddr {
+        match self.trusted {
+            true => caller::behind(self.ip, headers, |ip| self.gateway.is_trusted(ip)),
+            false => self.ip,
+        }
+    }
+
+    /// Counts a request of `caller` to a service that has `in_flight` of at most `max`, unless the caller has too many
+    /// in flight. A proxy that does not report whose request it is is not limited.
+    pub(crate) fn admit(
+        &self,
+        caller: IpAddr,
+        in_flight: usize,
+        max: usize,
+    ) -> Result<Option<RequestSlot>, Cause> {
+        let clients = &self.gateway.clients;
+        let client = match &self.client_use {
+            Some(client) => client.clone(),
+            None if caller == self.ip => return Ok(None),
+            None => clients.of(caller),
+        };
+        clients.request(client, in_flight, max).map(Some).ok_or(Cause::ClientOverloaded)
     }
 
     pub(crate) fn request_began(&self) {
@@ -197,7 +233,7 @@ mod tests {
     fn client() -> ClientConn {
         let metrics = Metrics::new("gateway", "gateway-1").unwrap();
         let gateway = Gateway::new(GatewayConfig::default(), "gateway", LoadCounters::default(), &metrics);
-        ClientConn::new(Arc::new(gateway), 0, SocketAddr::from(([127, 0, 0, 1], 1)))
+        ClientConn::new(Arc::new(gateway), 0, IpAddr::from([127, 0, 0, 1]), None)
     }
 
     fn after(client: &ClientConn, seconds: u64) -> ConnCommand {

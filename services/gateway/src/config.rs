@@ -130,6 +130,11 @@ pub struct LimitsConfig {
     pub client_connections: usize,
     /// Requests in flight per service.
     pub in_flight: usize,
+    /// Requests in flight per client address (for IPv6, per /64 network), streams and upgraded connections included; 0
+    /// is no limit. Behind one of [`GatewayConfig::trusted_proxies`], the address that it reports counts.
+    pub client_in_flight: usize,
+    /// Percentage of a service's `in_flight` that one client address may use up; 100 is no limit.
+    pub client_in_flight_percent: usize,
     /// Requests per second per client address; 0 is no limit.
     pub client_rate: u32,
     /// Requests that a client may send at once before the rate applies.
@@ -151,6 +156,8 @@ impl Default for LimitsConfig {
             connections: 10_000,
             client_connections: 5_000, // half of all, so that one address can't lock everybody out
             in_flight: 10_000,
+            client_in_flight: 2_500, // a quarter of one service's
+            client_in_flight_percent: 50,
             client_rate: 0,
             client_burst: 100,
             streams: 128,
@@ -287,6 +294,11 @@ impl hubspoke_chassis::Table for GatewayConfig {
             ("limits.header_count", (1..=MAX_FIELDS).contains(&limits.header_count), &header_count),
             ("limits.header_size", (256..=1 << 20).contains(&limits.header_size.as_u64()), HEADER_SIZE),
             ("limits.connections", limits.connections > 0, "must be at least 1"),
+            (
+                "limits.client_in_flight_percent",
+                (1..=100).contains(&limits.client_in_flight_percent),
+                "must be from 1 to 100",
+            ),
             ("eject.max_percent", self.eject.max_percent <= 100, "must be from 0 to 100"),
             ("timeouts.connect", !timeouts.connect.is_zero(), TIMEOUT),
             ("timeouts.request_header", !timeouts.request_header.is_zero(), TIMEOUT),

@@ -10,6 +10,9 @@ use hubspoke_http1::HeadError;
 use crate::edge::BadHead;
 use crate::route::BadTarget;
 
+/// The cause of a request without a response in the access log: its client closed the connection.
+pub(crate) const CLIENT_CLOSED: &str = "client-closed";
+
 /// Declares [`Cause`]: variants of [`ProblemType`], each with its `detail`.
 macro_rules! causes {
     ($($variant:ident: $detail:literal,)*) => {
@@ -47,6 +50,7 @@ causes! {
     RequestTimeout: "the request was sent too slowly",
     Loop: "the request has passed this gateway before; see Via",
     RateLimited: "too many requests from this address",
+    ClientOverloaded: "too many requests from this address are in flight",
     NoSuchService: "the first path segment is not the name of a public service",
     NotReady: "the gateway has not received the list of services yet",
     NoInstance: "the service has no available instance",
@@ -106,14 +110,19 @@ impl RequestFailure {
         self
     }
 
+    /// A client began a TLS handshake.
+    pub(crate) fn tls() -> Self {
+        Self::with_detail(Cause::BadFraming, &"this port speaks HTTP without TLS")
+    }
+
     fn with_detail(cause: Cause, detail: &dyn std::fmt::Display) -> Self {
         Self { detail: Some(detail.to_string()), ..Self::new(cause) }
     }
 
     /// `Retry-After`, in seconds.
     pub(crate) fn retry_after(&self) -> Option<u32> {
-        let may_pass =
-            self.cause.status() == StatusCode::SERVICE_UNAVAILABLE || self.cause == Cause::RateLimited;
+        let status = self.cause.status();
+        let may_pass = status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS;
         may_pass.then_some(1)
     }
 

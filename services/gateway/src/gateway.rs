@@ -14,10 +14,12 @@ use hubspoke_client::directory::{DirectoryFollower, Settled, View};
 use parking_lot::Mutex;
 use rand::RngExt;
 
+use crate::clients::Clients;
 use crate::config::GatewayConfig;
-use crate::error::Cause;
+use crate::error::{CLIENT_CLOSED, Cause, RequestFailure};
 use crate::headers::ViaValues;
-use crate::limits::{ClientConnections, ClientRates};
+use crate::limits::ClientRates;
+use crate::refusal_log::{Refusal, RefusalLog};
 use crate::stats::{CauseCounters, DurationHistogram};
 use crate::upstream::{Instance, ServiceTable, TableBuilder, UpstreamService};
 
@@ -42,9 +44,10 @@ pub(crate) struct Gateway {
     pub(crate) load: LoadCounters,
     pub(crate) rates: ClientRates,
     pub(crate) connections: AtomicUsize,
-    pub(crate) client_connections: ClientConnections,
+    pub(crate) clients: Clients,
     /// Requests refused before a service was matched.
     pub(crate) refusals: CauseCounters,
+    refusal_log: RefusalLog,
     /// HTTP/1 responses carry `Connection: close`.
     pub(crate) draining: AtomicBool,
     /// The zero of [`Gateway::millis`].
@@ -99,8 +102,9 @@ impl Gateway {
             workers,
             load,
             connections: AtomicUsize::new(0),
-            client_connections: ClientConnections::new(config.limits.client_connections),
+            clients: Clients::new(&config.limits),
             refusals: CauseCounters::new(),
+            refusal_log: RefusalLog::new(),
             draining: AtomicBool::new(false),
             epoch: Instant::now(),
             config,
@@ -129,6 +133,24 @@ impl Gateway {
         self.refusals.count(cause);
     }
 
+    /// A request could not be read, or its connection was one too many. `answered`: the client got a response.
+    pub(crate) fn refused_unread(&self, client: IpAddr, failure: &RequestFailure, answered: bool) {
+        self.refused(failure.cause);
+        let status = answered.then(|| failure.cause.status().as_u16());
+        self.log_refusal(client, status, failure.cause.name(), failure.detail.as_deref());
+    }
+
+    /// A client closed its connection within a request's head.
+    pub(crate) fn closed_in_head(&self, client: IpAddr) {
+        self.log_refusal(client, None, CLIENT_CLOSED, Some("the connection was closed within the head"));
+    }
+
+    fn log_refusal(&self, client: IpAddr, status: Option<u16>, cause: &'static str, detail: Option<&str>) {
+        if self.is_sampled() {
+            self.refusal_log.log(Refusal { client, status, cause, detail }, Instant::now());
+        }
+    }
+
     /// Whether to write the next request to the access log.
     pub(crate) fn is_sampled(&self) -> bool {
         let share = self.config.access_log;
@@ -147,6 +169,11 @@ impl Gateway {
     /// Milliseconds since the start.
     pub(crate) fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Sums up the refusals that have no line of their own in the access log.
+    pub(crate) fn sweep_refusals(&self, now: Instant) {
+        self.refusal_log.sum_up(now);
     }
 
     /// Closes this worker's connections to instances that have been idle for too long.

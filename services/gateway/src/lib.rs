@@ -1,19 +1,23 @@
 //! The gateway: an HTTP reverse proxy that routes a request by its first path segment to a random healthy instance of
 //! that service.
 //!
-//! - pure: `route`, `edge` (checks on requests), `headers`, `balance`, `retry`, `eject`, `limits`
+//! - pure: `route`, `edge` (checks on requests), `headers`, `caller`, `balance`, `retry`, `eject`, `limits`,
+//!   `clients`
 //! - `upstream`: the services, their instances, and the connections to them
 //! - `proxy`: one request from its head to the last byte of its response
 //! - `server`: the accept loop, the workers and the client connections (`client_conn`)
-//! - `gateway`: the state that all workers share; `stats`: its counters; `metrics`: the instruments that read them
+//! - `gateway`: the state that all workers share; `stats`: its counters; `metrics`: the instruments that read them;
+//!   `refusal_log`: requests that were refused unread
 //!
 //! There is no framework in the data plane. Each worker is a thread with its own event loop, and the request that uses
 //! a connection to an instance drives it, so a request is one task from end to end. HTTP/1 is `hubspoke_http1`, HTTP/2
 //! is hyper's.
 
 mod balance;
+mod caller;
 mod client_body;
 mod client_conn;
+mod clients;
 pub mod config;
 mod edge;
 mod eject;
@@ -23,6 +27,7 @@ mod headers;
 mod limits;
 mod metrics;
 mod proxy;
+mod refusal_log;
 mod replay;
 mod retry;
 mod route;

@@ -1,4 +1,4 @@
-//! Limits per client address: requests per second, and open connections.
+//! The rate limit per client address.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -53,45 +53,8 @@ impl ClientRates {
     }
 }
 
-/// The number of open connections per client address.
-pub(crate) struct ClientConnections {
-    /// 0 is no limit; nothing is counted then.
-    max: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl ClientConnections {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { max, counts: Mutex::default() }
-    }
-
-    /// Counts a connection of a client; false if it exceeds the limit, and is not counted.
-    pub(crate) fn begin(&self, client: IpAddr) -> bool {
-        if self.max == 0 {
-            return true;
-        }
-        let mut counts = self.counts.lock();
-        let count = counts.entry(aggregate(client)).or_default();
-        let admitted = *count < self.max;
-        *count += usize::from(admitted);
-        admitted
-    }
-
-    /// A counted connection has ended.
-    pub(crate) fn end(&self, client: IpAddr) {
-        let mut counts = self.counts.lock();
-        let client = aggregate(client);
-        if let Some(count) = counts.get_mut(&client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&client);
-            }
-        }
-    }
-}
-
 /// An IPv6 client can send from any address of its /64, so the network counts as one client.
-fn aggregate(client: IpAddr) -> IpAddr {
+pub(crate) fn aggregate(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
         v4 => v4,
@@ -151,20 +114,5 @@ mod tests {
             let shard = shard.lock();
             assert!(shard.clean_at > shard.clients.len(), "the next client would cause another purge");
         }
-    }
-
-    #[test]
-    fn the_connections_of_an_address_are_limited() {
-        let connections = ClientConnections::new(2);
-        let addr = |n: u8| IpAddr::from([127, 0, 0, n]);
-        assert!(connections.begin(addr(1)) && connections.begin(addr(1)) && !connections.begin(addr(1)));
-        assert!(connections.begin(addr(2)));
-        connections.end(addr(1));
-        assert!(connections.begin(addr(1)) && !connections.begin(addr(1)));
-        (0..2).for_each(|_| connections.end(addr(1)));
-        connections.end(addr(2));
-        assert!(connections.counts.lock().is_empty());
-        let unlimited = ClientConnections::new(0);
-        assert!((0..100).all(|_| unlimited.begin(addr(1))));
     }
 }

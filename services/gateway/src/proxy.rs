@@ -2,7 +2,6 @@
 //!
 //! Every refusal and every failure is a [`RequestFailure`], which becomes a problem document in one place.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
@@ -25,6 +24,7 @@ use crate::error::{Cause, RequestFailure};
 use crate::headers::{self, HUB_INSTANCE, Hop};
 use crate::replay::{BodyLimits, BodyPace, ReplayState};
 use crate::route::{self, RequestTarget};
+use crate::upstream::UpstreamService;
 
 mod active;
 mod attempt;
@@ -126,7 +126,7 @@ fn prepare(
     if parts.headers.contains_key(VIA) && headers::is_loop(&parts.headers, &gateway.vias.pseudonym) {
         return Err(Cause::Loop.into());
     }
-    if !gateway.rates.admit(client_ip(client, &parts.headers), active.began()) {
+    if !gateway.rates.admit(active.caller(), active.began()) {
         return Err(Cause::RateLimited.into());
     }
     let table = gateway.table.load();
@@ -146,6 +146,10 @@ fn prepare(
     active.routed(service.clone(), admission);
     if overloaded {
         return refuse(Cause::Overloaded);
+    }
+    match client.admit(active.caller(), service.in_flight(), settings.in_flight) {
+        Ok(slot) => active.admitted(slot),
+        Err(cause) => return refuse(cause),
     }
     if settings.body_size > 0 && declared_length(&parts.headers).is_some_and(|n| n > settings.body_size) {
         return refuse(Cause::BodyTooLarge);
@@ -170,7 +174,7 @@ fn prepare(
             body,
             BodyLimits {
                 size: settings.body_size,
-                pace: (!is_stream(&parts))
+                pace: (!is_stream(&parts, &service))
                     .then_some(BodyPace { rate: settings.body_rate, idle: settings.idle }),
                 replay: usize::try_from(gateway.config.retry.replay.as_u64()).unwrap_or(usize::MAX),
             },
@@ -203,30 +207,14 @@ fn asterisk(parts: &request::Parts) -> Result<Prepared, RequestFailure> {
     Ok(Prepared::Own(response))
 }
 
-/// Whether the client may be silent for any time: a gRPC stream. HTTP/2 only, since pings detect a dead client there.
-fn is_stream(parts: &request::Parts) -> bool {
-    parts.version == Version::HTTP_2 && headers::is_grpc(&parts.headers)
+/// Whether the client may be silent for any time: a gRPC stream. HTTP/2 only, since pings detect a dead client there,
+/// and only to a service that speaks it too: the type of a body is what the client claims.
+fn is_stream(parts: &request::Parts, service: &UpstreamService) -> bool {
+    parts.version == Version::HTTP_2 && headers::is_grpc(&parts.headers) && service.speaks_h2()
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     content_length(headers.get(CONTENT_LENGTH)?.as_bytes())
-}
-
-/// The address whose rate limit applies: behind trusted proxies, the nearest address that is not one of them.
-fn client_ip(client: &ClientConn, headers: &HeaderMap) -> IpAddr {
-    let direct = client.addr.ip().to_canonical();
-    if !client.trusted {
-        return direct;
-    }
-    let lists: Vec<_> =
-        headers.get_all(headers::X_FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok()).collect();
-    lists
-        .iter()
-        .rev()
-        .flat_map(|list| list.rsplit(','))
-        .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
-        .find(|ip| !client.gateway.is_trusted(*ip))
-        .unwrap_or(direct)
 }
 
 fn sticky_key(sticky: Option<&Sticky>, headers: &HeaderMap) -> Option<Vec<u8>> {

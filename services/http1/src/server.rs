@@ -118,6 +118,11 @@ where
         (self.read.map(|ReadHalf { stream, bytes }| (stream, bytes)), self.write)
     }
 
+    /// Whether a request's head has begun to arrive and is incomplete.
+    pub fn is_in_head(&self) -> bool {
+        self.heads.is_partial()
+    }
+
     /// Whether a response is under way that ends with the connection.
     pub fn is_close_delimited(&self) -> bool {
         self.close_delimited

@@ -165,6 +165,8 @@ problem_types! {
     InvalidFilter = "invalid-filter", 422;
     /// Too many requests in a short time.
     RateLimited = "rate-limited", 429;
+    /// Too many requests of the client are in flight.
+    ClientOverloaded = "client-overloaded", 429;
     /// The service has as many instances as the registry allows.
     TooManyInstances = "too-many-instances", 429;
     /// The catalogue has as many services as the registry allows.

@@ -1,6 +1,7 @@
 //! One request in flight: what it holds from its head to the last byte of its response, and its [`RequestRecord`].
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tracing::Span;
 
 use super::record::{RequestRecord, ResponseFailed};
 use crate::client_conn::ClientConn;
+use crate::clients::RequestSlot;
 use crate::error::RequestFailure;
 use crate::replay::ReplayState;
 use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService};
@@ -27,6 +29,8 @@ pub(crate) struct ActiveRequest {
     /// The service, once it is known.
     service: Option<Arc<UpstreamService>>,
     _admission: Option<Admission>,
+    /// Counts the request among its client's; `None` if they are not limited.
+    slot: Option<RequestSlot>,
     /// The instance of the last attempt.
     upstream: Option<InFlightGuard>,
     body: Option<ReplayState>,
@@ -45,15 +49,21 @@ impl ActiveRequest {
             _load: gateway.load.start(),
             service: None,
             _admission: None,
+            slot: None,
             upstream: None,
             body: None,
             span: trace::server_span(source, request.method(), uri, ROUTE, request.headers()),
-            record: RequestRecord::begin(request, gateway.is_sampled()),
+            record: RequestRecord::begin(request, client.caller(request.headers()), gateway.is_sampled()),
         })
     }
 
     pub(super) fn began(&self) -> Instant {
         self.record.began
+    }
+
+    /// The address that the request comes from.
+    pub(super) fn caller(&self) -> IpAddr {
+        self.record.caller
     }
 
     pub(super) fn attempts(&self) -> u32 {
@@ -76,6 +86,16 @@ impl ActiveRequest {
     /// The request is for this service; without an `admission`, the service refuses it.
     pub(super) fn routed(&mut self, service: Arc<UpstreamService>, admission: Option<Admission>) {
         (self.service, self._admission) = (Some(service), admission);
+    }
+
+    /// The client has few enough requests in flight.
+    pub(super) fn admitted(&mut self, slot: Option<RequestSlot>) {
+        self.slot = slot;
+    }
+
+    /// An upgraded connection outlives its request, and counts on.
+    pub(super) fn take_slot(&mut self) -> Option<RequestSlot> {
+        self.slot.take()
     }
 
     /// The request is ready to be sent to an instance.
@@ -207,7 +227,7 @@ impl Drop for ActiveRequest {
             let service = self.service.as_ref().map(|service| &*service.name);
             let instance = self.upstream.as_ref().map(|upstream| &*upstream.instance().id);
             let bytes_in = self.body.as_ref().map_or(0, ReplayState::received);
-            record.log(now, self.client.addr.ip(), service, instance, bytes_in);
+            record.log(now, service, instance, bytes_in);
         }
         self.client.request_ended(now);
     }

@@ -59,7 +59,8 @@ pub(super) async fn upgrade(
         && let ResponseSource::H1(conn) = response.relay.source
     {
         let (stream, first) = conn.http.into_parts();
-        let tunnel = Tunnel { instance: stream, first, in_flight: instance.begin() };
+        let tunnel =
+            Tunnel { instance: stream, first, in_flight: instance.begin(), _slot: active.take_slot() };
         response.relay.source = ResponseSource::Tunnel(Box::new(tunnel));
     }
     Ok(response)

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Request};
 
-use crate::error::Cause;
+use crate::error::{CLIENT_CLOSED, Cause};
 use crate::headers::TRACEPARENT;
 
 /// The facts of one request so far.
 pub(super) struct RequestRecord {
     pub(super) began: Instant,
+    /// The address that the request comes from.
+    pub(super) caller: IpAddr,
     /// 0 until there is a response.
     pub(super) status: u16,
     pub(super) cause: Option<Cause>,
@@ -50,7 +52,7 @@ pub(crate) enum ResponseFailed {
 
 impl RequestRecord {
     /// A request that begins now. `sampled`: it goes to the access log.
-    pub(super) fn begin<B>(request: &Request<B>, sampled: bool) -> Self {
+    pub(super) fn begin<B>(request: &Request<B>, caller: IpAddr, sampled: bool) -> Self {
         let access = sampled.then(|| {
             Box::new(AccessEntry {
                 method: request.method().clone(),
@@ -61,6 +63,7 @@ impl RequestRecord {
         let began = Instant::now();
         Self {
             began,
+            caller,
             status: 0,
             cause: None,
             attempts: 0,
@@ -94,25 +97,18 @@ impl RequestRecord {
     }
 
     /// Writes the request to the access log.
-    pub(super) fn log(
-        &self,
-        now: Instant,
-        client: IpAddr,
-        service: Option<&str>,
-        instance: Option<&str>,
-        bytes_in: u64,
-    ) {
+    pub(super) fn log(&self, now: Instant, service: Option<&str>, instance: Option<&str>, bytes_in: u64) {
         let Some(access) = &self.access else { return };
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
         tracing::info!(
             target: "access",
-            client = %client,
+            client = %self.caller,
             method = %access.method,
             path = %access.path,
             service,
             instance,
             status = self.status,
-            cause = self.cause.map(Cause::name),
+            cause = self.cause.map(Cause::name).or((self.status == 0).then_some(CLIENT_CLOSED)),
             attempts = self.attempts,
             bytes_in,
             bytes_out = self.bytes_out,

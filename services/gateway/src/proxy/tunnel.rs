@@ -5,6 +5,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::clients::RequestSlot;
 use crate::upstream::InFlightGuard;
 
 /// An instance's end of an upgraded connection. It travels to the client's connection as the content of the 101.
@@ -14,6 +15,8 @@ pub(crate) struct Tunnel {
     pub(super) first: Bytes,
     /// The tunnel counts as a request in flight.
     pub(super) in_flight: InFlightGuard,
+    /// It counts among its client's requests too.
+    pub(super) _slot: Option<RequestSlot>,
 }
 
 impl Tunnel {

@@ -1,6 +1,7 @@
 //! A client's connection from its first byte to its last: the protocol that it speaks, its requests, and its end.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::proxy;
 
 /// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The beginning of a TLS handshake (RFC 8446, 5.1), which would otherwise be a malformed request.
+const CLIENT_HELLO: &[u8] = &[0x16, 0x03];
 /// How long a client may take to read the last response before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// On shutdown, how long a client that has connected may take to send its first bytes.
@@ -43,6 +46,8 @@ pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies
     if first.starts_with(PREFACE) {
         // Boxed: most connections don't need its memory.
         Box::pin(http2(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
+    } else if first.starts_with(CLIENT_HELLO) {
+        refuse(stream, &client, &RequestFailure::tls()).await;
     } else {
         http1(stream, first, &client).await;
     }
@@ -77,7 +82,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
     let config = ServerConfig { head: client.gateway.config.limits.head(), ..ServerConfig::default() };
     let mut connection = ServerConnection::new(read, write, first.into(), &**client, config);
     let end = connection.run(|request| proxy::handle(client.clone(), request.map(ClientBody::H1))).await;
-    let is_cut_off = connection.is_close_delimited();
+    let (is_cut_off, in_head) = (connection.is_close_delimited(), connection.is_in_head());
     let (read, write) = connection.into_parts();
     let Some((read, first)) = read else {
         if is_cut_off {
@@ -87,6 +92,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
     };
     let Ok(stream) = read.reunite(write) else { return };
     match end {
+        ConnectionEnd::Closed { linger: false } if in_head => client.gateway.closed_in_head(client.ip),
         ConnectionEnd::Closed { linger: false } => {}
         ConnectionEnd::Closed { linger: true } => close_gently(stream, &[]).await,
         ConnectionEnd::BadRequest(error) => refuse(stream, client, &error.into()).await,
@@ -133,20 +139,24 @@ async fn http2(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>)
                 return Poll::Ready(());
             }
         }
-        ended.map(log_end)
+        ended.map(|end| log_end(end, client))
     })
     .await;
 }
 
-fn log_end(result: Result<(), hyper::Error>) {
+fn log_end(result: Result<(), hyper::Error>, client: &ClientConn) {
     if let Err(error) = result {
+        // The client broke a rule of the protocol: the connection ends with a GOAWAY and without a response.
+        if error.source().and_then(|error| error.downcast_ref()).is_some_and(h2::Error::is_library) {
+            client.gateway.refused_unread(client.ip, &Cause::BadFraming.into(), false);
+        }
         tracing::debug!(error = &error as &dyn std::error::Error, "a client's HTTP/2 connection broke");
     }
 }
 
 /// Answers a request that was not parsed, and closes the connection.
 pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &RequestFailure) {
-    client.gateway.refused(failure.cause);
+    client.gateway.refused_unread(client.ip, failure, true);
     let status = failure.cause.status();
     let body = failure.to_json();
     let retry = failure.retry_after().map(|s| format!("{RETRY_AFTER}: {s}\r\n")).unwrap_or_default();

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::connection;
 use super::swept_body::SweptBodies;
 use crate::client_conn::{ClientConn, ConnCommand};
+use crate::clients::{ClientUse, ConnectionSlot};
 use crate::error::{Cause, RequestFailure};
 use crate::gateway::Gateway;
 
@@ -39,7 +40,7 @@ pub(super) struct WorkerHandle {
 /// A new connection.
 struct AcceptedSocket {
     stream: TcpStream,
-    addr: SocketAddr,
+    ip: IpAddr,
     /// `None` if it exceeds a limit.
     slot: Option<ConnSlot>,
 }
@@ -70,9 +71,10 @@ impl WorkerHandle {
 
     /// Hands a connection over. It is counted here, not by the worker, so that connections on their way count too.
     pub(super) fn hand_over(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
-        let slot = ConnSlot::acquire(gateway, &self.connections, addr.ip().to_canonical());
+        let ip = addr.ip().to_canonical();
+        let slot = ConnSlot::acquire(gateway, &self.connections, ip);
         // Fails only if the worker has ended, which closes the connection.
-        let _ = self.sockets.send(AcceptedSocket { stream, addr, slot });
+        let _ = self.sockets.send(AcceptedSocket { stream, ip, slot });
     }
 }
 
@@ -92,11 +94,13 @@ async fn run(
     loop {
         tokio::select! {
             socket = incoming.recv(), if !incoming.is_closed() || !incoming.is_empty() => {
-                let Some(AcceptedSocket { stream, addr, slot }) = socket else { continue };
+                let Some(AcceptedSocket { stream, ip, slot }) = socket else { continue };
                 let refused = slot.is_none();
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
-                let client = Arc::new(ClientConn::new(gateway.clone(), index, addr));
+                let client_use = slot.as_ref().and_then(ConnSlot::client_use);
+                let client = Arc::new(ClientConn::new(gateway.clone(), index, ip, client_use));
                 if refused && refusals >= MAX_REFUSALS {
+                    gateway.refused_unread(ip, &Cause::TooManyConnections.into(), false);
                     continue;
                 }
                 refusals += usize::from(refused);
@@ -125,6 +129,7 @@ async fn run(
                 bodies.sweep(gateway.millis(now), gateway.config.timeouts.idle);
                 sweep_clients(gateway, &mut clients, now);
                 gateway.sweep_pools(index, now);
+                gateway.sweep_refusals(now);
             }
             changed = phase.changed() => {
                 let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stop };
@@ -161,7 +166,7 @@ struct ConnSlot {
     gateway: Arc<Gateway>,
     worker: Arc<AtomicUsize>,
     /// `None` for a trusted proxy, whose connections are not limited.
-    client: Option<IpAddr>,
+    client: Option<ConnectionSlot>,
 }
 
 impl ConnSlot {
@@ -171,13 +176,17 @@ impl ConnSlot {
         if gateway.connections.load(Relaxed) >= gateway.config.limits.connections {
             return None;
         }
-        let client = (!gateway.is_trusted(client)).then_some(client);
-        if client.is_some_and(|client| !gateway.client_connections.begin(client)) {
-            return None;
-        }
+        let client = match gateway.is_trusted(client) {
+            true => None,
+            false => Some(gateway.clients.connect(gateway.clients.of(client))?),
+        };
         gateway.connections.fetch_add(1, Relaxed);
         worker.fetch_add(1, Relaxed);
         Some(Self { gateway: gateway.clone(), worker: worker.clone(), client })
+    }
+
+    fn client_use(&self) -> Option<Arc<ClientUse>> {
+        self.client.as_ref().map(ConnectionSlot::client)
     }
 }
 
@@ -185,8 +194,5 @@ impl Drop for ConnSlot {
     fn drop(&mut self) {
         self.gateway.connections.fetch_sub(1, Relaxed);
         self.worker.fetch_sub(1, Relaxed);
-        if let Some(client) = self.client {
-            self.gateway.client_connections.end(client);
-        }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct UpstreamService {
     pub(crate) settings: Arc<ServiceSettings>,
     pub(crate) instances: Vec<Arc<Instance>>,
     weights: Weights,
+    /// Whether an instance speaks HTTP/2.
+    h2: bool,
     state: Arc<ServiceState>,
 }
 
@@ -91,6 +93,7 @@ impl UpstreamService {
             settings: Arc::new(ServiceSettings::of(name, config)),
             instances: Vec::new(),
             weights: Weights::default(),
+            h2: false,
             state: Arc::new(ServiceState {
                 stats: ServiceStats::new(name, durations),
                 in_flight: AtomicUsize::new(0),
@@ -119,6 +122,7 @@ impl UpstreamService {
             name: self.name.clone(),
             settings: self.settings.clone(),
             weights: Weights::new(&weights),
+            h2: instances.iter().any(|instance| instance.speaks_h2()),
             instances,
             state: self.state.clone(),
         }
@@ -173,6 +177,11 @@ impl UpstreamService {
 
     pub(crate) fn stats(&self) -> &ServiceStats {
         &self.state.stats
+    }
+
+    /// Whether an instance speaks HTTP/2.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.h2
     }
 
     /// Requests in flight.

@@ -148,6 +148,7 @@ async fn the_requests_in_flight_to_a_service_are_limited() {
     let other = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| {
         config.services.entry("svc".to_owned()).or_default().in_flight = Some(2);
+        config.limits.client_in_flight_percent = 100;
     })
     .await;
     gateway.set("svc", &[instance.info("svc")]).await;

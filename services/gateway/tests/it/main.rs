@@ -8,6 +8,7 @@
 
 mod access;
 mod bodies;
+mod clients;
 mod config;
 mod desync;
 mod edge;
