@@ -3,6 +3,8 @@
 //!
 //! - [`eventually`] waits for a condition; no test sleeps for a fixed time.
 //! - [`RawConn`] reads and writes HTTP/1.1 as text, on either side of a connection.
+//! - [`h2::H2Conn`] reads and writes HTTP/2 as frames; [`h2::failures`] holds a server to RFC 9113.
+//! - [`websocket`] has WebSocket frames, and exchanges in the manner of the Autobahn test suite.
 //! - [`TestServer`] is an axum router, or a script per connection, on a free port.
 //! - [`FakeRegistry`], [`FakeMember`] and [`FakeLog`] stand in for the services of the platform, answer as a
 //!   test tells them to and record what they are sent.
@@ -34,6 +36,7 @@ pub use self::registry::{FakeRegistry, RegistryCall};
 pub use self::server::{ClosedPort, TestServer};
 pub use self::wait::{DEADLINE, eventually};
 
+pub mod h2;
 mod log;
 mod member;
 pub mod otlp;
@@ -42,3 +45,4 @@ pub mod raw;
 mod registry;
 mod server;
 mod wait;
+pub mod websocket;
