@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use http_body::Frame;
 
-use crate::chunked::{ChunkState, InvalidChunk};
+use crate::chunked::{ChunkState, ChunkSyntax, InvalidChunk};
 
 /// The most trailer fields.
 const MAX_TRAILERS: usize = 64;
@@ -27,6 +27,7 @@ pub enum BodyDecoder {
 /// The position in a chunked body.
 #[derive(Debug, Default)]
 pub struct ChunkedDecoder {
+    syntax: ChunkSyntax,
     state: ChunkState,
     /// The lines after the last chunk.
     trailers: Vec<u8>,
@@ -39,9 +40,14 @@ impl BodyDecoder {
         if length == 0 { Self::Done } else { Self::Length(length) }
     }
 
-    /// A chunked body.
+    /// A request's chunked body, held strictly to the grammar.
     pub fn chunked() -> Self {
         Self::Chunked(Box::default())
+    }
+
+    /// A response's chunked body: what has only one reading is accepted, white space after a size for example.
+    pub fn chunked_response() -> Self {
+        Self::Chunked(Box::new(ChunkedDecoder { syntax: ChunkSyntax::Lenient, ..ChunkedDecoder::default() }))
     }
 
     /// Whether the body is complete.
@@ -107,7 +113,7 @@ impl ChunkedDecoder {
             }
             let before = self.state;
             let rest = bytes.get(at..).unwrap_or_default();
-            let (next, step) = before.step(byte, rest)?;
+            let (next, step) = before.step(byte, rest, self.syntax)?;
             if before.is_in_content() {
                 content = Some(at..at + step);
             } else if before.is_in_trailers() {
@@ -122,7 +128,7 @@ impl ChunkedDecoder {
         if !self.state.is_done() {
             return Ok(frame);
         }
-        if self.trailers == b"\r\n" {
+        if self.trailers == b"\r\n" || self.trailers == b"\n" {
             self.trailers.clear();
         }
         if frame.is_some() || self.trailers.is_empty() {

@@ -1,7 +1,8 @@
 //! Response heads, read off their raw bytes. Pure.
 //!
 //! A server is trusted with its own response and with nothing else: a head that could be read in two ways is refused, or
-//! no response may follow it on the connection.
+//! no response may follow it on the connection. Whatever has only one reading is accepted: white space before a colon,
+//! which a proxy must remove (RFC 9112, 5.1), or more than one space in the status line.
 
 use std::mem::MaybeUninit;
 
@@ -43,7 +44,7 @@ pub enum InvalidResponse {
     /// `Transfer-Encoding` in HTTP/1.0.
     #[error("HTTP/1.0 has no Transfer-Encoding")]
     CodingInHttp10,
-    /// More than 32 before the final response.
+    /// More than 32 before the final response, or more than 64 KiB of them.
     #[error("too many interim (1xx) responses")]
     TooManyInterim,
     /// The request did not ask for an upgrade.
@@ -76,7 +77,9 @@ impl ResponseHead {
         let source = bytes.clone();
         let mut room = [const { MaybeUninit::uninit() }; MAX_HEAD_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
+        let mut config = httparse::ParserConfig::default();
+        config.allow_spaces_after_header_name_in_responses(true);
+        config.allow_multiple_spaces_in_response_status_delimiters(true);
         let size = match config.parse_response_with_uninit_headers(&mut parsed, &source, &mut room) {
             Ok(Status::Complete(size)) => size,
             Ok(Status::Partial) => return Ok(None),
@@ -125,6 +128,8 @@ struct Framing {
     is_repeated: bool,
     /// Whether the only transfer coding is `chunked`.
     chunked: Option<bool>,
+    /// Whether there is a `Transfer-Encoding`, be it empty.
+    has_coding: bool,
     close: bool,
     keep_alive: bool,
 }
@@ -143,8 +148,13 @@ impl Framing {
                 self.length = one;
             }
         } else if *name == TRANSFER_ENCODING {
-            let is_first = self.chunked.is_none();
-            self.chunked = Some(is_first && value.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+            // Empty elements of a list count for nothing (RFC 9110, 5.6.1).
+            let codings =
+                value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+            for coding in codings {
+                self.chunked = Some(self.chunked.is_none() && coding.eq_ignore_ascii_case(b"chunked"));
+            }
+            self.has_coding = true;
         } else if *name == CONNECTION {
             let options = ConnectionOptions::parse(value);
             self.close |= options.close;
@@ -166,9 +176,9 @@ impl Framing {
             || status == StatusCode::NOT_MODIFIED;
         match (self.chunked, self.length) {
             _ if has_no_body => Ok(BodyDecoder::Done),
-            (Some(_), _) if is_http_10 => Err(InvalidResponse::CodingInHttp10),
-            (Some(false), _) => Err(InvalidResponse::TransferCoding),
-            (Some(true), _) => Ok(BodyDecoder::chunked()),
+            _ if self.has_coding && is_http_10 => Err(InvalidResponse::CodingInHttp10),
+            _ if self.has_coding && self.chunked != Some(true) => Err(InvalidResponse::TransferCoding),
+            (Some(_), _) => Ok(BodyDecoder::chunked_response()),
             (None, Some(length)) => Ok(BodyDecoder::length(length)),
             (None, None) => Ok(BodyDecoder::CloseDelimited),
         }

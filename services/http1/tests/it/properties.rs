@@ -81,6 +81,7 @@ fn response() -> impl Strategy<Value = Vec<u8>> {
         4 => Just("HTTP/1.1 200 OK\r\n"),
         1 => Just("HTTP/1.0 404 Gone Fishing\r\n"),
         1 => Just("HTTP/1.1 204\r\n"),
+        1 => Just("HTTP/1.1  200   OK\r\nX : y\r\n"),
         1 => Just("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 304 \n"),
     ];
     let framing = prop_oneof![
@@ -88,18 +89,20 @@ fn response() -> impl Strategy<Value = Vec<u8>> {
         Just("Content-Length: 4, 4\r\nContent-Length: 4\r\n"),
         Just("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
         Just("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"),
+        Just("Transfer-Encoding : ,\tChunked ,\r\n"),
         Just("X: y\n"),
     ];
     let body = prop_oneof![
         Just("body"),
         Just("4\r\nbody\r\n0\r\n\r\n"),
-        Just("2;a\r\nbo\r\n02\r\ndy\r\n0\r\nX: 1\r\n\r\n")
+        Just("2;a\r\nbo\r\n02\r\ndy\r\n0\r\nX: 1\r\n\r\n"),
+        Just("2 ;a=\"b\"\r\nbo\r\n00000000000000000002\t \r\ndy\n0\nX: 1\n\n")
     ];
     (line, framing, body).prop_map(|(line, framing, body)| format!("{line}{framing}\r\n{body}").into_bytes())
 }
 
 fn chunks() -> impl Strategy<Value = Vec<u8>> {
-    let chunk = ("[a-z]{1,20}", "0{0,2}", "(;[a-z]{1,5}=[a-z]{0,5})?");
+    let chunk = ("[a-z]{1,20}", "0{0,2}", "[ \t]{0,2}(;[a-z]{1,5}=(\"[a-z; ]{0,5}\"|[a-z]{0,5}))?");
     let trailers = prop_oneof![Just(""), Just("X: 1\r\n"), Just("a:\r\nb: c d \r\na: \t2\r\n")];
     (proptest::collection::vec(chunk, 0..4), trailers).prop_map(|(chunks, trailers)| {
         let chunk = |(data, zeros, extension): &(String, String, String)| {

@@ -48,7 +48,7 @@ type Parsed<T> = Result<T, Stop>;
 
 /// All requests of a pipeline, and why there is no further one.
 pub(crate) fn requests(bytes: &[u8]) -> (Vec<Request>, Stop) {
-    let mut parser = Parser { bytes, at: 0, bare_lf: false };
+    let mut parser = Parser { bytes, at: 0, is_response: false };
     let mut requests = Vec::new();
     loop {
         match parser.request() {
@@ -60,12 +60,12 @@ pub(crate) fn requests(bytes: &[u8]) -> (Vec<Request>, Stop) {
 
 /// The final response to a request (`head_only`: a `HEAD`), on a connection that ends after `bytes`.
 pub(crate) fn response(bytes: &[u8], head_only: bool) -> Parsed<Response> {
-    Parser { bytes, at: 0, bare_lf: true }.response(head_only)
+    Parser { bytes, at: 0, is_response: true }.response(head_only)
 }
 
 /// The content and the trailers of a chunked body, and the position after it.
-pub(crate) fn chunked_body(bytes: &[u8]) -> Parsed<(Vec<u8>, Vec<Field>, usize)> {
-    let mut parser = Parser { bytes, at: 0, bare_lf: false };
+pub(crate) fn chunked_body(bytes: &[u8], is_response: bool) -> Parsed<(Vec<u8>, Vec<Field>, usize)> {
+    let mut parser = Parser { bytes, at: 0, is_response };
     let (content, trailers) = parser.chunked()?;
     Ok((content, trailers, parser.at))
 }
@@ -73,8 +73,9 @@ pub(crate) fn chunked_body(bytes: &[u8]) -> Parsed<(Vec<u8>, Vec<Field>, usize)>
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Whether a line may end with a line feed alone (RFC 9112, 2.2: a recipient MAY recognize it).
-    bare_lf: bool,
+    /// A response may have what has only one reading: lines that end with a line feed alone (RFC 9112, 2.2), several
+    /// spaces in its status line (4), white space before a colon (5.1) and after a chunk's size (7.1.1).
+    is_response: bool,
 }
 
 /// The framing of a body (RFC 9112, 6.3).
@@ -112,7 +113,7 @@ impl Parser<'_> {
     }
 
     fn line_end(&mut self) -> Parsed<()> {
-        if self.bare_lf && self.peek()? == b'\n' {
+        if self.is_response && self.peek()? == b'\n' {
             self.at += 1;
             return Ok(());
         }
@@ -120,7 +121,7 @@ impl Parser<'_> {
     }
 
     fn is_at_line_end(&self) -> Parsed<bool> {
-        Ok(self.peek()? == b'\r' || (self.bare_lf && self.peek()? == b'\n'))
+        Ok(self.peek()? == b'\r' || (self.is_response && self.peek()? == b'\n'))
     }
 
     fn exactly(&mut self, length: u64) -> Parsed<Vec<u8>> {
@@ -162,6 +163,7 @@ impl Parser<'_> {
             }
             let is_http_10 = self.version()?;
             self.literal(b" ")?;
+            self.take_while(|b| b == b' ')?;
             let digits = [(); 3].map(|()| self.take(|b| b.is_ascii_digit()));
             let status = digits.into_iter().try_fold(0, |n, digit| Ok(n * 10 + u16::from(digit? - b'0')))?;
             if self.peek()? == b' ' {
@@ -183,10 +185,7 @@ impl Parser<'_> {
             let is_until_close = matches!(framing, Framing::UntilClose);
             let (content, trailers) = match framing {
                 Framing::Length(length) => (self.exactly(length)?, Vec::new()),
-                Framing::Chunked => {
-                    self.bare_lf = false;
-                    self.chunked()?
-                }
+                Framing::Chunked => self.chunked()?,
                 Framing::UntilClose => (self.bytes[self.at..].to_vec(), Vec::new()),
             };
             let end = (!is_until_close).then_some(self.at);
@@ -210,6 +209,9 @@ impl Parser<'_> {
         let mut fields = Vec::new();
         while !self.is_at_line_end()? {
             let name = self.token()?.to_ascii_lowercase();
+            if self.is_response {
+                self.take_while(is_blank)?;
+            }
             self.literal(b":")?;
             let value = self.take_while(is_field_byte)?;
             self.line_end()?;
@@ -230,7 +232,7 @@ impl Parser<'_> {
             let spaces = self.take_while(is_blank)?;
             if self.peek()? == b';' {
                 self.take_while(is_field_byte)?;
-            } else if !spaces.is_empty() {
+            } else if !spaces.is_empty() && !self.is_response {
                 return Err(Stop::Invalid);
             }
             self.line_end()?;
