@@ -1,12 +1,12 @@
 //! A client's request body, over HTTP/1 or HTTP/2.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http_body::{Body, Frame};
 use hubspoke_http1::{RequestBody, RequestBodyError};
-use hyper::body::Incoming;
 use tokio::net::tcp::OwnedReadHalf;
 
 /// A client's request body.
@@ -14,7 +14,14 @@ pub(crate) enum ClientBody {
     /// Dropped before its end, its connection reads and discards the rest.
     H1(RequestBody<OwnedReadHalf>),
     /// Dropped before its end, its stream is reset.
-    H2(Incoming),
+    H2(H2Body),
+}
+
+/// The body of a request on an HTTP/2 stream.
+pub(crate) struct H2Body {
+    stream: RecvStream,
+    /// All data was read; trailers may follow.
+    data_ended: bool,
 }
 
 /// Why a client's body is incomplete.
@@ -23,24 +30,46 @@ pub(crate) enum ClientBodyError {
     #[error(transparent)]
     H1(#[from] RequestBodyError),
     #[error(transparent)]
-    H2(#[from] hyper::Error),
+    H2(#[from] h2::Error),
 }
 
 impl ClientBody {
+    pub(crate) fn h2(stream: RecvStream) -> Self {
+        Self::H2(H2Body { stream, data_ended: false })
+    }
+
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         match self {
             Self::H1(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::H1),
-            Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::H2),
+            Self::H2(body) => body.poll_frame(cx).map_err(ClientBodyError::H2),
         }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::H1(body) => body.is_end_stream(),
-            Self::H2(body) => body.is_end_stream(),
+            Self::H2(body) => body.stream.is_end_stream(),
         }
+    }
+}
+
+impl H2Body {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Opens the window for as much again; fails only on a stream that has ended.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_ended = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
     }
 }

@@ -1,6 +1,7 @@
 //! The state of a client's connection, shared by its task, its requests and the worker's sweep. Times are milliseconds
 //! since the gateway's start, 0 for "not now", so the hot path only ever stores a number.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -8,8 +9,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Response};
 use hubspoke_http1::{Command, Supervisor};
+use parking_lot::Mutex;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::caller;
@@ -40,6 +42,10 @@ pub(crate) struct ClientConn {
     served: AtomicBool,
     command: AtomicU8,
     waker: AtomicWaker,
+    has_interim: AtomicBool,
+    /// Interim responses of the request whose handler is being polled. Whoever polls it takes them right after, so one
+    /// queue serves all streams of a connection: they share a thread.
+    interim: Mutex<VecDeque<Response<()>>>,
 }
 
 /// An instruction to a connection's task.
@@ -80,6 +86,8 @@ impl ClientConn {
             served: AtomicBool::new(false),
             command: AtomicU8::new(ConnCommand::Continue as u8),
             waker: AtomicWaker::new(),
+            has_interim: AtomicBool::new(false),
+            interim: Mutex::default(),
             gateway,
         }
     }
@@ -107,6 +115,23 @@ impl ClientConn {
             None => clients.of(caller),
         };
         clients.request(client, in_flight, max).map(Some).ok_or(Cause::ClientOverloaded)
+    }
+
+    /// Queues an interim response of the request whose handler is being polled.
+    pub(crate) fn put_interim(&self, response: Response<()>) {
+        self.interim.lock().push_back(response);
+        self.has_interim.store(true, Relaxed);
+    }
+
+    /// Takes the next interim response, right after the handler was polled.
+    pub(crate) fn take_interim(&self) -> Option<Response<()>> {
+        if !self.has_interim.load(Relaxed) {
+            return None;
+        }
+        let mut interim = self.interim.lock();
+        let next = interim.pop_front();
+        self.has_interim.store(!interim.is_empty(), Relaxed);
+        next
     }
 
     pub(crate) fn request_began(&self) {
@@ -204,6 +229,11 @@ impl Supervisor<OwnedWriteHalf> for &ClientConn {
     #[inline]
     fn write_blocked(&self, is_blocked: bool) {
         self.set_write_blocked(is_blocked);
+    }
+
+    #[inline]
+    fn take_interim(&self) -> Option<Response<()>> {
+        ClientConn::take_interim(self)
     }
 
     /// Has the kernel reset the connection if it is closed before the end of the response.

@@ -3,10 +3,10 @@
 
 use std::net::Ipv6Addr;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Version, request};
-use hubspoke_http1::{HeadError, HeadLimits, is_disguised_framing_field};
+use hubspoke_http1::{HeadError, HeadLimits, is_disguised_framing_field, request_length};
 
 /// The value of `Allow`.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -38,12 +38,21 @@ pub(crate) fn check_h2(parts: &request::Parts, limits: HeadLimits) -> Result<(),
     if parts.headers.len() > limits.fields {
         return Err(HeadError::TooManyFields);
     }
-    if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(HeadError::ContentLength);
-    }
-    let disguised = |name: &HeaderName| *name != CONTENT_LENGTH && is_disguised_framing_field(name.as_str());
-    if parts.headers.keys().any(disguised) {
-        return Err(HeadError::DisguisedField);
+    let mut has_length = false;
+    for (name, value) in &parts.headers {
+        let value = value.as_bytes();
+        // HTTP/1 would trim it, so the instance would get another value (RFC 9113, 8.2.1).
+        if matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
+            return Err(HeadError::Syntax);
+        }
+        if name == CONTENT_LENGTH {
+            if has_length || request_length(value).is_none() {
+                return Err(HeadError::ContentLength);
+            }
+            has_length = true;
+        } else if is_disguised_framing_field(name.as_str()) {
+            return Err(HeadError::DisguisedField);
+        }
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ use crate::metrics;
 
 mod client_io;
 mod connection;
+mod http2;
 mod swept_body;
 mod worker;
 

@@ -26,8 +26,9 @@ use crate::write_buf::{MAX_BUFFERED, WriteBuf};
 
 mod request;
 
-/// Interim responses before the final one.
+/// Interim responses before the final one, and their bytes.
 const MAX_INTERIM: u8 = 32;
+const MAX_INTERIM_SIZE: usize = MAX_HEAD_SIZE;
 
 /// A connection to a server, over the stream `S`, for requests with bodies of type `B`.
 pub struct ClientConnection<S, B> {
@@ -94,6 +95,7 @@ struct Receiving {
     upgrade: bool,
     body: BodyDecoder,
     interim: u8,
+    interim_size: usize,
     /// A byte of this response was read.
     has_begun: bool,
     keep_alive: bool,
@@ -190,7 +192,8 @@ where
             Receiving { bytes, head_only: *method == Method::HEAD, upgrade, ..Receiving::default() };
     }
 
-    /// Sends the request and waits for the head of the final response.
+    /// Sends the request and waits for the head of a response. An interim one (1xx, but not a `101` that was asked for) is
+    /// followed by others: the connection is polled for those, too, until the final one.
     ///
     /// # Errors
     /// The connection can't be used any more.
@@ -246,46 +249,44 @@ where
 
     fn next_head(&mut self) -> Result<Option<Response<()>>, ClientError> {
         let receiving = &mut self.receiving;
-        loop {
-            if !receiving.partial.is_empty() {
-                // Parsed again only at its end, or a head that arrives byte by byte would cost its length squared.
-                let is_complete = end_of_head(&receiving.partial, &receiving.bytes).is_some();
-                receiving.partial.extend_from_slice(&std::mem::take(&mut receiving.bytes));
-                if !is_complete {
-                    let is_too_large = receiving.partial.len() > MAX_HEAD_SIZE;
-                    return if is_too_large { Err(InvalidResponse::TooLarge.into()) } else { Ok(None) };
-                }
-                receiving.bytes = Bytes::from(std::mem::take(&mut receiving.partial));
+        if !receiving.partial.is_empty() {
+            // Parsed again only at its end, or a head that arrives byte by byte would cost its length squared.
+            let is_complete = end_of_head(&receiving.partial, &receiving.bytes).is_some();
+            receiving.partial.extend_from_slice(&std::mem::take(&mut receiving.bytes));
+            if !is_complete {
+                let is_too_large = receiving.partial.len() > MAX_HEAD_SIZE;
+                return if is_too_large { Err(InvalidResponse::TooLarge.into()) } else { Ok(None) };
             }
-            if receiving.bytes.is_empty() {
-                return Ok(None);
+            receiving.bytes = Bytes::from(std::mem::take(&mut receiving.partial));
+        }
+        if receiving.bytes.is_empty() {
+            return Ok(None);
+        }
+        let available = receiving.bytes.len();
+        let Some(head) = ResponseHead::parse(&mut receiving.bytes, receiving.head_only)? else {
+            if receiving.bytes.len() > MAX_HEAD_SIZE {
+                return Err(InvalidResponse::TooLarge.into());
             }
-            let Some(head) = ResponseHead::parse(&mut receiving.bytes, receiving.head_only)? else {
-                if receiving.bytes.len() > MAX_HEAD_SIZE {
-                    return Err(InvalidResponse::TooLarge.into());
-                }
-                receiving.partial = std::mem::take(&mut receiving.bytes).into();
-                return Ok(None);
-            };
-            let status = head.response.status();
-            if status == StatusCode::SWITCHING_PROTOCOLS {
-                if !receiving.upgrade {
-                    return Err(InvalidResponse::UnexpectedUpgrade.into());
-                }
-                return Ok(Some(head.response));
-            }
-            if !status.is_informational() {
-                (receiving.body, receiving.keep_alive) = (head.body, head.keep_alive);
-                return Ok(Some(head.response));
-            }
+            receiving.partial = std::mem::take(&mut receiving.bytes).into();
+            return Ok(None);
+        };
+        let status = head.response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS && !receiving.upgrade {
+            return Err(InvalidResponse::UnexpectedUpgrade.into());
+        }
+        if !status.is_informational() {
+            (receiving.body, receiving.keep_alive) = (head.body, head.keep_alive);
+        } else if status != StatusCode::SWITCHING_PROTOCOLS {
             receiving.interim += 1;
-            if receiving.interim > MAX_INTERIM {
+            receiving.interim_size += available - receiving.bytes.len();
+            if receiving.interim > MAX_INTERIM || receiving.interim_size > MAX_INTERIM_SIZE {
                 return Err(InvalidResponse::TooManyInterim.into());
             }
             if let (StatusCode::CONTINUE, Some(on_continue)) = (status, self.sending.on_continue.take()) {
                 let _ = on_continue.send(()); // nobody may be waiting any more
             }
         }
+        Ok(Some(head.response))
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ClientError>> {

@@ -21,5 +21,6 @@ pub use request_head::{HeadError, HeadLimits, MAX_FIELDS, RequestHead, RequestHe
 pub use response_head::{InvalidResponse, ResponseHead};
 pub use server::{
     Command, ConnectionEnd, RequestBody, RequestBodyError, ServerConfig, ServerConnection, Supervisor,
+    date_value,
 };
-pub use syntax::{content_length, is_disguised_framing_field};
+pub use syntax::{content_length, is_disguised_framing_field, request_length};

@@ -17,7 +17,7 @@ use memchr::{memchr, memchr_iter};
 
 use crate::decoder::BodyDecoder;
 use crate::header_map;
-use crate::syntax::{ConnectionOptions, content_length, end_of_head, is_disguised_framing_field};
+use crate::syntax::{ConnectionOptions, end_of_head, is_disguised_framing_field, request_length};
 
 /// Why a request head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -237,8 +237,7 @@ fn body(request: &httparse::Request<'_, '_>) -> Result<BodyDecoder, HeadError> {
                 if length.is_some() {
                     return Err(HeadError::ContentLength);
                 }
-                // Many servers use the two greatest values as marks for "chunked" and "until close".
-                let value = content_length(field.value.trim_ascii()).filter(|&n| n < u64::MAX - 1);
+                let value = request_length(field.value.trim_ascii());
                 length = Some(value.ok_or(HeadError::ContentLength)?);
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {

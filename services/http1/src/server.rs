@@ -15,7 +15,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -29,6 +29,7 @@ use crate::write_buf::WriteBuf;
 
 pub use self::body::{RequestBody, RequestBodyError};
 pub use self::config::ServerConfig;
+pub use self::response::date_value;
 pub use self::supervisor::{Command, Supervisor};
 
 mod body;
@@ -142,7 +143,7 @@ where
         let (info, request) = self.begin_request(head);
         let response = {
             let mut handling = pin!(handle(request));
-            poll_fn(|cx| self.poll_handling(cx, handling.as_mut())).await?
+            poll_fn(|cx| self.poll_handling(cx, handling.as_mut(), info)).await?
         };
         let mut sending = self.begin_response(response, info);
         poll_fn(|cx| self.poll_sending(cx, &mut sending)).await?;
@@ -197,12 +198,20 @@ where
         &mut self,
         cx: &mut Context<'_>,
         handling: Pin<&mut impl Future<Output = Response<B>>>,
+        info: RequestInfo,
     ) -> Poll<Result<Response<B>, ConnectionEnd<B>>> {
         if let Some(end) = self.obey(cx) {
             return Poll::Ready(Err(end));
         }
         self.begin_work();
-        if let Poll::Ready(response) = handling.poll(cx) {
+        let handled = handling.poll(cx);
+        while let Some(interim) = self.supervisor.take_interim() {
+            // An HTTP/1.0 client would take it for the final response (RFC 9110, 15.2).
+            if info.version == Version::HTTP_11 {
+                self.out.write_head(|out| response::encode_interim(out, interim));
+            }
+        }
+        if let Poll::Ready(response) = handled {
             if self.pending.is_some() {
                 let _ = self.poll_client::<B>(cx); // the head announces whether the connection persists
             }

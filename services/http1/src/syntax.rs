@@ -21,6 +21,12 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
 }
 
+/// The value of a request's `Content-Length` field, without the two greatest values: many servers use those as marks for
+/// "chunked" and "until close".
+pub fn request_length(value: &[u8]) -> Option<u64> {
+    content_length(value).filter(|&length| length < u64::MAX - 1)
+}
+
 /// Whether servers that read `_` as `-` (CGI and its descendants) would take this for a framing field.
 pub fn is_disguised_framing_field(name: &str) -> bool {
     if !matches!(name.bytes().find(u8::is_ascii_alphanumeric), Some(b'c' | b'C' | b't' | b'T')) {

@@ -23,6 +23,8 @@ pub(super) struct UpstreamRequest {
     pub(super) headers: HeaderMap,
     /// `None` if it has no body.
     pub(super) body: Option<ReplayState>,
+    /// The client's.
+    pub(super) version: Version,
     pub(super) options: HopOptions,
 }
 

@@ -1,21 +1,17 @@
 //! A client's connection from its first byte to its last: the protocol that it speaks, its requests, and its end.
 
-use std::convert::Infallible;
-use std::error::Error;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use hubspoke_http1::{ConnectionEnd, ServerConfig, ServerConnection};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client_io::ClientIo;
+use super::http2;
 use super::swept_body::SweptBodies;
 use crate::client_body::ClientBody;
 use crate::client_conn::{ClientConn, ConnCommand};
@@ -30,9 +26,6 @@ const CLIENT_HELLO: &[u8] = &[0x16, 0x03];
 const LINGER: Duration = Duration::from_secs(1);
 /// On shutdown, how long a client that has connected may take to send its first bytes.
 const FIRST_BYTES_GRACE: Duration = Duration::from_secs(1);
-/// An HTTP/2 client is pinged this often, and disconnected if an answer takes longer than `PING_TIMEOUT`.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies: Arc<SweptBodies>) {
@@ -45,7 +38,7 @@ pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies
     let Some(first) = first else { return };
     if first.starts_with(PREFACE) {
         // Boxed: most connections don't need its memory.
-        Box::pin(http2(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
+        Box::pin(http2::serve(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
     } else if first.starts_with(CLIENT_HELLO) {
         refuse(stream, &client, &RequestFailure::tls()).await;
     } else {
@@ -102,55 +95,6 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
                 tunnel.join(stream, first).await;
             }
         }
-    }
-}
-
-async fn http2(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>) {
-    let config = &client.gateway.config;
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(config.limits.streams)
-        .max_header_list_size(u32::try_from(config.limits.header_size.as_u64()).unwrap_or(u32::MAX));
-    let service = service_fn(|request| {
-        let (client, bodies) = (client.clone(), bodies.clone());
-        async move {
-            let response = proxy::handle(client.clone(), request.map(ClientBody::H2)).await;
-            Ok::<_, Infallible>(response.map(|response| bodies.add(response, &client.gateway)))
-        }
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut draining = false;
-    poll_fn(|cx| {
-        let command = client.command(cx.waker());
-        if command == ConnCommand::Abort {
-            return Poll::Ready(());
-        }
-        let mut ended = connection.as_mut().poll(cx);
-        if ended.is_pending() && command != ConnCommand::Continue {
-            if !draining {
-                // Sends a GOAWAY: the client learns that the connection closes.
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-                ended = connection.as_mut().poll(cx);
-            } else if command == ConnCommand::Close && client.is_idle() {
-                return Poll::Ready(());
-            }
-        }
-        ended.map(|end| log_end(end, client))
-    })
-    .await;
-}
-
-fn log_end(result: Result<(), hyper::Error>, client: &ClientConn) {
-    if let Err(error) = result {
-        // The client broke a rule of the protocol: the connection ends with a GOAWAY and without a response.
-        if error.source().and_then(|error| error.downcast_ref()).is_some_and(h2::Error::is_library) {
-            client.gateway.refused_unread(client.ip, &Cause::BadFraming.into(), false);
-        }
-        tracing::debug!(error = &error as &dyn std::error::Error, "a client's HTTP/2 connection broke");
     }
 }
 

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::time::SystemTime;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderValue, StatusCode, Version, response};
+use http::{HeaderValue, Response, StatusCode, Version, response};
 
 use crate::encoder::{BodyEncoder, write_field, write_fields};
+use crate::header_map;
 use crate::reason::ReasonPhrase;
 use crate::syntax::content_length;
 
@@ -72,10 +73,19 @@ pub(super) fn encode(
         false => write_field(out, CONNECTION.as_str().as_bytes(), b"close"),
     }
     if !dated {
-        write_field(out, DATE.as_str().as_bytes(), &now());
+        write_field(out, DATE.as_str().as_bytes(), &date_value());
     }
     out.extend_from_slice(b"\r\n");
     (encoder, keep_alive)
+}
+
+/// Writes an interim response.
+pub(super) fn encode_interim(out: &mut Vec<u8>, response: Response<()>) {
+    let (parts, ()) = response.into_parts();
+    write_status(out, &parts, false);
+    write_fields(out, &parts.headers);
+    out.extend_from_slice(b"\r\n");
+    header_map::recycle(parts.headers);
 }
 
 /// The `Content-Length` to be written.
@@ -125,8 +135,8 @@ fn write_status(out: &mut Vec<u8>, parts: &response::Parts, is_http_10: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The time for the `Date` field, formatted once a second.
-fn now() -> [u8; 29] {
+/// The value of the `Date` field, formatted once a second.
+pub fn date_value() -> [u8; 29] {
     thread_local! {
         static WRITTEN: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
     }
@@ -146,8 +156,6 @@ fn now() -> [u8; 29] {
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
-
     use super::*;
 
     const GET: RequestInfo = RequestInfo { version: Version::HTTP_11, head_only: false, keep_alive: true };

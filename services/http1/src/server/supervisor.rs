@@ -5,6 +5,8 @@
 
 use std::task::Waker;
 
+use http::Response;
+
 /// Learns the state of a [`ServerConnection`](crate::ServerConnection) and tells it what to do. All methods
 /// are called often, and must be cheap.
 pub trait Supervisor<W> {
@@ -25,6 +27,12 @@ pub trait Supervisor<W> {
     #[inline]
     fn write_blocked(&self, is_blocked: bool) {
         let _ = is_blocked;
+    }
+
+    /// Takes an interim response (1xx) that is to be sent before the final one. Asked after each poll of the handler.
+    #[inline]
+    fn take_interim(&self) -> Option<Response<()>> {
+        None
     }
 
     /// A response begins or ends whose end only the end of the connection shows. If the connection is cut off before, it

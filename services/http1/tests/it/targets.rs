@@ -121,7 +121,13 @@ pub fn response_head(data: &[u8]) {
         let (path, headers) = (&PathAndQuery::from_static("/"), &HeaderMap::new());
         let (method, body, on_continue, upgrade) = (&method, None, None, false);
         client.begin(ClientRequest { method, path, headers, body, on_continue, upgrade });
-        let Ok(response) = now(poll_fn(|cx| client.poll_response(cx))) else { continue };
+        let response = loop {
+            match now(poll_fn(|cx| client.poll_response(cx))) {
+                Ok(response) if response.status().is_informational() => {} // the reference skips those
+                other => break other,
+            }
+        };
+        let Ok(response) = response else { continue };
         let mut content = Vec::new();
         let mut trailers = HeaderMap::new();
         let is_whole = loop {
@@ -151,10 +157,14 @@ pub fn response_head(data: &[u8]) {
     }
 }
 
-/// A chunked body: content, trailers and end are the reference's, or it is refused.
+/// A chunked body of a request and of a response: content, trailers and end are the reference's, or it is refused.
 pub fn chunked_body(data: &[u8]) {
+    chunked_body_of(data, BodyDecoder::chunked(), false);
+    chunked_body_of(data, BodyDecoder::chunked_response(), true);
+}
+
+fn chunked_body_of(data: &[u8], mut body: BodyDecoder, is_response: bool) {
     let (pieces, bytes) = input(data);
-    let mut body = BodyDecoder::chunked();
     let (mut content, mut trailers, mut taken) = (Vec::new(), HeaderMap::new(), 0);
     for piece in pieces {
         let mut rest = Bytes::copy_from_slice(piece);
@@ -174,7 +184,7 @@ pub fn chunked_body(data: &[u8]) {
         }
         assert!(rest.is_empty(), "bytes are left, and the body is not over");
     }
-    let expected = reference::chunked_body(bytes);
+    let expected = reference::chunked_body(bytes, is_response);
     if !body.is_done() {
         // The engine reads each byte as it comes, so it may wait for more of a trailer that is invalid already.
         assert!(expected.is_err(), "the body is over, and the engine waits for more");
