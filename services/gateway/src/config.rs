@@ -98,8 +98,8 @@ impl Default for TimeoutsConfig {
         Self {
             connect: Duration::from_secs(1),
             request_header: Duration::from_secs(10),
-            first_byte: Duration::from_secs(15),
-            total: Duration::from_secs(30),
+            first_byte: Duration::from_secs(60), // nginx's proxy_read_timeout
+            total: Duration::from_secs(90),
             idle: Duration::from_secs(60),
             keep_alive: Duration::from_secs(75),
             pool_idle: Duration::from_secs(3),

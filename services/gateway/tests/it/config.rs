@@ -83,7 +83,7 @@ fn timeouts_that_contradict_each_other_are_refused() {
     assert_eq!(refused(|own| own.connect = Some(Duration::ZERO)), "services.svc.connect");
     assert_eq!(refused(|own| own.idle = Some(Duration::ZERO)), "services.svc.idle");
     assert_eq!(refused(|own| own.total = Some(Duration::from_secs(1))), "services.svc.total");
-    assert_eq!(refused(|own| own.first_byte = Some(Duration::from_secs(31))), "services.svc.first_byte");
+    assert_eq!(refused(|own| own.first_byte = Some(Duration::from_secs(91))), "services.svc.first_byte");
     let mut config = GatewayConfig::default();
     config.timeouts.first_byte = config.timeouts.total + Duration::from_millis(1);
     assert_eq!(config.check().unwrap_err().0, "timeouts.first_byte");
