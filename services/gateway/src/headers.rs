@@ -2,13 +2,17 @@
 //!
 //! Hop-by-hop fields, and those that `Connection` nominates, are removed in both directions (RFC 9110, 7.6.1).
 //! `X-Forwarded-*`, `Via` and `traceparent` are added towards the instance, after the removal, so that a client can't
-//! nominate them away. `Forwarded` (RFC 7239) is not written; it is removed unless the client is a trusted proxy.
+//! nominate them away. Other fields that report who the client is ([`provenance`]) are not written; they are removed
+//! unless the client is a trusted proxy. `Hub-*` fields are for requests between members, and end here in any case.
 
 use http::Version;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use hubspoke_http1::is_disguised_framing_field;
+
+mod provenance;
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -18,12 +22,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 pub(crate) const HUB_INSTANCE: HeaderName = HeaderName::from_static(hubspoke_protocol::HUB_INSTANCE);
-const HUB_SOURCE: HeaderName = HeaderName::from_static(hubspoke_protocol::HUB_SOURCE);
 
 static HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
-
-const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Where a request came from, as its fields will report it.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct Hop<'a> {
     pub(crate) client: &'a HeaderValue,
     /// Whether the client is a trusted proxy, whose `X-Forwarded-*` are kept.
     pub(crate) trusted: bool,
+    /// Whether the connection could switch to another protocol: HTTP/1.1 alone can (RFC 9110, 7.8).
+    pub(crate) may_upgrade: bool,
     /// The host that the request is for.
     pub(crate) host: Option<&'a HeaderValue>,
     /// This gateway's entry in `Via`, for this request's version.
@@ -83,7 +86,7 @@ pub(crate) fn request(
     let found = FieldScan::scan(headers, hop.trusted);
     let mut options = HopOptions::default();
     if found.hop_by_hop {
-        options.upgrade = offered_upgrade(headers);
+        options.upgrade = offered_upgrade(headers).filter(|_| hop.may_upgrade);
         options.expect_continue =
             headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
@@ -98,8 +101,8 @@ pub(crate) fn request(
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
     }
-    if found.untrusted_provenance {
-        remove_matching(headers, is_provenance);
+    if found.foreign_provenance {
+        remove_matching(headers, |name| provenance::of(name).is_foreign(hop.trusted));
     }
     if found.cookies > 1 {
         join_cookies(headers);
@@ -113,7 +116,8 @@ pub(crate) fn request(
     options
 }
 
-/// Removes the fields that HTTP/2 forbids (RFC 9113, 8.2.2).
+/// Removes the fields that HTTP/2 forbids (RFC 9113, 8.2.2). An offer to switch protocols is among them: HTTP/2 has no
+/// upgrades, and a server may ignore an offer (RFC 9110, 7.8).
 pub(crate) fn for_h2(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
@@ -137,11 +141,18 @@ pub(crate) fn response(headers: &mut HeaderMap, switching: bool) {
     }
 }
 
+/// Rewrites the fields of an interim response. Nothing frames it: it has no body.
+pub(crate) fn interim(headers: &mut HeaderMap) {
+    response(headers, false);
+    headers.remove(CONTENT_LENGTH);
+}
+
 /// Removes trailers that frame or route a message or name its sender (RFC 9110, 6.5.1): some servers merge trailers
 /// into the head's fields.
 pub(crate) fn trailers(fields: &mut HeaderMap) {
     let ours = |name: &HeaderName| [HOST, CONTENT_LENGTH, VIA, TRACEPARENT].contains(name);
-    remove_matching(fields, |name| is_hop_by_hop(name) || is_provenance(name) || ours(name));
+    let frames = |name: &HeaderName| is_hop_by_hop(name) || is_disguised_framing_field(name.as_str());
+    remove_matching(fields, |name| frames(name) || provenance::of(name).is_foreign(false) || ours(name));
 }
 
 /// Whether this is gRPC, whose bodies may be streams.
@@ -190,7 +201,7 @@ pub(crate) fn new_trace(trace: u128, span: u64) -> HeaderValue {
 #[derive(Default)]
 struct FieldScan {
     hop_by_hop: bool,
-    untrusted_provenance: bool,
+    foreign_provenance: bool,
     traced: bool,
     cookies: usize,
 }
@@ -200,7 +211,7 @@ impl FieldScan {
         let mut found = Self::default();
         for (name, _) in headers {
             found.hop_by_hop |= is_hop_by_hop(name) || name == EXPECT;
-            found.untrusted_provenance |= !trusted && is_provenance(name);
+            found.foreign_provenance |= provenance::of(name).is_foreign(trusted);
             found.traced |= name == TRACEPARENT;
             found.cookies += usize::from(name == COOKIE);
         }
@@ -211,17 +222,6 @@ impl FieldScan {
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     // The length first: this runs for every field.
     matches!(name.as_str().len(), 2 | 7 | 10 | 14 | 16 | 17) && HOP_BY_HOP.contains(name)
-}
-
-/// Whether the field describes where a request came from or which member sent it. Only a trusted proxy may set it.
-fn is_provenance(name: &HeaderName) -> bool {
-    if name == FORWARDED || name == HUB_SOURCE {
-        return true;
-    }
-    let text = name.as_str();
-    // CGI, and servers that follow it, take `x_forwarded_for` for `x-forwarded-for`.
-    let start = text.bytes().map(|b| if b == b'_' { b'-' } else { b });
-    text.starts_with('x') && start.take(FORWARDED_PREFIX.len()).eq(FORWARDED_PREFIX.bytes())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -256,8 +256,8 @@ fn names_no_field(token: &[u8]) -> bool {
     [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|option| token.eq_ignore_ascii_case(option))
 }
 
-/// The protocols that the client offers to switch to, without `h2c`. Java's HttpClient offers that in every first
-/// request; if an instance agreed, the requests that follow would bypass all checks.
+/// The protocols that the client offers to switch to, without those that carry HTTP. Java's HttpClient offers `h2c` and
+/// Apache's `TLS/1.2` in every request; if an instance agreed, the requests that follow would bypass all checks.
 fn offered_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     if !headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade")) {
         return None;
@@ -267,9 +267,15 @@ fn offered_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
         .iter()
         .flat_map(|value| value.as_bytes().split(|&b| b == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case(b"h2c"))
+        .filter(|protocol| !protocol.is_empty() && !carries_http(protocol))
         .collect();
     if protocols.is_empty() { None } else { HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok() }
+}
+
+/// Whether the protocol, of any version, is HTTP or TLS, within which HTTP goes on (RFC 2817).
+fn carries_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|&b| b == b'/').next().unwrap_or_default().trim_ascii();
+    [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 fn has_token(value: &HeaderValue, token: &str) -> bool {

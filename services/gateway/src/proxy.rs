@@ -158,6 +158,7 @@ fn prepare(
     let hop = Hop {
         client: &client.ip_value,
         trusted: client.trusted,
+        may_upgrade: parts.version == Version::HTTP_11,
         host: host.as_ref(),
         via: gateway.vias.of(parts.version),
     };
@@ -181,8 +182,14 @@ fn prepare(
         )
     });
     active.prepared(&parts.headers, body.clone());
-    let may_upgrade = options.upgrade.is_some() && parts.version == Version::HTTP_11;
-    let request = UpstreamRequest { method: parts.method, path, headers: parts.headers, body, options };
+    let request = UpstreamRequest {
+        method: parts.method,
+        path,
+        headers: parts.headers,
+        body,
+        version: parts.version,
+        options,
+    };
     let deadline = active.began() + settings.total;
     let context = AttemptContext {
         client: client.clone(),
@@ -192,7 +199,7 @@ fn prepare(
         new_connection: false,
         deadline,
     };
-    Ok(Prepared::Forward(RoutedRequest { service, key, may_upgrade, context }))
+    Ok(Prepared::Forward(RoutedRequest { service, key, context }))
 }
 
 /// Answers `OPTIONS *`, which is for the server itself.

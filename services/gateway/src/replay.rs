@@ -138,6 +138,12 @@ impl ReplayState {
         self.0.lock().ended
     }
 
+    /// How long the client has been waited for, in total.
+    pub(crate) fn waited(&self) -> Duration {
+        let state = self.0.lock();
+        state.waited + state.waiting.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Bytes read from the client.
     pub(crate) fn received(&self) -> u64 {
         self.0.lock().received

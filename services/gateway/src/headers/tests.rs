@@ -12,8 +12,13 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn sent(fields: &[(&str, &str)], trusted: bool) -> (HeaderMap, HopOptions) {
+    sent_over(fields, trusted, true)
+}
+
+fn sent_over(fields: &[(&str, &str)], trusted: bool, may_upgrade: bool) -> (HeaderMap, HopOptions) {
     let mut headers = map(fields);
     let hop = Hop {
+        may_upgrade,
         client: &HeaderValue::from_static("10.0.0.9"),
         trusted,
         host: Some(&HeaderValue::from_static("example.org")),
@@ -91,7 +96,14 @@ fn an_upgrade_needs_both_fields() {
 }
 
 #[test]
-fn an_offer_to_upgrade_to_http2_is_removed() {
+fn only_http_1_1_can_upgrade() {
+    let (headers, options) = sent_over(&[("connection", "upgrade"), ("upgrade", "websocket")], false, false);
+    assert!(options.upgrade.is_none());
+    assert!(!headers.contains_key("upgrade") && !headers.contains_key("connection"));
+}
+
+#[test]
+fn an_offer_to_upgrade_to_another_http_is_removed() {
     let passed_on = |upgrades: &[&str]| {
         let mut fields = vec![("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "AAMAAABkAAQ")];
         fields.extend(upgrades.iter().map(|upgrade| ("upgrade", *upgrade)));
@@ -105,6 +117,10 @@ fn an_offer_to_upgrade_to_http2_is_removed() {
     // Java's HttpClient sends this in every first request.
     assert_eq!(passed_on(&["h2c"]), None);
     assert_eq!(passed_on(&["H2C", "h2c , "]), None);
+    // Apache's HttpClient sends this in every request.
+    assert_eq!(passed_on(&["TLS/1.2"]), None);
+    assert_eq!(passed_on(&["HTTP/2.0, h2, TLS/1.3, tls"]), None);
+    assert_eq!(passed_on(&["TLS/1.2, HTTP/1.1, SSTP/1"]).unwrap(), "SSTP/1");
     assert_eq!(passed_on(&["h2c, websocket"]).unwrap(), "websocket");
     assert_eq!(passed_on(&["websocket", "chat/2, h2c"]).unwrap(), "websocket, chat/2");
 }
@@ -208,6 +224,88 @@ fn a_response_loses_its_hop_by_hop_fields() {
     assert_eq!((all(&headers, "connection"), all(&headers, "upgrade")), (vec!["upgrade"], vec!["websocket"]));
 }
 
+#[test]
+fn fields_that_report_the_client_are_a_trusted_proxys_alone() {
+    let names = [
+        "x-real-ip",
+        "true-client-ip",
+        "x-client-ip",
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "x-original-url",
+        "x-original-host",
+        "x-rewrite-url",
+        "x-envoy-external-address",
+        "x-appengine-user-ip",
+        "x-azure-clientip",
+        "client-cert",
+        "ssl-client-verify",
+        "x-ssl-client-cert",
+        "x-remote-user",
+        "remote-addr",
+        "x-forwarded-client-cert",
+        "x-forwarded",
+        "forwarded-for",
+        "wl-proxy-client-ip",
+        "proxy-client-ip",
+        "http-x-forwarded-for",
+        "http-client-ip",
+        "cloudfront-viewer-address",
+        "x-scheme",
+        "x-vercel-forwarded-for",
+    ];
+    for name in names {
+        let disguised = name.replace('-', "_");
+        let first = name.replacen('-', "_", 1);
+        let fields = [(name, "6.6.6.6"), (&*disguised, "6.6.6.6"), (&*first, "6.6.6.6")];
+        let (headers, _) = sent(&fields, false);
+        assert!(fields.iter().all(|(name, _)| !headers.contains_key(*name)), "{name}: {headers:?}");
+        let (headers, _) = sent(&fields, true);
+        assert_eq!(all(&headers, name), ["6.6.6.6"]);
+        // A proxy that overwrites the field may let its client's other spelling pass.
+        assert!(
+            disguised == name || !headers.contains_key(&*disguised) && !headers.contains_key(&*first),
+            "{name}"
+        );
+    }
+    let others = [
+        "content-type",
+        "cookie",
+        "client",
+        "x-client-version",
+        "x-client-info",
+        "x-request-id",
+        "x-realip",
+        "x-origin",
+        "x-forward",
+        "forward",
+        "remote",
+        "hubble",
+        "hub",
+        "http-referer",
+        "sslclient",
+        "x-real",
+        "x",
+    ];
+    let (headers, _) = sent(&others.map(|name| (name, "1")), false);
+    for name in others {
+        assert_eq!(all(&headers, name), ["1"]);
+    }
+}
+
+#[test]
+fn fields_between_members_end_at_the_gateway() {
+    let names = ["hub-source", "hub_source", "hub-instance", "hub-revision", "hub-anything"];
+    for trusted in [false, true] {
+        let (headers, _) = sent(&names.map(|name| (name, "visit/a")), trusted);
+        assert!(names.iter().all(|name| !headers.contains_key(*name)), "{headers:?}");
+    }
+}
+
 proptest! {
     /// Whatever a client nominates, in any spelling, no hop-by-hop field reaches the instance, and the only
     /// `X-Forwarded-For` is the gateway's.
@@ -250,7 +348,9 @@ fn hop_by_hop_fields_have_the_expected_lengths() {
 fn trailers_lose_fields_for_framing_routing_and_provenance() {
     let kept = ["grpc-status", "x-sum", "x-forwards"];
     let dropped = ["content-length", "transfer-encoding", "host", "x-forwarded-for", "x_forwarded_host"];
-    let names = kept.into_iter().chain(dropped).chain(["hub-source", "via", "connection", "traceparent"]);
+    let disguised = ["content_length", "transfer_encoding", "hub_source", "x-real-ip"];
+    let names = kept.into_iter().chain(dropped).chain(disguised);
+    let names = names.chain(["hub-source", "via", "connection", "traceparent"]);
     let mut fields: HeaderMap =
         names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
     trailers(&mut fields);

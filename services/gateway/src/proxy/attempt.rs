@@ -76,9 +76,14 @@ async fn send(
 ) -> Result<Box<UpstreamResponse>, AttemptFailure> {
     let mut timer = ResponseTimer::new(context, now);
     conn.http.begin(context.request.for_h1(upgrade));
-    let outcome = poll_fn(|cx| match conn.http.poll_response(cx) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => timer.poll(cx, conn.http.blocked_since()).map(|()| None),
+    let outcome = poll_fn(|cx| {
+        loop {
+            match conn.http.poll_response(cx) {
+                Poll::Ready(Ok(head)) if is_interim(head.status()) => context.interim(head),
+                Poll::Ready(outcome) => return Poll::Ready(Some(outcome)),
+                Poll::Pending => return timer.poll(cx, conn.http.blocked_since()).map(|()| None),
+            }
+        }
     })
     .await;
     let error = match outcome {
@@ -100,7 +105,13 @@ async fn send(
         (false, false) => (Reached::Nothing, Cause::ConnectionBroken),
     };
     let cause = if error.is_some() { broken } else { Cause::ReplyTimeout };
-    Err(AttemptFailure { cause, reached, stale: error.is_some() && conn.reused && !conn.http.has_received() })
+    let stale = error.is_some() && conn.reused && !conn.http.has_received();
+    Err(AttemptFailure { cause, reached, stale, request_at_fault: false })
+}
+
+/// Whether another response follows.
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Waits for a connection: a new one or one that another request gives back, whichever comes first.
@@ -160,7 +171,12 @@ async fn send_h2(
             let head = Response::from_parts(parts, ());
             Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H2(body)))
         }
-        None => Err(AttemptFailure { cause: Cause::ReplyTimeout, reached: Reached::Instance, stale: false }),
+        None => Err(AttemptFailure {
+            cause: Cause::ReplyTimeout,
+            reached: Reached::Instance,
+            stale: false,
+            request_at_fault: false,
+        }),
         Some(Err(error)) => {
             let declined = declined(error.error());
             let unseen = error.message().is_some() || declined.is_some();
@@ -169,6 +185,7 @@ async fn send_h2(
                 cause: Cause::ConnectionBroken,
                 reached: if unseen { Reached::Nothing } else { Reached::Instance },
                 stale: (reused && closed) || declined == Some(Declined::Connection),
+                request_at_fault: refuses_request(error.error()),
             })
         }
     }
@@ -191,4 +208,17 @@ fn declined(error: &hyper::Error) -> Option<Declined> {
         _ if error.is_go_away() => Some(Declined::Connection),
         _ => None,
     }
+}
+
+/// Whether the instance has reset the request's stream for a reason that lies in the request (RFC 9113, 7): a field that
+/// it finds malformed, or too much of anything. Other requests go on, on the same connection.
+fn refuses_request(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        let blames_request = matches!(
+            error.reason(),
+            Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::HTTP_1_1_REQUIRED)
+        );
+        error.is_remote() && error.is_reset() && blames_request
+    })
 }

@@ -30,6 +30,18 @@ pub(super) struct AttemptContext {
     pub(super) deadline: Instant,
 }
 
+impl AttemptContext {
+    /// Passes on an interim response (RFC 9110, 15.2). An HTTP/1 client gets its `100 Continue` when its body is read.
+    pub(super) fn interim(&self, mut head: Response<()>) {
+        let (status, request) = (head.status(), &self.request);
+        let is_expected = request.options.expect_continue && request.version == Version::HTTP_2;
+        if status != StatusCode::CONTINUE || is_expected {
+            headers::interim(head.headers_mut());
+            self.client.put_interim(head);
+        }
+    }
+}
+
 /// An attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AttemptFailure {
@@ -37,12 +49,14 @@ pub(super) struct AttemptFailure {
     pub(super) reached: Reached,
     /// The connection had been idle, and closed before it brought a byte: not the instance's fault.
     pub(super) stale: bool,
+    /// The instance refused this request and goes on with others: not its fault either.
+    pub(super) request_at_fault: bool,
 }
 
 impl AttemptFailure {
     /// No connection could be opened.
     pub(super) fn unreached(cause: Cause) -> Self {
-        Self { cause, reached: Reached::Nothing, stale: false }
+        Self { cause, reached: Reached::Nothing, stale: false, request_at_fault: false }
     }
 }
 

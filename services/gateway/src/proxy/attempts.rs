@@ -1,7 +1,7 @@
 //! The attempts of one request: at which instance, how many, and what follows a failure.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hubspoke_client::trace;
 use hubspoke_http1::header_map;
@@ -12,16 +12,17 @@ use super::attempt;
 use super::attempt_context::{AttemptContext, AttemptFailure, UpstreamResponse};
 use crate::error::{Cause, RequestFailure};
 use crate::replay::ReplayState;
-use crate::retry;
+use crate::retry::{self, Reached};
 use crate::upstream::{Instance, UpstreamService};
+
+/// A client that keeps an instance waiting for so long, in all, may be why the instance gives up.
+const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 /// A request that is ready to be sent to an instance of its service.
 pub(super) struct RoutedRequest {
     pub(super) service: Arc<UpstreamService>,
     /// The key for sticky routing.
     pub(super) key: Option<Vec<u8>>,
-    /// Whether the instance may switch to another protocol.
-    pub(super) may_upgrade: bool,
     pub(super) context: AttemptContext,
 }
 
@@ -30,7 +31,7 @@ pub(super) async fn run(
     routed: &mut RoutedRequest,
     active: &mut ActiveRequest,
 ) -> Result<Box<UpstreamResponse>, RequestFailure> {
-    let RoutedRequest { service, key, may_upgrade, context } = routed;
+    let RoutedRequest { service, key, context } = routed;
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut last_resort: Option<Arc<Instance>> = None;
     let mut last: Option<Box<RequestFailure>> = None;
@@ -45,7 +46,9 @@ pub(super) async fn run(
         };
         active.attempt(&instance, now);
         let span = span(context, &instance, active);
-        let result = match *may_upgrade {
+        // An upgrade is passed on in HTTP/1 alone; otherwise the offer is ignored.
+        let upgrades = context.request.options.upgrade.is_some() && !instance.speaks_h2();
+        let result = match upgrades {
             true => {
                 let upgrade = Box::pin(attempt::upgrade(context, &instance, now, active));
                 upgrade.instrument(span.clone()).await
@@ -75,7 +78,7 @@ pub(super) async fn run(
             return Err(failure);
         }
         let gateway = &context.client.gateway;
-        if !failed.stale {
+        if !failed.stale && !may_be_the_clients(&failed, active) {
             gateway.instance_failed(service, &instance);
         }
         let may_retry = may_retry(context, &failed, active)
@@ -126,6 +129,13 @@ fn span(context: &mut AttemptContext, instance: &Instance, active: &ActiveReques
     .span();
     span.in_scope(|| trace::inject(&mut request.headers));
     span
+}
+
+/// Whether the client may have brought the failure about: by what its request is, or by sending its body too slowly for
+/// the instance. An instance that is broken fails for other requests as well.
+fn may_be_the_clients(failed: &AttemptFailure, active: &ActiveRequest) -> bool {
+    let was_kept_waiting = || active.body().is_some_and(|body| body.waited() >= SLOW_CLIENT);
+    failed.request_at_fault || failed.reached != Reached::Nothing && was_kept_waiting()
 }
 
 fn may_retry(context: &AttemptContext, failed: &AttemptFailure, active: &ActiveRequest) -> bool {

@@ -16,6 +16,9 @@ use crate::error::Cause;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The largest head and the largest trailers of a response, as over HTTP/1.
+const MAX_HEAD_SIZE: u32 = 64 << 10;
+
 /// A TCP connection to the instance.
 async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause> {
     let connecting = async {
@@ -75,6 +78,7 @@ pub(crate) async fn h2(
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(MAX_HEAD_SIZE)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Cause::ConnectFailed)

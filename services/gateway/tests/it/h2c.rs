@@ -332,7 +332,7 @@ async fn the_streams_of_a_connection_are_limited() {
 }
 
 /// An HTTP/2 instance that answers each HEADERS frame with `answer` of its stream id.
-async fn declining(answer: fn([u8; 4]) -> Vec<u8>) -> FakeInstance {
+async fn declining(answer: impl Fn([u8; 4]) -> Vec<u8> + Copy + Send + 'static) -> FakeInstance {
     FakeInstance::script(move |mut raw, seen| async move {
         const PREFACE: usize = 24;
         const HEADERS: u8 = 1;
@@ -373,5 +373,87 @@ async fn a_request_that_an_instance_declines_is_retried() {
             !declining.requests().is_empty()
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn an_offer_to_upgrade_is_ignored_if_the_instance_speaks_http2() {
+    let mut tasks = JoinSet::new();
+    let info = grpc_instance(&mut tasks).await;
+    let gateway = Gateway::start(|_| ()).await;
+    gateway.set("svc", &[info]).await;
+    for upgrade in ["websocket", "TLS/1.2", "h2c", "h2c, websocket", "chat/1"] {
+        let mut raw = gateway.connect().await;
+        for _ in 0..6 {
+            raw.write(format!(
+                "GET /svc/x HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te, upgrade, HTTP2-Settings\r\n\
+                 Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABk\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            ))
+            .await;
+            let response = raw.read_until(|text| text.ends_with("0\r\n\r\n") || text.contains('}')).await;
+            assert_eq!(status(&response), 200, "{upgrade}: {response}");
+        }
+    }
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
+    assert_eq!(gateway.metric("ejections", &["svc"]).await, 0);
+}
+
+/// Heads and trailers as large as over HTTP/1.
+#[tokio::test]
+async fn an_http2_instances_head_and_trailers_may_be_large() {
+    async fn large(
+        request: Request<Incoming>,
+    ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
+        let size: usize = request.uri().path().trim_start_matches("/svc/").parse().unwrap();
+        let fields = || {
+            (0..size / 1000).map(|n| (format!("x-{n}").parse().unwrap(), "v".repeat(960).parse().unwrap()))
+        };
+        let frames =
+            [Frame::data(Bytes::from_static(b"body")), Frame::trailers(HeaderMap::from_iter(fields()))];
+        let mut response =
+            Response::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>))));
+        response.headers_mut().extend(fields());
+        Ok(response)
+    }
+    let mut tasks = JoinSet::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut info = ServiceInfo::new("svc", listener.local_addr().unwrap().to_string());
+    info.meta.insert("protocol".to_owned(), "h2c".to_owned());
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let connection =
+                builder.serve_connection(TokioIo::new(stream), hyper::service::service_fn(large));
+            connections.spawn(async move { drop(connection.await) });
+        }
+    });
+    let gateway = Gateway::start(|_| ()).await;
+    gateway.set("svc", &[info]).await;
+    for size in [1000, 17_000, 60_000] {
+        let mut raw = gateway.connect().await;
+        raw.write(format!("GET /svc/{size} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let response = raw.read_until(|text| text.contains("\r\n0\r\n") && text.ends_with("\r\n\r\n")).await;
+        assert_eq!(status(&response), 200);
+        assert_eq!(response.matches(&"v".repeat(960)).count(), size / 1000 * 2, "{size}");
+    }
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_an_instance_resets_for_its_request_does_not_eject_it() {
+    let reset = |reason: u8| move |id: [u8; 4]| [&[0, 0, 4, 3, 0][..], &id, &[0, 0, 0, reason]].concat();
+    // PROTOCOL_ERROR, ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED; INTERNAL_ERROR
+    for (reason, failures) in [(1, 0), (11, 0), (13, 0), (2, 8)] {
+        let instance = declining(reset(reason)).await;
+        let mut info = instance.info("svc");
+        info.meta.insert("protocol".to_owned(), "h2c".to_owned());
+        let gateway = Gateway::start(|config| config.retry.attempts = 0).await;
+        gateway.set("svc", &[info]).await;
+        for _ in 0..8 {
+            assert_eq!(gateway.get("/svc").await.status(), 502);
+        }
+        assert_eq!(gateway.metric("instance_failures", &["svc"]).await, failures, "{reason}");
     }
 }

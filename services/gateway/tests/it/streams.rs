@@ -45,21 +45,45 @@ async fn an_upgraded_connection_is_a_tunnel() {
 }
 
 #[tokio::test]
-async fn an_offer_to_upgrade_to_http2_is_ignored() {
+async fn an_offer_to_upgrade_to_another_http_is_ignored() {
     let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::with("svc", &instance).await;
     let mut raw = gateway.connect().await;
-    for _ in 0..3 {
-        raw.write(
-            "GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+    // What Java's and Apache's clients send in their requests.
+    for upgrade in ["h2c", "TLS/1.2", "h2c, TLS/1.3, HTTP/2.0"] {
+        raw.write(format!(
+            "GET /svc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\n\
              HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n",
-        )
+        ))
         .await;
         assert!(raw.response().await.ends_with("hello"));
     }
     assert!(instance.requests().iter().all(|seen| header(seen, "upgrade").is_none()));
     // They share a connection; requests for an upgrade don't.
     assert_eq!(gateway.metric("connections_opened", &["svc"]).await, 1);
+}
+
+/// The instance's 101 would be an error, and held against it.
+#[tokio::test]
+async fn an_http_1_0_client_can_not_ask_for_an_upgrade() {
+    let instance = FakeInstance::script(|mut raw, _| async move {
+        while let Some(request) = raw.request().await {
+            let upgraded = header(&request, "upgrade").is_some();
+            raw.write(if upgraded {
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: chat\r\n\r\n"
+            } else {
+                HELLO
+            })
+            .await;
+        }
+    })
+    .await;
+    let gateway = Gateway::with("svc", &instance).await;
+    for _ in 0..6 {
+        let request = "GET /svc HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+        assert_eq!(status(&gateway.raw(request).await), 200);
+    }
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
 }
 
 #[tokio::test]
