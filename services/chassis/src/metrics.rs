@@ -11,6 +11,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hubspoke_client::LoadCounters;
+pub use hubspoke_protocol::METRICS_PATH;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
@@ -19,8 +20,6 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::telemetry::{self, SCOPE, ServiceInstance};
 
-/// Shows the metrics in Prometheus' text format.
-pub const METRICS_PATH: &str = "/metrics";
 /// Bucket boundaries of `http.server.request.duration`, in seconds (OpenTelemetry semantic conventions, HTTP metrics).
 const DURATION_BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];

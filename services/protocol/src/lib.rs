@@ -3,9 +3,10 @@
 pub use self::addr::{InvalidAddr, check_addr, check_host, check_ip};
 pub use self::dedup::DedupWindow;
 pub use self::http::{
-    DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, LOG_PATH, PROTECTION_PATH,
-    SERVICES_PATH, WATCH_PATH,
+    DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, LOG_PATH,
+    PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH,
 };
+pub use self::metrics::{META_METRICS, METRICS_PATH, MetricsTargets};
 pub use self::names::{EVERY_SERVICE, InvalidName, RESERVED_NAMES, check_name};
 pub use self::protection::{ProtectionSwitch, ProtectionView};
 pub use self::revision::{InvalidRevision, Revision};
@@ -17,6 +18,7 @@ pub use self::watch::{ChangeView, HeardView, LoadView};
 mod addr;
 mod dedup;
 mod http;
+mod metrics;
 mod names;
 pub mod problem;
 mod protection;

@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use hubspoke_chassis::{Problem, ProblemType};
-use hubspoke_protocol::{CatalogView, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
+use hubspoke_protocol::{CatalogView, PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
 
 pub(crate) use self::context::Api;
 pub(crate) use self::revision::stamp;
@@ -17,6 +17,7 @@ use crate::view;
 mod context;
 mod member;
 mod operator;
+mod prometheus;
 mod revision;
 mod watch;
 
@@ -32,6 +33,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/services/{name}/{instance}", delete(operator::deregister))
         .route("/services/{name}/{instance}/drain", put(operator::drain).delete(operator::undrain))
         .route("/openapi.json", get(openapi))
+        .route(PROMETHEUS_TARGETS_PATH, get(prometheus::targets))
         .route(PROTECTION_PATH, get(operator::protection).put(operator::set_protection))
         .with_state(api)
 }

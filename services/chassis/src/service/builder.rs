@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use axum::Router;
 use hubspoke_client::membership::MemberConfig;
 use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
-use hubspoke_protocol::ServiceInfo;
+use hubspoke_protocol::{META_METRICS, METRICS_PATH, ServiceInfo};
 
 use super::bound::Service;
 use super::error::BindError;
@@ -77,6 +77,7 @@ impl ServiceBuilder {
         let mut info = self.info;
         info.name.clone_from(&common.name);
         info.id = Some(id.clone());
+        info.meta.entry(META_METRICS.to_owned()).or_insert_with(|| METRICS_PATH.to_owned());
         let mut directory = Directory::default();
         let mut member = None;
         if self.is_member {

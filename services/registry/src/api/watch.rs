@@ -35,7 +35,7 @@ pub(super) async fn watch(
 }
 
 /// The values of all `service` parameters. Other parameters are ignored.
-fn services(query: &str) -> Result<Vec<String>, Problem> {
+pub(super) fn services(query: &str) -> Result<Vec<String>, Problem> {
     let unprocessable = |detail: String| Problem::new(ProblemType::InvalidFilter, detail);
     let names = query.split('&').filter_map(|pair| pair.strip_prefix("service="));
     let names: Vec<_> = names.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned()).collect();

@@ -11,6 +11,7 @@ mod heartbeats;
 mod openapi;
 mod operator;
 mod page;
+mod prometheus;
 mod protocol;
 mod pushes;
 mod restart;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use hubspoke_protocol::{
-    CatalogView, ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, ProtectionSwitch,
-    ProtectionView, PushMode, Reason, ReasonKind, Revision, ServiceInfo, Snapshot,
+    CatalogView, ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, MetricsTargets,
+    ProtectionSwitch, ProtectionView, PushMode, Reason, ReasonKind, Revision, ServiceInfo, Snapshot,
 };
 use hubspoke_testkit::FakeMember;
 use reqwest::Method;
@@ -147,6 +147,8 @@ async fn documents_match_their_schemas() {
     check("ServiceLists", registry.register(&visit.snapshot_info("visit", &["log", "visit"])).await.body);
     check("CatalogView", registry.call(Method::GET, "/services", "").await.body);
     check("ProtectionView", registry.call(Method::GET, "/protection", "").await.body);
+    let labels = [("job".to_owned(), "log".to_owned())].into();
+    check("MetricsTargets", document(&MetricsTargets { targets: vec!["127.0.0.1:1".into()], labels }));
     check("Problem", registry.call(Method::POST, "/services", "{").await.body);
 }
 
