@@ -6,12 +6,14 @@ import { LogTail } from "./logtail.js";
 import { Model } from "./model.js";
 import { Services } from "./services.js";
 import { Spokes } from "./spokes.js";
-import { Stream } from "./stream.js";
+import { Subscription } from "./subscription.js";
 
 // Changes are announced to screen readers at most this often (ms).
 const ANNOUNCE_INTERVAL = 4000;
 // With more instances than this, numbers change without transitions, which would cost too much.
 const CROWD = 64;
+// A page that is hidden for this long (ms) lets go of its streams.
+const HIDDEN_TIMEOUT = 10_000;
 // The `Date` header has whole seconds, so smaller differences between the clocks (ms) are ignored.
 const MIN_SKEW = 1500;
 
@@ -26,10 +28,10 @@ let lastReceived = null;
 let lostAt = null;
 let drawScheduled = false;
 
-const stream = new Stream({
-  url: () => "/services/watch",
-  open: (response) => {
-    const difference = Date.now() - Date.parse(response.headers.get("date") ?? "");
+const watched = { key: "watch", replay: 0, path: "/services/watch", query: {}, headers: {}, cursors: null };
+const stream = new Subscription(() => watched, {
+  open: ({ date, at }) => {
+    const difference = at - Date.parse(date ?? "");
     skew = Math.abs(difference) > MIN_SKEW ? difference : 0;
   },
   received: () => {
@@ -85,7 +87,7 @@ function apply(type, value) {
   }
 }
 
-// Drawing: once per frame, and only while the page is visible. The title is always current.
+// Drawing: once per frame, and only while the page is visible. The title is current as long as the stream is open.
 
 function scheduleDraw() {
   updateTitle();
@@ -120,6 +122,11 @@ function draw() {
 }
 
 function updateTitle() {
+  if (!stream.running) {
+    // What a hidden page knew is not shown as the present.
+    document.title = "Hubspoke";
+    return;
+  }
   const { services: number, instances, suspect, vacant } = model.totals();
   const mark = lostAt !== null || suspect || vacant ? "⚠ " : "";
   const text = model.revision ? `${mark}${instances} in ${number} · Hubspoke` : "Hubspoke";
@@ -147,12 +154,21 @@ function updateAge() {
 // Ages are updated once a second.
 setInterval(() => {
   updateAge();
-  scheduleDraw();
+  if (stream.running) scheduleDraw();
 }, 1000);
 
+let hiddenTimer = 0;
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  stream.retryNow();
+  clearTimeout(hiddenTimer);
+  if (document.hidden) {
+    hiddenTimer = setTimeout(() => {
+      stream.stop();
+      updateTitle();
+    }, HIDDEN_TIMEOUT);
+    return;
+  }
+  if (stream.running) stream.retryNow();
+  else stream.start();
   scheduleDraw();
 });
 addEventListener("online", () => stream.retryNow());

@@ -3,12 +3,12 @@
 // Only the last entries are kept, and they are drawn once per frame. Entries that were skipped are counted and shown
 // as a gap. A hidden page follows nothing.
 
+import { Cursors } from "./channel.js";
 import { $, h, setText, timeOfDay, whole } from "./dom.js";
-import { Stream } from "./stream.js";
+import { Subscription } from "./subscription.js";
 
 const MAX_ENTRIES = 300;
 const MAX_MESSAGE = 2000;
-const MAX_CURSORS = 64;
 // The filter is applied this long after the last key press (ms).
 const TYPING_PAUSE = 350;
 // The stream is closed this long after the page was hidden (ms).
@@ -22,7 +22,7 @@ export class LogTail {
   #filter = $("filter");
   #pause = $("pause");
   #stream;
-  #cursors = new Map();
+  #cursors = new Cursors();
   #pending = [];
   #skipped = 0;
   #drawScheduled = false;
@@ -32,12 +32,10 @@ export class LogTail {
 
   // token() returns the operator's token, or null.
   constructor(token) {
-    this.#stream = new Stream({
-      url: () => this.#url(),
-      headers: () => (token() ? { Authorization: `Bearer ${token()}` } : {}),
+    this.#stream = new Subscription(() => this.#about(token()), {
       open: () => this.#show("connected"),
       event: (type, data, id) => this.#receive(type, data, id),
-      lost: (why, status) => this.#show(status === 401 ? "unlock to read the log" : status === 200 ? "reconnecting" : `reconnecting: ${why}`),
+      lost: (why, status) => this.#show(status === 401 ? "unlock to read the log" : status === 429 ? why : status === 200 ? "reconnecting" : `reconnecting: ${why}`),
     });
     this.#list.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = this.#list;
@@ -62,18 +60,18 @@ export class LogTail {
     if (!this.#paused) this.#stream.restart();
   }
 
-  #url() {
-    const query = new URLSearchParams({ since: SINCE });
-    if (this.#filter.value) query.set("contains", this.#filter.value);
-    if (this.#cursors.size) query.set("cursor", [...this.#cursors].map(([instance, seq]) => `${instance}:${seq}`).join(","));
-    return `/log/tail?${query}`;
+  // The stream that the page wants. Windows with the same filter share it.
+  #about(token) {
+    const query = { since: SINCE };
+    if (this.#filter.value) query.contains = this.#filter.value;
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const key = JSON.stringify(["log", query, headers]);
+    return { key, replay: MAX_ENTRIES, path: "/log/tail", query, headers, cursors: this.#cursors.list };
   }
 
   #receive(type, data, id) {
-    // Ids are INSTANCE:SEQ. Each instance has its own cursor, so the stream's last id is not used.
-    this.#stream.lastId = "";
-    const colon = id?.lastIndexOf(":") ?? -1;
-    if (colon > 0) this.#remember(id.slice(0, colon), id.slice(colon + 1));
+    // Entries that another window has received already are replayed to this one, perhaps again.
+    if (!this.#cursors.remember(id)) return;
     let value = null;
     try {
       value = JSON.parse(data);
@@ -91,13 +89,6 @@ export class LogTail {
       return;
     }
     if (type === "message") this.#push(value);
-  }
-
-  // Keeps the cursors of the instances that sent entries most recently.
-  #remember(instance, seq) {
-    this.#cursors.delete(instance);
-    this.#cursors.set(instance, seq);
-    if (this.#cursors.size > MAX_CURSORS) this.#cursors.delete(this.#cursors.keys().next().value);
   }
 
   #push(entry) {

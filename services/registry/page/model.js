@@ -87,7 +87,7 @@ export class Model {
   }
 
   // How the requests of a service spread over the instances that take them and report their load; `silent` is the
-  // number of those that take them but do not report. { since, total, expected, sigma, silent, of: Map of address →
+  // number of those that take them but do not report. { since, total, expected, sigma, reporting, silent, of: Map of address →
   // { share, rate } }; unknown shares and rates are null.
   spread(name, now) {
     const all = [...(this.services.get(name)?.values() ?? [])];
@@ -95,7 +95,7 @@ export class Model {
     const takers = takersOf(all);
     const reporting = takers.filter((one) => isCurrent(one, now));
     const even = reporting.length || takers.length;
-    const spread = { since: null, total: 0, expected: even ? 1 / even : null, sigma: 0, silent: takers.length - reporting.length, of };
+    const spread = { since: null, total: 0, expected: even ? 1 / even : null, sigma: 0, reporting: reporting.length, silent: takers.length - reporting.length, of };
     if (reporting.length === 0) return spread;
     const changed = this.#changed.get(name) ?? 0;
     const from = Math.max(now - WINDOW, changed, ...reporting.map((one) => one.samples[0].at));

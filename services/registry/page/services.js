@@ -206,8 +206,9 @@ class Row {
 }
 
 // The content of the bars in words.
-function describe({ since, total, expected, silent }, now) {
+function describe({ since, total, expected, reporting, silent }, now) {
   if (expected === null) return "no instance takes requests";
+  if (reporting === 0) return "requests unknown: no instance reports them";
   if (total === 0) return "no recent requests";
   const even = expected < 1 ? `; even share ${percent(expected)}${silent ? " among those that report" : ""}` : "";
   return `${count(total, "request")} since ${timeOfDay(since, now)}${even}`;

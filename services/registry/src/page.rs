@@ -14,8 +14,10 @@ pub(crate) use self::relay::RelayState;
 
 mod relay;
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+/// The one trusted type is the URL of the page's worker.
+const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types worker";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -23,9 +25,10 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, content type and content of every file.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page/app.js", JS, include_str!("../page/app.js")),
+    ("/page/channel.js", JS, include_str!("../page/channel.js")),
     ("/page/dom.js", JS, include_str!("../page/dom.js")),
     ("/page/events.js", JS, include_str!("../page/events.js")),
     ("/page/icon.svg", SVG, include_str!("../page/icon.svg")),
@@ -35,6 +38,8 @@ const FILES: [(&str, &str, &str); 11] = [
     ("/page/spokes.js", JS, include_str!("../page/spokes.js")),
     ("/page/stream.js", JS, include_str!("../page/stream.js")),
     ("/page/style.css", CSS, include_str!("../page/style.css")),
+    ("/page/subscription.js", JS, include_str!("../page/subscription.js")),
+    ("/page/worker.js", JS, include_str!("../page/worker.js")),
 ];
 
 /// The routes of the page.

@@ -76,10 +76,16 @@ class Bench:
         self.registry.stop()
         self._registry = Registry(self.folder, self.token, self._registry.port)
 
-    def page(self, width=1280, height=900, url=None, **options):
-        """Opens a page and waits until it is live."""
+    def page(self, width=1280, height=900, url=None, script=None, **options):
+        """Opens a page in a browser of its own and waits until it is live. `script` runs before the page's own."""
         context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
         self._ends.callback(context.close)
+        if script:
+            context.add_init_script(script)
+        return self.window(context, url)
+
+    def window(self, context, url=None):
+        """Opens another window of the same browser and waits until it is live."""
         page = context.new_page()
         origin = url or self.registry.url
         page.on("console", lambda message: self._complain(f"console: {message.text}"))

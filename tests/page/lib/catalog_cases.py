@@ -171,6 +171,7 @@ def test_members_without_load_and_with_strange_ids_are_shown(bench):
     expect(row(page, silent.addr).locator(".heartbeat")).to_have_text(re.compile(r"^\d+ s$"))
     expect(row(page, silent.addr).locator(".rate")).to_have_text("–")
     expect(row(page, silent.addr).locator(".percent")).to_have_text("–")
+    expect(page.locator(".card[data-key=log] caption")).to_have_text("requests unknown: no instance reports them")
     expect(row(page, strange.addr).locator(".id")).to_have_text(evil)
     assert page.locator("main img").count() == 0
 
