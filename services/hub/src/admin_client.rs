@@ -4,16 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{anyhow, bail};
 use hubspoke_chassis::config::{RegistryLink, Secret};
+use hubspoke_client::membership::is_registry_url;
 use hubspoke_protocol::{
     CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, SERVICES_PATH, WATCH_PATH, check_name,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
 
-use crate::event_source::EventSource;
-use crate::text;
+use crate::cause::Cause;
+use crate::event_source::{EventSource, read_start};
+use crate::{invocation, registry_error};
 
 /// How long the registry may take to answer; a deregistration waits up to 1 s for the dependents.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,23 +91,26 @@ impl AdminClient {
 
     /// The whole catalogue.
     pub(crate) async fn catalog(&self) -> anyhow::Result<CatalogView> {
-        parse_catalog(&self.catalog_json(None).await?)
+        Ok(self.catalog_with_json(None).await?.0)
     }
 
-    /// The catalogue, or only `service`, as the registry sends it.
-    pub(crate) async fn catalog_json(&self, service: Option<&str>) -> anyhow::Result<String> {
+    /// The catalogue, or only `service`, and the JSON that the registry sent.
+    pub(crate) async fn catalog_with_json(
+        &self,
+        service: Option<&str>,
+    ) -> anyhow::Result<(CatalogView, String)> {
         let path = service.map(|service| format!("{SERVICES_PATH}/{service}"));
-        let reply = self.send(self.request(Method::GET, path.as_deref().unwrap_or(SERVICES_PATH))).await?;
-        reply
-            .text()
-            .await
-            .map_err(|error| anyhow!("the registry broke off its answer: {}", text::root_cause(&error)))
+        self.read(path.as_deref().unwrap_or(SERVICES_PATH)).await
     }
 
     /// The catalogue's changes, or only those of `service`.
     pub(crate) fn watch(&self, service: Option<&str>) -> EventSource {
         let query = service.map(|service| format!("?service={service}")).unwrap_or_default();
-        EventSource::open(self.http.clone(), format!("{}{WATCH_PATH}{query}", self.url))
+        let url = self.url.clone();
+        let refused = move |status, headers: &HeaderMap, body: &[u8]| {
+            registry_error::refused(&url, status, headers, body, false)
+        };
+        EventSource::open(self.http.clone(), format!("{}{WATCH_PATH}{query}", self.url), refused)
     }
 
     /// Drains an instance, or undoes that.
@@ -119,8 +126,7 @@ impl AdminClient {
 
     /// The state of self-protection.
     pub(crate) async fn protection(&self) -> anyhow::Result<ProtectionView> {
-        let reply = self.send(self.request(Method::GET, PROTECTION_PATH)).await?;
-        reply.json().await.context("the answer can't be read; is this the URL of a Hubspoke registry?")
+        Ok(self.read(PROTECTION_PATH).await?.0)
     }
 
     /// Switches self-protection on or off.
@@ -139,34 +145,69 @@ impl AdminClient {
         }
     }
 
+    /// Reads a document.
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<(T, String)> {
+        let reply = self.send(self.request(Method::GET, path)).await?;
+        let (status, headers) = (reply.status(), reply.headers().clone());
+        let text = reply.text().await;
+        let text =
+            text.map_err(|error| anyhow!("the registry broke off its answer: {}", Cause::of(&error)))?;
+        let document = serde_json::from_str(&text);
+        let document =
+            document.map_err(|_| anyhow!(registry_error::not_a_registry(&self.url, status, &headers)))?;
+        Ok((document, text))
+    }
+
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let reply = request.send().await.map_err(|error| {
-            let hint = "; run `hub up`, or pass --registry URL";
-            let hint = if error.is_connect() { hint } else { "" };
-            anyhow!("can't reach the registry at {}: {}{hint}", self.url, text::root_cause(&error))
+        let request = request.build()?;
+        let with_token = request.headers().contains_key(AUTHORIZATION);
+        let reply = self.http.execute(request).await.map_err(|error| {
+            let hub = invocation::command_line();
+            anyhow!(registry_error::unanswered(&self.url, &Cause::of(&error), &hub))
         })?;
-        let status = reply.status();
-        if status.is_success() {
+        if reply.status().is_success() {
             return Ok(reply);
         }
-        let detail = text::problem_detail(&reply.bytes().await.unwrap_or_default());
-        let hint = if status == StatusCode::UNAUTHORIZED { " (set HUB_REGISTRY__TOKEN)" } else { "" };
-        Err(anyhow!(
-            "the registry answered {status}{}{detail}{hint}",
-            if detail.is_empty() { "" } else { ": " }
-        ))
+        let (status, headers) = (reply.status(), reply.headers().clone());
+        let body = read_start(reply).await;
+        bail!(registry_error::refused(&self.url, status, &headers, &body, with_token))
     }
 }
 
-/// Reads a catalogue as the registry sends it.
-pub(crate) fn parse_catalog(json: &str) -> anyhow::Result<CatalogView> {
-    serde_json::from_str(json)
-        .context("the answer is not a catalogue; is this the URL of a Hubspoke registry?")
+/// The URL of a server as it is typed: `http://HOST:PORT`, or only `HOST:PORT`.
+///
+/// # Errors
+/// If it can't be one.
+pub(crate) fn server_url(text: &str) -> Result<String, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    if is_registry_url(&url) {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    let why = if url.starts_with("https://") { "TLS is not supported; " } else { "" };
+    Err(format!("{why}expected http://HOST:PORT, such as http://127.0.0.1:20000"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_may_be_typed_without_its_scheme() {
+        for (text, url) in [
+            ("http://127.0.0.1:20000", "http://127.0.0.1:20000"),
+            ("http://registry:20000/", "http://registry:20000"),
+            ("localhost:20000", "http://localhost:20000"),
+            ("[::1]:20000", "http://[::1]:20000"),
+        ] {
+            assert_eq!(server_url(text).as_deref(), Ok(url));
+        }
+        for text in
+            ["", "http://", "https://127.0.0.1:20000", "ftp://r:1", "r:port", "r:0", "http://u@r:1", "a b:1"]
+        {
+            let error = server_url(text).unwrap_err();
+            assert!(error.contains("expected http://HOST:PORT"), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn an_instance_is_named_by_service_and_id_or_address() {

@@ -10,10 +10,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubspoke_chassis::boot;
 use hubspoke_chassis::config::ConfigSource;
 
-use crate::admin_client::{AdminClient, InstanceRef};
+use crate::admin_client::{AdminClient, InstanceRef, server_url};
 use crate::config::{HubConfig, PROCESS};
 use crate::demo::{self, DemoArgs};
 use crate::describe;
+use crate::invocation;
 use crate::logs::{self, LogsArgs};
 use crate::output::print;
 use crate::status::{self, Selection};
@@ -126,7 +127,7 @@ struct UpArgs {
 #[derive(Args)]
 struct RegistryArg {
     /// Use this registry instead of the configured one (registry.url, HUB_REGISTRY__URL)
-    #[arg(long = "registry", value_name = "URL")]
+    #[arg(long = "registry", value_name = "URL", value_parser = server_url)]
     url: Option<String>,
 }
 
@@ -220,7 +221,7 @@ async fn run_until_shutdown(
     let addrs = hub.addrs().clone();
     let print_banner = async move {
         addrs.ready(ready_timeout).await?;
-        match print(&addrs.banner(PROCESS.version)) {
+        match print(&addrs.banner(PROCESS.version, &invocation::command_line())) {
             Err(error) if !is_broken_pipe(&error) => Err(error),
             _ => Ok(()),
         }

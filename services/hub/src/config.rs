@@ -102,12 +102,14 @@ impl HubConfig {
     pub fn load(source: &ConfigSource) -> Result<(Self, Layers), ConfigError> {
         // `hub up` is for trying things out, so the gateway exposes every service that joins.
         let gateway = GatewayConfig::exposing_all();
+        // The count goes on where the entries beside it do.
+        let visit = VisitConfig::in_file();
         let tables = [
             TableDefaults::new(PROCESS.name, &HubTable::default())?,
             TableDefaults::new(hubspoke_registry::PROCESS.name, &Settings::default())?,
             TableDefaults::new(hubspoke_gateway::PROCESS.name, &gateway)?,
             TableDefaults::new(hubspoke_log::PROCESS.name, &LogConfig::default())?,
-            TableDefaults::new(hubspoke_visit::PROCESS.name, &VisitConfig::default())?,
+            TableDefaults::new(hubspoke_visit::PROCESS.name, &visit)?,
         ];
         let mut layers = Layers::read(&PROCESS, &tables, source)?;
         let listen = layers.common()?.listen;

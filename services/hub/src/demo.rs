@@ -15,7 +15,7 @@ use hubspoke_protocol::{CatalogView, InstanceState};
 use self::load::{LoadPlan, generate};
 use self::progress::Progress;
 use self::report::{DemoReport, render};
-use crate::admin_client::AdminClient;
+use crate::admin_client::{AdminClient, server_url};
 use crate::output::print;
 
 mod chi_squared;
@@ -38,7 +38,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
     /// Send them to this gateway instead of finding one in the registry
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = server_url)]
     gateway: Option<String>,
     /// Print the report as JSON
     #[arg(long)]

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use hubspoke_protocol::sse;
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::StatusCode;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::text;
+use crate::cause::Cause;
 
 /// Longest event, in bytes: a catalogue of ten thousand instances takes some ten megabytes.
 const MAX_EVENT: usize = 64 << 20;
+/// Bytes of an answer that is not an event stream that are read.
+const MAX_REFUSAL: usize = 64 << 10;
 /// Updates that may be queued for the reader.
 const QUEUED: usize = 256;
 /// How long a server may take to begin its response.
@@ -24,6 +27,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
 /// The longest backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// A connection that lasts this long begins the backoff anew. A server that stops accepts connections and ends
+/// them at once.
+const LASTING: Duration = Duration::from_secs(5);
+
+/// An answer that is not an event stream, in words.
+type Refusal = dyn Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync;
 
 /// An update of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +56,15 @@ pub(crate) struct EventSource {
 }
 
 impl EventSource {
-    /// Opens the stream at `url`. `http` must have no timeout for whole responses.
-    pub(crate) fn open(http: reqwest::Client, url: String) -> Self {
+    /// Opens the stream at `url`. `http` must have no timeout for whole responses. `refusal` puts an answer that
+    /// is not an event stream into words.
+    pub(crate) fn open(
+        http: reqwest::Client,
+        url: String,
+        refusal: impl Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync + 'static,
+    ) -> Self {
         let (sender, updates) = mpsc::channel(QUEUED);
-        let reader = tokio::spawn(read_forever(http, url, sender));
+        let reader = tokio::spawn(async move { read_forever(http, url, &refusal, sender).await });
         Self { updates, reader: AbortOnDropHandle::new(reader) }
     }
 
@@ -69,11 +83,21 @@ impl EventSource {
     }
 }
 
-async fn read_forever(http: reqwest::Client, url: String, updates: mpsc::Sender<StreamUpdate>) {
+async fn read_forever(
+    http: reqwest::Client,
+    url: String,
+    refusal: &Refusal,
+    updates: mpsc::Sender<StreamUpdate>,
+) {
     let mut last_id = String::new();
     let mut backoff = MIN_BACKOFF;
     loop {
-        let reason = match read(&http, &url, &mut last_id, &updates, &mut backoff).await {
+        let began = Instant::now();
+        let ended = read(&http, &url, refusal, &mut last_id, &updates).await;
+        if began.elapsed() >= LASTING {
+            backoff = MIN_BACKOFF;
+        }
+        let reason = match ended {
             Ok(()) => "the stream has ended".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -90,28 +114,26 @@ async fn read_forever(http: reqwest::Client, url: String, updates: mpsc::Sender<
 async fn read(
     http: &reqwest::Client,
     url: &str,
+    refusal: &Refusal,
     last_id: &mut String,
     updates: &mpsc::Sender<StreamUpdate>,
-    backoff: &mut Duration,
 ) -> anyhow::Result<()> {
-    let failed = |error: reqwest::Error| anyhow!(text::root_cause(&error));
+    let failed = |error: reqwest::Error| anyhow!(Cause::of(&error).to_string());
     let mut request = http.get(url).header(ACCEPT, sse::CONTENT_TYPE);
     if !last_id.is_empty() {
         request = request.header(sse::LAST_EVENT_ID, last_id.as_str());
     }
-    let sent = timeout(RESPONSE_TIMEOUT, request.send()).await.context("no answer in time")?;
+    let sent = timeout(RESPONSE_TIMEOUT, request.send())
+        .await
+        .context("it accepts connections but does not answer in time")?;
     let mut reply = sent.map_err(failed)?;
     let status = reply.status();
-    if !status.is_success() {
-        let body =
-            timeout(RESPONSE_TIMEOUT, reply.bytes()).await.ok().and_then(Result::ok).unwrap_or_default();
-        bail!("{}", format!("{status} {}", text::problem_detail(&body)).trim_end());
+    let headers = reply.headers().clone();
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if !status.is_success() || !kind.starts_with(sse::CONTENT_TYPE.as_bytes()) {
+        let body = read_start(reply).await;
+        bail!(refusal(status, &headers, &body));
     }
-    let content_type = reply.headers().get(CONTENT_TYPE);
-    if !content_type.is_some_and(|kind| kind.as_bytes().starts_with(sse::CONTENT_TYPE.as_bytes())) {
-        bail!("the answer is not an event stream; is the URL right?");
-    }
-    *backoff = MIN_BACKOFF;
     let mut parser = sse::Parser::new(MAX_EVENT);
     let mut events = Vec::new();
     if updates.send(StreamUpdate::Connected).await.is_err() {
@@ -130,4 +152,17 @@ async fn read(
             }
         }
     }
+}
+
+/// The beginning of a body, which may be endless.
+pub(crate) async fn read_start(mut reply: reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while body.len() < MAX_REFUSAL {
+            let Ok(Some(chunk)) = reply.chunk().await else { break };
+            body.extend_from_slice(&chunk);
+        }
+    };
+    let _ = timeout(RESPONSE_TIMEOUT, read).await; // what has come by then is enough
+    body
 }

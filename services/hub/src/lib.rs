@@ -6,13 +6,18 @@
 
 mod admin_client;
 mod catalog_update;
+mod cause;
 pub mod cli;
 pub mod config;
+mod data_dir;
 mod demo;
 mod describe;
 mod event_source;
+mod invocation;
 mod logs;
+mod outage;
 mod output;
+mod registry_error;
 mod status;
 mod table;
 mod text;

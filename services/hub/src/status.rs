@@ -9,7 +9,7 @@ use anyhow::bail;
 use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, check_name};
 use jiff::Timestamp;
 
-use crate::admin_client::{AdminClient, parse_catalog};
+use crate::admin_client::AdminClient;
 use crate::text::one_line;
 use crate::{describe, table};
 
@@ -50,8 +50,8 @@ pub(crate) async fn run(
     selection: Option<&Selection>,
     json: bool,
 ) -> anyhow::Result<String> {
-    let text = registry.catalog_json(selection.map(|selection| selection.service.as_str())).await?;
-    let mut view = parse_catalog(&text)?;
+    let service = selection.map(|selection| selection.service.as_str());
+    let (mut view, text) = registry.catalog_with_json(service).await?;
     let instance = selection.and_then(|selection| Some((&selection.service, selection.instance.as_ref()?)));
     if let Some((service, wanted)) = instance {
         for list in view.services.values_mut() {
@@ -136,6 +136,10 @@ fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn parse_catalog(json: &str) -> serde_json::Result<CatalogView> {
+        serde_json::from_str(json)
+    }
+
     #[test]
     fn the_catalogue_as_a_table() {
         let view = parse_catalog(
@@ -219,10 +223,8 @@ log/log-3 at 127.0.0.1:3
     }
 
     #[test]
-    fn an_empty_catalogue_and_an_invalid_one() {
+    fn an_empty_catalogue() {
         let view = parse_catalog(r#"{"Revision":"1.0","Services":{}}"#).unwrap();
         assert_eq!(render(&view, Timestamp::UNIX_EPOCH), "no instances are registered (revision 1.0)\n");
-        let error = parse_catalog("<html>").unwrap_err().to_string();
-        assert!(error.contains("is this the URL of a Hubspoke registry?"), "{error}");
     }
 }

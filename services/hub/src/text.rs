@@ -1,8 +1,7 @@
 //! Untrusted text, made fit for a line on a terminal. Pure.
 
-use std::error::Error;
-
 use hubspoke_protocol::problem::ProblemDocument;
+use reqwest::StatusCode;
 
 /// Longest detail of a problem document that is shown, in characters.
 const MAX_DETAIL: usize = 300;
@@ -15,20 +14,21 @@ pub(crate) fn problem_detail(body: &[u8]) -> String {
     }
 }
 
+/// An answer that is not what was asked for.
+pub(crate) fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let detail = problem_detail(body);
+    if detail.is_empty() {
+        format!("it answered {status}")
+    } else {
+        format!("it answered {status}: {detail}")
+    }
+}
+
 /// `text` on one line of at most `max` characters: white space and control characters become single spaces.
 pub(crate) fn one_line(text: &str, max: usize) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let line = words.collect::<Vec<_>>().join(" ");
     if line.chars().count() <= max { line } else { line.chars().take(max - 1).chain(['…']).collect() }
-}
-
-/// The innermost cause, which is the one that people can act on: `Connection refused (os error 111)`.
-pub(crate) fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -18,7 +18,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
+use crate::cause::Cause;
 use crate::config::{HubConfig, PROCESS};
+use crate::data_dir::DataDir;
+use crate::invocation::quoted;
 use crate::text;
 
 /// How long `hub up` waits for all services to be ready.
@@ -33,6 +36,8 @@ pub struct Hub {
     logs: Vec<LogServer>,
     visits: Vec<VisitServer>,
     addrs: HubAddrs,
+    /// Held until the last service has stopped.
+    _data_dir: DataDir,
 }
 
 /// The addresses of all services.
@@ -52,11 +57,12 @@ pub struct HubAddrs {
 }
 
 impl Hub {
-    /// Binds all ports.
+    /// Locks the data folder and binds all ports.
     ///
     /// # Errors
-    /// If a port is in use, a file can't be opened, or the configuration is invalid.
+    /// If the folder or a port is in use, a file can't be opened, or the configuration is invalid.
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
+        let data_dir = DataDir::lock(&config.hub.data_dir)?;
         let registry = RegistryServer::bind(config.registry()).await.context("registry")?;
         let registry_addr = registry.local_addr();
         let gateway = GatewayServer::bind(config.gateway(registry_addr)).await;
@@ -91,7 +97,7 @@ impl Hub {
             logs: log_addrs,
             visits: visits.iter().map(VisitServer::local_addr).collect(),
         };
-        Ok(Self { registry, gateway, logs, visits, addrs })
+        Ok(Self { registry, gateway, logs, visits, addrs, _data_dir: data_dir })
     }
 
     /// The addresses of all services.
@@ -153,8 +159,8 @@ impl HubAddrs {
         poll(&client, deadline, self.gateway_control, DIRECTORY_PATH, |body| knows(body, &all)).await
     }
 
-    /// The banner: what runs where, and what to try.
-    pub fn banner(&self, version: &str) -> String {
+    /// The banner: what runs where, and what to try. `hub` is the command line that starts this program.
+    pub fn banner(&self, version: &str, hub: &str) -> String {
         let instances = 2 + self.logs.len() + self.visits.len();
         let mut text = format!("Hubspoke {version} is up: {instances} services in one process.\n\n");
         text += &format!("  registry  http://{}\n", self.registry);
@@ -169,9 +175,10 @@ impl HubAddrs {
         let registry = boot::reachable(self.registry).to_string();
         let option =
             if registry == PROCESS.listen { String::new() } else { format!(" --registry http://{registry}") };
+        let gateway = boot::reachable(self.gateway);
+        let (visit, log) = (quoted(&format!("{gateway}/visit")), quoted(&format!("{gateway}/log")));
         text += &format!(
-            "\nTry:   curl {0}/visit\n       curl -d hello {0}/log\n       hub status{option}\nStop:  ctrl-c\n",
-            self.gateway
+            "\nTry:   curl {visit}\n       curl -d hello {log}\n       {hub} status{option}\nStop:  ctrl-c\n"
         );
         text
     }
@@ -208,7 +215,7 @@ async fn poll(
                 let unknown = || "it does not know all instances yet".to_owned();
                 if status.is_success() { unknown() } else { text::problem_detail(body.as_bytes()) }
             }
-            Err(error) => text::root_cause(&error),
+            Err(error) => Cause::of(&error).to_string(),
         };
         if Instant::now() > deadline {
             return Err(anyhow!("{addr} is not ready: {why}"));
@@ -305,10 +312,17 @@ mod tests {
             logs: vec![],
             visits: vec![],
         };
-        assert!(addrs.banner("0").contains("\n       hub status\n"));
+        assert!(addrs.banner("0", "hub").contains("\n       hub status\n"));
         addrs.registry = addr("0.0.0.0:20000");
-        assert!(addrs.banner("0").contains("\n       hub status\n"));
+        assert!(addrs.banner("0", "hub").contains("\n       hub status\n"));
         addrs.registry = addr("127.0.0.1:7000");
-        assert!(addrs.banner("0").contains("\n       hub status --registry http://127.0.0.1:7000\n"));
+        assert!(addrs.banner("0", "hub").contains("\n       hub status --registry http://127.0.0.1:7000\n"));
+        addrs.gateway = addr("0.0.0.0:7001");
+        assert!(addrs.banner("0", "./hub").contains("curl 127.0.0.1:7001/visit\n"));
+        assert!(
+            addrs.banner("0", "./hub").contains("\n       ./hub status --registry http://127.0.0.1:7000\n")
+        );
+        addrs.gateway = addr("[::]:7001");
+        assert!(addrs.banner("0", "hub").contains("curl '[::1]:7001/visit'\n"), "a shell expands brackets");
     }
 }

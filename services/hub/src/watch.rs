@@ -8,10 +8,12 @@ use std::future::Future;
 use std::io::IsTerminal;
 
 use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
 
 use crate::admin_client::AdminClient;
 use crate::catalog_update::CatalogUpdate;
 use crate::event_source::StreamUpdate;
+use crate::outage::OutageReporter;
 use crate::output::print;
 
 mod bar;
@@ -62,28 +64,32 @@ async fn print_updates(
 ) -> anyhow::Result<()> {
     let mut stream = registry.watch(None);
     let mut stop = std::pin::pin!(stop);
-    let mut reported = false;
+    let mut outages = OutageReporter::default();
+    let clock = Instant::now();
     loop {
-        let update = tokio::select! {
-            update = stream.next() => update?,
-            () = &mut stop => return Ok(()),
-        };
-        let now = Timestamp::now();
-        match update {
-            StreamUpdate::Connected => reported = false,
-            StreamUpdate::Event(event) if json => print(&plain::json(&event)?)?,
-            StreamUpdate::Event(event) => {
-                if let Some(update) = CatalogUpdate::parse(&event)? {
-                    print(&plain::lines(&update, now))?;
+        let due = outages.next_at();
+        tokio::select! {
+            update = stream.next() => match update? {
+                StreamUpdate::Connected => outages.back(registry.url(), clock.elapsed()),
+                StreamUpdate::Event(event) if json => print(&plain::json(&event)?)?,
+                StreamUpdate::Event(event) => {
+                    if let Some(update) = CatalogUpdate::parse(&event)? {
+                        print(&plain::lines(&update, Timestamp::now()))?;
+                    }
                 }
-            }
-            // Reported once per outage, not per attempt.
-            StreamUpdate::Disconnected { .. } if reported => {}
-            StreamUpdate::Disconnected { reason } => {
-                reported = true;
-                let why = format!("{} is unreachable: {reason}", registry.url());
-                print(&if json { plain::json_away(&why)? } else { plain::line(now, "registry", &why) })?;
-            }
+                StreamUpdate::Disconnected { reason } => {
+                    outages.lost(registry.url(), reason, clock.elapsed());
+                }
+            },
+            () = &mut stop => return Ok(()),
+            () = sleep_until(clock + due.unwrap_or_default()), if due.is_some() => {}
+        }
+        if let Some(report) = outages.report(clock.elapsed()) {
+            print(&if json {
+                plain::json_outage(&report)?
+            } else {
+                plain::outage(&report, Timestamp::now())
+            })?;
         }
     }
 }

@@ -37,6 +37,13 @@ impl Default for VisitConfig {
     }
 }
 
+impl VisitConfig {
+    /// The default, but with the count kept in a file.
+    pub fn in_file() -> Self {
+        Self { state: CountStorage::File, ..Self::default() }
+    }
+}
+
 impl Table for VisitConfig {
     fn check(&self) -> Result<(), (String, String)> {
         if self.file.file_name().is_none() {

@@ -122,7 +122,8 @@ fn hub_defaults() -> Value {
     let config = HubConfig::load(&ConfigSource::default()).unwrap().0;
     let common =
         tree(serde_json::to_value(config.common).unwrap(), "hub", serde_json::to_value(config.hub).unwrap());
-    tree(common, "gateway", serde_json::to_value(config.gateway).unwrap())
+    let common = tree(common, "gateway", serde_json::to_value(config.gateway).unwrap());
+    tree(common, "visit", serde_json::to_value(config.visit).unwrap())
 }
 
 fn generated() -> String {

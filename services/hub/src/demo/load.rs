@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::tally::{ServedBy, Tally, VisitResult};
+use crate::cause::Cause;
 use crate::text;
 
 /// Most visits in flight. Further ones wait, which counts as latency.
@@ -102,9 +103,9 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn failure(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {TIMEOUT:?}");
+    match Cause::of(error) {
+        Cause::Timeout { .. } => format!("no answer within {TIMEOUT:?}"),
+        Cause::Connect(why) => format!("can't connect: {why}"),
+        cause => cause.to_string(),
     }
-    let what = if error.is_connect() { "can't connect" } else { "the connection broke" };
-    format!("{what}: {}", text::root_cause(error))
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::admin_client::server_url;
+
 /// Entries shown with neither --since nor -n.
 const LINES: u64 = 100;
 /// The same with --follow.
@@ -32,11 +34,14 @@ pub(crate) struct LogsArgs {
     /// Print entries of at least this level: trace, debug, info, warn, error
     #[arg(long, value_name = "LEVEL")]
     level: Option<String>,
+    /// Print all of each entry, however long or binary
+    #[arg(long, conflicts_with = "json")]
+    pub(super) full: bool,
     /// Print entries as they are stored, one JSON object per line
     #[arg(long)]
     pub(super) json: bool,
     /// Read through this gateway instead of finding log instances in the registry
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = server_url)]
     pub(super) gateway: Option<String>,
 }
 

@@ -10,9 +10,11 @@ use reqwest::Response;
 use tokio::time::timeout;
 
 use super::args::{LogsArgs, encode};
-use super::entry::{self, EntryFormat, EntryLine};
+use super::entry::{self, EntryLine};
+use super::render::{EntryFormat, render};
 use super::reorder::ReorderBuffer;
 use crate::admin_client::AdminClient;
+use crate::cause::Cause;
 use crate::output::{print, remark};
 use crate::text;
 
@@ -29,7 +31,7 @@ const HUB_LOG_MISSING: &str = "hub-log-missing";
 pub(super) async fn print_all(
     args: &LogsArgs,
     registry: &AdminClient,
-    format: EntryFormat,
+    format: &EntryFormat,
     now: Timestamp,
 ) -> anyhow::Result<ReorderBuffer> {
     let query = args.history(now);
@@ -44,7 +46,7 @@ pub(super) async fn print_all(
     let mut newest_first = Vec::new();
     let mut print_entry = |entry: &EntryLine, line: &str| {
         printed.mark_printed(entry);
-        print(&entry::render(entry, line, format))
+        print(&render(entry, line, format, now))
     };
     while let Some(line) = lines.next().await? {
         let Some(entry) = entry::parse(&line) else { continue };
@@ -87,7 +89,7 @@ async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow
                 }
                 failure = anyhow!("{url} answered {status}: {detail}");
             }
-            Ok(Err(error)) => failure = anyhow!("{url}: {}", text::root_cause(&error)),
+            Ok(Err(error)) => failure = anyhow!("{url}: {}", Cause::of(&error)),
             Err(_) => failure = anyhow!("{url}: no answer within {RESPONSE_TIMEOUT:?}"),
         }
     }
@@ -122,7 +124,9 @@ impl ReplyLines {
             let chunk = timeout(READ_TIMEOUT, self.reply.chunk()).await;
             let chunk =
                 chunk.with_context(|| format!("the log service sent nothing for {READ_TIMEOUT:?}"))?;
-            match chunk.context("the log service broke off its answer")? {
+            match chunk
+                .map_err(|error| anyhow!("the log service broke off its answer: {}", Cause::of(&error)))?
+            {
                 Some(chunk) => self.buf.extend_from_slice(&chunk),
                 None if self.buf.is_empty() => return Ok(None),
                 None => bail!("the log service broke off its answer"),

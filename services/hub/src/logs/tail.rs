@@ -11,13 +11,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::args::{LogsArgs, encode};
-use super::entry::{self, EntryFormat};
+use super::entry;
+use super::render::{EntryFormat, render};
 use super::reorder::ReorderBuffer;
 use crate::admin_client::AdminClient;
 use crate::catalog_update::CatalogUpdate;
 use crate::event_source::{EventSource, StreamUpdate};
+use crate::outage::{OutageReport, OutageReporter};
 use crate::output::{print, remark};
-use crate::text::one_line;
+use crate::text::{one_line, refusal};
 
 /// Streams begin this long before the command did, because clocks differ. Entries that were printed already
 /// are known by their numbers.
@@ -31,7 +33,7 @@ const QUEUED: usize = 1024;
 pub(super) async fn follow(
     args: &LogsArgs,
     registry: &AdminClient,
-    format: EntryFormat,
+    format: &EntryFormat,
     started: Timestamp,
     mut buffer: ReorderBuffer,
 ) -> anyhow::Result<()> {
@@ -43,30 +45,33 @@ pub(super) async fn follow(
         updates,
         running: JoinSet::new(),
         by_addr: BTreeMap::new(),
+        left: Vec::new(),
     };
-    let mut reported = false;
+    let the_registry = format!("the registry at {}", registry.url());
+    let mut outages = OutageReporter::default();
     let clock = Instant::now();
     loop {
-        let due = buffer.next_at();
+        let due = buffer.next_at().into_iter().chain(outages.next_at()).min();
         tokio::select! {
             update = catalog.next() => match update? {
-                StreamUpdate::Connected => reported = false,
+                StreamUpdate::Connected => outages.back(&the_registry, clock.elapsed()),
                 StreamUpdate::Event(event) => match CatalogUpdate::parse(&event)? {
                     Some(CatalogUpdate::Snapshot(view)) => tails.replace(view.services.values().flatten()),
                     Some(CatalogUpdate::Change(change)) => tails.change(&change.instance),
                     _ => {}
                 },
-                // Known instances are still followed. Reported once per outage, not per attempt.
-                StreamUpdate::Disconnected { .. } if reported => {}
+                // Known instances are still followed.
                 StreamUpdate::Disconnected { reason } => {
-                    reported = true;
-                    remark(&format!("the registry at {} is unreachable: {reason}", registry.url()));
+                    outages.lost(&the_registry, reason, clock.elapsed());
                 }
             },
             Some((addr, update)) = received.recv() => match update {
-                TailUpdate::Event(event) => add(&mut buffer, event, clock.elapsed()),
-                TailUpdate::Disconnected(reason) => {
-                    remark(&format!("can't follow the log instance at {addr}: {reason}; retrying"));
+                StreamUpdate::Event(event) => add(&mut buffer, event, clock.elapsed()),
+                StreamUpdate::Connected => outages.back(&instance_name(&addr), clock.elapsed()),
+                // One that has left is followed for a moment, and may end.
+                StreamUpdate::Disconnected { .. } if !tails.by_addr.contains_key(&addr) => {}
+                StreamUpdate::Disconnected { reason } => {
+                    outages.lost(&instance_name(&addr), reason, clock.elapsed());
                 }
             },
             Some(ended) = tails.running.join_next(), if !tails.running.is_empty() => {
@@ -77,10 +82,20 @@ pub(super) async fn follow(
             }
             () = sleep_until(clock + due.unwrap_or_default()), if due.is_some() => {}
         }
+        for addr in tails.left.drain(..) {
+            outages.forget(&instance_name(&addr));
+        }
         let now = clock.elapsed();
+        match outages.report(now) {
+            Some(OutageReport::Lost { names, reason }) => {
+                remark(&format!("can't follow {names}: {reason}; retrying"));
+            }
+            Some(OutageReport::Back { names }) => remark(&format!("following {names} again")),
+            None => {}
+        }
         let mut text = String::new();
         while let Some((entry, line)) = buffer.next(now) {
-            text += &entry::render(&entry, &line, format);
+            text += &render(&entry, &line, format, Timestamp::now());
         }
         if !text.is_empty() {
             print(&text)?;
@@ -114,19 +129,20 @@ fn add(buffer: &mut ReorderBuffer, event: Event, now: Duration) {
     }
 }
 
-/// An update of an instance's stream.
-enum TailUpdate {
-    Event(Event),
-    Disconnected(String),
+/// A log instance in a report.
+fn instance_name(addr: &str) -> String {
+    format!("the log instance at {}", one_line(addr, 60))
 }
 
 /// A stream from each instance. Dropped, all end.
 struct TailSet<'a> {
     query: String,
     registry: &'a AdminClient,
-    updates: mpsc::Sender<(String, TailUpdate)>,
+    updates: mpsc::Sender<(String, StreamUpdate)>,
     running: JoinSet<()>,
     by_addr: BTreeMap<String, tokio::task::AbortHandle>,
+    /// Addresses of those that are no longer followed, until somebody takes them from here.
+    left: Vec<String>,
 }
 
 impl TailSet<'_> {
@@ -139,6 +155,7 @@ impl TailSet<'_> {
             let present = instances.clone().any(|instance| instance.info.addr == *addr);
             if !present {
                 task.abort();
+                self.left.push(addr.clone());
             }
             present
         });
@@ -149,6 +166,7 @@ impl TailSet<'_> {
         let addr = &instance.info.addr;
         if instance.state == InstanceState::Removed {
             if let Some(task) = self.by_addr.remove(addr) {
+                self.left.push(addr.clone());
                 self.running.spawn(async move {
                     sleep(LINGER).await;
                     task.abort();
@@ -156,29 +174,17 @@ impl TailSet<'_> {
             }
         } else if !self.by_addr.contains_key(addr) {
             let url = format!("http://{addr}/{LOG_SERVICE}/tail?{}", self.query);
-            let stream = EventSource::open(self.registry.http().clone(), url);
+            let stream =
+                EventSource::open(self.registry.http().clone(), url, |status, _, body| refusal(status, body));
             let task = self.running.spawn(forward(addr.clone(), stream, self.updates.clone()));
             self.by_addr.insert(addr.clone(), task);
         }
     }
 }
 
-/// Forwards an instance's events, and each outage once, until the receiver is dropped.
-async fn forward(addr: String, mut stream: EventSource, updates: mpsc::Sender<(String, TailUpdate)>) {
-    let mut reported = false;
+/// Forwards the updates of an instance's stream until the receiver is dropped.
+async fn forward(addr: String, mut stream: EventSource, updates: mpsc::Sender<(String, StreamUpdate)>) {
     while let Ok(update) = stream.next().await {
-        let update = match update {
-            StreamUpdate::Connected => {
-                reported = false;
-                continue;
-            }
-            StreamUpdate::Event(event) => TailUpdate::Event(event),
-            StreamUpdate::Disconnected { .. } if reported => continue,
-            StreamUpdate::Disconnected { reason } => {
-                reported = true;
-                TailUpdate::Disconnected(reason)
-            }
-        };
         if updates.send((addr.clone(), update)).await.is_err() {
             return;
         }

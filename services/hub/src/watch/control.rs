@@ -109,7 +109,7 @@ pub(super) enum ListItem<'a> {
     Service {
         name: &'a str,
         present: usize,
-        rate: f64,
+        rate: Option<f64>,
     },
     /// `share` is of the service's requests over the last minute; `expected` is an even share.
     Instance {
@@ -140,7 +140,7 @@ impl Control {
         for (name, mut rows) in services {
             let passing = rows.iter().filter(|(_, row)| row.view.state == InstanceState::Passing).count();
             let present = rows.iter().filter(|(_, row)| !row.is_removed()).count();
-            let rate = rows.iter().map(|(_, row)| row.rate()).sum();
+            let rate = rows.iter().filter_map(|(_, row)| row.known_rate()).reduce(|sum, rate| sum + rate);
             let shares = shares(&rows.iter().map(|(_, row)| *row).collect::<Vec<_>>());
             let shares: BTreeMap<&RowKey, Option<f64>> =
                 rows.iter().map(|(key, _)| *key).zip(shares).collect();

@@ -23,6 +23,15 @@ const MAX_LAG: SignedDuration = SignedDuration::from_secs(20);
 /// Most rates in the history of one service; there is one per second.
 const MAX_RATES: usize = 120;
 
+/// A connection shorter than this does not end an outage.
+const LASTING: SignedDuration = SignedDuration::from_secs(2);
+const REGISTRY: &str = "registry";
+const REACHABLE: &str = "reachable again";
+const UNREACHABLE: &str = "unreachable";
+
+/// The registry converts its clock to wall-clock time in each reply, so equal times may differ slightly.
+const SAME_TIME: SignedDuration = SignedDuration::from_millis(50);
+
 /// Service name and address, which identify an instance.
 pub(super) type RowKey = (String, String);
 
@@ -49,7 +58,10 @@ pub(super) struct Row {
 /// Something that happened to an instance or to the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PastEvent {
+    /// By the registry's clock, or by ours if it happened to the connection.
     pub(super) at: Timestamp,
+    /// The instance that it happened to.
+    key: Option<RowKey>,
     /// `SERVICE/ID`, or `registry`.
     pub(super) subject: String,
     pub(super) what: String,
@@ -84,9 +96,14 @@ impl Row {
         }
     }
 
-    /// Requests per second between the last two heartbeats; 0 for a removed instance.
+    /// Requests per second between the last two heartbeats; `None` if it reports none, or was removed.
+    pub(super) fn known_rate(&self) -> Option<f64> {
+        self.samples.rate().filter(|_| !self.is_removed())
+    }
+
+    /// The same for sorting and adding up.
     pub(super) fn rate(&self) -> f64 {
-        if self.is_removed() { 0.0 } else { self.samples.rate().unwrap_or(0.0) }
+        self.known_rate().unwrap_or(0.0)
     }
 
     /// How often it has come back after it was failing or removed.
@@ -115,23 +132,49 @@ impl Row {
     }
 }
 
+impl PastEvent {
+    fn of(view: &InstanceView, reason: &Reason, now: Timestamp) -> Self {
+        Self {
+            at: reason.at.parse().unwrap_or(now),
+            key: Some((view.info.name.clone(), view.info.addr.clone())),
+            subject: describe::name(view),
+            what: reason.kind.to_string(),
+            detail: reason.detail.clone(),
+            trouble: describe::is_trouble(reason.kind),
+        }
+    }
+}
+
 impl WatchModel {
     /// The stream is connected. The model stays as it is until a snapshot replaces it.
     pub(super) fn connected(&mut self, now: Timestamp) {
         if let FeedState::Stale { .. } = self.feed {
-            self.registry_event(now, "reachable again", String::new(), false);
+            self.registry_event(now, REACHABLE, String::new(), false);
         }
         self.feed = FeedState::Live;
     }
 
     /// The stream is not connected.
     pub(super) fn disconnected(&mut self, reason: String, now: Timestamp) {
+        self.undo_reachable_again(now);
         match &mut self.feed {
             FeedState::Stale { reason: known, .. } => *known = reason,
             FeedState::Connecting | FeedState::Live => {
-                self.registry_event(now, "unreachable", reason.clone(), true);
+                self.registry_event(now, UNREACHABLE, reason.clone(), true);
                 self.feed = FeedState::Stale { since: now, reason };
             }
+        }
+    }
+
+    /// A registry that stops accepts connections and ends them at once, which does not end the outage.
+    fn undo_reachable_again(&mut self, now: Timestamp) {
+        let at = self.events.iter().position(|event| event.subject == REGISTRY && event.what == REACHABLE);
+        let Some(at) = at.filter(|at| now.duration_since(self.events[*at].at) < LASTING) else { return };
+        let began =
+            self.events.iter().skip(at).find(|event| event.subject == REGISTRY && event.what == UNREACHABLE);
+        if let Some(since) = began.map(|event| event.at) {
+            self.feed = FeedState::Stale { since, reason: String::new() };
+            self.events.remove(at);
         }
     }
 
@@ -155,6 +198,7 @@ impl WatchModel {
         self.feed = FeedState::Live;
         self.revision = Some(catalog.revision);
         self.protection = catalog.protection;
+        self.add_missed(&catalog.services, now);
         let mut before = std::mem::take(&mut self.rows);
         for view in catalog.services.into_values().flatten() {
             let key = (view.info.name.clone(), view.info.addr.clone());
@@ -171,18 +215,41 @@ impl WatchModel {
         self.forget_removed(now);
     }
 
+    /// Adds what happened before the first snapshot, or while the stream was away.
+    fn add_missed(&mut self, services: &BTreeMap<String, Vec<InstanceView>>, now: Timestamp) {
+        let mut newest: BTreeMap<RowKey, Timestamp> = BTreeMap::new();
+        for event in &self.events {
+            if let Some(key) = &event.key {
+                newest.entry(key.clone()).and_modify(|at| *at = event.at.max(*at)).or_insert(event.at);
+            }
+        }
+        let mut missed = Vec::new();
+        for view in services.values().flatten() {
+            let known = newest.get(&(view.info.name.clone(), view.info.addr.clone()));
+            for reason in &view.reasons {
+                let event = PastEvent::of(view, reason, now);
+                if known.is_none_or(|known| event.at.duration_since(*known) > SAME_TIME) {
+                    missed.push(event);
+                }
+            }
+        }
+        self.events.extend(missed);
+        self.events.make_contiguous().sort_by_key(|event| std::cmp::Reverse(event.at));
+        self.events.truncate(MAX_EVENTS);
+    }
+
     /// A change carries only its own reason; the model has those before it.
     fn change(&mut self, change: ChangeView, now: Timestamp) {
         self.revision = Some(change.revision);
         let mut view = change.instance;
         let key = (view.info.name.clone(), view.info.addr.clone());
-        self.push_event(PastEvent {
-            at: now,
-            subject: describe::name(&view),
-            what: change.kind.to_string(),
-            detail: view.reasons.last().map(|reason| reason.detail.clone()).unwrap_or_default(),
-            trouble: describe::is_trouble(change.kind),
-        });
+        match view.reasons.last() {
+            Some(reason) => self.push_event(PastEvent::of(&view, reason, now)),
+            None => {
+                let reason = Reason { at: String::new(), kind: change.kind, detail: String::new() };
+                self.push_event(PastEvent::of(&view, &reason, now));
+            }
+        }
         let Some(row) = self.rows.get_mut(&key) else {
             self.rows.insert(key, Row::new(view, now));
             return;
@@ -241,12 +308,13 @@ impl WatchModel {
     }
 
     fn registry_event(&mut self, at: Timestamp, what: &str, detail: String, trouble: bool) {
-        let subject = "registry".to_owned();
-        self.push_event(PastEvent { at, subject, what: what.to_owned(), detail, trouble });
+        let subject = REGISTRY.to_owned();
+        self.push_event(PastEvent { at, key: None, subject, what: what.to_owned(), detail, trouble });
     }
 
     fn push_event(&mut self, event: PastEvent) {
-        self.events.push_front(event);
+        let place = self.events.iter().position(|known| known.at <= event.at).unwrap_or(self.events.len());
+        self.events.insert(place, event);
         self.events.truncate(MAX_EVENTS);
     }
 }

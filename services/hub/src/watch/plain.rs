@@ -9,6 +9,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::catalog_update::CatalogUpdate;
+use crate::outage::OutageReport;
 use crate::text::one_line;
 use crate::{describe, table};
 
@@ -49,9 +50,25 @@ pub(super) fn json(event: &Event) -> serde_json::Result<String> {
     Ok(serde_json::to_string(&JsonEvent { event: &event.name, id: &event.id, data })? + "\n")
 }
 
-/// A JSON line that reports an unreachable registry.
-pub(super) fn json_away(why: &str) -> serde_json::Result<String> {
-    Ok(serde_json::to_string(&json!({"event": "away", "id": "", "data": {"why": why}}))? + "\n")
+/// A line that reports that the registry is unreachable, or no longer so.
+pub(super) fn outage(report: &OutageReport, now: Timestamp) -> String {
+    line(now, "registry", &outage_text(report))
+}
+
+/// The same as a JSON line: `away` or `back`.
+pub(super) fn json_outage(report: &OutageReport) -> serde_json::Result<String> {
+    let event = match report {
+        OutageReport::Lost { .. } => json!({"event": "away", "id": "", "data": {"why": outage_text(report)}}),
+        OutageReport::Back { .. } => json!({"event": "back", "id": "", "data": {}}),
+    };
+    Ok(serde_json::to_string(&event)? + "\n")
+}
+
+fn outage_text(report: &OutageReport) -> String {
+    match report {
+        OutageReport::Lost { names, reason } => format!("{names} is unreachable: {reason}; retrying"),
+        OutageReport::Back { names } => format!("{names} is reachable again"),
+    }
 }
 
 /// The catalogue as a table, with each instance's share of the requests that its service has served.
@@ -127,10 +144,18 @@ mod tests {
             "{\"event\":\"snapshot\",\"id\":\"1.2\",\"data\":{\"Services\":{},\"Later\":1.0}}\n"
         );
         assert!(json(&Event { data: "invalid".to_owned(), ..event }).is_err());
+        let lost = OutageReport::Lost { names: "URL".to_owned(), reason: "a \"b\"\nc".to_owned() };
+        let back = OutageReport::Back { names: "URL".to_owned() };
         assert_eq!(
-            json_away("a \"b\"").unwrap(),
-            "{\"data\":{\"why\":\"a \\\"b\\\"\"},\"event\":\"away\",\"id\":\"\"}\n"
+            json_outage(&lost).unwrap(),
+            "{\"data\":{\"why\":\"URL is unreachable: a \\\"b\\\"\\nc; retrying\"},\"event\":\"away\",\"id\":\"\"}\n"
         );
+        assert_eq!(json_outage(&back).unwrap(), "{\"data\":{},\"event\":\"back\",\"id\":\"\"}\n");
+        assert_eq!(
+            outage(&lost, at(1)),
+            "2026-11-23T08:00:01Z registry URL is unreachable: a \"b\" c; retrying\n"
+        );
+        assert_eq!(outage(&back, at(2)), "2026-11-23T08:00:02Z registry URL is reachable again\n");
     }
 
     #[test]

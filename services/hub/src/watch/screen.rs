@@ -26,11 +26,17 @@ struct Columns {
     name: usize,
     addr: usize,
     bar: usize,
+    /// Whether there is room for FLIGHT and for FLAPS.
+    in_flight: bool,
+    flaps: bool,
 }
 
-/// Width of the other columns with the space before each: the margin, STATE, UP, BEAT, REQ/S, the space
-/// before the bar, SHARE, FLIGHT, FLAPS.
-const FIXED: usize = 1 + 9 + 5 + 5 + 8 + 1 + 8 + 7 + 6;
+/// Width of the columns that are always there, with the space before each: the margin, STATE, UP, BEAT, REQ/S,
+/// the space before the bar, SHARE.
+const FIXED: usize = 1 + 9 + 5 + 5 + 8 + 1 + 8;
+const MIN_NAME: usize = 12;
+const IN_FLIGHT: usize = 7;
+const FLAPS: usize = 6;
 
 impl Columns {
     fn fit(list: &[ListItem<'_>], width: u16) -> Self {
@@ -43,10 +49,19 @@ impl Columns {
                 .max()
                 .unwrap_or(0)
         };
-        let name = (longest(|row| row.view.info.id().chars().count()) + 2).clamp(12, 34);
+        let name = (longest(|row| row.view.info.id().chars().count()) + 2).clamp(MIN_NAME, 34);
         let addr = if width >= WIDE { longest(|row| row.view.info.addr.len()).clamp(8, 30) + 1 } else { 0 };
-        let rest = usize::from(width).saturating_sub(name + addr + FIXED);
-        Self { name, addr, bar: if rest < MIN_BAR { 0 } else { rest.min(MAX_BAR) } }
+        // A narrow screen shortens ids rather than losing columns.
+        let name = name.min(usize::from(width).saturating_sub(FIXED)).max(MIN_NAME);
+        let mut rest = usize::from(width).saturating_sub(name + addr + FIXED);
+        let mut take = |column: usize| {
+            let fits = rest >= column;
+            rest -= if fits { column } else { 0 };
+            fits
+        };
+        let in_flight = take(IN_FLIGHT);
+        let flaps = in_flight && take(FLAPS);
+        Self { name, addr, bar: if rest < MIN_BAR { 0 } else { rest.min(MAX_BAR) }, in_flight, flaps }
     }
 }
 
@@ -112,9 +127,11 @@ fn column_titles(columns: &Columns) -> String {
     let addr = if addr > 0 { format!("{:<addr$}", " ADDRESS") } else { String::new() };
     // Without a bar, the title stands above the percentages.
     let (of_bar, of_percent) = if bar > 0 { ("SHARE", "") } else { ("", "SHARE") };
+    let in_flight = if columns.in_flight { " FLIGHT" } else { "" };
+    let flaps = if columns.flaps { " FLAPS" } else { "" };
     format!(
-        " {:<name$}{addr} {:<8} {:>4} {:>4} {:>7} {of_bar:<bar$} {of_percent:>7} {:>6} {:>5}",
-        "SERVICE", "STATE", "UP", "BEAT", "REQ/S", "FLIGHT", "FLAPS"
+        " {:<name$}{addr} {:<8} {:>4} {:>4} {:>7} {of_bar:<bar$} {of_percent:>7}{in_flight}{flaps}",
+        "SERVICE", "STATE", "UP", "BEAT", "REQ/S"
     )
 }
 
@@ -149,13 +166,19 @@ fn draw_list(
     frame.render_widget(Text::from(lines.collect::<Vec<_>>()), area);
 }
 
-fn service(name: &str, present: usize, rate: f64, model: &WatchModel, columns: &Columns) -> Line<'static> {
+fn service(
+    name: &str,
+    present: usize,
+    rate: Option<f64>,
+    model: &WatchModel,
+    columns: &Columns,
+) -> Line<'static> {
     let title = format!("{name} ({present})");
     let indent = columns.name + columns.addr + 9 + 5 + 5;
     let spark = bar::spark(model.rates(name), columns.bar.min(30));
     Line::from(vec![
         Span::raw(format!(" {title:<indent$}")).bold(),
-        Span::raw(format!(" {:>7} ", number(rate))).bold(),
+        Span::raw(format!(" {:>7} ", rate.map_or("-".to_owned(), number))).bold(),
         Span::raw(spark).cyan(),
     ])
 }
@@ -177,7 +200,7 @@ fn instance(
     };
     let heartbeat = row.view.last_heartbeat.as_ref().map_or("-".to_owned(), |at| describe::age(at, now));
     // The last load of a removed instance no longer means anything.
-    let rate = row.samples.rate().filter(|_| !row.is_removed()).map_or("-".to_owned(), number);
+    let rate = row.known_rate().map_or("-".to_owned(), number);
     let percent = share.map_or(String::new(), |share| format!("{:.1} %", 100.0 * share));
     let bar = bar::share(share.unwrap_or(0.0), expected, columns.bar);
     let load = row.view.load.filter(|_| !row.is_removed());
@@ -189,8 +212,12 @@ fn instance(
         Span::styled(format!(" {:<8}", row.view.state), color),
         Span::raw(format!(" {:>4} {heartbeat:>4} {rate:>7} ", describe::age(&row.view.registered, now))),
         Span::styled(bar, color),
-        Span::raw(format!(" {percent:>7} {in_flight:>6} ")),
-        Span::styled(format!("{flaps:>5}"), if flaps > 0 { Style::new().yellow() } else { Style::new() }),
+        Span::raw(format!(" {percent:>7}")),
+        Span::raw(if columns.in_flight { format!(" {in_flight:>6}") } else { String::new() }),
+        Span::styled(
+            if columns.flaps { format!(" {flaps:>5}") } else { String::new() },
+            if flaps > 0 { Style::new().yellow() } else { Style::new() },
+        ),
     ]);
     if row.is_removed() { line.style(Style::new().dim()) } else { line }
 }
@@ -236,9 +263,10 @@ fn draw_pane(
             )
         }
         _ => {
-            let lines = model.events.iter().map(|PastEvent { at, subject, what, detail, trouble }| {
-                event_line(Some(*at), subject, what, detail, *trouble)
-            });
+            let lines =
+                model.events.iter().map(|PastEvent { at, subject, what, detail, trouble, .. }| {
+                    event_line(Some(*at), subject, what, detail, *trouble)
+                });
             (" Events (UTC) ".to_owned(), lines.collect())
         }
     };
@@ -286,8 +314,9 @@ fn footer(control: &Control, now: Timestamp) -> Line<'static> {
                 text => format!("filter: {text}"),
             };
             let arrow = if control.reverse { "↑" } else { "↓" };
+            // A narrow terminal cuts off the end.
             let text = format!(
-                " q quit  jk select  s sort: {}{arrow}  / {filter}  d drain  ↵ history  ? help",
+                " q quit  ? help  s sort: {}{arrow}  / {filter}  d drain  ↵ history  jk select",
                 control.sort.name()
             );
             Line::from(text).dim()
@@ -295,24 +324,27 @@ fn footer(control: &Control, now: Timestamp) -> Line<'static> {
     }
 }
 
+/// Fits into 60 columns with its border.
 const HELP: [&str; 12] = [
-    "j k ↓ ↑ PgDn PgUp   select an instance",
-    "s, r                sort by the next column, reverse the order",
-    "/                   filter by service, instance, address, state",
-    "d                   drain the selected instance, or undrain it",
-    "Enter               show its history instead of the events",
-    "Esc                 leave the history, clear the filter",
-    "q, ctrl-c           quit",
+    "j k ↓ ↑    select an instance; PgDn PgUp by a page",
+    "s r        sort by the next column, reverse the order",
+    "/          filter by service, instance, address, state",
+    "d          drain the selected instance, or undrain it",
+    "Enter      show its history instead of the events",
+    "Esc        leave the history, clear the filter",
+    "q ctrl-c   quit",
     "",
-    "REQ/S   requests per second between the last two heartbeats",
-    "SHARE   of the service's requests over the last minute;",
-    "        ┊ or ▓ marks an even share",
-    "FLAPS   how often it failed and came back",
+    "REQ/S      requests/s between the last two heartbeats",
+    "SHARE      of its service's requests in the last minute;",
+    "           ┊ or ▓ marks an even share",
+    "FLAPS      how often it failed and came back",
 ];
+/// Widest line of the help, with its border and the space before the text.
+const HELP_WIDTH: u16 = 60;
 
 fn draw_help(frame: &mut Frame<'_>) {
     let area = frame.area();
-    let (width, height) = (64.min(area.width), (HELP.len() as u16 + 2).min(area.height));
+    let (width, height) = (HELP_WIDTH.min(area.width), (HELP.len() as u16 + 2).min(area.height));
     let x = area.x + (area.width - width) / 2;
     let y = area.y + (area.height - height) / 2;
     let place = Rect::new(x, y, width, height);

@@ -67,7 +67,7 @@ async fn failed_visits_are_reported_and_make_exit_code_1() {
     let exit =
         platform.hub(&["demo", "--rate", "50", "--duration", "100ms", "--gateway", &gateway.url()]).await;
     assert_eq!(exit.code, Some(1));
-    assert!(exit.stdout.contains("5 × can't connect: Connection refused"), "{exit:?}");
+    assert!(exit.stdout.contains("5 × can't connect: connection refused"), "{exit:?}");
 }
 
 #[tokio::test]

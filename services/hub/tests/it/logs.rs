@@ -76,7 +76,7 @@ async fn an_invalid_request_is_one_line_and_exit_code_1() {
         (&["--level", "loud"], "level"),
         (
             &["--gateway", "http://127.0.0.1:9"],
-            "can't read entries through the gateway: http://127.0.0.1:9: Connection refused",
+            "can't read entries through the gateway: http://127.0.0.1:9: connection refused",
         ),
     ] {
         let exit = platform.hub(&[&["logs"], args].concat()).await;
@@ -138,4 +138,59 @@ async fn following_prints_each_new_entry_of_every_instance_once() {
     assert!(next().await.ends_with(": after it left"));
     process::signal(&child, "INT").await;
     assert_eq!(timeout(DEADLINE, child.wait()).await.unwrap().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_platform_that_stops_is_one_line_and_one_when_it_is_back() {
+    let closed = ClosedPort::new();
+    let vars = [("HUB_LISTEN", closed.addr().to_string())];
+    let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let platform = TestPlatform::start(&vars).await;
+    let mut child = platform.command(&["logs", "-f", "-n", "0"]).spawn().unwrap();
+    let mut remarks = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut entries = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = async || timeout(DEADLINE, remarks.next_line()).await.expect("no line").unwrap().unwrap();
+    // It follows once it prints something.
+    let mut followed = async |platform: &TestPlatform| loop {
+        log(platform, 0, "followed").await;
+        if timeout(std::time::Duration::from_millis(500), entries.next_line()).await.is_ok() {
+            break;
+        }
+    };
+    followed(&platform).await;
+    drop(platform);
+    let line = next().await;
+    assert!(line.starts_with("hub: can't follow ") && line.ends_with("; retrying"), "{line}");
+    assert!(line.contains(" and 1 more: "), "the registry and three log instances: {line}");
+    let platform = TestPlatform::start(&vars).await;
+    let line = next().await;
+    assert_eq!(line, format!("hub: following the registry at {} again", platform.registry()));
+    followed(&platform).await;
+    process::signal(&child, "INT").await;
+    assert_eq!(timeout(DEADLINE, child.wait()).await.unwrap().unwrap().code(), Some(0));
+    assert_eq!(remarks.next_line().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn fields_and_stacks_are_printed_and_a_terminal_shows_local_times() {
+    let platform = TestPlatform::start(&[]).await;
+    let url = format!("http://{}/log", platform.addrs.logs[0].0);
+    let entry = r#"{"msg":"it broke","user":7,"err":{"type":"Oops","stack":"Oops: no\n  at f (x.js:1)"}}"#;
+    let request = platform.http.post(&url).header("content-type", "application/json").body(entry);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let noise: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    assert_eq!(platform.http.post(&url).body(noise).send().await.unwrap().status(), 200);
+    let exit = platform.hub(&["logs"]).await;
+    let stack =
+        ": it broke err.type=Oops user=7\n    | err.stack:\n    |   Oops: no\n    |     at f (x.js:1)\n";
+    assert!(exit.stdout.contains(stack), "{}", exit.stdout);
+    assert_eq!(exit.stdout.lines().count(), 5, "{}", exit.stdout);
+    assert!(exit.stdout.contains(": (binary, ") && exit.stdout.len() < 1500, "{}", exit.stdout);
+    let full = platform.hub(&["logs", "--full"]).await;
+    assert!(full.stdout.len() > 100_000 && full.stdout.contains(stack));
+
+    let mut command = platform.command(&["logs", "-n", "2"]);
+    command.env("TZ", "Pacific/Kiritimati");
+    let pty = crate::pty::Pty::start(command, 120, 30);
+    pty.shows(&["times are Pacific/Kiritimati (+14, UTC+14:00)", "it broke err.type=Oops user=7"]).await;
 }

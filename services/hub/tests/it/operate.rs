@@ -79,11 +79,20 @@ async fn a_registry_with_a_token_requires_it() {
     let target = format!("log/{}", platform.addrs.logs[0].0);
     let without = platform.hub(&["drain", &target]).await;
     assert_eq!(without.code, Some(1));
-    assert!(without.stderr.contains("401 Unauthorized") && without.stderr.contains("HUB_REGISTRY__TOKEN"));
+    assert!(
+        without.stderr.contains("401 Unauthorized") && without.stderr.contains("set HUB_REGISTRY__TOKEN")
+    );
     let mut command = platform.command(&["drain", &target]);
     command.env("HUB_REGISTRY__TOKEN", "hush");
     let with = process::run(command).await;
     assert_eq!(with.code, Some(0), "{with:?}");
+    let mut command = platform.command(&["undrain", &target]);
+    command.env("HUB_REGISTRY__TOKEN", "wrong");
+    let wrong = process::run(command).await;
+    assert!(
+        wrong.stderr.contains("the token in HUB_REGISTRY__TOKEN or registry.token_file is not"),
+        "{wrong:?}"
+    );
 }
 
 #[tokio::test]
@@ -122,8 +131,79 @@ async fn an_unreachable_registry_is_one_line_and_exit_code_1() {
         command.env("HUB_REGISTRY__URL", closed.url());
         let exit = process::run(command).await;
         assert_eq!(exit.code, Some(1), "{args:?}: {exit:?}");
-        let expected = format!("hub: can't reach the registry at {}: Connection refused", closed.url());
-        assert!(exit.stderr.starts_with(&expected), "{exit:?}");
+        let expected =
+            format!("hub: no registry answers at {} (connection refused); start one with `", closed.url());
+        assert!(exit.stderr.starts_with(&expected) && exit.stderr.contains("hub up`"), "{exit:?}");
         assert_eq!(exit.stderr.lines().count(), 1, "{exit:?}");
     }
+}
+
+/// Starts a server that answers every request with this text.
+async fn answering(text: &'static str) -> TestServer {
+    TestServer::script(move |mut conn: RawConn| async move {
+        conn.request().await;
+        conn.write(text).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_way_not_to_be_a_registry_is_one_line_with_the_next_step() {
+    let tls = TestServer::script(|mut conn: RawConn| async move {
+        conn.request().await;
+        conn.write("\x15\x03\x01\x00\x02\x02\x46").await; // a TLS alert: unexpected message
+    })
+    .await;
+    let closing = TestServer::script(|mut conn: RawConn| async move { drop(conn.request().await) }).await;
+    let silent = TestServer::script(|mut conn: RawConn| async move {
+        conn.request().await;
+        std::future::pending().await
+    })
+    .await;
+    let html =
+        answering("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>").await;
+    let json =
+        answering("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}").await;
+    let missing =
+        answering("HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>")
+            .await;
+    let redirect =
+        answering("HTTP/1.1 302 Found\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n").await;
+    let tls_port =
+        answering("HTTP/1.1 400 Bad Request\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\nhttp")
+            .await;
+    let busy = answering("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 8\r\n\r\ngo away\n").await;
+    let platform = TestPlatform::start(&[]).await;
+    for (url, expected) in [
+        (tls.url(), "is not a registry (it does not speak plain HTTP; perhaps that is a TLS port); name"),
+        (closing.url(), "is not a registry (it closed the connection without an answer); name"),
+        (silent.url(), "(it accepts connections but does not answer in time); check the address"),
+        (html.url(), "is not a Hubspoke registry (it answered 200 OK with text/html); name"),
+        (json.url(), "is not a Hubspoke registry (it answered 200 OK with application/json); name"),
+        (missing.url(), "is not a Hubspoke registry (it answered 404 Not Found with text/html); name"),
+        (redirect.url(), "is not a Hubspoke registry (it redirects to https://elsewhere/); name"),
+        (tls_port.url(), "is not a Hubspoke registry (it answered 400 Bad Request with text/html); name"),
+        (busy.url(), "the registry answered 503 Service Unavailable: go away"),
+        (platform.gateway(), "is not a Hubspoke registry (gateway-"),
+        (format!("http://{}", platform.addrs.logs[0].0), "is not a Hubspoke registry (log-"),
+        ("http://no-such-host.invalid:1".to_owned(), "the host name can't be resolved"),
+    ] {
+        for args in [&["status"][..], &["watch", "--once"], &["logs"], &["registry", "protect"], &["demo"]] {
+            let mut command = command(args);
+            command.args(["--registry", &url]);
+            let exit = process::run(command).await;
+            assert_eq!((exit.code, exit.stderr.lines().count()), (Some(1), 1), "{args:?} {url}: {exit:?}");
+            assert!(exit.stderr.contains(expected), "{args:?} {url}: {exit:?}");
+            assert!(!exit.stderr.contains("error sending request"), "{exit:?}");
+        }
+    }
+    for url in ["https://127.0.0.1:20000", "r:port", "http://"] {
+        let mut command = command(&["status"]);
+        command.args(["--registry", url]);
+        let exit = process::run(command).await;
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.contains("expected http://HOST:PORT, such as"), "{exit:?}");
+    }
+    let status = platform.hub(&["status", "--registry", &platform.addrs.registry.to_string()]).await;
+    assert_eq!(status.code, Some(0), "without http://: {status:?}");
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -31,12 +32,16 @@ struct HubUp {
     /// Its lines on stdout.
     lines: Receiver<String>,
     banner: String,
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 impl HubUp {
     fn start(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), args)
+    }
+
+    /// With what an earlier one has left in the folder.
+    fn start_in(dir: Arc<TempDir>, args: &[&str]) -> Self {
         let mut command = hub(&dir, args);
         for key in ADDRS {
             command.env(format!("HUB_{key}"), "127.0.0.1:0");
@@ -124,6 +129,43 @@ async fn up_runs_the_whole_platform_until_ctrl_c() {
     // A set, because an entry that is not acknowledged in time is sent again.
     let entries: BTreeSet<_> = up.entries().into_iter().collect();
     assert_eq!(entries.len(), 21, "every visit and the hello: {entries:?}");
+}
+
+#[tokio::test]
+async fn the_count_goes_on_beside_the_log_after_a_restart() {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let visit = async |up: &HubUp, service: &str| {
+        let url = format!("{}{}", up.url(service), if service == "gateway" { "/visit" } else { "" });
+        http.get(url).send().await.unwrap().text().await.unwrap()
+    };
+    let mut first = HubUp::start(&["up", "--log", "1"]);
+    assert_eq!([visit(&first, "gateway").await, visit(&first, "visit").await], ["1", "2"]);
+    first.interrupt();
+    assert_eq!(first.exit_code(), Some(0));
+    let second = HubUp::start_in(first.dir.clone(), &["up", "--log", "1"]);
+    assert_eq!(visit(&second, "gateway").await, "3");
+    let texts: Vec<_> = second.entries().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["visit 1", "visit 2", "visit 3"]);
+
+    // A third one beside it would count the same visits.
+    let mut beside = hub(&second.dir, &["up"]);
+    beside.envs(ADDRS.map(|key| (format!("HUB_{key}"), "127.0.0.1:0")));
+    let beside = beside.output().unwrap();
+    let stderr = String::from_utf8(beside.stderr).unwrap();
+    assert_eq!(beside.status.code(), Some(1), "{stderr}");
+    let expected = format!("another `hub up` is running (process {}); stop it, or choose", second.child.id());
+    assert!(stderr.lines().last().unwrap().contains(&expected), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_command_that_the_banner_suggests_works() {
+    let mut up = HubUp::start(&["up", "--log", "1"]);
+    let line = up.banner.lines().find(|line| line.contains(" status")).unwrap().trim().to_owned();
+    assert!(line.starts_with(HUB), "{line}");
+    let pasted = Command::new("/bin/sh").args(["-c", &line]).env_clear().output().unwrap();
+    assert!(String::from_utf8(pasted.stdout).unwrap().contains("visit-"), "{line}");
+    up.interrupt();
+    assert_eq!(up.exit_code(), Some(0));
 }
 
 /// Visits on new connections until connections are refused. Returns the visit numbers in the responses.
@@ -233,8 +275,12 @@ fn status_reports_an_unreachable_registry() {
     let output = run(&["status", "--registry", &closed.url()], &[]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let expected = format!("hub: can't reach the registry at {}: Connection refused", closed.url());
-    assert!(stderr.starts_with(&expected), "{stderr}");
+    let expected = format!(
+        "hub: no registry answers at {} (connection refused); start one with `{HUB} up`, or name another with \
+         --registry URL or HUB_REGISTRY__URL\n",
+        closed.url()
+    );
+    assert_eq!(stderr, expected);
 }
 
 #[test]

@@ -55,7 +55,7 @@ async fn once_prints_the_catalogue_and_exits() {
     command.env("HUB_REGISTRY__URL", closed.url());
     let failed = process::run(command).await;
     assert_eq!(failed.code, Some(1));
-    assert!(failed.stderr.starts_with("hub: can't reach the registry at"), "{failed:?}");
+    assert!(failed.stderr.starts_with("hub: no registry answers at"), "{failed:?}");
 }
 
 #[tokio::test]
@@ -95,9 +95,10 @@ async fn a_registry_that_starts_later_is_found() {
     let mut late = command(&["watch"]);
     late.env("HUB_REGISTRY__URL", closed.url());
     let mut watch = WatchProcess::start(late);
-    watch.line(&format!("registry {} is unreachable: Connection refused", closed.url())).await;
+    watch.line(&format!("registry {} is unreachable: connection refused; retrying", closed.url())).await;
     let platform = TestPlatform::start(&[("HUB_LISTEN", &closed.addr().to_string())]).await;
     watch.line("visit/visit-").await;
+    watch.line("is reachable again").await;
     drop(platform);
     watch.line("is unreachable").await;
     assert_eq!(watch.interrupt().await, Some(0));
@@ -129,6 +130,21 @@ async fn the_screen_follows_keys_and_changes_and_restores_the_terminal() {
     pty.resize(140, 40).await;
     pty.shows(&["ADDRESS", &platform.addrs.visits[0].to_string()]).await;
     pty.press("q");
+    assert_eq!(pty.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_help_and_the_history_fit_on_a_small_screen() {
+    let platform = TestPlatform::start(&[]).await;
+    let mut pty = Pty::start(platform.command(&["watch"]), 60, 24);
+    pty.shows(&["live", "Events (UTC)", " visit/visit-", " registered"]).await;
+    pty.press("?");
+    pty.shows(&[
+        "│ FLAPS      how often it failed and came back ",
+        "│ SHARE      of its service's requests in the last minute; │",
+    ])
+    .await;
+    pty.press("qq"); // the first closes the help
     assert_eq!(pty.exit_code().await, Some(0));
 }
 

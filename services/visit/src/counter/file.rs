@@ -1,9 +1,9 @@
 //! The state file: one decimal number, replaced as a whole, so that it is never half written.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -38,9 +38,13 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    /// Opens the file; returns it with the number in it, or 0 if there is no file yet.
+    /// Opens the file, and creates its folder if there is none; returns it with the number in it, or 0 if there is no
+    /// file yet.
     pub(super) fn open(path: &Path) -> Result<(Self, u64), StateError> {
         let failed = |source| StateError::Io { path: path.to_owned(), source };
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        }
         let lock = private_file().open(sibling(path, "lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}

@@ -67,7 +67,7 @@ fn a_filter_does_not_change_shares() {
     let ListItem::Instance { share, expected, .. } = list[1] else { panic!("{list:?}") };
     assert_eq!((share, expected), (Some(0.4), 1.0 / 3.0));
     let ListItem::Service { present, rate, .. } = list[0] else { panic!("{list:?}") };
-    assert_eq!((present, rate), (3, 100.0));
+    assert_eq!((present, rate), (3, Some(100.0)));
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn changes_become_events_and_an_instances_history() {
     let a = instance("log", 1, 0);
     let mut model = WatchModel::default();
     model.apply(catalog(vec![a.clone()]), at(10));
-    assert!(model.events.is_empty());
+    assert_eq!(events(&model), ["log/log-1 registered"]);
     model.apply(change(a.clone(), 20, ReasonKind::Removed, "no answer in 1 s"), at(20));
     assert!(row(&model, &a).is_removed());
     let event = &model.events[0];
@@ -153,6 +153,53 @@ fn changes_become_events_and_an_instances_history() {
     assert_eq!(kinds, [ReasonKind::Registered, ReasonKind::Removed, ReasonKind::Registered]);
     assert_eq!(row(&model, &a).flaps(), 1);
     assert_eq!(model.revision, Some(Revision { epoch: 1, n: 6 }));
+}
+
+/// Subject and kind of each event, the newest first.
+fn events(model: &WatchModel) -> Vec<String> {
+    model.events.iter().map(|event| format!("{} {}", event.subject, event.what)).collect()
+}
+
+#[test]
+fn events_before_the_start_and_during_an_outage_are_taken_from_the_snapshot() {
+    let reason = |seconds, kind| Reason { at: at(seconds).to_string(), kind, detail: String::new() };
+    let (mut a, mut b) = (instance("log", 1, 0), instance("log", 2, 0));
+    a.reasons = vec![reason(0, ReasonKind::Registered), reason(30, ReasonKind::MissedHeartbeat)];
+    b.reasons = vec![reason(20, ReasonKind::Registered)];
+    let mut model = WatchModel::default();
+    model.apply(catalog(vec![a.clone(), b.clone()]), at(40));
+    let history = ["log/log-1 missed a heartbeat", "log/log-2 registered", "log/log-1 registered"];
+    assert_eq!(events(&model), history);
+    // The same again, times rounded a little differently.
+    b.reasons[0].at = "2026-11-23T08:00:20.009Z".to_owned();
+    model.apply(catalog(vec![a.clone(), b.clone()]), at(41));
+    assert_eq!(events(&model), history);
+    model.disconnected("refused".to_owned(), at(50));
+    a.reasons.push(reason(55, ReasonKind::Recovered));
+    model.connected(at(60));
+    model.apply(catalog(vec![a, b]), at(60));
+    assert_eq!(
+        events(&model)[..3],
+        ["registry reachable again", "log/log-1 recovered", "registry unreachable"]
+    );
+    assert_eq!(model.events.len(), 6);
+}
+
+#[test]
+fn a_registry_that_accepts_and_ends_connections_while_it_stops_is_one_outage() {
+    let mut model = WatchModel::default();
+    model.connected(at(0));
+    model.apply(catalog(vec![]), at(0));
+    for seconds in 10..20 {
+        model.disconnected("ended".to_owned(), at(seconds));
+        model.connected(at(seconds));
+    }
+    model.disconnected("refused".to_owned(), at(20));
+    assert_eq!(events(&model), ["registry unreachable"]);
+    assert_eq!(model.feed, FeedState::Stale { since: at(10), reason: "refused".to_owned() });
+    model.connected(at(30));
+    model.disconnected("refused".to_owned(), at(60));
+    assert_eq!(events(&model), ["registry unreachable", "registry reachable again", "registry unreachable"]);
 }
 
 #[test]
@@ -202,7 +249,9 @@ fn each_outage_of_the_registry_makes_two_events() {
     assert_eq!(model.feed, FeedState::Live);
     assert!(model.rows.is_empty());
     let events: Vec<_> = model.events.iter().map(|event| event.what.as_str()).collect();
-    assert_eq!(events, ["restarted; members are registering again", "reachable again", "unreachable"]);
+    let expected =
+        ["restarted; members are registering again", "reachable again", "unreachable", "registered"];
+    assert_eq!(events, expected);
 }
 
 #[test]

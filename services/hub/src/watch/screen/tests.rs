@@ -50,10 +50,10 @@ fn a_screen_of_eighty_columns() {
             "",
             " Events (UTC) ──────────────────────────────────────────────────────────────────",
             " 08:00:16 log/log-4 registered",
-            "",
-            "",
-            "",
-            " q quit  jk select  s sort: name↓  / filter  d drain  ↵ history  ? help",
+            " 08:00:00 log/log-1 registered",
+            " 08:00:00 log/log-2 registered",
+            " 08:00:00 log/log-3 registered",
+            " q quit  ? help  s sort: name↓  / filter  d drain  ↵ history  jk select",
         ]
     );
 }
@@ -99,7 +99,7 @@ fn prompts_notices_history_and_help() {
     let model = model();
     let footer = |control: &Control| screen(&model, control, 100, 16, at(17))[15].clone();
     let mut control = Control::default();
-    assert!(footer(&control).starts_with(" q quit  jk select  s sort: name↓"));
+    assert!(footer(&control).starts_with(" q quit  ? help  s sort: name↓"));
     control.filter = "log".to_owned();
     assert!(footer(&control).contains("filter: log"));
     control.mode = InputMode::Filter;
@@ -113,9 +113,40 @@ fn prompts_notices_history_and_help() {
     control.history = true;
     let lines = screen(&model, &control, 100, 16, at(17));
     assert!(lines.iter().any(|line| line.contains("History of log/log-1")), "{lines:#?}");
+}
+
+#[test]
+fn the_help_fits_from_sixty_columns() {
+    let mut control = Control::default();
     control.mode = InputMode::Help;
-    let lines = screen(&model, &control, 100, 20, at(17));
-    assert!(lines.iter().any(|line| line.contains("drain the selected instance")), "{lines:#?}");
+    for width in 60..=130 {
+        let lines = screen(&model(), &control, width, 20, at(17));
+        for text in HELP {
+            let shown = lines.iter().any(|line| line.contains(&format!("│ {text}")) && line.contains('│'));
+            assert!(shown, "{width}: {text}: {lines:#?}");
+        }
+    }
+    let lines = screen(&model(), &Control::default(), 60, 20, at(17));
+    assert!(lines.last().unwrap().starts_with(" q quit  ? help"), "{lines:#?}");
+    assert!(
+        HELP.iter().all(|line| line.chars().count() <= usize::from(HELP_WIDTH) - 4),
+        "one column is free at the right"
+    );
+}
+
+#[test]
+fn sixty_columns_have_room_for_a_whole_id() {
+    let mut model = WatchModel::default();
+    let mut one = instance("visit", 1, 0);
+    one.info.id = Some("visit-65c17c09a97370b9".to_owned());
+    model.connected(at(10));
+    model.apply(catalog(vec![one]), at(10));
+    let lines = screen(&model, &Control::default(), 62, 16, at(17));
+    assert_eq!(lines[1], " SERVICE                  STATE      UP BEAT   REQ/S    SHARE");
+    assert_eq!(lines[3], "   visit-65c17c09a97370b9 passing   17s   7s       -");
+    let lines = screen(&model, &Control::default(), 60, 16, at(17));
+    assert_eq!(lines[1], " SERVICE                 STATE      UP BEAT   REQ/S    SHARE");
+    assert_eq!(lines[3], "   visit-65c17c09a97370… passing   17s   7s       -");
 }
 
 #[test]
