@@ -1,5 +1,4 @@
-//! HTTP/2 as frames: what goes over the wire is what the test writes, however wrong. [`failures`] holds a server to
-//! RFC 9113 and RFC 7541, section by section.
+//! HTTP/2 as frames: what goes over the wire is what the test writes, however wrong.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,12 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub use self::cases::failures;
 pub use self::hpack::{block, field};
 
-mod cases;
 mod hpack;
-mod windows;
 
 /// The beginning of a connection (RFC 9113, 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -3,7 +3,7 @@
 //!
 //! - [`eventually`] waits for a condition; no test sleeps for a fixed time.
 //! - [`RawConn`] reads and writes HTTP/1.1 as text, on either side of a connection.
-//! - [`h2::H2Conn`] reads and writes HTTP/2 as frames; [`h2::failures`] holds a server to RFC 9113.
+//! - [`h2::H2Conn`] reads and writes HTTP/2 as frames; [`h2_claims::failures`] holds a server to RFC 9113.
 //! - [`websocket`] has WebSocket frames, and exchanges in the manner of the Autobahn test suite.
 //! - [`TestServer`] is an axum router, or a script per connection, on a free port.
 //! - [`FakeRegistry`], [`FakeMember`] and [`FakeLog`] stand in for the services of the platform, answer as a
@@ -37,6 +37,7 @@ pub use self::server::{ClosedPort, TestServer};
 pub use self::wait::{DEADLINE, eventually};
 
 pub mod h2;
+pub mod h2_claims;
 mod log;
 mod member;
 pub mod otlp;

@@ -1,6 +1,6 @@
 //! Conformance: the claims of h2spec over HTTP/2, and WebSocket exchanges in the manner of the Autobahn test suite.
 
-use hubspoke_testkit::{h2, websocket};
+use hubspoke_testkit::{h2_claims, websocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -9,7 +9,7 @@ use super::support::*;
 #[tokio::test]
 async fn http2_is_spoken_as_rfc_9113_asks() {
     let gateway = Gateway::start(|_| ()).await;
-    assert_eq!(h2::failures(gateway.addr).await, Vec::<String>::new());
+    assert_eq!(h2_claims::failures(gateway.addr).await, Vec::<String>::new());
 }
 
 const OPENING: &str = "GET /svc/ws HTTP/1.1\r\nHost: a\r\n";

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::kind::{DATA, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
-use super::{Frame, H2Conn, flag, frame, head, pseudo, settings};
+use crate::h2::kind::{DATA, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use crate::h2::{Frame, H2Conn, flag, frame, head, pseudo, settings};
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
 const INITIAL_WINDOW: u16 = 4;
