@@ -28,6 +28,7 @@ use crate::entry::Batch;
 mod active;
 mod appender;
 pub(crate) mod blocks;
+mod clock;
 mod compress;
 mod disk;
 #[cfg(test)]

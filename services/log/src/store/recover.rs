@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::active::{ActiveSegment, private_file};
 use super::blocks::{BlockReader, lines};
@@ -53,6 +54,15 @@ pub(super) struct RecoveredLog {
     pub(super) keys: Vec<(String, SeqRange)>,
     /// Bytes of an incomplete entry or batch that were cut off.
     pub(super) torn_bytes: u64,
+    /// When the active segment was last written, unless it is empty.
+    pub(super) active_write: Option<SystemTime>,
+}
+
+impl RecoveredLog {
+    /// When an entry was last written, by the times of the files.
+    pub(super) fn last_write(&self) -> Option<SystemTime> {
+        self.active_write.into_iter().chain(self.closed.iter().map(|segment| segment.modified)).max()
+    }
 }
 
 pub(super) fn open(file: &Path) -> Result<RecoveredLog, OpenError> {
@@ -79,6 +89,8 @@ pub(super) fn open(file: &Path) -> Result<RecoveredLog, OpenError> {
 }
 
 fn recover(names: SegmentNames, lock: File, closed: Vec<Segment>) -> io::Result<RecoveredLog> {
+    let active_write = std::fs::metadata(names.active()).ok().filter(|meta| meta.len() > 0);
+    let active_write = active_write.and_then(|meta| meta.modified().ok());
     let (active, torn_bytes) = ActiveSegment::open(&names.active())?;
     let blocks = BlockReader::active(Arc::clone(&active.file), active.len);
     let mut last = last_entry(&blocks)?;
@@ -103,7 +115,7 @@ fn recover(names: SegmentNames, lock: File, closed: Vec<Segment>) -> io::Result<
     let (last_seq, instance) = last.map_or((0, None), |(seq, instance)| (seq, Some(instance)));
     let last_seq = last_seq.max(least_seq);
     let keys = recent_keys(&closed, blocks);
-    Ok(RecoveredLog { names, lock, active, closed, last_seq, instance, keys, torn_bytes })
+    Ok(RecoveredLog { names, lock, active, closed, last_seq, instance, keys, torn_bytes, active_write })
 }
 
 /// Sequence number and instance of the last entry.

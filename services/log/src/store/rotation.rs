@@ -44,10 +44,10 @@ impl Rotation {
         len > 0 && self.max_bytes.is_some_and(|max| len >= max) && self.allowed()
     }
 
-    /// Whether a segment whose first entry came at `first` is old enough to rotate.
+    /// Whether a segment whose first entry came at `first` is old enough to rotate, or its clock was that wrong.
     pub(super) fn due_by_age(&self, first: Timestamp, now: Timestamp) -> bool {
-        let age = Duration::try_from(now.duration_since(first)).ok();
-        age.zip(self.max_age).is_some_and(|(age, max)| age >= max) && self.allowed()
+        let age = now.duration_since(first).unsigned_abs();
+        self.max_age.is_some_and(|max| age >= max) && self.allowed()
     }
 
     fn allowed(&self) -> bool {
@@ -59,19 +59,21 @@ impl Rotation {
         self.not_before = Some(Instant::now() + RETRY_AFTER);
     }
 
-    /// Closes the active segment of `len` bytes, which begins with entry `first_seq`.
+    /// Closes the active segment of `len` bytes, which begins with entry `first_seq`, as last written at `modified`.
     pub(super) fn rotate(
         &mut self,
         first_seq: u64,
         len: u64,
-        now: Timestamp,
+        modified: SystemTime,
     ) -> io::Result<(Segment, ActiveSegment)> {
         self.not_before = None;
         // First of all: if the disk has no room for it, nothing has changed yet.
         let next = ActiveSegment::create(&self.names.next())?;
-        let path = self.names.closed(first_seq, now);
+        let path = self.names.closed(first_seq, Timestamp::now());
         swap(&self.path, &path, &self.names.next())?;
-        Ok((Segment { first_seq, path, bytes: len, modified: SystemTime::now() }, next))
+        // If it fails, the file keeps the time of the last write, which only a wrong clock makes worse.
+        let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(modified));
+        Ok((Segment { first_seq, path, bytes: len, modified }, next))
     }
 }
 

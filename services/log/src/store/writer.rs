@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::active::{self, ActiveSegment, FirstEntry};
 use super::appender::{Appender, CommitFailure, CommitOutcome};
+use super::clock::SteadyClock;
 use super::compress::Compressor;
 use super::disk::DiskFactory;
 use super::group::{KeyWindow, RenderedGroup};
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     limits: FileLimits,
     rotation: Rotation,
     compressor: Option<Compressor>,
+    clock: SteadyClock,
+    started: Instant,
     appender: Appender,
     disks: DiskFactory,
     /// First entry of the active segment.
@@ -67,6 +70,7 @@ impl Writer {
         instance: &str,
         disks: DiskFactory,
     ) -> io::Result<Self> {
+        let last_write = log.last_write();
         let mut keys = KeyWindow::new(options.dedup_keys);
         for (key, range) in log.keys {
             keys.insert(key.into(), range);
@@ -84,6 +88,8 @@ impl Writer {
             limits: options.limits,
             rotation: Rotation::new(log.names, &options.limits),
             compressor: None,
+            clock: SteadyClock::new(last_write, SystemTime::now()),
+            started: Instant::now(),
             appender,
             disks,
             first: log.active.first,
@@ -236,7 +242,8 @@ impl Writer {
         if self.first.is_some_and(|first| self.rotation.due_by_age(first.at, Timestamp::now())) {
             self.rotate();
         }
-        remove_expired(&self.shared.files, &self.limits, self.appender.len(), SystemTime::now());
+        let now = self.clock.now(SystemTime::now(), self.started.elapsed());
+        remove_expired(&self.shared.files, &self.limits, self.appender.len(), now);
         if self.limits.compress && !self.compressor.as_ref().is_some_and(Compressor::busy) {
             self.compressor = Compressor::start(&self.shared.files);
         }
@@ -262,7 +269,10 @@ impl Writer {
         let Some(first) = self.first else { return };
         let len = self.appender.len();
         let synced = self.appender.sync();
-        match synced.and_then(|()| self.rotation.rotate(first.seq, len, Timestamp::now())) {
+        let system = SystemTime::now();
+        // Not earlier than its entries say, for readers; not earlier than it is, for retention.
+        let modified = system.max(self.clock.now(system, self.started.elapsed()));
+        match synced.and_then(|()| self.rotation.rotate(first.seq, len, modified)) {
             Ok((closed, active)) => self.switch(Some(closed), active),
             Err(error) => {
                 let (error, file) = (&error as &dyn Error, self.rotation.path().display());
