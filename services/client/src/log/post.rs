@@ -14,6 +14,8 @@ use super::error::{AttemptError, entry_at_fault};
 
 /// Timeout of one attempt: an instance that hangs must leave time for the others.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest answer, in bytes: a hundred failed lines, with a reason each. Anybody may register as a log instance.
+const MAX_ANSWER: usize = 256 << 10;
 /// The `Meta` of a log instance that takes batches (`application/x-ndjson` with keys, traces and levels). Others take
 /// one text per request.
 pub const BATCH_META: (&str, &str) = ("log.batch", "ndjson");
@@ -168,11 +170,20 @@ impl Poster {
     }
 }
 
-/// Sends a request and reads the response to its end, so that the connection can be used again.
+/// Sends a request and reads the response to its end, so that the connection can be used again. Of one that is too
+/// long, only the status counts.
 async fn send(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), AttemptError> {
     let exchange = async {
-        let response = request.send().await?;
-        Ok::<_, reqwest::Error>((response.status(), response.bytes().await?.to_vec()))
+        let mut response = request.send().await?;
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if answer.len() + chunk.len() > MAX_ANSWER {
+                answer.clear();
+                break;
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        Ok::<_, reqwest::Error>((response.status(), answer))
     };
     Ok(timeout(ATTEMPT_TIMEOUT, exchange).await.map_err(|_| AttemptError::TimedOut)??)
 }
