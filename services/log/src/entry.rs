@@ -7,7 +7,8 @@
 //!  "trace_id":"4bf9…","level":"info","key":"k1","part":0,"of":3,"msg":"any text","msg_base64":"…","fields":{}}
 //! ```
 //!
-//! `ts`, `seq`, `instance` and `msg` are always present. Text that is not valid UTF-8 is stored twice:
+//! `ts`, `seq`, `instance` and `msg` are always present. If the sender gave a credible time, that is `ts`, and the time
+//! of arrival follows `seq` as `received`. Text that is not valid UTF-8 is stored twice:
 //! readable in `msg`, with U+FFFD in place of invalid bytes, and byte for byte in `msg_base64`. JSON strings
 //! contain no raw newline, so no text can forge an entry, and no raw quote, so `,"msg":"` occurs once before
 //! `fields`, the last key.
@@ -39,6 +40,8 @@ pub struct EntryMeta<'a> {
     pub trace_id: Option<&'a str>,
     /// Severity.
     pub level: Option<Level>,
+    /// When it happened, by its sender's clock. `None`: when it arrives.
+    pub time: Option<Timestamp>,
     /// The entry's own key, by which readers recognize a copy. For batches without a key.
     pub key: Option<&'a str>,
 }
@@ -49,6 +52,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Where each entry ends in `bytes`.
     ends: Vec<usize>,
+    /// The times of those that have their own, by position.
+    times: Vec<(usize, Timestamp)>,
     key: Option<String>,
 }
 
@@ -68,6 +73,7 @@ impl Batch {
 
     /// Adds an entry; `fields` is a JSON object as text.
     pub fn push(&mut self, meta: &EntryMeta<'_>, msg: &[u8], fields: Option<&str>) {
+        self.times.extend(meta.time.map(|time| (self.ends.len(), time)));
         let out = &mut self.bytes;
         write_key(out, "source", meta.source);
         write_key(out, "source_id", meta.source_id);
@@ -103,7 +109,10 @@ impl Batch {
 
     /// Approximate memory use, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>() + 128
+        self.bytes.capacity()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.times.capacity() * size_of::<(usize, Timestamp)>()
+            + 128
     }
 
     /// The idempotency key.
@@ -114,11 +123,18 @@ impl Batch {
     /// Appends the finished lines to `out`, numbered from `first_seq`.
     pub(crate) fn render(&self, out: &mut Vec<u8>, stamp: &Stamp, first_seq: u64) {
         let mut start = 0;
+        let mut times = self.times.iter().peekable();
         for (part, (seq, &end)) in (first_seq..).zip(&self.ends).enumerate() {
+            let time = times.next_if(|(at, _)| *at == part).map(|(_, time)| timestamp(*time));
             out.extend_from_slice(b"{\"ts\":\"");
-            out.extend_from_slice(stamp.ts);
+            out.extend_from_slice(time.as_ref().map_or(stamp.ts, String::as_bytes));
             out.extend_from_slice(b"\",\"seq\":");
             out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
+            if time.is_some() {
+                out.extend_from_slice(b",\"received\":\"");
+                out.extend_from_slice(stamp.ts);
+                out.push(b'"');
+            }
             out.extend_from_slice(stamp.instance);
             if let Some(key) = &self.key {
                 write_key(out, "key", Some(key));

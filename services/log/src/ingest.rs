@@ -7,14 +7,18 @@
 //! [`IngestLimits`] bounds what a body becomes. Entries are counted while the body is read: two bytes can be
 //! an entry, which takes a hundred bytes in memory.
 
+use jiff::Timestamp;
+
 use crate::entry::{Batch, EntryMeta, Level};
 
 pub(crate) use self::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
 
 pub(crate) mod decode;
 pub(crate) mod json;
+mod level;
 pub(crate) mod otlp;
 mod parsed;
+mod time;
 pub(crate) mod traceparent;
 
 /// How to read a body.
@@ -52,6 +56,8 @@ pub(crate) struct RequestMeta {
     pub(crate) source_id: Option<String>,
     pub(crate) trace_id: Option<String>,
     pub(crate) level: Option<Level>,
+    /// When the request came.
+    pub(crate) arrival: Timestamp,
     /// The batch's idempotency key.
     pub(crate) key: Option<String>,
 }
@@ -63,6 +69,7 @@ impl RequestMeta {
             source_id: self.source_id.as_deref(),
             trace_id: self.trace_id.as_deref(),
             level: self.level,
+            time: None,
             key: None,
         }
     }
@@ -85,8 +92,8 @@ pub(crate) fn parse(
         BodyKind::Text => {
             Ok(ParsedBody { batch: Batch::one(&meta, body, key), rejected: RejectedEntries::default() })
         }
-        BodyKind::Lines => json::parse_lines(body, &meta, key, limits)?.require_entries(),
-        BodyKind::Json => json::parse_document(body, &meta, key, limits)?.require_entries(),
+        BodyKind::Lines => json::parse_lines(body, &meta, key, request.arrival, limits)?.require_entries(),
+        BodyKind::Json => json::parse_document(body, &meta, key, request.arrival, limits)?.require_entries(),
     }
 }
 

@@ -43,7 +43,7 @@ async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiE
     let (parsed, memory) = off_thread(move || {
         let reserve = |bytes| memory.reserve(bytes).is_ok();
         let decoded = encoding.map(|encoding| encoding.decode(&body, limit, reserve)).transpose()?;
-        Ok((parse(decoded.as_deref().unwrap_or(&body), key, limits)?, memory))
+        Ok((parse(decoded.as_deref().unwrap_or(&body), key, Timestamp::now(), limits)?, memory))
     })
     .await?;
     if !parsed.batch.is_empty() {

@@ -10,23 +10,34 @@ use serde::Deserialize;
 const TS_START: usize = b"{\"ts\":\"".len();
 const TS_LEN: usize = 27;
 const SEQ: &[u8] = b"\",\"seq\":";
+const RECEIVED: &[u8] = b",\"received\":\"";
 
-/// The first two keys of a line.
+/// The first keys of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryHead<'a> {
     /// RFC 3339; text order is time order.
     pub(crate) ts: &'a [u8],
     pub(crate) seq: u64,
+    /// When the entry arrived, if `ts` is the time that its sender gave.
+    pub(crate) received: Option<&'a [u8]>,
 }
 
-/// Reads the first two keys of a line, which may be cut off after them.
+impl<'a> EntryHead<'a> {
+    /// When the entry arrived. Entries are stored in this order, unless the clock was set back.
+    pub(crate) fn arrival(&self) -> &'a [u8] {
+        self.received.unwrap_or(self.ts)
+    }
+}
+
+/// Reads the first keys of a line, which may be cut off after them.
 pub(crate) fn head(line: &[u8]) -> Option<EntryHead<'_>> {
     let rest = line.strip_prefix(b"{\"ts\":\"")?;
     let ts = rest.get(..TS_LEN)?;
     let digits = line.get(TS_START + TS_LEN..)?.strip_prefix(SEQ)?;
     let len = digits.iter().position(|b| !b.is_ascii_digit())?;
     let seq = std::str::from_utf8(&digits[..len]).ok()?.parse().ok()?;
-    Some(EntryHead { ts, seq })
+    let received = digits[len..].strip_prefix(RECEIVED).and_then(|rest| rest.get(..TS_LEN));
+    Some(EntryHead { ts, seq, received })
 }
 
 /// The keys of a line that filters, merges and recovery look at.

@@ -42,15 +42,6 @@ fn keys_are_in_order_and_text_is_stored_as_sent() {
 }
 
 #[test]
-fn level_names_ignore_case_and_have_aliases() {
-    assert_eq!("WARNING".parse(), Ok(Level::Warn));
-    assert_eq!("Error".parse(), Ok(Level::Error));
-    assert_eq!("fatal".parse(), Ok(Level::Error));
-    assert!("loud".parse::<Level>().is_err());
-    assert!(Level::Warn > Level::Info);
-}
-
-#[test]
 fn a_line_that_is_not_an_entry_has_no_head() {
     for line in [
         "",

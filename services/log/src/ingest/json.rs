@@ -6,18 +6,22 @@
 //!   with the object's own `fields`
 //! - anything else: its JSON as text
 //!
-//! Nothing that a sender gives is dropped: an invalid `level` or `trace_id` stays in `fields`.
+//! Other loggers' keys and words for the level are read ([`level_of`]). Nothing that a sender gives is dropped: what is
+//! invalid, and a level that our five don't say as well, stays in `fields`.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::level::level_of;
 use super::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
+use super::time::{credible, time_of};
 use super::traceparent::is_trace_id;
-use crate::entry::{Batch, EntryMeta, Level, write_string};
+use crate::entry::{Batch, EntryMeta, write_string};
 
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY: usize = 128;
@@ -32,9 +36,10 @@ pub(super) fn parse_lines(
     body: &[u8],
     meta: &EntryMeta<'_>,
     key: Option<String>,
+    arrival: Timestamp,
     limits: IngestLimits,
 ) -> Result<ParsedBody, IngestError> {
-    let mut parser = JsonParser::new(meta, key, limits);
+    let mut parser = JsonParser::new(meta, key, arrival, limits);
     for (line, json) in (1..).zip(body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii)) {
         if json.is_empty() {
             continue;
@@ -56,9 +61,10 @@ pub(super) fn parse_document(
     body: &[u8],
     meta: &EntryMeta<'_>,
     key: Option<String>,
+    arrival: Timestamp,
     limits: IngestLimits,
 ) -> Result<ParsedBody, IngestError> {
-    let mut parser = JsonParser::new(meta, key, limits);
+    let mut parser = JsonParser::new(meta, key, arrival, limits);
     let invalid = |error: serde_json::Error| IngestError::Json(error.to_string());
     if !body.trim_ascii().starts_with(b"[") {
         let value: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
@@ -85,15 +91,16 @@ fn too_many(limits: IngestLimits) -> IngestError {
 /// Collects the entries of one body.
 struct JsonParser<'a> {
     meta: &'a EntryMeta<'a>,
+    arrival: Timestamp,
     limits: IngestLimits,
     body: ParsedBody,
     fields: Vec<u8>,
 }
 
 impl<'a> JsonParser<'a> {
-    fn new(meta: &'a EntryMeta<'a>, key: Option<String>, limits: IngestLimits) -> Self {
+    fn new(meta: &'a EntryMeta<'a>, key: Option<String>, arrival: Timestamp, limits: IngestLimits) -> Self {
         let body = ParsedBody { batch: Batch::new(key), rejected: RejectedEntries::default() };
-        Self { meta, limits, body, fields: Vec::new() }
+        Self { meta, arrival, limits, body, fields: Vec::new() }
     }
 
     fn value(&mut self, line: usize, json: &str) {
@@ -123,18 +130,30 @@ impl<'a> JsonParser<'a> {
         let mut meta = *self.meta;
         self.fields.clear();
         let mut fields = String::new();
+        let mut level = None;
         let mut trace = None;
         let mut source = None;
         let mut entry_key = None;
         for (key, raw) in &object.others {
             let text = || serde_json::from_str::<JsonText>(raw.get()).ok().map(|text| text.0.into_owned());
-            match &*key.0 {
-                "level" => {
-                    if let Some(level) = text().and_then(|text| text.parse::<Level>().ok()) {
-                        meta.level = Some(level);
-                        continue;
-                    }
+            if level.is_none()
+                && let Some((known, exact)) = level_of(&key.0, raw.get())
+            {
+                level = Some(known);
+                if exact {
+                    continue;
                 }
+            }
+            if meta.time.is_none()
+                && let Some(time) = time_of(&key.0, raw.get()).and_then(|time| credible(time, self.arrival))
+            {
+                meta.time = Some(time);
+                // Stored to the microsecond.
+                if time.subsec_nanosecond() % 1_000 == 0 {
+                    continue;
+                }
+            }
+            match &*key.0 {
                 "trace_id" => {
                     if let Some(id) = text().filter(|id| is_trace_id(id)) {
                         trace = Some(id);
@@ -173,6 +192,7 @@ impl<'a> JsonParser<'a> {
             // Made of valid UTF-8 only.
             fields = String::from_utf8(std::mem::take(&mut self.fields)).unwrap_or_default();
         }
+        meta.level = level.or(meta.level);
         meta.trace_id = trace.as_deref().or(meta.trace_id);
         meta.source = source.as_deref().or(meta.source);
         meta.key = entry_key.as_deref();

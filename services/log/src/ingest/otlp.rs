@@ -2,7 +2,8 @@
 //!
 //! The resource's `service.name` and `service.instance.id` become the source, the body the text (as JSON
 //! unless it is a string), and the severity the level. Everything else goes to `fields`: the attributes, and,
-//! under OpenTelemetry's own names, `time`, `span_id`, `scope` and `event_name`.
+//! under OpenTelemetry's own names, `time` if it is not credible, `span_id`, `scope`, `event_name`, and `severity_text` or `severity_number`
+//! if the level says less.
 //!
 //! The messages are counted before they are decoded ([`count`]), since decoded they take far more memory.
 //!
@@ -17,6 +18,7 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
+use super::time::credible;
 use crate::entry::{Batch, EntryMeta, Level, timestamp};
 
 mod count;
@@ -25,6 +27,7 @@ mod count;
 pub(crate) fn parse(
     body: &[u8],
     key: Option<String>,
+    arrival: Timestamp,
     limits: IngestLimits,
 ) -> Result<ParsedBody, IngestError> {
     count::check(body, limits.max_entries)?;
@@ -43,7 +46,7 @@ pub(crate) fn parse(
             let scope = scope_logs.scope.as_ref().map_or("", |scope| scope.name.as_str());
             for record in &scope_logs.log_records {
                 line += 1;
-                push(&mut parsed, line, meta, scope, record, limits.max_entry);
+                push(&mut parsed, line, meta, scope, record, arrival, limits.max_entry);
             }
         }
     }
@@ -56,17 +59,20 @@ fn push(
     meta: EntryMeta<'_>,
     scope: &str,
     record: &LogRecord,
+    arrival: Timestamp,
     max_entry: usize,
 ) {
     let trace_id = (record.trace_id.len() == 16 && record.trace_id.iter().any(|b| *b != 0))
         .then(|| hex(&record.trace_id));
-    let meta = EntryMeta { trace_id: trace_id.as_deref(), level: level(record.severity_number), ..meta };
+    let mut meta = EntryMeta { trace_id: trace_id.as_deref(), level: level(record), ..meta };
     let msg = match record.body.as_ref().and_then(|body| body.value.as_ref()) {
         Some(Any::StringValue(text)) => text.clone(),
         Some(other) => json(other).to_string(),
         None => record.event_name.clone(),
     };
-    let fields = fields(scope, record);
+    let time = time(record);
+    meta.time = time.and_then(|time| credible(time, arrival));
+    let fields = fields(scope, record, time.filter(|_| meta.time.is_none()));
     if msg.is_empty() && fields.is_empty() {
         let detail = "the record is empty".to_owned();
         return parsed.rejected.push(line, 400, detail);
@@ -79,20 +85,23 @@ fn push(
     parsed.batch.push(&meta, msg.as_bytes(), fields.as_deref());
 }
 
-fn fields(scope: &str, record: &LogRecord) -> Map<String, Value> {
+/// When it happened, or was observed.
+fn time(record: &LogRecord) -> Option<Timestamp> {
+    let times = [record.time_unix_nano, record.observed_time_unix_nano];
+    let time = times.into_iter().find(|time| *time > 0)?;
+    Timestamp::from_nanosecond(time.into()).ok()
+}
+
+fn fields(scope: &str, record: &LogRecord, time: Option<Timestamp>) -> Map<String, Value> {
     let mut fields = object(&record.attributes);
-    let time = i128::from(if record.time_unix_nano > 0 {
-        record.time_unix_nano
-    } else {
-        record.observed_time_unix_nano
-    });
-    if time > 0
-        && let Ok(time) = Timestamp::from_nanosecond(time)
-    {
+    if let Some(time) = time {
         fields.insert("time".to_owned(), timestamp(time).into());
     }
     if record.span_id.len() == 8 && record.span_id.iter().any(|b| *b != 0) {
         fields.insert("span_id".to_owned(), hex(&record.span_id).into());
+    }
+    if let Some((key, severity)) = severity(record) {
+        fields.insert(key.to_owned(), severity);
     }
     for (key, text) in [("scope", scope), ("event_name", &record.event_name)] {
         if !text.is_empty() {
@@ -102,16 +111,25 @@ fn fields(scope: &str, record: &LogRecord) -> Map<String, Value> {
     fields
 }
 
-/// By the ranges of OpenTelemetry's log data model; 0 is unspecified.
-fn level(severity: i32) -> Option<Level> {
-    match severity {
-        1..=4 => Some(Level::Trace),
-        5..=8 => Some(Level::Debug),
-        9..=12 => Some(Level::Info),
-        13..=16 => Some(Level::Warn),
-        17..=24 => Some(Level::Error),
-        _ => None,
+/// By its number; the text is the original name, and counts only without one.
+fn level(record: &LogRecord) -> Option<Level> {
+    u32::try_from(record.severity_number)
+        .ok()
+        .and_then(Level::from_otlp)
+        .or_else(|| record.severity_text.parse().ok())
+}
+
+/// The record's own words for its level, if ours don't say as much.
+fn severity(record: &LogRecord) -> Option<(&'static str, Value)> {
+    let (text, number) = (record.severity_text.as_str(), record.severity_number);
+    let known = level(record);
+    if !text.is_empty() {
+        let same = known.is_some_and(|level| text.eq_ignore_ascii_case(level.as_str()));
+        return (!same).then(|| ("severity_text", text.into()));
     }
+    // The first of the four numbers of a level is the level itself. FATAL is above all of ours.
+    let same = number == 0 || known.is_some() && number < 20 && number % 4 == 1;
+    (!same).then(|| ("severity_number", number.into()))
 }
 
 fn text_of<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
@@ -198,7 +216,7 @@ mod tests {
 
     fn read(records: Vec<LogRecord>) -> (Vec<Value>, RejectedEntries) {
         let body = request(records);
-        let parsed = parse(&body, None, LIMITS).unwrap();
+        let parsed = parse(&body, None, Timestamp::UNIX_EPOCH, LIMITS).unwrap();
         let lines = String::from_utf8(render_at(&parsed.batch, Timestamp::UNIX_EPOCH, 1)).unwrap();
         (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), parsed.rejected)
     }
@@ -227,11 +245,36 @@ mod tests {
                 "msg": "it is hot",
                 "fields": {
                     "n": 7, "list": [true], "odd": "NaN", "time": "1970-01-01T00:00:00.000001Z",
-                    "span_id": "01".repeat(8), "scope": "cart::api",
+                    "span_id": "01".repeat(8), "scope": "cart::api", "severity_number": 14,
                 },
             })]
         );
         assert_eq!(rejected, RejectedEntries::default());
+    }
+
+    #[test]
+    fn the_severity_is_the_level_and_its_own_words_stay() {
+        let severity = |number, text: &str| {
+            let event_name = "x".to_owned();
+            let record = LogRecord {
+                severity_number: number,
+                severity_text: text.to_owned(),
+                event_name,
+                ..LogRecord::default()
+            };
+            let entry = read(vec![record]).0.remove(0);
+            let fields = ["severity_text", "severity_number"].map(|key| entry["fields"][key].clone());
+            (entry["level"].clone(), fields)
+        };
+        let null = Value::Null;
+        assert_eq!(severity(9, ""), (json!("info"), [null.clone(), null.clone()]));
+        assert_eq!(severity(13, "Warn"), (json!("warn"), [null.clone(), null.clone()]));
+        assert_eq!(severity(13, "WARNING"), (json!("warn"), [json!("WARNING"), null.clone()]));
+        assert_eq!(severity(21, ""), (json!("error"), [null.clone(), json!(21)]));
+        assert_eq!(severity(0, "CRITICAL"), (json!("error"), [json!("CRITICAL"), null.clone()]));
+        assert_eq!(severity(0, "loud"), (null.clone(), [json!("loud"), null.clone()]));
+        assert_eq!(severity(0, ""), (null.clone(), [null.clone(), null.clone()]));
+        assert_eq!(severity(-3, ""), (null.clone(), [null, json!(-3)]));
     }
 
     #[test]
@@ -241,12 +284,12 @@ mod tests {
         let (entries, rejected) = read(vec![long, named]);
         assert_eq!(entries[0]["msg"], "started");
         assert_eq!((rejected.listed[0].line, rejected.listed[0].status), (1, 413));
-        assert!(matches!(parse(b"garbage", None, LIMITS), Err(IngestError::Otlp(_))));
+        assert!(matches!(parse(b"garbage", None, Timestamp::UNIX_EPOCH, LIMITS), Err(IngestError::Otlp(_))));
     }
 
     #[test]
     fn too_many_records_or_values_are_refused_before_they_are_decoded() {
-        let too_many = |body: &[u8]| match parse(body, None, LIMITS) {
+        let too_many = |body: &[u8]| match parse(body, None, Timestamp::UNIX_EPOCH, LIMITS) {
             Err(IngestError::TooMany { limit, what }) => (limit, what),
             other => panic!("{other:?}"),
         };

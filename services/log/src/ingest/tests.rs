@@ -44,7 +44,19 @@ fn nothing_in_a_json_value_is_lost() {
     for (value, entry) in [
         (r#""a \n b""#.to_owned(), json!({"msg": "a \n b"})),
         (r#"{"msg":"m","level":"WARN"}"#.to_owned(), json!({"msg": "m", "level": "warn"})),
-        (r#"{"level":30,"message":"m"}"#.to_owned(), json!({"msg": "m", "fields": {"level": 30}})),
+        (
+            r#"{"level":30,"message":"m"}"#.to_owned(),
+            json!({"msg": "m", "level": "info", "fields": {"level": 30}}),
+        ),
+        (
+            r#"{"msg":"m","level":"crit"}"#.to_owned(),
+            json!({"msg": "m", "level": "error", "fields": {"level": "crit"}}),
+        ),
+        (
+            r#"{"msg":"m","levelname":"WARNING","levelno":30}"#.to_owned(),
+            json!({"msg": "m", "level": "warn", "fields": {"levelname": "WARNING", "levelno": 30}}),
+        ),
+        (r#"{"msg":"m","level":"loud"}"#.to_owned(), json!({"msg": "m", "fields": {"level": "loud"}})),
         (format!(r#"{{"msg":"m","trace_id":"{trace}"}}"#), json!({"msg": "m", "trace_id": trace})),
         (r#"{"msg":"m","trace_id":"x"}"#.to_owned(), json!({"msg": "m", "fields": {"trace_id": "x"}})),
         (
@@ -67,6 +79,31 @@ fn nothing_in_a_json_value_is_lost() {
         assert_eq!(read(BodyKind::Json, &value), expected, "{value}");
         assert_eq!(read(BodyKind::Json, &format!("[ {value} ]")), expected, "{value}");
     }
+}
+
+#[test]
+fn a_credible_time_is_that_of_the_entry() {
+    let arrival = "2026-11-23T08:00:00Z".parse().unwrap();
+    let request = RequestMeta { arrival, ..RequestMeta::default() };
+    let read = |body: &str| {
+        let parsed = parse(BodyKind::Lines, &request, body.as_bytes(), LIMITS).unwrap();
+        let line = render_at(&parsed.batch, arrival, 1);
+        let entry: Value = serde_json::from_slice(&line).unwrap();
+        ["ts", "received", "fields"].map(|key| entry[key].clone())
+    };
+    let (ts, event) = (json!("2026-11-23T08:00:00.000000Z"), json!("2026-11-23T07:59:58.500000Z"));
+    let own = [event.clone(), ts.clone(), Value::Null];
+    assert_eq!(read(r#"{"msg":"m","time":"2026-11-23T08:59:58.5+01:00"}"#), own);
+    assert_eq!(read(r#"{"msg":"m","ts":1795420798.5}"#), own);
+    assert_eq!(
+        read(r#"{"msg":"m","ts":"?","timestamp":1795420798500}"#),
+        [event, ts.clone(), json!({"ts": "?"})]
+    );
+    let future = json!({"time": "2026-11-23T08:00:01Z"});
+    assert_eq!(read(r#"{"msg":"m","time":"2026-11-23T08:00:01Z"}"#), [ts.clone(), Value::Null, future]);
+    let nanoseconds = read(r#"{"msg":"m","time":"2026-11-23T07:00:00.000000001Z"}"#);
+    assert_eq!(nanoseconds[2], json!({"time": "2026-11-23T07:00:00.000000001Z"}), "nothing is lost");
+    assert_eq!(nanoseconds[1], ts);
 }
 
 #[test]

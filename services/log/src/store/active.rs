@@ -102,7 +102,7 @@ fn first_entry(blocks: &BlockReader) -> io::Result<Option<FirstEntry>> {
         blocks.read(index, &mut buf)?;
         let entry = lines(&buf).find_map(|line| {
             let head = head(line)?;
-            let at = std::str::from_utf8(head.ts).ok()?.parse().ok()?;
+            let at = std::str::from_utf8(head.arrival()).ok()?.parse().ok()?;
             Some(FirstEntry { seq: head.seq, at })
         });
         if entry.is_some() {
