@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 
 use self::app::LogApp;
 
+pub(crate) mod admission;
 mod all;
 pub(crate) mod app;
 mod append;

@@ -31,11 +31,14 @@ pub struct LogConfig {
     pub max_batch: ByteSize,
     /// Maximum number of entries in one batch.
     pub max_batch_entries: usize,
-    /// Bytes that the bodies of all requests in progress may take, not counting the first 64 KiB of each.
-    /// Beyond that, senders get 503.
+    /// Bytes that the bodies of all requests in progress may take, as sent and decompressed. Beyond that, senders
+    /// get 503.
     pub max_bodies: ByteSize,
-    /// Queries that may read files at the same time. Beyond that, readers get 503.
+    /// Queries that may read files at the same time, half of them with a pattern. Beyond that, readers get 503.
     pub max_queries: usize,
+    /// How long a query may search, not counting how long it waits for its reader.
+    #[serde(with = "humantime_serde")]
+    pub max_query_time: Duration,
     /// How long a reader may accept nothing before its reply is aborted. More than the minute for which one
     /// instance may keep the others waiting in `/log/all`.
     #[serde(with = "humantime_serde")]
@@ -83,6 +86,7 @@ impl Default for LogConfig {
             max_batch_entries: 10_000,
             max_bodies: ByteSize::mib(64),
             max_queries: 8,
+            max_query_time: Duration::from_secs(30),
             max_stall: Duration::from_secs(90),
             rotate: RotateConfig::default(),
             retain: RetainConfig::default(),
@@ -116,6 +120,7 @@ impl Table for LogConfig {
             ("max_batch_entries", self.max_batch_entries > 0, "must not be zero"),
             ("max_bodies", two_batches, "must not be less than twice max_batch"),
             ("max_queries", self.max_queries > 0, "must not be zero"),
+            ("max_query_time", !self.max_query_time.is_zero(), "must not be zero"),
             ("max_stall", !self.max_stall.is_zero(), "must not be zero"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {

@@ -1,5 +1,7 @@
 //! Converts errors to problem documents. The other modules' errors know no HTTP.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use hubspoke_chassis::{Problem, ProblemType};
 
@@ -34,6 +36,14 @@ pub(crate) enum ApiError {
     Append(#[from] AppendError),
     #[error("too many requests in progress; retry later")]
     Busy,
+    #[error(
+        "the query searched for {limit:?}, which is the limit (max_query_time); narrow it down, by since or until"
+    )]
+    QueryTime { limit: Duration },
+    #[error("the query gave up its place, since others were waiting; retry later")]
+    Displaced,
+    #[error("the reader accepted nothing for too long")]
+    Stalled,
     #[error("an internal error; see the log service's own log")]
     Internal,
 }
@@ -66,7 +76,9 @@ impl From<ApiError> for Problem {
                 AppendError::Disk => ProblemType::DiskFailed,
                 AppendError::Closed => ProblemType::Stopping,
             },
-            ApiError::Busy => ProblemType::Overloaded,
+            ApiError::QueryTime { .. } => ProblemType::QueryTimeout,
+            ApiError::Stalled => ProblemType::RequestTimeout,
+            ApiError::Busy | ApiError::Displaced => ProblemType::Overloaded,
             ApiError::Internal => ProblemType::InternalError,
         };
         let problem = Self::new(cause, error.to_string());
@@ -74,9 +86,10 @@ impl From<ApiError> for Problem {
             ApiError::Append(AppendError::DiskFull | AppendError::Disk) => {
                 problem.retry_after(DISK_RETRY_AFTER)
             }
-            ApiError::Append(_) | ApiError::Busy | ApiError::Decode(DecodeError::NoRoom) => {
-                problem.retry_after(QUEUE_RETRY_AFTER)
-            }
+            ApiError::Append(_)
+            | ApiError::Busy
+            | ApiError::Displaced
+            | ApiError::Decode(DecodeError::NoRoom) => problem.retry_after(QUEUE_RETRY_AFTER),
             ApiError::Ingest(IngestError::NoneAccepted(rejected)) => {
                 let listed = serde_json::to_value(rejected.listed).unwrap_or_default();
                 problem.with("failed", listed).with("failed_count", rejected.count)

@@ -4,15 +4,18 @@
 //! |---|---|
 //! | `since`, `until` | RFC 3339, or an age (`10m`, `2h`); `since` is inclusive, `until` exclusive |
 //! | `contains` | the text contains this; case matters |
-//! | `regex` | the text matches this (syntax of the regex crate) |
+//! | `regex` | the text matches this (syntax of the regex crate; at most 1,000 bytes, see [`pattern`]) |
 //! | `source`, `trace_id` | equal to this |
 //! | `level` | this level or higher |
-//! | `order` | `desc` (newest first, the default) or `asc` |
+//! | `order` | `desc` (newest first) or `asc`; `asc` by default if there is a `cursor`, which continues, else `desc` |
 //! | `limit` | at most this many entries; 100 by default, 0 for all |
 //! | `cursor` | `INSTANCE:SEQ` of the last entry read, to continue after it; several separated by commas |
 //!
-//! Within an instance the sequence numbers are the order, so a clock that was set back affects only `since`
-//! and `until`. Those compare each entry's own time, and look an hour beyond it for entries out of order.
+//! Entries are given in the order of their times, which are those of their events if their senders gave
+//! credible ones ([`sort`]). With a cursor they are given in the order of their arrival, which is that of the
+//! sequence numbers: so pages are complete, and a reader that continues misses none that comes late. `since`
+//! and `until` compare the times, and look two hours beyond them: one for events that arrive late, one for a
+//! clock that was set back.
 
 use std::time::Duration;
 
@@ -23,11 +26,13 @@ use self::filter::FilterSpec;
 use crate::entry::{Level, SeqRange, timestamp};
 
 mod filter;
+mod pattern;
 pub(crate) mod scan;
+mod sort;
 
 const DEFAULT_LIMIT: u64 = 100;
-/// How far out of order the times of entries may be.
-pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(3600);
+/// How far out of order the times of entries may be: late by an hour, on a clock that was set back by an hour.
+pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(2 * 3600);
 
 /// A parsed query string.
 #[derive(Debug, Clone)]
@@ -41,6 +46,8 @@ pub(crate) struct Query {
     /// `limit` and `order` as given, for `/log/tail`, which has other defaults.
     pub(crate) explicit_limit: Option<u64>,
     pub(crate) explicit_order: Option<SortOrder>,
+    /// By time; otherwise in the order of arrival.
+    pub(crate) sorts: bool,
     /// Instances with the last sequence number read from each.
     pub(crate) cursor: Vec<(String, u64)>,
 }
@@ -70,6 +77,11 @@ impl QueryError {
 }
 
 impl Query {
+    /// Whether a query string asks for a pattern, which takes long to compile and to search for.
+    pub(crate) fn asks_for_pattern(query: &str) -> bool {
+        form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "regex")
+    }
+
     /// Parses a query string; ages count back from `now`.
     pub(crate) fn parse(query: &str, now: Timestamp) -> Result<Self, QueryError> {
         let mut filter = FilterSpec::default();
@@ -81,6 +93,7 @@ impl Query {
             limit: Some(DEFAULT_LIMIT),
             explicit_limit: None,
             explicit_order: None,
+            sorts: true,
             cursor: Vec::new(),
         };
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -113,6 +126,10 @@ impl Query {
                 }
             }
         }
+        if parsed.explicit_order.is_none() && !parsed.cursor.is_empty() {
+            parsed.order = SortOrder::Asc;
+        }
+        parsed.sorts = parsed.cursor.is_empty();
         parsed.filter = Filter::new(filter).map_err(|reason| QueryError::new("regex", reason))?;
         parsed.filter.since = parsed.since.map(timestamp);
         parsed.filter.until = parsed.until.map(timestamp);
@@ -215,6 +232,15 @@ mod tests {
         assert_eq!(query.cursor_of("log-1"), Some(5));
         assert_eq!(query.cursor_of("10.0.0.1:20002"), Some(7));
         assert_eq!(query.cursor_of("log-2"), None);
+    }
+
+    #[test]
+    fn a_cursor_continues_with_newer_entries_unless_older_ones_are_asked_for() {
+        assert_eq!(parse("cursor=log-1:5").unwrap().order, SortOrder::Asc);
+        assert_eq!(parse("limit=7&cursor=log-1:5,log-2:0").unwrap().order, SortOrder::Asc);
+        assert_eq!(parse("cursor=log-1:5&order=desc").unwrap().order, SortOrder::Desc);
+        assert_eq!(parse("order=desc&cursor=log-1:5").unwrap().order, SortOrder::Desc);
+        assert_eq!(parse("cursor=").unwrap().order, SortOrder::Desc);
     }
 
     #[test]

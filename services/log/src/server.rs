@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::BATCH_META;
+use reqwest::redirect::Policy;
 use tokio::sync::{Semaphore, watch};
 
 use crate::api;
-use crate::api::app::LogApp;
+use crate::api::admission::QueryAdmission;
+use crate::api::app::{LONG_EVENTS, LogApp, PATTERN_TAILS, PATTERN_TURNS};
 use crate::api::body::BodyBudget;
 use crate::config::{LogConfig, PROCESS, bytes};
 use crate::ingest::IngestLimits;
@@ -62,7 +64,8 @@ impl LogServer {
         let service =
             Service::builder(PROCESS).requires([&common.name]).meta(key, value).bind(&common).await?;
         let id = service.id().to_owned();
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
+        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none());
+        let http = http.connect_timeout(CONNECT_TIMEOUT).build()?;
         let options = own.store_options();
         let file = options.file.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
@@ -83,7 +86,11 @@ impl LogServer {
             bodies: BodyBudget::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
             max_stall: own.max_stall,
-            queries: Arc::new(Semaphore::new(own.max_queries)),
+            queries: QueryAdmission::new(own.max_queries),
+            max_query_time: own.max_query_time,
+            pattern_turns: Arc::new(Semaphore::new(PATTERN_TURNS)),
+            pattern_tails: Arc::new(Semaphore::new(PATTERN_TAILS)),
+            long_events: Arc::new(Semaphore::new(LONG_EVENTS)),
             closing: closed,
         };
         Ok(Self { service, app, closing })

@@ -193,6 +193,8 @@ problem_types! {
     NoInstance = "no-instance", 503;
     /// The service has too much work in progress.
     Overloaded = "overloaded", 503;
+    /// The query searched for longer than the limit.
+    QueryTimeout = "query-timeout", 503;
     /// The process has as many connections as it allows.
     TooManyConnections = "too-many-connections", 503;
     /// The disk can't be written.

@@ -6,9 +6,18 @@ use std::time::Duration;
 use hubspoke_client::Directory;
 use tokio::sync::{Semaphore, watch};
 
+use super::admission::QueryAdmission;
 use super::body::BodyBudget;
 use crate::ingest::IngestLimits;
 use crate::store::Store;
+
+/// Patterns that are compiled or searched for by followers at a time.
+pub(crate) const PATTERN_TURNS: usize = 2;
+/// Followers with a pattern; a compiled one takes some MiB.
+pub(crate) const PATTERN_TAILS: usize = 16;
+/// Bytes of long entries that are being sent to followers. A thousand of them that read nothing would hold a thousand
+/// copies otherwise.
+pub(crate) const LONG_EVENTS: usize = 8 << 20;
 
 pub(crate) struct LogApp {
     pub(crate) store: Arc<Store>,
@@ -24,8 +33,17 @@ pub(crate) struct LogApp {
     /// Where the siblings are.
     pub(crate) directory: Directory,
     pub(crate) http: reqwest::Client,
-    /// A permit for each query that may read files.
-    pub(crate) queries: Arc<Semaphore>,
+    /// Which queries may read files.
+    pub(crate) queries: QueryAdmission,
+    /// How long one may search.
+    pub(crate) max_query_time: Duration,
+    /// A permit for each pattern that is compiled, or searched for by a follower. They take turns, so that they leave
+    /// most of the processor to others.
+    pub(crate) pattern_turns: Arc<Semaphore>,
+    /// A permit for each follower with a pattern.
+    pub(crate) pattern_tails: Arc<Semaphore>,
+    /// A permit for each byte of the long entries that are being sent to followers.
+    pub(crate) long_events: Arc<Semaphore>,
     /// How long a reader may accept nothing.
     pub(crate) max_stall: Duration,
     /// Becomes true at shutdown: followers would never leave by themselves.

@@ -13,10 +13,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
 
-/// Bytes of each body that are not counted: they cost no more than its connection does.
-const UNCOUNTED: usize = 64 << 10;
-/// A body that takes from the budget must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise
-/// a sender of a byte now and then would keep the memory from others forever.
+/// A body must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise a sender of a byte now and then would
+/// keep the memory from others forever.
 const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// Memory for the bodies of all requests in progress. Clones share it.
@@ -37,7 +35,7 @@ impl BodyBudget {
         mut body: Body,
         limit: usize,
     ) -> Result<(Bytes, BodyMemory), ApiError> {
-        let mut memory = BodyMemory { budget: Arc::clone(&self.bytes), used: 0, permit: None };
+        let mut memory = BodyMemory { budget: Arc::clone(&self.bytes), permit: None };
         // The server makes sure that the body has this length.
         let length =
             head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -50,10 +48,7 @@ impl BodyBudget {
         let mut joined = Vec::new();
         let deadline = Instant::now() + MAX_DURATION;
         loop {
-            let frame = match memory.permit {
-                None => body.frame().await,
-                Some(_) => timeout_at(deadline, body.frame()).await.map_err(|_| ApiError::BodyBroken)?,
-            };
+            let frame = timeout_at(deadline, body.frame()).await.map_err(|_| ApiError::BodyBroken)?;
             let Some(frame) = frame else { break };
             let Ok(data) = frame.map_err(|_| ApiError::BodyBroken)?.into_data() else { continue };
             let so_far = single.len() + joined.len() + data.len();
@@ -82,20 +77,16 @@ impl BodyBudget {
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     budget: Arc<Semaphore>,
-    used: usize,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl BodyMemory {
     /// Takes `bytes` more from the budget.
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let counted = |used: usize| used.saturating_sub(UNCOUNTED);
-        let more = counted(self.used + bytes) - counted(self.used);
-        self.used += bytes;
-        if more == 0 {
+        if bytes == 0 {
             return Ok(());
         }
-        let more = u32::try_from(more).map_err(|_| ApiError::Busy)?;
+        let more = u32::try_from(bytes).map_err(|_| ApiError::Busy)?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(more).map_err(|_| ApiError::Busy)?;
         match &mut self.permit {
             Some(held) => held.merge(permit),

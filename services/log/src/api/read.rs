@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
+use super::app::LogApp;
+use super::request::admit;
+use super::stream::{NDJSON, body, last_line, query_files};
+use crate::error::ApiError;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
-
-use super::app::LogApp;
-use super::stream::{NDJSON, body, query_files};
-use crate::error::ApiError;
-use crate::query::Query;
 
 pub(super) async fn read(
     State(app): State<Arc<LogApp>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let query = Query::parse(query.as_deref().unwrap_or(""), Timestamp::now())?;
-    Ok(([NDJSON], body(query_files(&app, query)?)).into_response())
+    let (query, admitted) = admit(&app, query.as_deref().unwrap_or("")).await?;
+    let found = query_files(&app, admitted, query).begin().await?;
+    Ok(([NDJSON], body(found.chunks(), last_line)).into_response())
 }

@@ -1,15 +1,20 @@
-//! Reads the head of a request that stores entries: as text, JSON or OTLP.
+//! Reads what all requests have: the head of one that stores entries, the query string of one that reads them.
+
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use hubspoke_protocol::HUB_SOURCE;
+use jiff::Timestamp;
 
+use super::admission::AdmittedQuery;
+use super::app::LogApp;
 use crate::entry::{Level, UnknownLevel};
 use crate::error::ApiError;
 use crate::ingest::RequestMeta;
 use crate::ingest::json::MAX_KEY;
 use crate::ingest::traceparent::trace_id;
-use crate::query::QueryError;
+use crate::query::{Query, QueryError};
 
 /// A batch with a key is stored once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -31,6 +36,7 @@ pub(super) fn request_meta(parts: &Parts) -> Result<RequestMeta, ApiError> {
     }
     let trace_id = headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
     Ok(RequestMeta {
+        arrival: Timestamp::now(),
         source: non_empty(name),
         source_id: non_empty(id),
         trace_id: trace_id.map(str::to_owned),
@@ -61,15 +67,38 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Opt
     value.transpose().map_err(|_| ApiError::Header { name, reason: "not visible ASCII".to_owned() })
 }
 
+/// Parses and admits a query that reads files. A pattern is compiled on another thread.
+pub(super) async fn admit(app: &LogApp, query: &str) -> Result<(Query, Arc<AdmittedQuery>), ApiError> {
+    let pattern = Query::asks_for_pattern(query);
+    if !pattern {
+        // An invalid query is refused whether there is a place for it or not.
+        let query = Query::parse(query, Timestamp::now())?;
+        return Ok((query, app.queries.admit(false).ok_or(ApiError::Busy)?));
+    }
+    let admitted = app.queries.admit(true).ok_or(ApiError::Busy)?;
+    Ok((parse_query(app, query).await?, admitted))
+}
+
+/// Parses a query. A pattern is compiled on another thread.
+pub(super) async fn parse_query(app: &LogApp, query: &str) -> Result<Query, ApiError> {
+    if !Query::asks_for_pattern(query) {
+        return Ok(Query::parse(query, Timestamp::now())?);
+    }
+    let turn = Arc::clone(&app.pattern_turns).acquire_owned().await.map_err(|_| ApiError::Internal)?;
+    let query = query.to_owned();
+    off_thread(move || {
+        let _turn = turn;
+        Ok(Query::parse(&query, Timestamp::now())?)
+    })
+    .await
+}
+
 /// Runs long work on a thread for blocking tasks.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "a task that parses a request body panicked"
-        );
+        tracing::error!(error = &error as &dyn std::error::Error, "a task that parses a request panicked");
         Err(ApiError::Internal)
     })
 }

@@ -1,20 +1,25 @@
 //! Streams the matches that a thread finds in the files.
 //!
-//! The thread reads no faster than its client accepts. The number of such threads is bounded, so a client
-//! that accepts nothing for `max_stall` has its reply aborted.
+//! The thread reads no faster than its client accepts, and ends soon after the client has left. The number of such
+//! threads is bounded, and so is their time: a client that accepts nothing for `max_stall`, and a query that searches
+//! for longer than `max_query_time`, has its reply aborted.
 
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
+use futures_util::StreamExt as _;
+use futures_util::stream::{Stream, try_unfold, unfold};
+use hubspoke_chassis::Problem;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::admission::AdmittedQuery;
 use super::app::LogApp;
 use crate::error::ApiError;
 use crate::query::Query;
@@ -25,7 +30,12 @@ pub(super) const NDJSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "ap
 /// Approximate size of a chunk, in bytes.
 const CHUNK: usize = 64 << 10;
 /// Chunks that may wait for a slow client; then the thread pauses.
-const MAX_CHUNKS: usize = 4;
+const MAX_CHUNKS: usize = 2;
+/// How long the head of a reply waits for the first chunk, so that an early failure has a status. Less than a log
+/// instance that asks this one waits for a head.
+const FIRST_CHUNK: Duration = Duration::from_secs(1);
+/// Time for the last line of an aborted reply to be sent.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// A chunk of a reply. An error aborts the reply, so that no client mistakes a part for the whole.
 pub(super) type BodyChunk = io::Result<Bytes>;
@@ -36,86 +46,176 @@ pub(super) type RenderEntry = fn(&Store, u64, &[u8], &mut Vec<u8>);
 /// The chunks that the thread has sent.
 pub(super) struct FileStream {
     chunks: mpsc::Receiver<BodyChunk>,
-    stalled: Arc<AtomicBool>,
+    first: Option<BodyChunk>,
+    end: Arc<EarlyEnd>,
 }
+
+/// Why the thread has ended early, if it can't send that, since its client accepts nothing.
+#[derive(Default)]
+struct EarlyEnd(parking_lot::Mutex<Option<io::Error>>);
 
 impl FileStream {
     #[cfg(test)]
     pub(super) fn of(chunks: mpsc::Receiver<BodyChunk>) -> Self {
-        Self { chunks, stalled: Arc::default() }
+        Self { chunks, first: None, end: Arc::default() }
+    }
+
+    pub(super) fn chunks(self) -> impl Stream<Item = BodyChunk> + Send {
+        unfold(self, |mut stream| async move { Some((stream.next().await?, stream)) })
     }
 
     pub(super) async fn next(&mut self) -> Option<BodyChunk> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
         match self.chunks.recv().await {
-            None if self.stalled.swap(false, Ordering::Relaxed) => Some(Err(io::ErrorKind::TimedOut.into())),
+            None => self.end.0.lock().take().map(Err),
             chunk => chunk,
         }
     }
+
+    /// Waits a moment for the first chunk. Returns the error if the query fails before it.
+    pub(super) async fn begin(mut self) -> Result<Self, ApiError> {
+        match timeout(FIRST_CHUNK, self.next()).await {
+            Ok(Some(Err(error))) => return Err(failure(error)),
+            Ok(first) => self.first = first,
+            Err(_) => {}
+        }
+        Ok(self)
+    }
+}
+
+/// The cause of an aborted reply.
+pub(super) fn failure(error: io::Error) -> ApiError {
+    error.downcast().unwrap_or(ApiError::Internal)
 }
 
 /// Finds the matches of a query in this instance's files, as NDJSON.
-pub(super) fn query_files(app: &LogApp, query: Query) -> Result<FileStream, ApiError> {
+pub(super) fn query_files(app: &LogApp, admitted: Arc<AdmittedQuery>, query: Query) -> FileStream {
     let range = query.seq_range(app.store.instance());
     let ndjson: RenderEntry = |_, _, line, out| {
         out.extend_from_slice(line);
         out.push(b'\n');
     };
-    read_files(app, ndjson, move |store, sink| scan(store.snapshot(), &query, range, sink))
+    read_files(app, admitted, ndjson, move |store, sink| scan(store.snapshot(), &query, range, sink))
 }
 
 /// Runs `read` on a thread; the stream gets the entries that it gives to the sink. It ends when the stream is dropped.
 pub(super) fn read_files(
     app: &LogApp,
+    admitted: Arc<AdmittedQuery>,
     render: RenderEntry,
     read: impl FnOnce(&Store, &mut ChunkSink<'_>) -> io::Result<()> + Send + 'static,
-) -> Result<FileStream, ApiError> {
-    let permit = Arc::clone(&app.queries).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+) -> FileStream {
     let (chunks, receiver) = mpsc::channel(MAX_CHUNKS);
-    let stalled = Arc::new(AtomicBool::new(false));
-    let (store, max_stall) = (Arc::clone(&app.store), app.max_stall);
-    let sender = ChunkSender { chunks, stalled: Arc::clone(&stalled), max_stall, runtime: Handle::current() };
-    // Not joined: it ends at the latest after the block that it is reading, or when the client stalls.
+    let end = Arc::new(EarlyEnd::default());
+    let sender = ChunkSender {
+        chunks,
+        max_stall: app.max_stall,
+        max_time: app.max_query_time,
+        waited: Duration::ZERO,
+        ended: None,
+        admitted,
+        runtime: Handle::current(),
+    };
+    let (store, early_end) = (Arc::clone(&app.store), Arc::clone(&end));
+    // Not joined: it ends soon after its client leaves, at the latest when the client stalls.
     tokio::task::spawn_blocking(move || {
-        let mut sink = ChunkSink { store: &store, render, sender, chunk: Vec::new(), _permit: permit };
+        let mut sink = ChunkSink { store: &store, render, sender, chunk: Vec::new() };
         if let Err(error) = read(&store, &mut sink) {
             let cause = &error as &dyn std::error::Error;
             tracing::error!(error = cause, "can't read the log files; aborting a reply");
-            let _ = sink.sender.send(Err(error));
+            sink.sender.ended.get_or_insert(ApiError::Internal);
+        } else {
+            // The last matches before the limit or the end.
+            let _ = sink.flush();
         }
+        *early_end.0.lock() = sink.sender.ended.take().map(io::Error::other);
     });
-    Ok(FileStream { chunks: receiver, stalled })
+    FileStream { chunks: receiver, first: None, end }
 }
 
-pub(super) fn body(stream: FileStream) -> Body {
-    Body::from_stream(futures_util::stream::unfold(stream, |mut stream| async move {
-        Some((stream.next().await?, stream))
+/// A reply's body. One that is aborted ends with the reason, which `last_words` makes of the problem.
+pub(super) fn body(
+    chunks: impl Stream<Item = BodyChunk> + Send + 'static,
+    last_words: fn(&Problem) -> Vec<u8>,
+) -> Body {
+    let state = (Box::pin(chunks), None::<io::Error>);
+    Body::from_stream(try_unfold(state, move |(mut chunks, ended)| async move {
+        if let Some(error) = ended {
+            // Otherwise the connection is closed with the last words unsent.
+            sleep(LAST_WORDS).await;
+            return Err(error);
+        }
+        match chunks.next().await {
+            None => Ok(None),
+            Some(Ok(chunk)) => Ok(Some((chunk, (chunks, None)))),
+            Some(Err(error)) => {
+                let cause = failure(error);
+                let aborted = io::Error::other(cause.to_string());
+                Ok(Some((last_words(&cause.into()).into(), (chunks, Some(aborted)))))
+            }
+        }
     }))
+}
+
+/// The problem as the last line of an aborted reply.
+pub(super) fn last_line(problem: &Problem) -> Vec<u8> {
+    format!("{}\n", problem.to_json()).into()
 }
 
 struct ChunkSender {
     chunks: mpsc::Sender<BodyChunk>,
-    /// The client accepted nothing for `max_stall`.
-    stalled: Arc<AtomicBool>,
     max_stall: Duration,
+    max_time: Duration,
+    /// For the client, so far.
+    waited: Duration,
+    /// Why the search has ended early.
+    ended: Option<ApiError>,
+    admitted: Arc<AdmittedQuery>,
     runtime: Handle,
 }
 
 impl ChunkSender {
-    fn send(&self, chunk: BodyChunk) -> ControlFlow<()> {
-        if self.stalled.load(Ordering::Relaxed) {
+    /// Whether the search goes on. Sets the reason if it does not although the client is there.
+    fn goes_on(&mut self) -> bool {
+        if self.ended.is_some() || self.chunks.is_closed() {
+            return false;
+        }
+        if self.admitted.displaced().is_cancelled() {
+            self.ended = Some(ApiError::Displaced);
+        } else if self.admitted.since().elapsed().saturating_sub(self.waited) > self.max_time {
+            self.ended = Some(ApiError::QueryTime { limit: self.max_time });
+        }
+        self.ended.is_none()
+    }
+
+    fn send(&mut self, chunk: Bytes) -> ControlFlow<()> {
+        if self.ended.is_some() {
             return ControlFlow::Break(());
         }
-        let chunk = match self.chunks.try_send(chunk) {
+        let chunk = match self.chunks.try_send(Ok(chunk)) {
             Ok(()) => return ControlFlow::Continue(()),
             Err(TrySendError::Closed(_)) => return ControlFlow::Break(()),
             Err(TrySendError::Full(chunk)) => chunk,
         };
-        match self.runtime.block_on(self.chunks.send_timeout(chunk, self.max_stall)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(SendTimeoutError::Closed(_)) => ControlFlow::Break(()),
-            Err(SendTimeoutError::Timeout(_)) => {
-                tracing::warn!(max_stall = ?self.max_stall, "a reader accepted nothing for max_stall; aborting its reply");
-                self.stalled.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        let sent = self.runtime.block_on(async {
+            tokio::select! {
+                sent = timeout(self.max_stall, self.chunks.send(chunk)) => sent.map_err(|_| ApiError::Stalled),
+                () = self.admitted.displaced().cancelled() => Err(ApiError::Displaced),
+            }
+        });
+        self.waited += began.elapsed();
+        match sent {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(_)) => ControlFlow::Break(()),
+            Err(cause) => {
+                if matches!(cause, ApiError::Stalled) {
+                    let max_stall = self.max_stall;
+                    tracing::warn!(?max_stall, "a reader accepted nothing for max_stall; aborting its reply");
+                }
+                self.ended = Some(cause);
                 ControlFlow::Break(())
             }
         }
@@ -128,18 +228,19 @@ pub(super) struct ChunkSink<'a> {
     render: RenderEntry,
     sender: ChunkSender,
     chunk: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl ChunkSink<'_> {
-    /// Whether the client is gone or stalled.
-    pub(super) fn closed(&self) -> bool {
-        self.sender.chunks.is_closed() || self.sender.stalled.load(Ordering::Relaxed)
-    }
-
     fn flush(&mut self) -> ControlFlow<()> {
+        if self.chunk.is_empty() {
+            return ControlFlow::Continue(());
+        }
         let chunk = std::mem::take(&mut self.chunk);
-        self.sender.send(Ok(chunk.into()))
+        if chunk.len() <= 2 * CHUNK {
+            return self.sender.send(chunk.into());
+        }
+        // A long entry in pieces, so that no client has several of them waiting.
+        chunk.chunks(2 * CHUNK).try_for_each(|piece| self.sender.send(Bytes::copy_from_slice(piece)))
     }
 }
 
@@ -150,18 +251,10 @@ impl EntrySink for ChunkSink<'_> {
     }
 
     fn end_of_block(&mut self) -> ControlFlow<()> {
-        if self.closed() {
-            return ControlFlow::Break(());
-        }
-        if self.chunk.is_empty() { ControlFlow::Continue(()) } else { self.flush() }
+        self.flush()
     }
-}
 
-impl Drop for ChunkSink<'_> {
-    fn drop(&mut self) {
-        // The last matches before the limit or the end.
-        if !self.chunk.is_empty() {
-            let _ = self.flush();
-        }
+    fn goes_on(&mut self) -> bool {
+        self.sender.goes_on()
     }
 }

@@ -11,20 +11,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use hubspoke_chassis::Problem;
 use hubspoke_protocol::sse::{self, EventWriter};
-use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::app::LogApp;
-use super::stream::{BodyChunk, ChunkSink, FileStream, read_files};
+use super::request::{off_thread, parse_query};
+use super::stream::{BodyChunk, ChunkSink, FileStream, body, read_files};
 use crate::entry::SeqRange;
 use crate::error::ApiError;
-use crate::query::scan::scan;
+use crate::query::scan::{EntrySink as _, scan};
 use crate::query::{Filter, Query, QueryError, SortOrder, parse_cursor};
 use crate::store::Store;
 use crate::store::ring::{CommittedLines, RingFollower};
@@ -37,15 +39,23 @@ const COALESCE: Duration = Duration::from_millis(10);
 /// How often the files are read again for entries that left memory meanwhile. A client still behind after that
 /// is slower than the senders.
 const BACKLOG_ROUNDS: usize = 16;
+/// How long the entries of one turn may be searched for a pattern. A follower whose pattern takes longer is aborted.
+const MAX_TURN: Duration = Duration::from_secs(1);
 /// Bytes of lines to look at before other tasks get their turn.
-const TURN: usize = 256 << 10;
+const TURN: usize = 16 << 10;
 
 pub(super) async fn tail(
     State(app): State<Arc<LogApp>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let mut query = Query::parse(query.as_deref().unwrap_or(""), Timestamp::now())?;
+    let text = query.unwrap_or_default();
+    let pattern = if Query::asks_for_pattern(&text) {
+        Some(Arc::clone(&app.pattern_tails).try_acquire_owned().map_err(|_| ApiError::Busy)?)
+    } else {
+        None
+    };
+    let mut query = parse_query(&app, &text).await?;
     if let Some(id) = headers.get(sse::LAST_EVENT_ID) {
         let cursor = id.to_str().ok().and_then(|id| parse_cursor(id).ok());
         let invalid = || ApiError::Header { name: "Last-Event-ID", reason: "not INSTANCE:SEQ".to_owned() };
@@ -55,6 +65,7 @@ pub(super) async fn tail(
         return Err(QueryError::new("order", "must be asc: a tail is in the order of arrival").into());
     }
     query.order = SortOrder::Asc;
+    query.sorts = false;
     query.limit = None;
     // From here on everything new goes to the ring, and everything older is in the files.
     let follower = app.store.follow();
@@ -72,15 +83,21 @@ pub(super) async fn tail(
     let backlog = if from_files && range.first < next {
         let read_up_to = Arc::new(AtomicU64::new(range.last));
         let (query, up_to) = (query.clone(), Arc::clone(&read_up_to));
+        let query_has_pattern = query.filter.has_pattern();
         let read =
             move |store: &Store, sink: &mut ChunkSink<'_>| read_backlog(store, &query, range, sink, &up_to);
-        Some(Backlog { stream: read_files(&app, render_event, read)?, read_up_to })
+        let admitted = app.queries.admit(query_has_pattern).ok_or(ApiError::Busy)?;
+        Some(Backlog { stream: read_files(&app, admitted, render_event, read), read_up_to })
     } else {
         None
     };
     let tail = TailStream {
         filter: query.filter,
-        instance: app.store.instance().to_owned(),
+        instance: app.store.instance().into(),
+        pattern_turns: Arc::clone(&app.pattern_turns),
+        long_events: Arc::clone(&app.long_events),
+        rest: Bytes::new(),
+        _pattern: pattern,
         follower,
         last_seq,
         next,
@@ -88,10 +105,11 @@ pub(super) async fn tail(
         closing: app.closing.clone(),
         is_new: true,
         sent: Instant::now(),
+        caught_up: true,
     };
-    let body = Body::from_stream(futures_util::stream::unfold(tail, TailStream::step));
+    let events = futures_util::stream::unfold(tail, TailStream::step);
     let headers = [(header::CONTENT_TYPE, sse::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, body).into_response())
+    Ok((headers, body(events, problem_event)).into_response())
 }
 
 /// Reads `range`, and then the entries that have come meanwhile and are no longer in memory.
@@ -107,7 +125,7 @@ fn read_backlog(
         read_up_to.store(range.last, Ordering::Relaxed);
         // Whatever precedes the entries in memory is committed, so the files have it.
         match store.oldest_in_memory() {
-            Some(oldest) if oldest > range.last + 1 && !sink.closed() => {
+            Some(oldest) if oldest > range.last + 1 && sink.goes_on() => {
                 range = SeqRange { first: range.last + 1, last: oldest - 1 };
             }
             _ => break,
@@ -125,7 +143,12 @@ struct Backlog {
 
 struct TailStream {
     filter: Filter,
-    instance: String,
+    instance: Arc<str>,
+    pattern_turns: Arc<Semaphore>,
+    long_events: Arc<Semaphore>,
+    /// Events that are rendered, but not sent yet.
+    rest: Bytes,
+    _pattern: Option<OwnedSemaphorePermit>,
     follower: RingFollower,
     last_seq: watch::Receiver<u64>,
     /// The first entry to look at next.
@@ -137,6 +160,8 @@ struct TailStream {
     is_new: bool,
     /// When new entries were last sent.
     sent: Instant,
+    /// There was nothing more then.
+    caught_up: bool,
 }
 
 impl TailStream {
@@ -154,6 +179,9 @@ impl TailStream {
     }
 
     async fn next_chunk(&mut self) -> BodyChunk {
+        if !self.rest.is_empty() {
+            return Ok(self.next_piece());
+        }
         let keep_alive = Instant::now() + KEEP_ALIVE;
         if let Some(backlog) = &mut self.backlog {
             // Matches may be rare: the client must see that the search continues.
@@ -172,35 +200,120 @@ impl TailStream {
                 Ok(_) = self.last_seq.wait_for(|last| *last >= self.next) => {}
                 () = sleep_until(keep_alive) => return Ok(sse::comment("alive").into()),
             }
-            sleep_until(self.sent + COALESCE).await;
+            if self.caught_up {
+                sleep_until(self.sent + COALESCE).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
             self.sent = Instant::now();
-            let chunk = self.render_new();
+            let chunk = self.render_new().await?;
+            self.caught_up = *self.last_seq.borrow() < self.next;
             if !chunk.is_empty() {
-                return Ok(chunk.into());
+                self.rest = chunk;
+                return Ok(self.next_piece());
             }
         }
     }
 
-    /// The events for a turn's worth of new entries.
-    fn render_new(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for CommittedLines { first, last, lines } in self.follower.since(self.next, TURN) {
-            if first > self.next {
-                let dropped = format!("{{\"dropped\":{}}}", first - self.next);
-                let event = EventWriter::new(&mut out).id(format_args!("{}:{}", self.instance, first - 1));
-                event.name("dropped").data(dropped.as_bytes());
-            }
-            for line in self.filter.candidates(&lines) {
-                if let Some(head) = self.filter.matching(line)
-                    && head.seq >= self.next
-                {
-                    write_event(&self.instance, head.seq, line, &mut out);
-                }
-            }
-            self.next = last + 1;
-        }
-        out
+    /// The next piece of what is rendered. The server buffers no more than a piece for a client that reads nothing.
+    fn next_piece(&mut self) -> Bytes {
+        self.rest.split_to(self.rest.len().min(TURN))
     }
+
+    /// The events for a turn's worth of new entries.
+    async fn render_new(&mut self) -> io::Result<Bytes> {
+        let mut commits = self.follower.since(self.next, TURN);
+        let until = commits.last().map_or(self.next, |commit| commit.last + 1);
+        let long: usize = commits.iter().map(|commit| commit.lines.len()).sum();
+        let mut memory = None;
+        if long > 2 * TURN {
+            let bytes = u32::try_from(long).unwrap_or(u32::MAX);
+            memory = Arc::clone(&self.long_events).try_acquire_many_owned(bytes).ok();
+            // Without room for them long entries count as dropped.
+            commits.retain(|commit| memory.is_some() || commit.lines.len() <= TURN);
+        }
+        let events = self.render(commits, until).await?;
+        Ok(match memory {
+            Some(memory) => Bytes::from_owner(LongEvents { events, _memory: memory }),
+            None => events.into(),
+        })
+    }
+
+    /// The events of these commits, and what is missing before entry `until`.
+    async fn render(&mut self, commits: Vec<CommittedLines>, until: u64) -> io::Result<Vec<u8>> {
+        let next = self.next;
+        self.next = until;
+        let range = SeqRange { first: next, last: until.saturating_sub(1) };
+        if !self.filter.has_pattern() {
+            return Ok(render(&self.instance, &self.filter, &commits, range, &mut || true));
+        }
+        let failed = |_| io::Error::other(ApiError::Internal);
+        let turn = Arc::clone(&self.pattern_turns).acquire_owned().await.map_err(failed)?;
+        let (instance, filter) = (Arc::clone(&self.instance), self.filter.clone());
+        let left = CancellationToken::new();
+        let _leaves = left.clone().drop_guard();
+        let search = move || {
+            let _turn = turn;
+            let began = std::time::Instant::now();
+            let mut goes_on = || !left.is_cancelled() && began.elapsed() < MAX_TURN;
+            let events = render(&instance, &filter, &commits, range, &mut goes_on);
+            if goes_on() { Ok(events) } else { Err(ApiError::QueryTime { limit: MAX_TURN }) }
+        };
+        off_thread(search).await.map_err(io::Error::other)
+    }
+}
+
+/// Events with their share of the memory for long ones.
+struct LongEvents {
+    events: Vec<u8>,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for LongEvents {
+    fn as_ref(&self) -> &[u8] {
+        &self.events
+    }
+}
+
+/// The events for these entries. Incomplete if `goes_on` ends the search.
+fn render(
+    instance: &str,
+    filter: &Filter,
+    commits: &[CommittedLines],
+    range: SeqRange,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut next = range.first;
+    for CommittedLines { first, last, lines } in commits {
+        write_dropped(instance, next, *first, &mut out);
+        for line in filter.candidates(lines) {
+            if let Some(head) = filter.matching(line, goes_on)
+                && head.seq >= next
+            {
+                write_event(instance, head.seq, line, &mut out);
+            }
+        }
+        next = last + 1;
+    }
+    write_dropped(instance, next, range.last + 1, &mut out);
+    out
+}
+
+/// Says how many entries are missing from `next` up to `first`, if any.
+fn write_dropped(instance: &str, next: u64, first: u64, out: &mut Vec<u8>) {
+    if first > next {
+        let dropped = format!("{{\"dropped\":{}}}", first - next);
+        let event = EventWriter::new(out).id(format_args!("{instance}:{}", first - 1));
+        event.name("dropped").data(dropped.as_bytes());
+    }
+}
+
+/// The problem as the last event of an aborted reply.
+fn problem_event(problem: &Problem) -> Vec<u8> {
+    let mut out = Vec::new();
+    EventWriter::new(&mut out).name("problem").data(problem.to_json().as_bytes());
+    out
 }
 
 fn render_event(store: &Store, seq: u64, line: &[u8], out: &mut Vec<u8>) {
@@ -213,7 +326,6 @@ fn write_event(instance: &str, seq: u64, line: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Bytes;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -227,7 +339,11 @@ mod tests {
         let (_open, closing) = watch::channel(false);
         let mut tail = TailStream {
             filter: Filter::default(),
-            instance: "log-1".to_owned(),
+            instance: "log-1".into(),
+            pattern_turns: Arc::new(Semaphore::new(1)),
+            long_events: Arc::new(Semaphore::new(1)),
+            rest: Bytes::new(),
+            _pattern: None,
             follower: store.follow(),
             last_seq: store.last_seq(),
             next: 1,
@@ -235,6 +351,7 @@ mod tests {
             closing,
             is_new: false,
             sent: Instant::now(),
+            caught_up: true,
         };
         for _ in 0..3 {
             let asked = Instant::now();

@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message as _;
 use tokio::sync::{Semaphore, watch};
 
+use super::admission::QueryAdmission;
 use super::body::BodyBudget;
 use super::*;
 use crate::ingest::IngestLimits;
@@ -43,7 +44,11 @@ fn fixture(queue_bytes: usize) -> Fixture {
         id: "log-1".into(),
         directory: Directory::default(),
         http: reqwest::Client::new(),
-        queries: Arc::new(Semaphore::new(8)),
+        queries: QueryAdmission::new(8),
+        max_query_time: Duration::from_secs(30),
+        pattern_turns: Arc::new(Semaphore::new(1)),
+        pattern_tails: Arc::new(Semaphore::new(1)),
+        long_events: Arc::new(Semaphore::new(1 << 20)),
         max_stall: Duration::from_secs(90),
         closing,
     });

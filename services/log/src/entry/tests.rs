@@ -22,7 +22,7 @@ fn keys_are_in_order_and_text_is_stored_as_sent() {
         source_id: Some("visit-9"),
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         level: Some(Level::Warn),
-        key: None,
+        ..EntryMeta::default()
     };
     let mut batch = Batch::new(Some("k\"1".to_owned()));
     batch.push(&meta, "two\nlines \u{1b}[31m ü".as_bytes(), Some("{\"a\":\n1}"));

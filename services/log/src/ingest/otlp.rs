@@ -2,8 +2,8 @@
 //!
 //! The resource's `service.name` and `service.instance.id` become the source, the body the text (as JSON
 //! unless it is a string), and the severity the level. Everything else goes to `fields`: the attributes, and,
-//! under OpenTelemetry's own names, `time` if it is not credible, `span_id`, `scope`, `event_name`, and `severity_text` or `severity_number`
-//! if the level says less.
+//! under OpenTelemetry's own names, `time` if it is not credible, `span_id`, `scope`, `event_name`, and
+//! `severity_text` or `severity_number` if the level says less.
 //!
 //! The messages are counted before they are decoded ([`count`]), since decoded they take far more memory.
 //!

@@ -1,14 +1,16 @@
 //! Decides whether an entry matches. Pure, and fast if most entries don't: it searches a whole block for
 //! bytes that every match contains, and parses only the lines that have them.
 
-use memchr::memmem::Finder;
-use regex::Regex;
+use std::sync::Arc;
 
+use memchr::memmem::Finder;
+
+use super::pattern::Pattern;
 use crate::entry::line::{EntryHead, head, parse};
 use crate::entry::{Level, write_string};
 
 /// The conditions of a [`Filter`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FilterSpec {
     pub(super) contains: Option<String>,
     pub(super) regex: Option<String>,
@@ -25,7 +27,7 @@ pub(crate) struct Filter {
     /// In the format of entries; exclusive.
     pub(super) until: Option<String>,
     contains: Option<String>,
-    regex: Option<Regex>,
+    regex: Option<Arc<Pattern>>,
     source: Option<String>,
     trace_id: Option<String>,
     level: Option<Level>,
@@ -34,10 +36,9 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// Takes some 50 ms for some patterns.
     pub(super) fn new(spec: FilterSpec) -> Result<Self, String> {
-        let regex = spec.regex.map(|regex| Regex::new(&regex)).transpose();
-        // The last line of the message is the reason; those before it point at the position.
-        let regex = regex.map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())?;
+        let regex = spec.regex.map(|regex| Pattern::new(&regex).map(Arc::new)).transpose()?;
         let field = |key: &str, value: &str| [b"\"", key.as_bytes(), b"\":", &*escaped(value)].concat();
         // From the condition that is probably the rarest.
         let needle = (spec.contains.as_deref())
@@ -61,15 +62,24 @@ impl Filter {
         Candidates { block, at: 0, needle: self.needle.as_ref() }
     }
 
-    /// The head of a line, if the line matches.
-    pub(crate) fn matching<'a>(&self, line: &'a [u8]) -> Option<EntryHead<'a>> {
+    /// Whether it searches for a pattern, which may take long.
+    pub(crate) fn has_pattern(&self) -> bool {
+        self.regex.is_some()
+    }
+
+    /// The head of a line, if the line matches. `go_on` may end the search for a pattern; then it does not.
+    pub(crate) fn matching<'a>(
+        &self,
+        line: &'a [u8],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<EntryHead<'a>> {
         let head = head(line)?;
         let since = self.since.as_ref().is_none_or(|since| head.ts >= since.as_bytes());
         let until = self.until.as_ref().is_none_or(|until| head.ts < until.as_bytes());
-        (since && until && self.content_matches(line)).then_some(head)
+        (since && until && self.content_matches(line, go_on)).then_some(head)
     }
 
-    fn content_matches(&self, line: &[u8]) -> bool {
+    fn content_matches(&self, line: &[u8], go_on: &mut dyn FnMut() -> bool) -> bool {
         let all = self.contains.is_none()
             && self.regex.is_none()
             && self.source.is_none()
@@ -92,7 +102,7 @@ impl Filter {
                     .is_some_and(|level| level >= least)
             })
             && self.contains.as_deref().is_none_or(|text| entry.msg.contains(text))
-            && self.regex.as_ref().is_none_or(|regex| regex.is_match(&entry.msg))
+            && self.regex.as_ref().is_none_or(|regex| regex.matches(&entry.msg, go_on) == Some(true))
     }
 }
 
@@ -146,7 +156,11 @@ mod tests {
     }
 
     fn found(filter: &Filter, block: &[u8]) -> Vec<u64> {
-        filter.candidates(block).filter_map(|line| filter.matching(line)).map(|head| head.seq).collect()
+        filter
+            .candidates(block)
+            .filter_map(|line| filter.matching(line, &mut || true))
+            .map(|head| head.seq)
+            .collect()
     }
 
     #[test]

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::sort::TimeSorter;
 use super::{CLOCK_SLACK, Query, SortOrder};
-use crate::entry::line::head;
+use crate::entry::line::{EntryHead, head};
 use crate::entry::{SeqRange, timestamp};
 use crate::store::FilesSnapshot;
 use crate::store::blocks::{BlockReader, lines};
@@ -16,11 +18,14 @@ use crate::store::segment::Segment;
 pub(crate) trait EntrySink {
     /// Takes a line, without its newline.
     fn entry(&mut self, seq: u64, line: &[u8]) -> ControlFlow<()>;
-    /// Called after each block: passes on the lines so far, and ends the scan if the reader has left.
+    /// Called after each block: passes on the lines so far.
     fn end_of_block(&mut self) -> ControlFlow<()>;
+    /// Whether to search on: false once the reader has left or the query has had its time. Called before each line,
+    /// and every few microseconds while one is searched for a pattern.
+    fn goes_on(&mut self) -> bool;
 }
 
-/// Gives the matching entries in `range` to `sink`, in the order of the query.
+/// Gives the matching entries in `range` to `sink`, in the order of the query: by time, or by arrival.
 pub(crate) fn scan(
     snapshot: FilesSnapshot,
     query: &Query,
@@ -34,36 +39,11 @@ pub(crate) fn scan(
         // Beyond these times nothing matches.
         early: query.since.and_then(|at| at.checked_sub(CLOCK_SLACK).ok()).map(timestamp),
         late: query.until.and_then(|at| at.checked_add(CLOCK_SLACK).ok()).map(timestamp),
+        sorter: query.sorts.then(|| TimeSorter::new(query.order)),
         sink,
     };
-    let segments = scan.segments(&snapshot.closed);
-    let active = BlockReader::active(snapshot.active, snapshot.committed_len);
-    if query.order == SortOrder::Desc && scan.blocks(&active)?.is_break() {
-        return Ok(());
-    }
-    let closed: Vec<&Segment> = match query.order {
-        SortOrder::Asc => segments.iter().collect(),
-        SortOrder::Desc => segments.iter().rev().collect(),
-    };
-    for segment in closed {
-        let scanned = match BlockReader::open(segment) {
-            Ok(Some(blocks)) => scan.blocks(&blocks),
-            Ok(None) => continue,
-            Err(error) => Err(error),
-        };
-        match scanned {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => return Ok(()),
-            // A damaged file must not keep the others from being read.
-            Err(error) => {
-                let (segment, error) = (segment.path.display(), &error as &dyn std::error::Error);
-                tracing::error!(%segment, error, "can't read a segment; its entries are missing from a reply");
-            }
-        }
-    }
-    if query.order == SortOrder::Asc {
-        let _ = scan.blocks(&active)?;
-    }
+    scan.files(&snapshot)?;
+    scan.flush();
     Ok(())
 }
 
@@ -73,10 +53,44 @@ struct Scan<'a, S> {
     left: u64,
     early: Option<String>,
     late: Option<String>,
+    /// `None`: in the order of arrival.
+    sorter: Option<TimeSorter>,
     sink: &'a mut S,
 }
 
 impl<S: EntrySink> Scan<'_, S> {
+    fn files(&mut self, snapshot: &FilesSnapshot) -> io::Result<()> {
+        let segments = self.segments(&snapshot.closed);
+        let active = BlockReader::active(Arc::clone(&snapshot.active), snapshot.committed_len);
+        if self.query.order == SortOrder::Desc && self.blocks(&active)?.is_break() {
+            return Ok(());
+        }
+        let closed: Vec<&Segment> = match self.query.order {
+            SortOrder::Asc => segments.iter().collect(),
+            SortOrder::Desc => segments.iter().rev().collect(),
+        };
+        for segment in closed {
+            let scanned = match BlockReader::open(segment) {
+                Ok(Some(blocks)) => self.blocks(&blocks),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match scanned {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(()),
+                // A damaged file must not keep the others from being read.
+                Err(error) => {
+                    let (segment, error) = (segment.path.display(), &error as &dyn std::error::Error);
+                    tracing::error!(%segment, error, "can't read a segment; its entries are missing from a reply");
+                }
+            }
+        }
+        if self.query.order == SortOrder::Asc {
+            let _ = self.blocks(&active)?;
+        }
+        Ok(())
+    }
+
     /// The closed segments that can contain matches, judged by their names and times alone.
     fn segments<'s>(&self, closed: &'s [Segment]) -> &'s [Segment] {
         // The last segment that starts at or before the first sequence number may contain it.
@@ -105,7 +119,7 @@ impl<S: EntrySink> Scan<'_, S> {
                 let start = partition(blocks, &mut buf, before)?.saturating_sub(1);
                 for index in start..count {
                     blocks.read(index, &mut buf)?;
-                    if self.forwards(&buf).is_break() || self.sink.end_of_block().is_break() {
+                    if self.forwards(&buf).is_break() || self.end_of_block().is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -117,7 +131,7 @@ impl<S: EntrySink> Scan<'_, S> {
                 };
                 for index in (0..partition(blocks, &mut buf, within)?).rev() {
                     blocks.read(index, &mut buf)?;
-                    if self.backwards(&buf).is_break() || self.sink.end_of_block().is_break() {
+                    if self.backwards(&buf).is_break() || self.end_of_block().is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -137,7 +151,7 @@ impl<S: EntrySink> Scan<'_, S> {
         for line in filter.candidates(block) {
             self.emit(line)?;
         }
-        ControlFlow::Continue(())
+        self.reach(lines(block).rev().find_map(head))
     }
 
     fn backwards(&mut self, block: &[u8]) -> ControlFlow<()> {
@@ -152,15 +166,61 @@ impl<S: EntrySink> Scan<'_, S> {
         {
             return ControlFlow::Break(());
         }
-        ControlFlow::Continue(())
+        self.reach(lines(block).find_map(head))
+    }
+
+    fn end_of_block(&mut self) -> ControlFlow<()> {
+        if !self.sink.goes_on() {
+            return ControlFlow::Break(());
+        }
+        self.sink.end_of_block()
     }
 
     fn emit(&mut self, line: &[u8]) -> ControlFlow<()> {
-        let Some(head) = self.query.filter.matching(line) else { return ControlFlow::Continue(()) };
+        if !self.sink.goes_on() {
+            return ControlFlow::Break(());
+        }
+        let Some(head) = self.query.filter.matching(line, &mut || self.sink.goes_on()) else {
+            return ControlFlow::Continue(());
+        };
         if !self.range.contains(head.seq) {
             return ControlFlow::Continue(());
         }
-        self.sink.entry(head.seq, line)?;
+        match &mut self.sorter {
+            Some(sorter) if !sorter.passes(&head) => {
+                sorter.add(&head, line);
+                self.give_due()
+            }
+            _ => self.give(head.seq, line),
+        }
+    }
+
+    /// Passes on what need not wait for anything behind `head`.
+    fn reach(&mut self, head: Option<EntryHead<'_>>) -> ControlFlow<()> {
+        if let Some((sorter, head)) = self.sorter.as_mut().zip(head) {
+            sorter.reach(&head);
+        }
+        self.give_due()
+    }
+
+    fn give_due(&mut self) -> ControlFlow<()> {
+        while let Some((seq, line)) = self.sorter.as_mut().and_then(TimeSorter::next_due) {
+            self.give(seq, &line)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Passes on what waits, unless there is enough or the reader has left.
+    fn flush(&mut self) {
+        while self.left > 0
+            && self.sink.goes_on()
+            && let Some((seq, line)) = self.sorter.as_mut().and_then(TimeSorter::next)
+            && self.give(seq, &line).is_continue()
+        {}
+    }
+
+    fn give(&mut self, seq: u64, line: &[u8]) -> ControlFlow<()> {
+        self.sink.entry(seq, line)?;
         self.left -= 1;
         if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

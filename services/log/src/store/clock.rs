@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 const TOLERANCE: Duration = Duration::from_secs(3600);
 /// A jump that has lasted this long is believed. Retention is late by as much after a jump that is right, as after a
 /// laptop's sleep.
-pub(super) const BELIEVED_AFTER: Duration = Duration::from_secs(6 * 3600);
+const BELIEVED_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 /// A clock that advances with the process's uptime, and follows the system's clock unless that jumps.
 #[derive(Debug)]

@@ -75,7 +75,7 @@ fn last_writes(closed: &[Segment], now: SystemTime) -> Vec<SystemTime> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::clock::{BELIEVED_AFTER, SteadyClock};
+    use super::super::clock::SteadyClock;
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);

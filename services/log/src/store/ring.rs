@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 /// Approximate memory of a commit apart from its lines, in bytes. Counted, so that many small commits stay
 /// within the bound.
 const OVERHEAD: usize = 100;
+/// Approximate size of the pieces that followers get, in bytes. A thousand of them may each be sending one.
+const PIECE: usize = 16 << 10;
 
-/// Lines that were committed together.
+/// Lines that were committed together, or a part of many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommittedLines {
     pub(crate) first: u64,
@@ -47,6 +49,21 @@ impl CommittedLines {
     }
 }
 
+/// Cuts a commit between its lines, so that a slow follower holds up little memory.
+fn pieces_of(mut first: u64, last: u64, mut lines: &[u8]) -> Vec<CommittedLines> {
+    let mut pieces = Vec::new();
+    while lines.len() > PIECE {
+        let end = memchr::memrchr(b'\n', &lines[..PIECE]).or_else(|| memchr::memchr(b'\n', lines));
+        let Some(end) = end.filter(|end| end + 1 < lines.len()) else { break };
+        let (piece, rest) = lines.split_at(end + 1);
+        let next = first + memchr::memchr_iter(b'\n', piece).count() as u64;
+        pieces.push(CommittedLines { first, last: next - 1, lines: Bytes::copy_from_slice(piece) });
+        (first, lines) = (next, rest);
+    }
+    pieces.push(CommittedLines { first, last, lines: Bytes::copy_from_slice(lines) });
+    pieces
+}
+
 impl Ring {
     /// An empty ring; the next entry is `last` + 1.
     pub(crate) fn new(max_bytes: usize, last: u64) -> Self {
@@ -60,11 +77,14 @@ impl Ring {
         if state.followers == 0 {
             return;
         }
-        let commit = CommittedLines { first, last, lines: Bytes::copy_from_slice(lines) };
-        state.bytes += commit.weight();
-        state.commits.push_back(commit);
-        // The newest stays, however large.
-        while state.bytes > self.max_bytes && state.commits.len() > 1 {
+        let mut pieces = 0;
+        for commit in pieces_of(first, last, lines) {
+            state.bytes += commit.weight();
+            state.commits.push_back(commit);
+            pieces += 1;
+        }
+        // The newest commit stays, however large.
+        while state.bytes > self.max_bytes && state.commits.len() > pieces {
             if let Some(oldest) = state.commits.pop_front() {
                 state.bytes -= oldest.weight();
             }
@@ -143,6 +163,24 @@ mod tests {
         assert_eq!((firsts(3), ring.oldest()), (vec![5], Some(5)));
         drop(follower);
         assert!(ring.state.lock().commits.is_empty());
+    }
+
+    #[test]
+    fn a_large_commit_is_handed_out_in_pieces_of_whole_lines() {
+        let ring = Arc::new(Ring::new(10, 0));
+        let follower = ring.follow();
+        let line = |seq: u64| format!("{seq} {}\n", "x".repeat(if seq == 50 { 3 * PIECE } else { 1_000 }));
+        let lines: String = (1..=100).map(line).collect();
+        ring.push(1, 100, lines.as_bytes());
+        let (mut next, mut seen) = (1, String::new());
+        while next <= 100 {
+            let pieces = follower.since(next, 1);
+            assert!(pieces.len() == 1 && pieces[0].first == next, "none is missing");
+            assert!(pieces[0].lines.len() <= PIECE || pieces[0].first == pieces[0].last);
+            seen += std::str::from_utf8(&pieces[0].lines).unwrap();
+            next = pieces[0].last + 1;
+        }
+        assert!(seen == lines);
     }
 
     #[test]

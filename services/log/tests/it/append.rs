@@ -160,7 +160,7 @@ async fn the_bodies_in_progress_share_a_bound() {
     let second = half_sent(&log, 800_000).await;
     eventually_refused(compressed).await;
     assert_eq!(large().await.unwrap().status(), 200, "there is room for this one");
-    let third = half_sent(&log, 400_000).await;
+    let third = half_sent(&log, 200_000).await;
     eventually_refused(large).await;
     log.append("small ones pass").await;
     drop([first, second, third]);

@@ -6,6 +6,7 @@ mod fixture;
 mod kill;
 mod load;
 mod read;
+mod search;
 mod siblings;
 mod store;
 mod tail;

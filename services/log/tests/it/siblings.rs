@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hubspoke_testkit::FakeRegistry;
+use hubspoke_protocol::ServiceInfo;
+use hubspoke_testkit::{FakeRegistry, RawConn, TestServer};
 use serde_json::Value;
 
 use super::fixture::{Log, ndjson, texts};
@@ -58,4 +59,32 @@ async fn any_instance_shows_the_entries_of_all_merged_by_time() {
     for log in logs {
         log.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_stranger_that_registers_as_a_log_instance_spoils_no_reply() {
+    let registry = FakeRegistry::core_only().await;
+    registry.list_members();
+    let redirects = TestServer::script(|mut conn: RawConn| async move {
+        conn.request().await;
+        let head = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/log\r\nContent-Length: 0\r\n\r\n";
+        conn.write(head.to_owned()).await;
+    });
+    let endless = TestServer::script(|mut conn: RawConn| async move {
+        conn.request().await;
+        conn.write("HTTP/1.1 200 OK\r\nContent-Length: 300000000\r\n\r\n".to_owned()).await;
+        loop {
+            conn.write("x".repeat(1 << 20)).await;
+        }
+    });
+    let (redirects, endless) = (redirects.await, endless.await);
+    let strangers = [&redirects, &endless].map(|server| ServiceInfo::new("log", server.addr.to_string()));
+    registry.set("log", &strangers);
+    let log = Log::start_with(|config| config.common.registry.url = registry.url()).await;
+    registry.registration(1).await;
+    log.append("one").await;
+    let (entries, missing) = all(&log, "").await;
+    assert_eq!(texts(&entries), ["one"]);
+    assert_eq!(missing, Some(redirects.addr.to_string()), "no redirect is followed");
+    log.stop().await;
 }

@@ -19,6 +19,10 @@ impl EntrySink for Collect {
     fn end_of_block(&mut self) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
+
+    fn goes_on(&mut self) -> bool {
+        true
+    }
 }
 
 fn at(second: u64) -> Timestamp {
@@ -74,14 +78,15 @@ fn order_limit_and_cursor_work_across_many_files() {
     assert_eq!(run(&store, "order=asc&limit=3"), [1, 2, 3]);
     assert_eq!(run(&store, "order=asc&limit=0"), (1..=400).collect::<Vec<_>>());
     assert_eq!(run(&store, "order=asc&limit=2&cursor=log-1:200"), [201, 202]);
-    assert_eq!(run(&store, "limit=2&cursor=log-1:200"), [199, 198]);
+    assert_eq!(run(&store, "order=desc&limit=2&cursor=log-1:200"), [199, 198]);
     assert_eq!(
-        run(&store, "limit=2&cursor=log-9:200"),
+        run(&store, "order=desc&limit=2&cursor=log-9:200"),
         [400, 399],
         "another instance's cursor does not count"
     );
     assert!(run(&store, "order=asc&cursor=log-1:400").is_empty());
-    assert!(run(&store, "cursor=log-1:1").is_empty());
+    assert_eq!(run(&store, "limit=2&cursor=log-1:200"), [201, 202], "a cursor follows");
+    assert!(run(&store, "order=desc&cursor=log-1:1").is_empty());
     assert_eq!(run(&store, "contains=n123."), [123]);
     assert_eq!(run(&store, "regex=^n12[34]\\.&order=asc"), [123, 124]);
 }
@@ -105,7 +110,7 @@ fn large_files_are_entered_near_the_first_match() {
 }
 
 #[test]
-fn a_clock_set_back_does_not_change_the_order() {
+fn a_clock_set_back_does_not_change_the_order_of_arrival() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path().join("services.log")), "log-1").unwrap();
     for second in [100, 200, 150, 300] {
@@ -113,9 +118,69 @@ fn a_clock_set_back_does_not_change_the_order() {
         let pending = store.append(batch, at(second)).unwrap();
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(pending).unwrap();
     }
-    assert_eq!(run(&store, "order=asc"), [1, 2, 3, 4]);
+    assert_eq!(run(&store, "cursor=log-1:0"), [1, 2, 3, 4]);
+    assert_eq!(run(&store, "order=asc"), [1, 3, 2, 4]);
     assert_eq!(run(&store, &format!("order=asc&since={}", at(160))), [2, 4]);
     assert_eq!(run(&store, &format!("until={}", at(160))), [3, 1]);
+}
+
+/// Entries that arrive at these seconds, with the seconds of their events.
+fn late_store(dir: &std::path::Path, entries: &[(u64, u64)]) -> Store {
+    let store = Store::open(StoreOptions::new(dir.join("services.log")), "log-1").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for (arrival, event) in entries {
+        let time = Some(at(*event)).filter(|_| event != arrival);
+        let batch = Batch::one(&EntryMeta { time, ..EntryMeta::default() }, b"x", None);
+        runtime.block_on(store.append(batch, at(*arrival)).unwrap()).unwrap();
+    }
+    store
+}
+
+#[test]
+fn entries_are_sorted_and_found_by_the_times_of_their_events() {
+    let dir = tempfile::tempdir().unwrap();
+    // The second and the fourth come late, after what they have caused.
+    let store = late_store(dir.path(), &[(10, 10), (20, 5), (30, 30), (40, 12), (50, 50)]);
+    assert_eq!(run(&store, "order=asc"), [2, 1, 4, 3, 5]);
+    assert_eq!(run(&store, ""), [5, 3, 4, 1, 2]);
+    assert_eq!(run(&store, "limit=2"), [5, 3]);
+    assert_eq!(run(&store, "order=asc&limit=2"), [2, 1]);
+    assert_eq!(run(&store, &format!("order=asc&since={}&until={}", at(11), at(31))), [4, 3]);
+    // With a cursor by arrival, so that none is missed.
+    assert_eq!(run(&store, "cursor=log-1:0"), [1, 2, 3, 4, 5]);
+    assert_eq!(run(&store, "cursor=log-1:5&order=desc"), [4, 3, 2, 1]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn late_entries_are_sorted_whatever_the_order_and_the_limit(
+        delays in proptest::collection::vec((0_u64..20, prop_oneof![Just(0_u64), 0_u64..60]), 1..60),
+        desc in any::<bool>(),
+        limit in 0_u64..70,
+        since in 0_u64..600,
+    ) {
+        let mut arrival = 100;
+        let mut entries = Vec::new();
+        for (step, delay) in delays {
+            arrival += step;
+            entries.push((arrival, arrival - delay));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let store = late_store(dir.path(), &entries);
+        let mut expected: Vec<(u64, u64)> = (1..).zip(&entries).map(|(seq, (_, event))| (*event, seq)).collect();
+        expected.retain(|(event, _)| *event >= since);
+        expected.sort_unstable();
+        if desc {
+            expected.reverse();
+        }
+        if limit > 0 {
+            expected.truncate(usize::try_from(limit).unwrap());
+        }
+        let expected: Vec<u64> = expected.into_iter().map(|(_, seq)| seq).collect();
+        let order = if desc { "desc" } else { "asc" };
+        prop_assert_eq!(run(&store, &format!("order={order}&limit={limit}&since={}", at(since))), expected);
+    }
 }
 
 proptest! {
