@@ -19,5 +19,7 @@ pub const LOG_PATH: &str = "/log";
 pub const HUB_REVISION: &str = "hub-revision";
 /// In every response of a member: the `Id` of the instance that served it.
 pub const HUB_INSTANCE: &str = "hub-instance";
+/// In the answer to a registration: what is odd about it, such as an unknown key, for people. May come several times.
+pub const HUB_WARNING: &str = "hub-warning";
 /// In a request between members: `NAME/ID` of the sender.
 pub const HUB_SOURCE: &str = "hub-source";

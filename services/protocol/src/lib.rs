@@ -3,7 +3,7 @@
 pub use self::addr::{InvalidAddr, check_addr, check_host, check_ip};
 pub use self::dedup::DedupWindow;
 pub use self::http::{
-    DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, LOG_PATH,
+    DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, HUB_WARNING, LOG_PATH,
     PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH,
 };
 pub use self::metrics::{META_METRICS, METRICS_PATH, MetricsTargets};

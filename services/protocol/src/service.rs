@@ -1,7 +1,10 @@
 //! Instances as they register and as their dependents learn of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::Hasher;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -68,9 +71,36 @@ impl ServiceInfo {
         self.id.as_deref().unwrap_or(&self.addr)
     }
 
+    /// The one id by which people and tools know the instance: `Id`, or one that is derived from `Name` and `Addr` if
+    /// the member sent none. It does not show the address, so that clients may see it.
+    #[expect(
+        deprecated,
+        reason = "unlike the other hashers of std, it is always the same: SipHash 2-4 with a zero key"
+    )]
+    pub fn instance_id(&self) -> Cow<'_, str> {
+        match &self.id {
+            Some(id) if *id != self.addr => Cow::Borrowed(id),
+            _ => {
+                let mut hasher = std::hash::SipHasher::new();
+                hasher.write(self.addr.as_bytes());
+                Cow::Owned(format!("{}-{:016x}", self.name, hasher.finish()))
+            }
+        }
+    }
+
     /// `ControlAddr`, or `Addr` if the member sent none.
     pub fn control_addr(&self) -> &str {
         self.control_addr.as_deref().unwrap_or(&self.addr)
+    }
+
+    /// Whether `ControlAddr` is on another host than `Addr`, as far as their texts show.
+    pub fn controls_other_host(&self) -> bool {
+        let host = |addr: &str| {
+            let (host, _) = addr.rsplit_once(':').unwrap_or((addr, ""));
+            let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            ip.map_or_else(|_| host.to_ascii_lowercase(), |ip| ip.to_canonical().to_string())
+        };
+        self.control_addr.as_deref().is_some_and(|control| host(control) != host(&self.addr))
     }
 
     /// Whether callers should use the instance.

@@ -41,6 +41,9 @@ pub struct InstanceView {
     /// The load that its last heartbeat reported; missing if it reports none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
+    /// What is odd about its registration, such as an unknown key, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Its latest changes with their reasons, oldest first.
     #[serde(default)]
     pub reasons: Vec<Reason>,

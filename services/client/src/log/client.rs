@@ -95,7 +95,7 @@ impl LogClient {
             };
             let error = match self.attempt(&instance, &entry, &key, deadline).instrument(attempt.span()).await
             {
-                Ok(status) if status.is_success() => return Ok(instance.id().to_owned()),
+                Ok(status) if status.is_success() => return Ok(instance.instance_id().into_owned()),
                 Ok(status) if entry_at_fault(status) => {
                     return Err(LogError::Refused { status: status.as_u16() });
                 }

@@ -1,6 +1,5 @@
 //! One registration of one instance, and what the gateway has observed of it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -29,8 +28,7 @@ pub(crate) struct Instance {
     /// `addr`, parsed, if its host is an IP address.
     pub(crate) socket_addr: Option<SocketAddr>,
     pub(crate) id: Box<str>,
-    /// `Hub-Instance` of responses in which the instance sets none: its id, or a hash if the id is the address, which
-    /// clients don't get to see.
+    /// `Hub-Instance` of responses in which the instance sets none. It does not show the address.
     pub(crate) label: HeaderValue,
     pub(crate) stats: InstanceStats,
     metadata: Metadata,
@@ -216,11 +214,5 @@ impl Drop for InFlightGuard {
 }
 
 fn label(info: &ServiceInfo) -> HeaderValue {
-    let own = info.id.as_deref().filter(|id| *id != info.addr).and_then(|id| HeaderValue::from_str(id).ok());
-    own.unwrap_or_else(|| {
-        let mut hasher = DefaultHasher::new();
-        info.addr.hash(&mut hasher);
-        let text = format!("{}-{:016x}", info.name, hasher.finish());
-        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-    })
+    HeaderValue::from_str(&info.instance_id()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }

@@ -22,6 +22,7 @@ pub(in crate::watch) fn instance(service: &str, n: u16, requests: u64) -> Instan
         registered: at(0).to_string(),
         last_heartbeat: Some(at(10).to_string()),
         load: Some(Load { requests, in_flight: 0 }),
+        warnings: Vec::new(),
         reasons: vec![reason],
     }
 }
