@@ -18,13 +18,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
         let body = Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
-        parse(&body).map(Self).map_err(IntoResponse::into_response)
+        Self::parse(&body).map(Self).map_err(IntoResponse::into_response)
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        let cause = if error.is_data() { ProblemType::InvalidBody } else { ProblemType::InvalidJson };
-        Problem::new(cause, format!("invalid body: {error}"))
-    })
+impl<T: DeserializeOwned> Json<T> {
+    /// Parses a body.
+    ///
+    /// # Errors
+    /// A problem with the status 400 for invalid JSON, and 422 for a wrong shape.
+    pub fn parse(body: &[u8]) -> Result<T, Problem> {
+        serde_json::from_slice(body).map_err(|error| {
+            let cause = if error.is_data() { ProblemType::InvalidBody } else { ProblemType::InvalidJson };
+            Problem::new(cause, format!("invalid body: {error}"))
+        })
+    }
 }

@@ -69,6 +69,13 @@ impl Problem {
         self
     }
 
+    /// Adds a hint to the detail.
+    #[must_use]
+    pub fn hint(mut self, hint: &str) -> Self {
+        self.detail = format!("{}; {hint}", self.detail);
+        self
+    }
+
     /// Adds an extension member for programs: `cause`, `attempts`.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::http::{HeaderMap, HeaderValue, header};
 use hubspoke_chassis::config::Secret;
 use hubspoke_chassis::rate_limit::{RateLimit, RateState};
-use hubspoke_protocol::ServiceInfo;
+use hubspoke_protocol::{RESERVED_NAMES, ServiceInfo};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -31,6 +31,13 @@ pub(crate) enum Denied {
     Address(String),
     #[error("{0} is not an IP address, and only IP addresses may register if registry.allow_addrs is set")]
     NotAnAddress(String),
+    #[error(
+        "ControlAddr: {control} is on another host than Addr, {addr}; only a member with an Id, which it sends as \
+         Hub-Instance in its answers, may have that"
+    )]
+    ControlHost { control: String, addr: String },
+    #[error("Name: {0:?} is the first part of a path that every member serves itself")]
+    ReservedName(String),
     #[error("RequiredServices: {count} names, at most {max} are allowed")]
     TooManyRequired { count: usize, max: usize },
     #[error("Meta: {bytes} bytes, at most {max} are allowed")]
@@ -83,6 +90,13 @@ impl Access {
     pub(crate) fn check_info(&self, info: &ServiceInfo) -> Result<(), Denied> {
         self.check_addr(&info.addr)?;
         self.check_addr(info.control_addr())?;
+        if info.id.is_none() && info.controls_other_host() {
+            let (control, addr) = (info.control_addr().to_owned(), info.addr.clone());
+            return Err(Denied::ControlHost { control, addr });
+        }
+        if RESERVED_NAMES.contains(&info.name.as_str()) {
+            return Err(Denied::ReservedName(info.name.clone()));
+        }
         let (count, max) = (info.required_services.len(), self.limits.required);
         if count > max {
             return Err(Denied::TooManyRequired { count, max });

@@ -10,14 +10,16 @@ use axum::routing::{delete, get, post, put};
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_protocol::{CatalogView, PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
 
-pub(crate) use self::context::Api;
+pub(crate) use self::context::{Api, MAX_WAITS};
 pub(crate) use self::revision::stamp;
 use crate::view;
 
 mod context;
 mod member;
 mod operator;
+mod prefer;
 mod prometheus;
+mod registration;
 mod revision;
 mod watch;
 

@@ -6,14 +6,19 @@
 //! Invariants, held by the property tests:
 //! - the revision grows with every visible change, and with nothing else;
 //! - the revision of a list is that of its last change; its dependents are notified of each such change and of no other;
-//! - an instance is in the catalogue from a `Register` or `Restore` to its removal, and nothing else brings it back;
+//! - an instance is in the catalogue from a `Register` or `Restore` to its removal. Nothing else brings it back, except
+//!   that a core member that was removed for missed heartbeats returns when it answers one;
+//! - an operator's drain holds until an operator ends it, whatever happens to the instance;
 //! - memory is bounded by the instances, what they require, and a fixed number of removed instances.
 //!
-//! `transition` has the steps of every change, `register`, `heartbeat` and `operator` the rules per kind of event.
+//! `transition` has the steps of every change; `register`, `restore`, `heartbeat`, `recheck` and `operator` the rules
+//! per kind of event.
 
 pub(crate) use self::effect::{Change, Effect, HeartbeatTiming, Registration};
-pub(crate) use self::event::{CatalogEvent, EventOutcome, EventResult, Initiator, Refusal, SavedInstance};
-pub(crate) use self::instance::{HistoryEntry, InstanceRecord};
+pub(crate) use self::event::{
+    CatalogEvent, EventOutcome, EventResult, Initiator, Refusal, SavedCatalog, SavedInstance,
+};
+pub(crate) use self::instance::{HistoryEntry, InstanceRecord, Warnings};
 pub(crate) use self::key::{Incarnation, InstanceKey};
 pub(crate) use self::list::{InstanceList, ListedInstance};
 pub(crate) use self::read::ProtectionStatus;
@@ -21,6 +26,7 @@ pub(crate) use self::state::Catalog;
 pub(crate) use self::time::Time;
 use self::transition::Transition;
 
+mod drains;
 mod effect;
 mod event;
 mod heartbeat;
@@ -30,7 +36,9 @@ mod list;
 mod operator;
 mod protection;
 mod read;
+mod recheck;
 mod register;
+mod restore;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -46,8 +54,12 @@ impl Catalog {
         let held_back_before = self.held_back;
         let mut transition = Transition::new(self, now);
         let outcome = match event {
-            CatalogEvent::Register(info) => transition.register(info)?,
+            CatalogEvent::Register(info, warnings) => transition.register(info, warnings)?,
             CatalogEvent::Restore(saved) => transition.restore(saved)?,
+            CatalogEvent::RestoreRemoved(saved, at) => transition.restore_removed(saved, at)?,
+            CatalogEvent::RestoreDecisions { drains, protection } => {
+                transition.restore_decisions(drains, protection)
+            }
             CatalogEvent::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), by)?,
             CatalogEvent::Heartbeat { of, result: Ok(reply) } => transition.heartbeat_answered(of, reply),
             CatalogEvent::Heartbeat { of, result: Err(why) } => transition.heartbeat_missed(of, &why),

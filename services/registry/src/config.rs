@@ -55,6 +55,10 @@ pub struct HeartbeatSettings {
     /// Time within which a heartbeat must be answered.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// How long a removed instance that registered without an `Id` is still checked, to come back when it answers.
+    /// Zero: not at all.
+    #[serde(with = "humantime_serde")]
+    pub recheck: Duration,
     /// Most heartbeats in flight at once.
     pub concurrency: usize,
     /// Most idle connections kept between heartbeats; at most half of the file descriptors are used for them.
@@ -171,6 +175,7 @@ impl Default for HeartbeatSettings {
             attempts: 3,
             gap: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            recheck: Duration::from_secs(600),
             concurrency: 1024,
             keep_open: 20_000,
         }
@@ -228,6 +233,7 @@ impl Table for Settings {
             ("heartbeat.interval", heartbeat.interval, true),
             ("heartbeat.gap", heartbeat.gap, false),
             ("heartbeat.timeout", heartbeat.timeout, true),
+            ("heartbeat.recheck", heartbeat.recheck, false),
             ("push.coalesce", push.coalesce, false),
             ("push.timeout", push.timeout, true),
             ("push.backoff_max", push.backoff_max, false),

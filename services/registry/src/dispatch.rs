@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use hubspoke_chassis::Metrics;
 use hubspoke_protocol::{ReasonKind, Revision, ServiceInfo};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::catalog::{
-    CatalogEvent, Change, Effect, EventOutcome, EventResult, InstanceKey, InstanceList, Refusal,
-    Registration, SavedInstance, Time,
+    CatalogEvent, Change, Effect, EventOutcome, EventResult, Incarnation, InstanceKey, InstanceList, Refusal,
+    Registration, SavedCatalog, Time, Warnings,
 };
 use crate::config::Settings;
 use crate::heartbeat::HeartbeatCommand;
 use crate::instruments::Instruments;
 use crate::notifier::{AckGuard, Notifier};
 use crate::shared::SharedCatalog;
+use crate::unsaved::Unsaved;
 use crate::watch::ChangeFeed;
 
 /// Applies events and routes their effects.
@@ -29,13 +30,24 @@ pub(crate) struct Dispatcher {
     pub(crate) instruments: Arc<Instruments>,
     /// Bounded by the catalogue: at most one heartbeat per instance, and one command when it is removed.
     heartbeats: mpsc::UnboundedSender<HeartbeatCommand>,
-    /// Notified when the snapshot file is out of date.
-    pub(crate) unsaved: Notify,
+    pub(crate) unsaved: Unsaved,
+}
+
+/// What is left of an event's effects once they are routed.
+#[derive(Debug)]
+struct Routed {
+    outcome: EventOutcome,
+    registered: Option<Registration>,
+    returned: Option<Registration>,
+    /// To be logged.
+    log: Vec<Effect>,
 }
 
 /// The reply to a registration.
 #[derive(Debug)]
 pub(crate) struct RegistrationReply {
+    /// The incarnation that registered.
+    pub(crate) of: Option<Incarnation>,
     pub(crate) lists: Vec<(Arc<str>, Arc<InstanceList>)>,
     pub(crate) revision: Revision,
 }
@@ -56,49 +68,78 @@ impl Dispatcher {
             catalog,
             instruments,
             heartbeats,
-            unsaved: Notify::new(),
+            unsaved: Unsaved::default(),
         };
         (dispatcher, commands)
     }
 
-    /// Applies a registration or renewal.
-    pub(crate) fn register(&self, info: ServiceInfo) -> Result<RegistrationReply, Refusal> {
+    /// Applies a registration or renewal. `ack` is dropped when all dependents have acknowledged the instance.
+    pub(crate) fn register(
+        &self,
+        info: ServiceInfo,
+        warnings: Warnings,
+        ack: Option<AckGuard>,
+    ) -> Result<RegistrationReply, Refusal> {
         let (reply, log) = self.catalog.with(|catalog, now| {
-            let applied = catalog.apply(now, CatalogEvent::Register(info))?;
-            let (_, registration, log) = self.route(applied, None);
+            let applied = catalog.apply(now, CatalogEvent::Register(info, warnings))?;
+            let routed = self.route(applied, ack.as_ref());
             let revision = self.catalog.revision_of(catalog.revision());
-            let mut lists = Vec::new();
-            if let Some(registration) = registration {
+            let (mut lists, mut of) = (Vec::new(), None);
+            if let Some(registration) = routed.registered {
                 lists = catalog.lists(&registration.info);
+                of = Some(registration.of.clone());
+                if let (EventOutcome::Unchanged, Some(ack)) = (routed.outcome, ack) {
+                    self.notifier.await_acknowledged(catalog, &registration.of.key.name, ack);
+                }
                 self.notifier.registered(registration, &lists);
             }
-            Ok((RegistrationReply { lists, revision }, log))
+            Ok((RegistrationReply { of, lists, revision }, routed.log))
         })?;
         self.log(&log);
         Ok(reply)
+    }
+
+    /// The reply to a registration as it would be now; `None` if the incarnation is gone.
+    pub(crate) fn current_reply(&self, of: &Incarnation) -> Option<RegistrationReply> {
+        self.catalog.with(|catalog, _| {
+            let info = catalog.registered_as(of)?.clone();
+            let revision = catalog.revision();
+            let lists = catalog.lists(&info);
+            self.notifier.registered(Registration { of: of.clone(), info, revision }, &lists);
+            let revision = self.catalog.revision_of(revision);
+            Some(RegistrationReply { of: Some(of.clone()), lists, revision })
+        })
     }
 
     /// Applies any other event. `ack` is dropped when all dependents have acknowledged what it changed.
     pub(crate) fn apply(&self, event: CatalogEvent, ack: Option<AckGuard>) -> Result<EventOutcome, Refusal> {
         let (outcome, log) = self.catalog.with(|catalog, now| {
             let applied = catalog.apply(now, event)?;
-            let (outcome, _, log) = self.route(applied, ack);
-            Ok((outcome, log))
+            let routed = self.route(applied, ack.as_ref());
+            if let Some(registration) = routed.returned {
+                let lists = catalog.removed_lists(&registration.info);
+                self.notifier.returned(registration, &lists);
+            }
+            Ok((routed.outcome, routed.log))
         })?;
         self.log(&log);
         Ok(outcome)
     }
 
-    /// Restores instances from a snapshot file; returns how many.
-    pub(crate) fn restore(&self, saved: impl FnOnce(Time) -> Vec<SavedInstance>) -> usize {
+    /// Restores a catalogue from a snapshot file; returns the number of instances.
+    pub(crate) fn restore(&self, saved: impl FnOnce(Time) -> SavedCatalog) -> usize {
         let (count, refused) = self.catalog.with(|catalog, now| {
             let (mut restored, mut refused) = (Vec::new(), Vec::new());
-            for saved in saved(now) {
-                let key = InstanceKey::new(&saved.info.name, &saved.info.addr);
-                match catalog.apply(now, CatalogEvent::Restore(saved)) {
-                    Ok(applied) => restored.extend(self.route(applied, None).1),
+            let SavedCatalog { instances, removed, drains, protection } = saved(now);
+            let decisions = CatalogEvent::RestoreDecisions { drains, protection };
+            let instances = instances.into_iter().map(CatalogEvent::Restore);
+            let removed = removed.into_iter().map(|(saved, at)| CatalogEvent::RestoreRemoved(saved, at));
+            for event in std::iter::once(decisions).chain(instances).chain(removed) {
+                let key = event.saved().map(|saved| InstanceKey::new(&saved.info.name, &saved.info.addr));
+                match catalog.apply(now, event) {
+                    Ok(applied) => restored.extend(self.route(applied, None).registered),
                     // The limits may be lower than when the file was written.
-                    Err(error) => refused.push((key, error)),
+                    Err(error) => refused.extend(key.map(|key| (key, error))),
                 }
             }
             let count = restored.len();
@@ -117,18 +158,15 @@ impl Dispatcher {
         count
     }
 
-    /// Routes the effects of an event, and returns those to be logged. Called while the catalogue is locked.
-    fn route(
-        &self,
-        applied: EventResult,
-        ack: Option<AckGuard>,
-    ) -> (EventOutcome, Option<Registration>, Vec<Effect>) {
-        let mut registration = None;
-        let mut log = Vec::new();
+    /// Routes the effects of an event, except for those that the caller handles. Called while the catalogue is locked.
+    fn route(&self, applied: EventResult, ack: Option<&AckGuard>) -> Routed {
+        let mut routed =
+            Routed { outcome: applied.outcome, registered: None, returned: None, log: Vec::new() };
         for effect in applied.effects {
             match effect {
-                Effect::ListChanged(name) => self.notifier.list_changed(name, ack.clone()),
-                Effect::Registered(registered) => registration = Some(registered),
+                Effect::ListChanged(name) => self.notifier.list_changed(name, ack.cloned()),
+                Effect::Registered(registration) => routed.registered = Some(registration),
+                Effect::Returned(registration) => routed.returned = Some(registration),
                 Effect::Removed(of) => {
                     self.notifier.removed(&of);
                     self.command(HeartbeatCommand::Forget(of));
@@ -138,16 +176,17 @@ impl Dispatcher {
                     if change.removed {
                         self.instruments.count_removal(change.kind);
                     }
-                    self.unsaved.notify_one();
+                    self.unsaved.changed();
                     self.feed.publish(change.clone());
-                    log.push(Effect::Change(change));
+                    routed.log.push(Effect::Change(change));
                 }
                 Effect::HeartbeatAnswered { key, load } => self.feed.heartbeat_answered(key, load),
-                Effect::Protecting(_) => log.push(effect),
+                Effect::Protecting(_) => routed.log.push(effect),
                 Effect::ProtectionChanged => self.feed.protection_changed(),
+                Effect::DecisionChanged => self.unsaved.changed(),
             }
         }
-        (applied.outcome, registration, log)
+        routed
     }
 
     /// Logs what has changed. Not while the catalogue is locked, since writing the log may block.
@@ -175,7 +214,7 @@ impl Dispatcher {
 
 fn log_change(change: &Change) {
     let Change { revision, kind, instance, .. } = change;
-    let (service, id, addr) = (&instance.info.name, instance.info.id(), &instance.info.addr);
+    let (service, id, addr) = (&instance.info.name, &*instance.info.instance_id(), &instance.info.addr);
     let reason = instance.reasons.back().map(|entry| &*entry.detail).filter(|detail| !detail.is_empty());
     if matches!(kind, ReasonKind::Removed | ReasonKind::HeldBack) {
         tracing::warn!(service, instance = id, addr, revision, reason, "{kind}");

@@ -30,7 +30,9 @@ impl From<Denied> for Problem {
             Denied::Token => ProblemType::InvalidToken,
             Denied::CrossSite => ProblemType::CrossSite,
             Denied::Address(_) | Denied::NotAnAddress(_) => ProblemType::AddressNotAllowed,
-            Denied::TooManyRequired { .. }
+            Denied::ControlHost { .. }
+            | Denied::ReservedName(_)
+            | Denied::TooManyRequired { .. }
             | Denied::MetaTooLong { .. }
             | Denied::MetaTooMany(_)
             | Denied::IdTooLong(_)

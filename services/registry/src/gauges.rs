@@ -103,7 +103,7 @@ mod tests {
                 required_services: vec![format!("nobody-{n}")],
                 ..ServiceInfo::default()
             };
-            dispatcher.register(info).unwrap();
+            dispatcher.register(info, None, None).unwrap();
             dispatcher.instruments.record_heartbeat(&format!("service-{n}"), true, Duration::from_millis(1));
         }
         let text = metrics.render();

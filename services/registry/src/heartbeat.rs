@@ -132,13 +132,14 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         self.stale = 0;
         let schedule = &mut self.schedule;
         self.catalog.with(|catalog, _| {
-            schedule.retain(|Reverse((_, to))| catalog.registered_as(to).is_some());
+            schedule.retain(|Reverse((_, to))| catalog.to_check(to).is_some());
         });
     }
 
     fn delay(&self, timing: HeartbeatTiming) -> Duration {
         let interval = self.settings.interval;
         match timing {
+            HeartbeatTiming::Now => Duration::ZERO,
             HeartbeatTiming::Spread => rand::rng().random_range(Duration::ZERO..=interval),
             HeartbeatTiming::Soon => rand::rng().random_range(Duration::ZERO..=SOON.min(interval)),
             // The jitter makes heartbeats that were sent together drift apart.
@@ -154,21 +155,22 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
             && let Some(Reverse((_, to))) = self.schedule.pop()
         {
             let registered = self.catalog.with(|catalog, _| {
-                let info = catalog.registered_as(&to)?;
-                Some((info.clone(), catalog.newest_for(info)))
+                let (info, is_removed) = catalog.to_check(&to)?;
+                Some((info.clone(), catalog.newest_for(info), is_removed))
             });
             let idle = self.idle.remove(&to);
-            let Some((info, newest)) = registered else { continue };
+            let Some((info, newest, is_removed)) = registered else { continue };
             let revision = self.catalog.revision_of(newest);
             let span = probe_span(&self.instruments.span_owner, &info);
-            let probe = Probe { to, info, revision, idle };
+            let probe = Probe { to, info, is_removed, revision, idle };
             self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
         }
     }
 
     fn finish(&mut self, result: ProbeResult) {
-        let ProbeResult { of, duration, outcome, idle } = result;
+        let ProbeResult { of, is_removed, duration, outcome, idle } = result;
         if let Some(idle) = idle
+            && !is_removed
             && self.idle.len() < self.settings.keep_open
         {
             self.idle.insert(of.clone(), idle);
@@ -178,6 +180,11 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
             Err(Failure::Missed(why)) => Err(why),
             Err(Failure::NotSent(why)) => return self.not_sent(of, &why),
         };
+        if is_removed {
+            // Whether it is back is news; that it is still away is not.
+            (self.report)(CatalogEvent::Heartbeat { of, result });
+            return;
+        }
         let (service, addr) = (&*of.key.name, &*of.key.addr);
         self.instruments.record_heartbeat(service, result.is_ok(), duration);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -235,10 +242,10 @@ mod tests {
         );
         let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));
         for i in 1..=50 {
-            dispatcher.register(info(i)).unwrap();
+            dispatcher.register(info(i), None, None).unwrap();
         }
         for i in 51..10_000 {
-            dispatcher.register(info(i)).unwrap();
+            dispatcher.register(info(i), None, None).unwrap();
             let key = InstanceKey::new("log", &info(i).addr);
             dispatcher
                 .apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance }, None)

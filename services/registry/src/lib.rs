@@ -27,6 +27,7 @@ mod page;
 mod persist;
 mod server;
 mod shared;
+mod unsaved;
 mod view;
 mod watch;
 

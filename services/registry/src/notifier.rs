@@ -20,7 +20,7 @@ use tracing::Instrument;
 pub(crate) use self::dependents::AckGuard;
 use self::dependents::{Delivery, DependentCounts, Dependents};
 use self::send::{push_span, send};
-use crate::catalog::{Incarnation, InstanceList, Registration};
+use crate::catalog::{Catalog, Incarnation, InstanceList, Registration};
 use crate::config::PushSettings;
 use crate::instruments::Instruments;
 use crate::shared::SharedCatalog;
@@ -69,6 +69,17 @@ impl Notifier {
         // The reply is on its way, and a push must not overtake it.
         let not_before = Instant::now() + self.settings.coalesce;
         self.dependents.lock().registered(registration, lists, not_before);
+    }
+
+    /// A removed member is back, and may know these lists of removed instances. It is told what is true now.
+    pub(crate) fn returned(&self, registration: Registration, removed: &[(Arc<str>, Arc<InstanceList>)]) {
+        self.dependents.lock().returned(registration, removed);
+        self.wake.notify_one();
+    }
+
+    /// Drops `ack` when all dependents have acknowledged the current list of a service, which has not changed just now.
+    pub(crate) fn await_acknowledged(&self, catalog: &Catalog, name: &str, ack: AckGuard) {
+        self.dependents.lock().await_acknowledged(catalog, name, ack);
     }
 
     /// An incarnation is gone: nothing more is sent to it, and no acknowledgement of it is awaited.
@@ -181,7 +192,7 @@ mod tests {
         for i in 0..DEPENDENTS {
             let required_services = vec!["log".to_owned()];
             let info = ServiceInfo::new("visit", format!("127.0.0.1:{}", i + 1));
-            dispatcher.register(ServiceInfo { required_services, ..info }).unwrap();
+            dispatcher.register(ServiceInfo { required_services, ..info }, None, None).unwrap();
         }
         let mut deliveries = Deliveries { in_flight: JoinSet::new(), next_round: Instant::now() };
         for _ in 0..1000 {

@@ -1,6 +1,7 @@
 //! The snapshot file, from which a restarted registry serves until members have renewed.
 //!
-//! It is written to a temporary file that then replaces it, so that it is always complete, and at most once a second.
+//! It is written to a temporary file that then replaces it, so that it is always complete, and usually at most once a
+//! second. An operator's call is answered when it is written.
 //! Its content is not trusted: restored instances are suspect until they answer, and a damaged file is renamed,
 //! logged and ignored. It contains push keys, so only its owner may read it.
 
@@ -18,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 
 use crate::access::Access;
-use crate::catalog::SavedInstance;
+use crate::catalog::{InstanceKey, SavedCatalog, SavedInstance};
 use crate::dispatch::Dispatcher;
 use crate::shared::SharedCatalog;
 use crate::view::WallClock;
 
-/// Changes within this time are written together.
+/// Changes within this time are written together, unless an operator waits.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
 /// The version of the format. A file of another version counts as damaged.
 const VERSION: u32 = 1;
@@ -41,6 +42,15 @@ pub(crate) struct SnapshotFile {
 struct SnapshotContents {
     version: u32,
     instances: Vec<SnapshotEntry>,
+    /// Removed core members that are still checked.
+    #[serde(default)]
+    removed: Vec<RemovedEntry>,
+    /// Drained addresses without an instance.
+    #[serde(default)]
+    drains: Vec<DrainEntry>,
+    /// The self-protection switch, if an operator has set it to something else than the configuration.
+    #[serde(default)]
+    protection: Option<bool>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,6 +62,22 @@ struct SnapshotEntry {
     drained: bool,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RemovedEntry {
+    instance: SnapshotEntry,
+    at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DrainEntry {
+    name: String,
+    addr: String,
+    /// When its last instance left.
+    since: Timestamp,
+}
+
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 enum SnapshotError {
@@ -61,6 +87,39 @@ enum SnapshotError {
     Parse(#[from] serde_json::Error),
     #[error("the file has format version {0}, not {VERSION}")]
     Version(u32),
+}
+
+impl SnapshotContents {
+    fn new(saved: SavedCatalog, clock: WallClock) -> Self {
+        let entry = |saved: SavedInstance| SnapshotEntry {
+            registered: clock.timestamp(saved.registered),
+            info: saved.info,
+            drained: saved.drained,
+        };
+        let removed = |(saved, at)| RemovedEntry { instance: entry(saved), at: clock.timestamp(at) };
+        let drain = |(key, since): (InstanceKey, _)| {
+            let (name, addr) = (key.name.to_string(), key.addr.to_string());
+            DrainEntry { name, addr, since: clock.timestamp(since) }
+        };
+        Self {
+            version: VERSION,
+            instances: saved.instances.into_iter().map(entry).collect(),
+            removed: saved.removed.into_iter().map(removed).collect(),
+            drains: saved.drains.into_iter().map(drain).collect(),
+            protection: saved.protection,
+        }
+    }
+
+    fn into_saved(self, clock: WallClock) -> SavedCatalog {
+        let removed = |entry: RemovedEntry| (entry.instance.into_saved(clock), clock.time(entry.at));
+        let drain = |drain: DrainEntry| (InstanceKey::new(&drain.name, &drain.addr), clock.time(drain.since));
+        SavedCatalog {
+            instances: self.instances.into_iter().map(|entry| entry.into_saved(clock)).collect(),
+            removed: self.removed.into_iter().map(removed).collect(),
+            drains: self.drains.into_iter().map(drain).collect(),
+            protection: self.protection,
+        }
+    }
 }
 
 impl SnapshotEntry {
@@ -89,13 +148,11 @@ impl SnapshotFile {
     pub(crate) fn restore(&self, dispatcher: &Dispatcher, access: &Access) {
         match self.read() {
             Ok(None) => {}
-            Ok(Some(mut entries)) => {
-                let total = entries.len();
-                entries.retain(|entry| entry.may_register(access));
-                let instances = dispatcher.restore(|now| {
-                    let clock = WallClock::new(now);
-                    entries.into_iter().map(|entry| entry.into_saved(clock)).collect()
-                });
+            Ok(Some(mut contents)) => {
+                let total = contents.instances.len();
+                contents.instances.retain(|entry| entry.may_register(access));
+                contents.removed.retain(|entry| entry.instance.may_register(access));
+                let instances = dispatcher.restore(|now| contents.into_saved(WallClock::new(now)));
                 let dropped = total.saturating_sub(instances);
                 let file = self.path.display();
                 tracing::info!(instances, dropped, %file, "restored the catalogue from the snapshot file");
@@ -104,13 +161,14 @@ impl SnapshotFile {
         }
     }
 
-    fn read(&self) -> Result<Option<Vec<SnapshotEntry>>, SnapshotError> {
+    fn read(&self) -> Result<Option<SnapshotContents>, SnapshotError> {
         let text = match std::fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
-        let SnapshotContents { version, instances } = serde_json::from_slice(&text)?;
-        if version == VERSION { Ok(Some(instances)) } else { Err(SnapshotError::Version(version)) }
+        let contents: SnapshotContents = serde_json::from_slice(&text)?;
+        let version = contents.version;
+        if version == VERSION { Ok(Some(contents)) } else { Err(SnapshotError::Version(version)) }
     }
 
     fn set_aside(&self, error: &SnapshotError) {
@@ -131,9 +189,10 @@ impl SnapshotFile {
     /// If the writing task panicked.
     pub(crate) async fn run(self, dispatcher: Arc<Dispatcher>) -> Result<(), JoinError> {
         loop {
-            dispatcher.unsaved.notified().await;
-            tokio::time::sleep(WRITE_DELAY).await;
+            dispatcher.unsaved.due(WRITE_DELAY).await;
+            let number = dispatcher.unsaved.begin();
             self.save(dispatcher.catalog.clone()).await?;
+            dispatcher.unsaved.end(number);
         }
     }
 
@@ -156,15 +215,8 @@ impl SnapshotFile {
         Ok(())
     }
 
-    fn write(&self, saved: Vec<SavedInstance>, clock: WallClock) -> io::Result<()> {
-        let entry = |saved: SavedInstance| SnapshotEntry {
-            registered: clock.timestamp(saved.registered),
-            info: saved.info,
-            drained: saved.drained,
-        };
-        let snapshot =
-            SnapshotContents { version: VERSION, instances: saved.into_iter().map(entry).collect() };
-        let text = serde_json::to_vec(&snapshot)?;
+    fn write(&self, saved: SavedCatalog, clock: WallClock) -> io::Result<()> {
+        let text = serde_json::to_vec(&SnapshotContents::new(saved, clock))?;
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -193,7 +245,7 @@ mod tests {
         let (dispatcher, _commands) = Dispatcher::new(&Settings::default(), 1, &metrics);
         let mut saves = JoinSet::new();
         for port in 1..=COUNT {
-            dispatcher.register(ServiceInfo::new("log", format!("127.0.0.1:{port}"))).unwrap();
+            dispatcher.register(ServiceInfo::new("log", format!("127.0.0.1:{port}")), None, None).unwrap();
             let (file, catalog) = (file.clone(), dispatcher.catalog.clone());
             saves.spawn(async move { file.save(catalog).await });
             tokio::task::yield_now().await;
@@ -201,6 +253,6 @@ mod tests {
         while let Some(saved) = saves.join_next().await {
             saved.unwrap().unwrap();
         }
-        assert_eq!(file.read().unwrap().unwrap().len(), usize::from(COUNT));
+        assert_eq!(file.read().unwrap().unwrap().instances.len(), usize::from(COUNT));
     }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use hubspoke_chassis::{BindError, Config, Process, RunError, Service};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::api::{self, Api};
+use crate::api::{self, Api, MAX_WAITS};
 use crate::catalog::EventOutcome;
 use crate::config::Settings;
 use crate::dispatch::Dispatcher;
@@ -73,6 +74,8 @@ impl RegistryServer {
             dispatcher: dispatcher.clone(),
             access: access.clone(),
             deregister_wait: settings.push.deregister_wait,
+            is_saved: file.is_some(),
+            waits: Semaphore::new(MAX_WAITS),
             max_watchers: settings.limits.watchers,
             shutdown: end_streams.clone(),
         };

@@ -1,6 +1,6 @@
 //! The catalogue in the form shown to people and tools: wall-clock times, no push keys.
 
-use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason};
+use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason, ServiceInfo};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::{HistoryEntry, InstanceRecord, ProtectionStatus, Time};
@@ -68,11 +68,12 @@ pub(crate) fn instance(record: &InstanceRecord, removed: bool, clock: WallClock)
         Reason { at: clock.format(*at), kind: *kind, detail: detail.to_string() }
     };
     InstanceView {
-        info: record.info.public(),
+        info: ServiceInfo { id: Some(record.info.instance_id().into_owned()), ..record.info.public() },
         state: if removed { InstanceState::Removed } else { record.state() },
         registered: clock.format(record.registered),
         last_heartbeat: record.last_heartbeat.map(|at| clock.format(at)),
         load: record.load,
+        warnings: record.warnings.as_deref().unwrap_or_default().to_vec(),
         reasons: record.reasons.iter().map(reason).collect(),
     }
 }

@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_chassis::Problem;
-use tokio::sync::mpsc;
+use hubspoke_protocol::ServiceInfo;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::catalog::{CatalogEvent, Initiator, InstanceKey};
-use crate::dispatch::Dispatcher;
+use crate::catalog::{CatalogEvent, Initiator, InstanceKey, Warnings};
+use crate::dispatch::{Dispatcher, RegistrationReply};
+
+/// Most registrations that wait for acknowledgements at once. Further ones are answered without waiting.
+pub(crate) const MAX_WAITS: usize = 256;
+/// Longest time that the reply to an operator's call waits until the snapshot file is written.
+const SAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// The state of the routes.
 #[derive(Debug)]
@@ -18,6 +24,10 @@ pub(crate) struct Api {
     pub(crate) access: Arc<Access>,
     /// How long a deregistration waits for acknowledgements of the dependents.
     pub(crate) deregister_wait: Duration,
+    /// Whether the catalogue is written to a snapshot file.
+    pub(crate) is_saved: bool,
+    /// One permit per registration that may wait for acknowledgements.
+    pub(crate) waits: Semaphore,
     /// Most watch streams at once.
     pub(crate) max_watchers: usize,
     /// Ends watch streams.
@@ -38,5 +48,31 @@ impl Api {
             tracing::debug!("some dependents did not acknowledge a deregistration in time");
         }
         Ok(())
+    }
+
+    /// Waits, within bounds, until the snapshot file contains an operator's decision, so that not even a crash of the
+    /// registry undoes it.
+    pub(super) async fn saved(&self) {
+        if self.is_saved && tokio::time::timeout(SAVE_WAIT, self.dispatcher.unsaved.saved()).await.is_err() {
+            tracing::warn!("the snapshot file was not written in time; a crash may undo an operator's call");
+        }
+    }
+
+    /// Registers an instance. Waits, if the client prefers that, until its dependents have acknowledged it.
+    pub(super) async fn register(
+        &self,
+        info: ServiceInfo,
+        warnings: Warnings,
+        wait: Option<Duration>,
+    ) -> Result<RegistrationReply, Problem> {
+        let Some(wait) = wait else { return Ok(self.dispatcher.register(info, warnings, None)?) };
+        let (ack, mut acknowledged) = mpsc::channel(1);
+        let reply = self.dispatcher.register(info, warnings, Some(ack))?;
+        if tokio::time::timeout(wait, acknowledged.recv()).await.is_err() {
+            tracing::debug!("some dependents did not acknowledge a registration in time");
+        }
+        // Pushes may have reached the member meanwhile, so its lists must not be older.
+        let current = reply.of.as_ref().and_then(|of| self.dispatcher.current_reply(of));
+        Ok(current.unwrap_or(reply))
     }
 }

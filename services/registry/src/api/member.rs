@@ -9,11 +9,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use hubspoke_chassis::{Json, Problem};
-use hubspoke_protocol::{PushMode, ServiceInfo};
+use hubspoke_chassis::Problem;
+use hubspoke_protocol::{HUB_WARNING, PushMode};
 
 use super::context::Api;
 use super::revision::revision_header;
+use super::{prefer, registration};
 use crate::catalog::{Initiator, InstanceKey, InstanceList};
 use crate::dispatch::RegistrationReply;
 use crate::error::invalid;
@@ -22,9 +23,10 @@ use crate::error::invalid;
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
-    Json(mut info): Json<ServiceInfo>,
+    body: Bytes,
 ) -> Result<Response, Problem> {
     api.access.check_change(&headers)?;
+    let (mut info, warnings) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
     info.state = None;
     let mut seen = HashSet::new();
@@ -37,16 +39,27 @@ pub(super) async fn register(
         api.access.check_rate(Instant::now())?;
     }
     let mode = info.push();
-    Ok(reply(api.dispatcher.register(info)?, mode))
+    let permit = prefer::wait(&headers).and_then(|wait| Some((wait, api.waits.try_acquire().ok()?)));
+    let wait = permit.as_ref().map(|(wait, _)| *wait);
+    let mut response = reply(api.register(info, warnings.clone(), wait).await?, mode);
+    let headers = response.headers_mut();
+    headers.extend(wait.and_then(prefer::applied));
+    for warning in warnings.iter().flat_map(|warnings| warnings.iter()) {
+        if let Ok(value) = HeaderValue::try_from(warning.as_str()) {
+            headers.append(HUB_WARNING, value);
+        }
+    }
+    Ok(response)
 }
 
 /// `DELETE /services`
 pub(super) async fn deregister(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
-    Json(info): Json<ServiceInfo>,
+    body: Bytes,
 ) -> Result<(), Problem> {
     api.access.check_change(&headers)?;
+    let (info, _) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
     let key = InstanceKey::new(&info.name, &info.addr);
     api.deregister(key, info.id, Initiator::Instance).await
@@ -54,7 +67,7 @@ pub(super) async fn deregister(
 
 /// The lists of all required services, as one JSON object. Each list is rendered once for all members, so they are
 /// only concatenated here.
-fn reply(RegistrationReply { lists, revision }: RegistrationReply, mode: PushMode) -> Response {
+fn reply(RegistrationReply { lists, revision, .. }: RegistrationReply, mode: PushMode) -> Response {
     let json = |list: &InstanceList| -> Bytes {
         match mode {
             PushMode::Snapshot => list.json().clone(),

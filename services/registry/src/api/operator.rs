@@ -17,7 +17,7 @@ pub(super) async fn drain(
     Path((name, instance)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    set_drain(&api, &headers, &name, &instance, true)
+    set_drain(&api, &headers, &name, &instance, true).await
 }
 
 /// `DELETE /services/{name}/{instance}/drain`
@@ -26,11 +26,11 @@ pub(super) async fn undrain(
     Path((name, instance)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    set_drain(&api, &headers, &name, &instance, false)
+    set_drain(&api, &headers, &name, &instance, false).await
 }
 
-/// `DELETE /services/{name}/{instance}`: for entries whose process is gone. A running instance comes back with its
-/// next renewal.
+/// `DELETE /services/{name}/{instance}`: for entries whose process is gone. A process that runs comes back with its next
+/// renewal, drained if it was; to keep one from getting requests, drain it.
 pub(super) async fn deregister(
     State(api): State<Arc<Api>>,
     Path((name, instance)): Path<(String, String)>,
@@ -38,7 +38,9 @@ pub(super) async fn deregister(
 ) -> Result<(), Problem> {
     api.access.check_change(&headers)?;
     let key = find(&api, &name, &instance)?;
-    api.deregister(key, None, Initiator::Operator).await
+    api.deregister(key, None, Initiator::Operator).await?;
+    api.saved().await;
+    Ok(())
 }
 
 /// `GET /protection`
@@ -54,20 +56,28 @@ pub(super) async fn set_protection(
 ) -> Result<axum::Json<ProtectionView>, Problem> {
     api.access.check_change(&headers)?;
     api.dispatcher.apply(CatalogEvent::SetProtection(switch.enabled), None)?;
+    api.saved().await;
     Ok(axum::Json(view::protection(&api.dispatcher.catalog)))
 }
 
-fn set_drain(api: &Api, headers: &HeaderMap, name: &str, instance: &str, on: bool) -> Result<(), Problem> {
+async fn set_drain(
+    api: &Api,
+    headers: &HeaderMap,
+    name: &str,
+    instance: &str,
+    on: bool,
+) -> Result<(), Problem> {
     api.access.check_change(headers)?;
     let key = find(api, name, instance)?;
     api.dispatcher.apply(CatalogEvent::Drain { key, on }, None)?;
+    api.saved().await;
     Ok(())
 }
 
 /// The instance of a service with this address or `Id`.
 fn find(api: &Api, name: &str, instance: &str) -> Result<InstanceKey, Problem> {
     api.dispatcher.catalog.with(|catalog, _| catalog.find(name, instance)).ok_or_else(|| {
-        let detail = format!("no instance of {name:?} has the address or Id {instance:?}");
+        let detail = format!("no instance of {name:?} has the address or the id {instance:?}, nor a single one an id that begins so");
         Problem::new(ProblemType::NoSuchInstance, detail)
     })
 }

@@ -14,6 +14,8 @@ pub(crate) enum Effect {
     ListChanged(Arc<str>),
     /// An instance registered or renewed, and will be answered with its lists.
     Registered(Registration),
+    /// A removed core member is back without a registration: it must be told what it may have missed.
+    Returned(Registration),
     /// An incarnation is gone: send it nothing more.
     Removed(Incarnation),
     /// Send a heartbeat.
@@ -24,6 +26,8 @@ pub(crate) enum Effect {
     Protecting(bool),
     /// Send self-protection to watchers: it was switched, or holds back another number of instances.
     ProtectionChanged,
+    /// An operator's decision was made or undone without a change of an instance: save it.
+    DecisionChanged,
     /// A heartbeat was answered: send its load to watchers.
     HeartbeatAnswered { key: InstanceKey, load: Option<Load> },
 }
@@ -40,7 +44,9 @@ pub(crate) struct Registration {
 /// When to send a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeartbeatTiming {
-    /// At a random time within the interval: the first of an incarnation, the second of a restored one.
+    /// At once: the first of an incarnation.
+    Now,
+    /// At a random time within the interval: the second of an incarnation.
     Spread,
     /// Within a second: the first of a restored instance.
     Soon,

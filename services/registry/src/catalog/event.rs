@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hubspoke_protocol::{Heartbeat, ServiceInfo};
 
 use super::effect::Effect;
+use super::instance::Warnings;
 use super::key::{Incarnation, InstanceKey};
 use super::time::Time;
 
@@ -12,7 +13,7 @@ use super::time::Time;
 #[derive(Debug, Clone)]
 pub(crate) enum CatalogEvent {
     /// A member registers or renews. Names and addresses are valid; required names are unique.
-    Register(ServiceInfo),
+    Register(ServiceInfo, Warnings),
     /// An instance is deregistered. With an `id`, it must have that one.
     Deregister { key: InstanceKey, id: Option<String>, by: Initiator },
     /// A heartbeat was answered, with an optional body, or missed. Results for an earlier incarnation change nothing.
@@ -25,6 +26,21 @@ pub(crate) enum CatalogEvent {
     SetProtection(bool),
     /// The snapshot file of an earlier run contained this instance.
     Restore(SavedInstance),
+    /// It contained this core member, which was removed for missed heartbeats at that time and is still checked.
+    RestoreRemoved(SavedInstance, Time),
+    /// It contained these decisions of an operator: drained addresses without an instance, with the time when the last
+    /// one left, and the self-protection switch if it differs from the configuration.
+    RestoreDecisions { drains: Vec<(InstanceKey, Time)>, protection: Option<bool> },
+}
+
+impl CatalogEvent {
+    /// The instance that is restored.
+    pub(crate) fn saved(&self) -> Option<&SavedInstance> {
+        match self {
+            Self::Restore(saved) | Self::RestoreRemoved(saved, _) => Some(saved),
+            _ => None,
+        }
+    }
 }
 
 /// The side that deregistered an instance.
@@ -34,6 +50,13 @@ pub(crate) enum Initiator {
     Operator,
 }
 
+impl Initiator {
+    /// For an instance's history.
+    pub(super) fn detail(self) -> &'static str {
+        if self == Self::Operator { "by an operator" } else { "" }
+    }
+}
+
 /// An instance as the snapshot file stores it.
 #[derive(Debug, Clone)]
 pub(crate) struct SavedInstance {
@@ -41,6 +64,17 @@ pub(crate) struct SavedInstance {
     pub(crate) registered: Time,
     /// Whether an operator drained it.
     pub(crate) drained: bool,
+}
+
+/// The catalogue as the snapshot file stores it.
+#[derive(Debug, Default)]
+pub(crate) struct SavedCatalog {
+    pub(crate) instances: Vec<SavedInstance>,
+    /// Removed core members that are still checked, with the times of their removal.
+    pub(crate) removed: Vec<(SavedInstance, Time)>,
+    /// See [`CatalogEvent::RestoreDecisions`].
+    pub(crate) drains: Vec<(InstanceKey, Time)>,
+    pub(crate) protection: Option<bool>,
 }
 
 /// The outcome of an event, apart from its effects.

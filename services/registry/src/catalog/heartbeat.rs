@@ -1,6 +1,6 @@
 //! Results of heartbeats: answered, missed, or not sent.
 
-use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, Status};
+use hubspoke_protocol::{Heartbeat, InstanceState, ReasonKind};
 
 use super::effect::{Effect, HeartbeatTiming};
 use super::event::EventOutcome;
@@ -12,19 +12,17 @@ use super::transition::Transition;
 impl Transition<'_> {
     pub(super) fn heartbeat_answered(&mut self, of: Incarnation, reply: Option<Heartbeat>) -> EventOutcome {
         let now = self.now;
-        let Some(instance) = self.catalog.get_incarnation(&of) else { return EventOutcome::Unknown };
+        let Some(instance) = self.catalog.get_incarnation(&of) else {
+            return self.recheck_answered(of, reply);
+        };
         let before = instance.state();
-        instance.last_heartbeat = Some(now);
-        // A member that sends no status counts as serving.
-        instance.draining = reply.is_some_and(|reply| reply.status == Status::Draining);
-        if let Some(reply) = reply {
-            instance.load = Some(Load { requests: reply.requests, in_flight: reply.in_flight });
-        }
+        let is_first = instance.last_heartbeat.is_none();
+        instance.answered(now, reply);
         self.effects.push(Effect::HeartbeatAnswered { key: of.key.clone(), load: instance.load });
         let was_failing = std::mem::take(&mut instance.misses) > 0;
         let was_held_back = instance.is_held_back();
-        // Restored instances were all probed at once; from here on they are spread.
-        let timing = if instance.is_restored() { HeartbeatTiming::Spread } else { HeartbeatTiming::Interval };
+        // The first was sent at once; from here on they are spread.
+        let timing = if is_first { HeartbeatTiming::Spread } else { HeartbeatTiming::Interval };
         instance.suspicion = match instance.suspicion {
             Some(Suspicion::Flapping(until)) if now < until => instance.suspicion,
             _ => None,
@@ -49,8 +47,9 @@ impl Transition<'_> {
 
     pub(super) fn heartbeat_missed(&mut self, of: Incarnation, why: &str) -> EventOutcome {
         let now = self.now;
-        let Some(instance) = self.catalog.get_incarnation(&of) else { return EventOutcome::Unknown };
+        let Some(instance) = self.catalog.get_incarnation(&of) else { return self.recheck_missed(of) };
         let is_first = instance.misses == 0;
+        let is_unanswered = instance.last_heartbeat.is_none() && instance.suspicion.is_none();
         if is_first {
             instance.failing_since = now;
             instance.note(now, ReasonKind::MissedHeartbeat, why);
@@ -59,11 +58,11 @@ impl Transition<'_> {
         let (misses, since, suspicion) = (instance.misses, instance.failing_since, instance.suspicion);
         let catalog = &mut *self.catalog;
         catalog.failing += usize::from(is_first);
+        let key = of.key.clone();
         if misses < catalog.settings.heartbeat.attempts.max(1) {
             self.schedule(of, HeartbeatTiming::Gap);
-            return EventOutcome::Unchanged;
+            return if is_unanswered { self.suspect_new(&key, why) } else { EventOutcome::Unchanged };
         }
-        let key = of.key.clone();
         if let Some(Suspicion::Restored(until) | Suspicion::Silent(until)) = suspicion
             && now < until
         {
@@ -78,7 +77,7 @@ impl Transition<'_> {
         if let Some(instance) = catalog.get_mut(&key) {
             instance.count_flap(now, limit);
         }
-        self.remove(&key, ReasonKind::Removed, &format!("{misses} heartbeats missed, last: {why}"));
+        self.remove_unresponsive(&key, &format!("{misses} heartbeats missed, last: {why}"));
         self.catalog.protection.count_removal(now);
         self.settle_protection();
         EventOutcome::Changed
@@ -86,11 +85,21 @@ impl Transition<'_> {
 
     /// Not a miss: the heartbeat is scheduled again.
     pub(super) fn heartbeat_not_sent(&mut self, of: Incarnation) -> EventOutcome {
-        if self.catalog.get_incarnation(&of).is_none() {
+        if self.catalog.get_incarnation(&of).is_none() && self.catalog.get_rechecked(&of).is_none() {
             return EventOutcome::Unknown;
         }
         self.schedule(of, HeartbeatTiming::Gap);
         EventOutcome::Unchanged
+    }
+
+    /// An instance that has answered no heartbeat yet is suspect until it does.
+    fn suspect_new(&mut self, key: &InstanceKey, why: &str) -> EventOutcome {
+        let Some(instance) = self.catalog.get_mut(key) else { return EventOutcome::Unknown };
+        let before = instance.state();
+        instance.suspicion = Some(Suspicion::Unanswered);
+        instance.note(self.now, ReasonKind::HeldBack, &format!("has not answered yet: {why}"));
+        let after = instance.state();
+        if before == after { EventOutcome::Unchanged } else { self.changed(key, ReasonKind::HeldBack) }
     }
 
     /// A restored instance has used up its attempts: it is not removed before its grace ends, but dependents now see

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
+use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, ServiceInfo, Status};
 
 use super::list::ListedInstance;
 use super::time::Time;
@@ -15,6 +15,9 @@ const MAX_REASONS: usize = 8;
 /// Longest detail of a history entry, in bytes.
 const MAX_DETAIL: usize = 200;
 
+/// What is odd about a registration, for people. Bounded by whoever checks registrations.
+pub(crate) type Warnings = Option<Arc<[String]>>;
+
 /// One instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct InstanceRecord {
@@ -22,6 +25,8 @@ pub(crate) struct InstanceRecord {
     pub(crate) incarnation: u64,
     /// Its registration, including the push key.
     pub(crate) info: Arc<ServiceInfo>,
+    /// What is odd about its registration.
+    pub(crate) warnings: Warnings,
     /// The instance as its dependents see it.
     pub(super) listed: Arc<ListedInstance>,
     /// When this incarnation registered.
@@ -54,6 +59,8 @@ pub(super) enum Suspicion {
     Restored(Time),
     /// The same, but it has used up its attempts since, so its dependents see it as suspect.
     Silent(Time),
+    /// It has missed its first heartbeat and answered none yet.
+    Unanswered,
     /// It fails together with most others, so self-protection holds its removal back.
     HeldBack,
     /// It was removed or replaced too often; suspect until this time at least.
@@ -77,6 +84,7 @@ impl InstanceRecord {
             incarnation,
             listed: Arc::new(ListedInstance::new(info.clone(), InstanceState::Passing)),
             info,
+            warnings: None,
             registered: now,
             last_heartbeat: None,
             load: None,
@@ -96,6 +104,12 @@ impl InstanceRecord {
         self.reasons = earlier.reasons;
     }
 
+    /// An operator drains its address, and goes on doing so for this incarnation.
+    pub(super) fn stay_drained(&mut self, now: Time) {
+        self.drained = true;
+        self.note(now, ReasonKind::Draining, "still drained by an operator");
+    }
+
     /// Whether it has not been heard from since it was restored from a snapshot file.
     pub(super) fn is_restored(&self) -> bool {
         matches!(self.suspicion, Some(Suspicion::Restored(_) | Suspicion::Silent(_)))
@@ -104,6 +118,15 @@ impl InstanceRecord {
     /// Whether self-protection holds its removal back.
     pub(super) fn is_held_back(&self) -> bool {
         self.suspicion == Some(Suspicion::HeldBack)
+    }
+
+    /// It answered a heartbeat. Without a body, or without a status in it, it counts as serving.
+    pub(super) fn answered(&mut self, now: Time, reply: Option<Heartbeat>) {
+        self.last_heartbeat = Some(now);
+        self.draining = reply.is_some_and(|reply| reply.status == Status::Draining);
+        if let Some(reply) = reply {
+            self.load = Some(Load { requests: reply.requests, in_flight: reply.in_flight });
+        }
     }
 
     /// Its state, as shown to people.

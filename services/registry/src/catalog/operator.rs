@@ -1,5 +1,7 @@
 //! Deregistration, draining, and the self-protection switch.
 
+use std::sync::Arc;
+
 use hubspoke_protocol::ReasonKind;
 
 use super::effect::Effect;
@@ -14,19 +16,29 @@ impl Transition<'_> {
         id: Option<&str>,
         by: Initiator,
     ) -> Result<EventOutcome, Refusal> {
-        let Some(instance) = self.catalog.get(key) else { return Ok(EventOutcome::Unknown) };
-        let current = instance.info.id();
-        if id.is_some_and(|id| id != current) {
-            return Err(Refusal::OlderStart { key: key.clone(), current: current.to_owned() });
+        let Some(instance) = self.catalog.get(key) else { return Ok(self.deregister_removed(key, by)) };
+        let current = instance.info.instance_id();
+        if id.is_some_and(|id| id != instance.info.id() && id != current) {
+            return Err(Refusal::OlderStart { key: key.clone(), current: current.into_owned() });
         }
-        let detail = if by == Initiator::Operator { "by an operator" } else { "" };
-        self.remove(key, ReasonKind::Deregistered, detail);
+        self.remove(key, ReasonKind::Deregistered, by.detail());
         self.settle_protection();
         Ok(EventOutcome::Changed)
     }
 
+    /// A removed instance that is still checked is not to come back.
+    fn deregister_removed(&mut self, key: &InstanceKey, by: Initiator) -> EventOutcome {
+        let now = self.now;
+        let Some(removed) = self.catalog.get_removed(key) else { return EventOutcome::Unknown };
+        if removed.recheck_until.is_some() {
+            Arc::make_mut(&mut removed.instance).note(now, ReasonKind::Deregistered, by.detail());
+            self.end_recheck(key);
+        }
+        EventOutcome::Unchanged
+    }
+
     pub(super) fn drain(&mut self, key: &InstanceKey, on: bool) -> EventOutcome {
-        let Some(instance) = self.catalog.get_mut(key) else { return EventOutcome::Unknown };
+        let Some(instance) = self.catalog.get_mut(key) else { return self.drain_absent(key, on) };
         if instance.drained == on {
             return EventOutcome::Unchanged;
         }
@@ -36,15 +48,38 @@ impl Transition<'_> {
         self.changed(key, kind)
     }
 
+    /// A drained address without an instance waits for the next one.
+    fn drain_absent(&mut self, key: &InstanceKey, on: bool) -> EventOutcome {
+        let (now, is_drained) = (self.now, self.catalog.drains.contains(key));
+        let removed = self.catalog.get_removed(key);
+        if removed.is_none() && !is_drained {
+            return EventOutcome::Unknown;
+        }
+        if is_drained == on {
+            return EventOutcome::Unchanged;
+        }
+        if let Some(removed) = removed {
+            let kind = if on { ReasonKind::Draining } else { ReasonKind::Undrained };
+            Arc::make_mut(&mut removed.instance).note(now, kind, "by an operator");
+        }
+        if on {
+            self.catalog.drains.insert(key.clone(), now);
+        } else {
+            self.catalog.drains.take(key, now);
+        }
+        self.effects.push(Effect::DecisionChanged);
+        EventOutcome::Changed
+    }
+
     pub(super) fn set_protection(&mut self, on: bool) -> EventOutcome {
         if self.catalog.protection.enabled() == on {
             return EventOutcome::Unchanged;
         }
         self.catalog.protection.set_enabled(on);
-        self.effects.push(Effect::ProtectionChanged);
+        self.effects.extend([Effect::ProtectionChanged, Effect::DecisionChanged]);
         if !on {
             for key in self.held_back() {
-                self.remove(&key, ReasonKind::Removed, "self-protection was switched off");
+                self.remove_unresponsive(&key, "self-protection was switched off");
             }
         }
         EventOutcome::Changed

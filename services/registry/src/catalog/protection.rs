@@ -17,6 +17,8 @@ use crate::config::ProtectionSettings;
 #[derive(Debug)]
 pub(super) struct SelfProtection {
     settings: ProtectionSettings,
+    /// Whether it may hold back removals: as configured, unless an operator has switched it.
+    enabled: bool,
     interval: Duration,
     /// When the current episode began. Kept after its time bound, so that the same outage does not begin another.
     since: Option<Time>,
@@ -26,15 +28,20 @@ pub(super) struct SelfProtection {
 
 impl SelfProtection {
     pub(super) fn new(settings: ProtectionSettings, interval: Duration) -> Self {
-        Self { settings, interval, since: None, removals: VecDeque::new() }
+        Self { enabled: settings.enabled, settings, interval, since: None, removals: VecDeque::new() }
     }
 
     pub(super) fn enabled(&self) -> bool {
-        self.settings.enabled
+        self.enabled
+    }
+
+    /// The operator's decision, if it differs from the configuration.
+    pub(super) fn decision(&self) -> Option<bool> {
+        (self.enabled != self.settings.enabled).then_some(self.enabled)
     }
 
     pub(super) fn set_enabled(&mut self, on: bool) {
-        self.settings.enabled = on;
+        self.enabled = on;
         if !on {
             self.since = None;
         }
@@ -55,7 +62,7 @@ impl SelfProtection {
         failing: usize,
     ) -> bool {
         let evidence = now.since(failing_since).div_duration_f64(self.interval.max(Duration::from_millis(1)));
-        if !self.settings.enabled || !self.most_fail(now, total, failing, evidence.min(1.0)) {
+        if !self.enabled || !self.most_fail(now, total, failing, evidence.min(1.0)) {
             return false;
         }
         let since = *self.since.get_or_insert(now);

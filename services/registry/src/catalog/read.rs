@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hubspoke_protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
-use super::event::SavedInstance;
+use super::event::{SavedCatalog, SavedInstance};
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
@@ -129,13 +129,37 @@ impl Catalog {
         self.get(&of.key).filter(|instance| instance.incarnation == of.number).map(|instance| &instance.info)
     }
 
-    /// The instance of a service with this address or `Id`.
+    /// The registration of the incarnation to which a heartbeat is to be sent, and whether it was removed and is only
+    /// checked for its return.
+    pub(crate) fn to_check(&self, of: &Incarnation) -> Option<(&Arc<ServiceInfo>, bool)> {
+        let registered = self.registered_as(of).map(|info| (info, false));
+        registered.or_else(|| self.get_rechecked(of).map(|removed| (&removed.instance.info, true)))
+    }
+
+    /// Lists of the instances that were removed lately, of the services that a member requires: what it may still know
+    /// wrongly after it was away.
+    pub(crate) fn removed_lists(&self, info: &ServiceInfo) -> Vec<(Arc<str>, Arc<InstanceList>)> {
+        let requires_all = info.required_services.iter().any(|name| name == EVERY_SERVICE);
+        let is_required = |name: &str| requires_all || info.required_services.iter().any(|it| it == name);
+        let required = self.services.iter().filter(|(name, _)| is_required(name));
+        let listed = |service: &ServiceEntry| {
+            let removed = service.removed.values().filter_map(|revision| self.removed.get(revision));
+            removed.map(|removed| removed.instance.listed.clone()).collect()
+        };
+        required
+            .map(|(name, service)| (name.clone(), Arc::new(InstanceList::new(0, listed(service)))))
+            .collect()
+    }
+
+    /// The instance of a service with this address or id, or the only one whose id begins with this. An address also
+    /// stands for a removed instance that is still shown, and for a drained one.
     pub(crate) fn find(&self, name: &str, addr_or_id: &str) -> Option<InstanceKey> {
-        let service = self.services.get(name)?;
-        let by_id = || service.instances.iter().find(|(_, instance)| instance.info.id() == addr_or_id);
-        let (addr, _) = service.instances.get_key_value(addr_or_id).or_else(by_id)?;
-        let (name, _) = self.services.get_key_value(name)?;
-        Some(InstanceKey { name: name.clone(), addr: addr.clone() })
+        let drained = || Some(InstanceKey::new(name, addr_or_id)).filter(|key| self.drains.contains(key));
+        let Some((name, service)) = self.services.get_key_value(name) else { return drained() };
+        let by_addr = service.instances.get_key_value(addr_or_id).map(|(addr, _)| addr);
+        let removed = || service.removed.get_key_value(addr_or_id).map(|(addr, _)| addr);
+        let addr = by_addr.or_else(removed).or_else(|| by_id(service, addr_or_id));
+        addr.map(|addr| InstanceKey { name: name.clone(), addr: addr.clone() }).or_else(drained)
     }
 
     /// All services, or those in `only`, with their instances sorted by address; `true` marks removed ones. Returns
@@ -165,15 +189,21 @@ impl Catalog {
         all
     }
 
-    /// All instances, for the snapshot file.
-    pub(crate) fn saved(&self) -> Vec<SavedInstance> {
-        let all = self.services.values().flat_map(|service| service.instances.values());
+    /// What the snapshot file stores.
+    pub(crate) fn saved(&self) -> SavedCatalog {
         let save = |instance: &InstanceRecord| SavedInstance {
             info: instance.info.clone(),
             registered: instance.registered,
             drained: instance.drained,
         };
-        all.map(save).collect()
+        let instances = self.services.values().flat_map(|service| service.instances.values());
+        let checked = self.removed.values().filter(|removed| removed.recheck_until.is_some());
+        SavedCatalog {
+            instances: instances.map(save).collect(),
+            removed: checked.map(|removed| (save(&removed.instance), removed.at)).collect(),
+            drains: self.drains.iter().map(|(key, since)| (key.clone(), since)).collect(),
+            protection: self.protection.decision(),
+        }
     }
 
     /// The state of self-protection.
@@ -181,4 +211,19 @@ impl Catalog {
         let until = self.protection.until(now);
         ProtectionStatus { enabled: self.protection.enabled(), until, held_back: self.held_back }
     }
+}
+
+/// The address of the instance with this id, or of the only one whose id begins with it.
+fn by_id<'a>(service: &'a ServiceEntry, wanted: &str) -> Option<&'a Arc<str>> {
+    let mut begins = None;
+    for (addr, instance) in &service.instances {
+        let id = instance.info.instance_id();
+        if id == wanted {
+            return Some(addr);
+        }
+        if !wanted.is_empty() && id.starts_with(wanted) {
+            begins = Some(if begins.is_none() { Ok(addr) } else { Err(()) });
+        }
+    }
+    begins?.ok()
 }

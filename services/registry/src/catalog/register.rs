@@ -1,64 +1,96 @@
-//! Registrations: new instances, replacements, renewals, and those restored from a snapshot file.
+//! Registrations: new instances, replacements and renewals.
 
 use std::sync::Arc;
 
 use hubspoke_protocol::{ReasonKind, ServiceInfo};
 
 use super::effect::HeartbeatTiming;
-use super::event::{EventOutcome, Refusal, SavedInstance};
-use super::instance::{InstanceRecord, Suspicion};
+use super::event::{EventOutcome, Refusal};
+use super::instance::{InstanceRecord, Warnings};
 use super::key::{Incarnation, InstanceKey};
 use super::list::ListedInstance;
 use super::transition::Transition;
 
 impl Transition<'_> {
-    pub(super) fn register(&mut self, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
+    pub(super) fn register(
+        &mut self,
+        info: ServiceInfo,
+        warnings: Warnings,
+    ) -> Result<EventOutcome, Refusal> {
         let key = InstanceKey::new(&info.name, &info.addr);
-        match self.catalog.get(&key) {
-            Some(known) if known.info.id() != info.id() => self.replace(key, info),
+        match self.catalog.get_mut(&key) {
+            Some(known) if known.info.id() != info.id() => self.replace(key, info, warnings),
             Some(known) if *known.info == info && !known.is_restored() => {
+                known.warnings = warnings;
                 let (number, info) = (known.incarnation, known.info.clone());
                 self.registered(Incarnation { key, number }, info);
                 Ok(EventOutcome::Unchanged)
             }
-            Some(_) => self.renew(key, info),
-            None => self.add(key, info),
+            Some(_) => self.renew(key, info, warnings),
+            None => self.add(key, info, warnings),
         }
     }
 
     /// An instance at an address that is not in the catalogue.
-    fn add(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
+    fn add(
+        &mut self,
+        key: InstanceKey,
+        info: ServiceInfo,
+        warnings: Warnings,
+    ) -> Result<EventOutcome, Refusal> {
         self.catalog.check_room(&info)?;
         let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
+        instance.warnings = warnings;
         if let Some(earlier) = self.catalog.take_removed(&key) {
             instance.inherit(earlier);
         }
         instance.note(self.now, ReasonKind::Registered, "");
+        if self.catalog.drains.take(&key, self.now) {
+            instance.stay_drained(self.now);
+        }
         instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
-        self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Registered);
+        let (of, info) = self.insert(key, instance, HeartbeatTiming::Now, ReasonKind::Registered);
+        self.registered(of, info);
         self.settle_protection();
         Ok(EventOutcome::Changed)
     }
 
     /// Another process at an address that is in the catalogue.
-    fn replace(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
+    fn replace(
+        &mut self,
+        key: InstanceKey,
+        info: ServiceInfo,
+        warnings: Warnings,
+    ) -> Result<EventOutcome, Refusal> {
         self.catalog.check_services(&info)?;
         let Some(earlier) = self.take(&key) else { return Ok(EventOutcome::Unknown) };
         let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
-        let detail = format!("previous Id: {:?}", earlier.info.id());
+        instance.warnings = warnings;
+        let detail = format!("previous Id: {:?}", earlier.info.instance_id());
+        let drained = earlier.drained;
         instance.inherit(earlier);
         instance.count_flap(self.now, self.catalog.settings.flap.limit);
         instance.note(self.now, ReasonKind::Replaced, &detail);
+        if drained {
+            instance.stay_drained(self.now);
+        }
         instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
-        self.insert(key, instance, HeartbeatTiming::Spread, ReasonKind::Replaced);
+        let (of, info) = self.insert(key, instance, HeartbeatTiming::Now, ReasonKind::Replaced);
+        self.registered(of, info);
         Ok(EventOutcome::Changed)
     }
 
     /// The same process with something changed, or the first renewal of a restored instance.
-    fn renew(&mut self, key: InstanceKey, info: ServiceInfo) -> Result<EventOutcome, Refusal> {
+    fn renew(
+        &mut self,
+        key: InstanceKey,
+        info: ServiceInfo,
+        warnings: Warnings,
+    ) -> Result<EventOutcome, Refusal> {
         self.catalog.check_services(&info)?;
         let now = self.now;
         let Some(instance) = self.catalog.get_mut(&key) else { return Ok(EventOutcome::Unknown) };
+        instance.warnings = warnings;
         let was_restored = instance.is_restored();
         let is_visible = instance.info.public() != info.public();
         let before = std::mem::replace(&mut instance.info, Arc::new(info));
@@ -79,23 +111,6 @@ impl Transition<'_> {
             self.changed(&key, if was_restored { ReasonKind::Recovered } else { ReasonKind::Registered });
         }
         self.registered(Incarnation { key, number }, info);
-        Ok(EventOutcome::Changed)
-    }
-
-    pub(super) fn restore(&mut self, saved: SavedInstance) -> Result<EventOutcome, Refusal> {
-        let key = InstanceKey::new(&saved.info.name, &saved.info.addr);
-        if self.catalog.get(&key).is_some() {
-            return Ok(EventOutcome::Unchanged);
-        }
-        self.catalog.check_room(&saved.info)?;
-        let mut instance = InstanceRecord::new(saved.registered, self.catalog.revision + 1, saved.info);
-        if let Some(earlier) = self.catalog.take_removed(&key) {
-            instance.inherit(earlier);
-        }
-        instance.drained = saved.drained;
-        instance.suspicion = Some(Suspicion::Restored(self.now + self.catalog.settings.restore_grace));
-        instance.note(self.now, ReasonKind::Restored, "");
-        self.insert(key, instance, HeartbeatTiming::Soon, ReasonKind::Restored);
         Ok(EventOutcome::Changed)
     }
 }

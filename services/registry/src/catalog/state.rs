@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hubspoke_protocol::{EVERY_SERVICE, ServiceInfo};
 
+use super::drains::StandingDrains;
 use super::event::Refusal;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
@@ -33,6 +34,7 @@ pub(crate) struct Catalog {
     /// Instances whose removal self-protection holds back.
     pub(super) held_back: usize,
     pub(super) protection: SelfProtection,
+    pub(super) drains: StandingDrains,
     /// Whether removals were held back when that was last announced.
     pub(super) announced_protecting: bool,
     /// Removed instances that are still shown, by the revision of their removal: oldest first.
@@ -60,6 +62,8 @@ pub(super) struct RemovedInstance {
     pub(super) key: InstanceKey,
     pub(super) at: Time,
     pub(super) instance: Arc<InstanceRecord>,
+    /// Until when heartbeats are still sent to it, if they are.
+    pub(super) recheck_until: Option<Time>,
 }
 
 impl ServiceEntry {
@@ -91,6 +95,7 @@ impl Catalog {
             failing: 0,
             held_back: 0,
             announced_protecting: false,
+            drains: StandingDrains::default(),
             removed: BTreeMap::new(),
         }
     }
@@ -155,17 +160,31 @@ impl Catalog {
         }
     }
 
+    /// The removed instance at this address, if it is still shown or checked.
+    pub(super) fn get_removed(&mut self, key: &InstanceKey) -> Option<&mut RemovedInstance> {
+        let revision = self.services.get(&key.name)?.removed.get(&key.addr)?;
+        self.removed.get_mut(revision)
+    }
+
+    /// The removed instance to which heartbeats are sent under this number.
+    pub(super) fn get_rechecked(&self, of: &Incarnation) -> Option<&RemovedInstance> {
+        self.removed
+            .get(&of.number)
+            .filter(|removed| removed.key == of.key && removed.recheck_until.is_some())
+    }
+
     /// Takes a removed instance out of the history, for the next one at its address.
     pub(super) fn take_removed(&mut self, key: &InstanceKey) -> Option<InstanceRecord> {
         let revision = self.services.get_mut(&key.name)?.removed.remove(&key.addr)?;
         self.removed.remove(&revision).map(|removed| Arc::unwrap_or_clone(removed.instance))
     }
 
-    /// Forgets removed instances that were shown for long enough, or that are too many.
+    /// Forgets removed instances that were shown and checked for long enough, or that are too many.
     pub(super) fn forget_removed(&mut self, now: Time) {
         let (max, keep) = (self.settings.history.removed_max, self.settings.history.removed_for);
         while let Some((_, oldest)) = self.removed.first_key_value() {
-            if self.removed.len() <= max && now.since(oldest.at) < keep {
+            let until = oldest.recheck_until.unwrap_or(oldest.at).max(oldest.at + keep);
+            if self.removed.len() <= max && now < until {
                 return;
             }
             let Some((_, oldest)) = self.removed.pop_first() else { return };

@@ -18,6 +18,7 @@ fn settings() -> Settings {
     settings.history.removed_max = 4;
     settings.protection.min_instances = 6;
     settings.flap.limit = 2;
+    settings.heartbeat.recheck = Duration::from_secs(20);
     settings
 }
 
@@ -34,7 +35,8 @@ enum Step {
     NotSent(usize),
     Drain { name: u8, addr: u8, on: bool },
     Protect(bool),
-    Restore { name: u8, addr: u8, required: Vec<u8> },
+    // `removed` below 2: registered, drained or not; else removed.
+    Restore { name: u8, addr: u8, id: u8, required: Vec<u8>, removed: u8 },
     Wait(u16),
 }
 
@@ -70,8 +72,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (name.clone(), addr.clone(), any::<bool>())
             .prop_map(|(name, addr, on)| Step::Drain { name, addr, on }),
         1 => any::<bool>().prop_map(Step::Protect),
-        1 => (name, addr, required())
-            .prop_map(|(name, addr, required)| Step::Restore { name, addr, required }),
+        1 => (name, addr, 0..3_u8, required(), 0..4_u8).prop_map(|(name, addr, id, required, removed)| {
+            Step::Restore { name, addr, id, required, removed }
+        }),
         3 => (0..9000_u16).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 1..120)
@@ -88,6 +91,15 @@ fn info(name: u8, addr: u8, id: Option<u8>, required: &[u8]) -> ServiceInfo {
         required_services: required,
         ..ServiceInfo::new(NAMES[usize::from(name)], format!("10.0.0.{addr}:80"))
     }
+}
+
+/// Members with the number 0 know only the core protocol.
+fn some_id(id: u8) -> Option<u8> {
+    (id > 0).then_some(id)
+}
+
+fn registration(info: ServiceInfo) -> CatalogEvent {
+    CatalogEvent::Register(info, None)
 }
 
 fn key(name: u8, addr: u8) -> InstanceKey {
@@ -128,19 +140,31 @@ fn lists(catalog: &mut Catalog) -> Lists {
     NAMES[..4].iter().map(&mut text).collect()
 }
 
+impl Catalog {
+    /// The addresses that an operator drains.
+    fn drained(&self) -> BTreeSet<InstanceKey> {
+        let mut drained: BTreeSet<_> = self.drains.iter().map(|(key, _)| key.clone()).collect();
+        for (name, service) in &self.services {
+            let instances = service.instances.iter().filter(|(_, instance)| instance.drained);
+            drained.extend(instances.map(|(addr, _)| InstanceKey { name: name.clone(), addr: addr.clone() }));
+        }
+        drained
+    }
+}
+
 impl Model {
     fn event(&self, step: &Step) -> Option<CatalogEvent> {
         Some(match step {
             Step::Register { name, addr, id, required, fact } => {
-                let mut info = info(*name, *addr, Some(*id), required);
+                let mut info = info(*name, *addr, some_id(*id), required);
                 if *fact {
                     info.meta.insert("zone".into(), "x".into());
                 }
-                CatalogEvent::Register(info)
+                registration(info)
             }
             Step::Deregister { name, addr, id, operator } => CatalogEvent::Deregister {
                 key: key(*name, *addr),
-                id: id.map(|id| format!("id-{id}")),
+                id: id.and_then(some_id).map(|id| format!("id-{id}")),
                 by: if *operator { Initiator::Operator } else { Initiator::Instance },
             },
             Step::Result { which, answer: a } => {
@@ -154,11 +178,20 @@ impl Model {
             }
             Step::Drain { name, addr, on } => CatalogEvent::Drain { key: key(*name, *addr), on: *on },
             Step::Protect(on) => CatalogEvent::SetProtection(*on),
-            Step::Restore { name, addr, required } => CatalogEvent::Restore(SavedInstance {
-                info: info(*name, *addr, Some(9), required).into(),
-                registered: Time::from_millis(-1000),
-                drained: false,
-            }),
+            Step::Restore { name, addr, id, required, removed } => {
+                let saved = SavedInstance {
+                    info: info(*name, *addr, some_id(*id), required).into(),
+                    registered: Time::from_millis(-1000),
+                    drained: *removed % 2 == 0,
+                };
+                match removed {
+                    0..2 => CatalogEvent::Restore(saved),
+                    _ => CatalogEvent::RestoreRemoved(
+                        SavedInstance { info: info(*name, *addr, None, required).into(), ..saved },
+                        Time::from_millis(self.now - 500),
+                    ),
+                }
+            }
             Step::Wait(_) => return None,
         })
     }
@@ -177,7 +210,13 @@ impl Model {
         if let CatalogEvent::Heartbeat { of, .. } | CatalogEvent::HeartbeatNotSent(of) = &event {
             self.heartbeats.remove(of);
         }
-        let may_add = matches!(event, CatalogEvent::Register(_) | CatalogEvent::Restore(_));
+        let may_add = match &event {
+            CatalogEvent::Register(..) | CatalogEvent::Restore(_) => true,
+            CatalogEvent::Heartbeat { of, result: Ok(_) } => catalog.get_rechecked(of).is_some(),
+            _ => false,
+        };
+        let kept_drained = catalog.drained();
+        let is_undrain = matches!(event, CatalogEvent::Drain { on: false, .. });
         let (before, revision) = (lists(catalog), catalog.revision());
         let result = catalog.apply(Time::from_millis(self.now), event);
         let after = lists(catalog);
@@ -194,7 +233,9 @@ impl Model {
             "its current state is announced"
         );
         let was_added = self.live.iter().any(|of| !before_keys.contains(&of.key));
-        assert!(may_add || !was_added, "only a registration adds an instance");
+        assert!(may_add || !was_added, "only a registration or an answer after a removal adds an instance");
+        let drained = catalog.drained();
+        assert!(is_undrain || kept_drained.is_subset(&drained), "only an operator ends a drain");
     }
 
     fn follow(
@@ -211,6 +252,15 @@ impl Model {
             match effect {
                 Effect::ListChanged(name) => {
                     changed.insert(name.to_string());
+                }
+                Effect::Returned(registration) => {
+                    self.live.insert(registration.of.clone());
+                    // It is told everything.
+                    let lists = catalog.lists(&registration.info).into_iter();
+                    let lists = lists.map(|(name, list)| {
+                        (name.to_string(), String::from_utf8(list.json().to_vec()).unwrap())
+                    });
+                    self.known.insert(registration.of.key.clone(), lists.collect());
                 }
                 Effect::Registered(registration) => {
                     self.live.insert(registration.of.clone());
@@ -237,7 +287,7 @@ impl Model {
                     assert_ne!(self.protecting, *on, "announced once");
                     self.protecting = *on;
                 }
-                Effect::ProtectionChanged | Effect::HeartbeatAnswered { .. } => {}
+                Effect::ProtectionChanged | Effect::DecisionChanged | Effect::HeartbeatAnswered { .. } => {}
             }
         }
         assert_eq!(last, catalog.revision(), "the revision grows with changes only");
@@ -262,7 +312,18 @@ impl Model {
 
     fn check(&self, catalog: &mut Catalog) {
         assert_eq!(catalog.instances, self.live.len());
-        assert_eq!(self.heartbeats, self.live, "each registered instance has one heartbeat in flight");
+        let rechecked = catalog.removed.iter().filter(|(_, removed)| removed.recheck_until.is_some());
+        let rechecked: BTreeSet<_> = rechecked
+            .map(|(number, removed)| {
+                assert!(removed.instance.info.id.is_none(), "only core members are checked further");
+                Incarnation { key: removed.key.clone(), number: *number }
+            })
+            .collect();
+        let checked: BTreeSet<_> = self.live.union(&rechecked).cloned().collect();
+        // Those of removed members that have registered meanwhile, or were forgotten, find nothing.
+        let awaited = |of: &&Incarnation| checked.contains(of);
+        let awaited: BTreeSet<_> = self.heartbeats.iter().filter(awaited).cloned().collect();
+        assert_eq!(awaited, checked, "each instance that is checked has one heartbeat in flight");
         let (mut failing, mut held_back) = (0, 0);
         for of in &self.live {
             let (key, info) = (&of.key, catalog.registered_as(of).unwrap().clone());

@@ -23,14 +23,14 @@ impl<'a> Transition<'a> {
         Self { catalog, now, effects: Vec::new() }
     }
 
-    /// Adds an instance.
+    /// Adds an instance. The caller announces its registration.
     pub(super) fn insert(
         &mut self,
         key: InstanceKey,
         mut instance: InstanceRecord,
         timing: HeartbeatTiming,
         kind: ReasonKind,
-    ) {
+    ) -> (Incarnation, Arc<ServiceInfo>) {
         instance.relist();
         let (number, info) = (instance.incarnation, instance.info.clone());
         self.catalog.subscribe(&key, &info);
@@ -42,7 +42,7 @@ impl<'a> Transition<'a> {
         self.publish(&key, kind);
         let of = Incarnation { key, number };
         self.schedule(of.clone(), timing);
-        self.registered(of, info);
+        (of, info)
     }
 
     /// Takes an instance out of the index, without a new revision or history entry.
@@ -60,13 +60,28 @@ impl<'a> Transition<'a> {
     pub(super) fn remove(&mut self, key: &InstanceKey, kind: ReasonKind, detail: &str) {
         let Some(mut instance) = self.take(key) else { return };
         instance.note(self.now, kind, detail);
+        if instance.drained {
+            self.catalog.drains.insert(key.clone(), self.now);
+        }
+        self.list_removed(key, instance, kind, self.now);
+    }
+
+    /// Puts an instance among the removed ones.
+    pub(super) fn list_removed(
+        &mut self,
+        key: &InstanceKey,
+        instance: InstanceRecord,
+        kind: ReasonKind,
+        at: Time,
+    ) {
         let instance = Arc::new(instance);
         self.list_changed(&key.name);
         let revision = self.catalog.revision;
         if let Some(service) = self.catalog.services.get_mut(&key.name) {
             service.removed.insert(key.addr.clone(), revision);
         }
-        let removed = RemovedInstance { key: key.clone(), at: self.now, instance: instance.clone() };
+        let removed =
+            RemovedInstance { key: key.clone(), at, instance: instance.clone(), recheck_until: None };
         self.catalog.removed.insert(revision, removed);
         self.effects.push(Effect::Change(Change { revision, kind, instance, removed: true }));
         self.catalog.forget_removed(self.now);

@@ -22,6 +22,8 @@ const MAX_REPLY: usize = 4096;
 pub(super) struct Probe {
     pub(super) to: Incarnation,
     pub(super) info: Arc<ServiceInfo>,
+    /// It was removed, and is checked for its return.
+    pub(super) is_removed: bool,
     /// The newest revision that concerns the member.
     pub(super) revision: Revision,
     pub(super) idle: Option<IdleConn>,
@@ -30,6 +32,7 @@ pub(super) struct Probe {
 /// The result of a heartbeat.
 pub(super) struct ProbeResult {
     pub(super) of: Incarnation,
+    pub(super) is_removed: bool,
     pub(super) duration: Duration,
     pub(super) outcome: Result<Option<Heartbeat>, Failure>,
     pub(super) idle: Option<IdleConn>,
@@ -45,26 +48,23 @@ pub(super) enum Failure {
 
 /// Sends a heartbeat, in the current span.
 pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
-    let Probe { to, info, revision, idle } = probe;
+    let Probe { to, info, is_removed, revision, idle } = probe;
     let addr = info.control_addr();
     let began = Instant::now();
     let reply = exchange::send(addr, idle, || request(addr, revision), MAX_REPLY, timeout).await;
     let status = reply.as_ref().map(|reply| reply.status.as_u16());
     trace::record_outcome(&Span::current(), status.map_err(ExchangeError::kind));
     let (outcome, idle) = match reply {
-        Ok(reply) if reply.status == StatusCode::OK => match other_id(&info, &reply) {
-            Some(id) => {
-                let reason = format!("another process answers at this address: Id {id}");
-                (Err(Failure::Missed(reason)), reply.idle)
-            }
+        Ok(reply) if reply.status == StatusCode::OK => match check_id(&info, &reply) {
+            Err(reason) => (Err(Failure::Missed(reason)), reply.idle),
             // A body that is no heartbeat is ignored: members that know only the core protocol may send anything.
-            None => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
+            Ok(()) => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
         },
         Ok(reply) => (Err(Failure::Missed(format!("answered {}", reply.status))), reply.idle),
         Err(error) if error.is_local(addr) => (Err(Failure::NotSent(error.reason())), None),
         Err(error) => (Err(Failure::Missed(error.reason())), None),
     };
-    ProbeResult { of: to, duration: began.elapsed(), outcome, idle }
+    ProbeResult { of: to, is_removed, duration: began.elapsed(), outcome, idle }
 }
 
 pub(super) fn probe_span(owner: &ServiceInstance, info: &ServiceInfo) -> Span {
@@ -91,10 +91,19 @@ fn request(addr: &str, revision: Revision) -> Request<Empty<Bytes>> {
     request
 }
 
-/// The `Id` in a reply, if it is not the registered one. Addresses are reused, and another healthy process must not
-/// keep a dead instance in the catalogue.
-fn other_id(info: &ServiceInfo, reply: &ExchangeReply) -> Option<String> {
-    let registered = info.id.as_deref()?;
-    let answered = reply.headers.get(HUB_INSTANCE)?.to_str().ok()?;
-    (answered != registered).then(|| answered.chars().take(100).collect())
+/// Whether the registered instance itself has answered. Addresses are reused, and another healthy process must not keep a
+/// dead instance in the catalogue: its answers have another `Hub-Instance`. An instance without an `Id` sends none.
+fn check_id(info: &ServiceInfo, reply: &ExchangeReply) -> Result<(), String> {
+    let registered = info.id.as_deref().map(str::as_bytes);
+    let answered = reply.headers.get(HUB_INSTANCE).map(HeaderValue::as_bytes);
+    match answered {
+        // Members need not send it, unless nothing else shows that the control address is theirs.
+        None if !info.controls_other_host() => Ok(()),
+        None => Err("the answer has no Hub-Instance, which ControlAddr on another host requires".to_owned()),
+        answered if answered == registered => Ok(()),
+        Some(other) => {
+            let other: String = String::from_utf8_lossy(other).chars().take(100).collect();
+            Err(format!("another process answers at this address: Id {other}"))
+        }
+    }
 }

@@ -24,6 +24,8 @@ const KEEP_IDLE: Duration = Duration::from_secs(4);
 pub(super) struct Dependents {
     /// Services whose lists have changed since the last round, with the guards of those changes.
     changed: HashMap<Arc<str>, Vec<AckGuard>>,
+    /// Members that have returned since the last round.
+    returned: Vec<InstanceKey>,
     dependents: HashMap<InstanceKey, Dependent>,
 }
 
@@ -100,6 +102,29 @@ impl Dependents {
         }
     }
 
+    /// A removed member is back, and may know these lists of removed instances.
+    pub(super) fn returned(&mut self, registration: Registration, removed: &[(Arc<str>, Arc<InstanceList>)]) {
+        let key = registration.of.key.clone();
+        let nothing = Registration { revision: 0, ..registration };
+        self.registered(nothing, removed, Instant::now());
+        self.returned.push(key);
+    }
+
+    /// Drops `ack` when all dependents have acknowledged the current list of a service.
+    pub(super) fn await_acknowledged(&mut self, catalog: &Catalog, name: &str, ack: AckGuard) {
+        let revision = catalog.list_revision(name);
+        let acks: Arc<[AckGuard]> = Arc::new([ack.clone()]);
+        if let Some(changed) = self.changed.get_mut(name) {
+            changed.push(ack);
+        }
+        for key in catalog.dependents(name) {
+            let behind = self.dependents.get_mut(&key).filter(|dependent| dependent.delivering);
+            if let Some(dependent) = behind {
+                dependent.wait(revision, &acks);
+            }
+        }
+    }
+
     /// An incarnation is gone.
     pub(super) fn removed(&mut self, of: &Incarnation) {
         if self.get(of).is_some() {
@@ -121,16 +146,13 @@ impl Dependents {
             for key in catalog.dependents(&name) {
                 let Some(dependent) = self.dependents.get_mut(&key) else { continue };
                 if !acks.is_empty() {
-                    dependent.waiting.retain(|(_, acks)| !is_abandoned(acks));
-                    dependent.waiting.push((revision, acks.clone()));
+                    dependent.wait(revision, &acks);
                 }
-                if dependent.delivering {
-                    dependent.again = true;
-                } else {
-                    dependent.delivering = true;
-                    due.push(Incarnation { key, number: dependent.incarnation });
-                }
+                due.extend(dependent.start(key));
             }
+        }
+        for key in std::mem::take(&mut self.returned) {
+            due.extend(self.dependents.get_mut(&key).and_then(|dependent| dependent.start(key)));
         }
         due
     }
@@ -199,6 +221,22 @@ impl Dependents {
 }
 
 impl Dependent {
+    /// The delivery to start, unless one is in flight: that one continues.
+    fn start(&mut self, key: InstanceKey) -> Option<Incarnation> {
+        if self.delivering {
+            self.again = true;
+            return None;
+        }
+        self.delivering = true;
+        Some(Incarnation { key, number: self.incarnation })
+    }
+
+    /// Holds guards until it acknowledges a revision.
+    fn wait(&mut self, revision: u64, acks: &Arc<[AckGuard]>) {
+        self.waiting.retain(|(_, acks)| !is_abandoned(acks));
+        self.waiting.push((revision, acks.clone()));
+    }
+
     /// It has acknowledged everything up to a revision: releases the guards that wait for that.
     fn release(&mut self, revision: u64) {
         self.waiting.retain(|(until, acks)| *until > revision && !is_abandoned(acks));

@@ -5,6 +5,8 @@ mod fixture;
 mod live_member;
 
 mod access;
+mod core_members;
+mod decisions;
 mod descriptors;
 mod faults;
 mod heartbeats;
@@ -14,5 +16,6 @@ mod page;
 mod prometheus;
 mod protocol;
 mod pushes;
+mod registration;
 mod restart;
 mod watch;

@@ -85,6 +85,7 @@ fn full_view(state: InstanceState, kind: ReasonKind) -> InstanceView {
         registered: now(),
         last_heartbeat: Some(now()),
         load: Some(Load { requests: 1, in_flight: 2 }),
+        warnings: vec!["unknown key X".into()],
         reasons: vec![Reason { at: now(), kind, detail: "why".into() }],
     }
 }

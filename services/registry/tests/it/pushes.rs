@@ -71,12 +71,11 @@ async fn many_changes_are_pushed_together_and_only_to_their_dependents() {
     let (visit, bystander) = (FakeMember::start().await, FakeMember::start().await);
     registry.register(&visit.snapshot_info("visit", &["log"])).await;
     registry.register(&bystander.snapshot_info("bystander", &["other"])).await;
-    let log = FakeMember::start().await;
+    let log = FakeMember::on("0.0.0.0:0").await;
     let mut expected = Vec::new();
     for host in 2..102 {
         let mut info = log.info("log", &[]);
-        info.addr = info.addr.replace("127.0.0.1", &format!("127.0.0.{host}"));
-        info.control_addr = Some(log.addr.clone());
+        info.addr = info.addr.replace("0.0.0.0", &format!("127.0.0.{host}"));
         expected.push(info.addr.clone());
         registry.register(&info).await;
     }

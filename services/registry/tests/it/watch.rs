@@ -61,7 +61,10 @@ impl ReadingWatcher {
     }
 
     async fn change(&mut self) -> (String, ChangeView) {
-        let event = self.next().await.unwrap();
+        let mut event = self.next().await.unwrap();
+        while event.kind == "load" {
+            event = self.next().await.unwrap(); // a heartbeat was answered
+        }
         assert_eq!(event.kind, "change");
         let change: ChangeView = serde_json::from_str(&event.data).unwrap();
         assert_eq!(event.id.as_deref(), Some(change.revision.to_string().as_str()));

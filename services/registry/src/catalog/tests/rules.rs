@@ -4,7 +4,9 @@ use hubspoke_protocol::{InstanceState, ReasonKind};
 
 use super::*;
 
+mod decisions;
 mod protection;
+mod recheck;
 
 fn seconds(s: i64) -> Time {
     Time::from_millis(s * 1000)
@@ -25,7 +27,7 @@ impl Fixture {
     }
 
     fn register(&mut self, name: u8, addr: u8, id: u8) -> EventResult {
-        self.apply(CatalogEvent::Register(info(name, addr, Some(id), &[])))
+        self.apply(registration(info(name, addr, Some(id), &[])))
     }
 
     fn heartbeat(&mut self, key: &InstanceKey, a: Answer) -> EventResult {
@@ -87,7 +89,8 @@ fn three_missed_heartbeats_remove_an_instance_and_the_reason_stays_for_a_while()
     fixture.register(0, 0, 1);
     fixture.miss_three(&key(0, 0));
     assert!(fixture.catalog.instances == 0);
-    let expected = [ReasonKind::Registered, ReasonKind::MissedHeartbeat, ReasonKind::Removed];
+    use ReasonKind::{HeldBack, MissedHeartbeat, Registered, Removed};
+    let expected = [Registered, MissedHeartbeat, HeldBack, Removed];
     assert_eq!(fixture.reasons(&key(0, 0)), expected);
     fixture.now = fixture.now + settings().history.removed_for;
     assert_eq!(fixture.reasons(&key(0, 0)), []);
@@ -151,7 +154,7 @@ fn two_processes_that_fight_for_an_address_become_suspect() {
 }
 
 #[test]
-fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart() {
+fn a_drained_instance_stays_drained_through_renewals_and_a_new_start() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
     fixture.apply(CatalogEvent::Drain { key: key(0, 0), on: true });
@@ -162,6 +165,10 @@ fn a_drained_instance_stays_drained_through_renewals_but_not_through_a_restart()
     assert!(std::str::from_utf8(list.json()).unwrap().contains(r#""State":"draining""#));
     assert_eq!(list.plain_json().as_ref(), b"[]");
     fixture.register(0, 0, 2);
+    assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Draining));
+    assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::Draining));
+    fixture.apply(CatalogEvent::Drain { key: key(0, 0), on: false });
+    fixture.register(0, 0, 3);
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing));
 }
 
@@ -179,7 +186,7 @@ fn a_restored_instance_is_shown_as_suspect_but_listed_as_passing_until_it_answer
 
     let mut fixture = Fixture::new();
     fixture.apply(CatalogEvent::Restore(saved.clone()));
-    fixture.apply(CatalogEvent::Register(ServiceInfo::clone(&saved.info)));
+    fixture.apply(registration(ServiceInfo::clone(&saved.info)));
     assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing), "a renewal counts too");
 
     let mut fixture = Fixture::new();
@@ -210,7 +217,7 @@ fn a_restored_instance_that_does_not_answer_is_listed_as_suspect_until_its_grace
         fixture.now = fixture.now + settings().restore_grace;
         match comes_back {
             "by a heartbeat" => drop(fixture.heartbeat(&key(0, 0), Answer::Plain)),
-            "by a renewal" => drop(fixture.apply(CatalogEvent::Register(ServiceInfo::clone(&saved.info)))),
+            "by a renewal" => drop(fixture.apply(registration(ServiceInfo::clone(&saved.info)))),
             _ => {
                 fixture.heartbeat(&key(0, 0), Answer::Missed);
                 assert!(fixture.catalog.instances == 0, "its grace is over");
@@ -260,17 +267,17 @@ fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
     let mut fixture = Fixture::new();
     fixture.catalog.settings.limits.instances = 1;
     fixture.register(0, 0, 1);
-    let more = CatalogEvent::Register(info(0, 1, Some(1), &[]));
+    let more = registration(info(0, 1, Some(1), &[]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyInstances(1));
     assert_eq!(fixture.register(0, 0, 1).outcome, Unchanged);
     fixture.catalog.settings.limits.instances = 10;
     fixture.catalog.settings.limits.services = 1;
-    let more = CatalogEvent::Register(info(0, 1, Some(1), &[2]));
+    let more = registration(info(0, 1, Some(1), &[2]));
     assert_eq!(fixture.catalog.apply(fixture.now, more).unwrap_err(), Refusal::TooManyServices(1));
     // Neither a new Id nor a renewal that requires other services gets around the limit.
     let before = fixture.catalog.revision();
     for id in [1, 2] {
-        let requiring = |name| CatalogEvent::Register(info(0, 0, Some(id), &[name]));
+        let requiring = |name| registration(info(0, 0, Some(id), &[name]));
         assert_eq!(
             fixture.catalog.apply(fixture.now, requiring(2)).unwrap_err(),
             Refusal::TooManyServices(1),
@@ -278,7 +285,7 @@ fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
         );
         assert_eq!(fixture.catalog.revision(), before);
     }
-    fixture.apply(CatalogEvent::Register(info(0, 0, Some(2), &[0, 4])));
+    fixture.apply(registration(info(0, 0, Some(2), &[0, 4])));
     assert_eq!(fixture.catalog.services(), 1, "its own name and * add no service");
 }
 
@@ -289,7 +296,7 @@ fn a_hundred_thousand_registrations_and_deregistrations_leave_nothing_behind() {
         let mut info = ServiceInfo::new(format!("s-{i}"), "10.0.0.1:80");
         info.required_services = vec![format!("r-{i}")];
         let key = InstanceKey::new(&info.name, &info.addr);
-        fixture.apply(CatalogEvent::Register(info));
+        fixture.apply(registration(info));
         fixture.apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance });
     }
     assert!(fixture.catalog.instances == 0);
@@ -314,7 +321,7 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
     assert_eq!(fixture.catalog.newest_for(&wildcard), since, "its heartbeat shows that it is behind");
     assert_eq!(fixture.catalog.changed_lists(&wildcard, since).map(|lists| lists.len()), Some(0));
     let before = fixture.catalog.list("a").revision;
-    fixture.apply(CatalogEvent::Register(info(1, 1, None, &[0])));
+    fixture.apply(registration(info(1, 1, None, &[0])));
     assert_eq!(fixture.catalog.list("a").revision, before, "requiring a service does not change its list");
     assert!(
         fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"),
