@@ -9,8 +9,7 @@
 //! [`ServiceInstance`] in a span's context says which service the span belongs to. Deliberately absent: OTLP over gRPC,
 //! as JSON, and over TLS.
 
-pub use self::instance::ServiceInstance;
-pub(crate) use self::instance::new_instance_id;
+pub use self::instance::{ServiceInstance, new_instance_id, new_run_id};
 pub(crate) use self::pipeline::{
     SCOPE, add_instance, add_meter_provider, exports_traces, metrics_reader, resource,
 };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hubspoke_chassis::telemetry::{new_instance_id, new_run_id};
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::BATCH_META;
 use reqwest::redirect::Policy;
@@ -59,16 +60,19 @@ impl LogServer {
     /// [`LogServerError`].
     pub async fn bind(config: Config<LogConfig>) -> Result<Self, LogServerError> {
         let Config { common, own } = config;
-        let (key, value) = BATCH_META;
-        // It requires its siblings, for `/log/all`.
-        let service =
-            Service::builder(PROCESS).requires([&common.name]).meta(key, value).bind(&common).await?;
-        let id = service.id().to_owned();
-        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none());
-        let http = http.connect_timeout(CONNECT_TIMEOUT).build()?;
+        let id = new_instance_id(&common.name);
         let options = own.store_options();
         let file = options.file.clone();
-        let store = tokio::task::spawn_blocking(move || Store::open(options, &id)).await??;
+        let first = id.clone();
+        let store = tokio::task::spawn_blocking(move || Store::open(options, &first)).await??;
+        // Its entries keep the id of the first run, so the ids of later ones begin with it.
+        let id = if store.instance() == id { id } else { new_run_id(store.instance()) };
+        let (key, value) = BATCH_META;
+        // It requires its siblings, for `/log/all`.
+        let builder = Service::builder(PROCESS).requires([&common.name]).meta(key, value);
+        let service = builder.id(id).bind(&common).await?;
+        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none());
+        let http = http.connect_timeout(CONNECT_TIMEOUT).build()?;
         if store.torn_bytes() > 0 {
             let (file, torn_bytes) = (file.display(), store.torn_bytes());
             tracing::warn!(%file, torn_bytes, "cut off an incomplete entry or batch at the end of the log");

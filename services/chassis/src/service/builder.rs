@@ -22,12 +22,21 @@ pub struct ServiceBuilder {
     process: Process,
     info: ServiceInfo,
     is_member: bool,
+    id: Option<String>,
+}
+
+/// Longest id that the registry accepts, in bytes.
+const MAX_ID: usize = 256;
+
+/// Whether an id can be registered and sent in headers.
+fn is_id(id: &str) -> bool {
+    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl Service {
     /// Describes a service, by its name or its [`Process`]. The [crate's documentation](crate) has examples.
     pub fn builder(process: impl Into<Process>) -> ServiceBuilder {
-        ServiceBuilder { process: process.into(), info: ServiceInfo::default(), is_member: true }
+        ServiceBuilder { process: process.into(), info: ServiceInfo::default(), is_member: true, id: None }
     }
 }
 
@@ -50,6 +59,12 @@ impl ServiceBuilder {
         self
     }
 
+    /// Sets the id of this run, in place of a random one. Ignored if it is not up to 256 visible ASCII characters.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
     /// Makes it a service that joins no registry: the registry itself.
     pub fn standalone(mut self) -> Self {
         self.is_member = false;
@@ -68,7 +83,7 @@ impl ServiceBuilder {
             Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
             None => (None, None),
         };
-        let id = telemetry::new_instance_id(&common.name);
+        let id = self.id.filter(|id| is_id(id)).unwrap_or_else(|| telemetry::new_instance_id(&common.name));
         let metrics = Metrics::new(&common.name, &id)?;
         telemetry::add_instance(metrics.instance());
         let load = LoadCounters::default();

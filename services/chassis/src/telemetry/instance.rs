@@ -23,8 +23,13 @@ pub struct ServiceInstance {
 
 /// A new instance id: the service's name and 64 random bits. Log entries are identified by instance and number, so
 /// two instances must never share an id. (Of 10,000 ids with 32 bits, two are the same with a probability of 1 %.)
-pub(crate) fn new_instance_id(service: &str) -> String {
+pub fn new_instance_id(service: &str) -> String {
     format!("{service}-{:016x}", rand::random::<u64>())
+}
+
+/// A new id for one run of an instance whose data outlasts it: that of the data and 24 random bits.
+pub fn new_run_id(lasting: &str) -> String {
+    format!("{lasting}.{:06x}", rand::random::<u32>() >> 8)
 }
 
 impl ServiceInstance {
