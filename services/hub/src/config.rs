@@ -144,7 +144,10 @@ impl HubConfig {
     /// The registry's configuration.
     pub fn registry(&self) -> Config<Settings> {
         let listen = self.common.listen;
-        Config { common: self.common_of(hubspoke_registry::PROCESS.name, listen), own: self.registry.clone() }
+        let mut own = self.registry.clone();
+        // Members that know only the core protocol do not come back by themselves.
+        own.data_dir.get_or_insert_with(|| self.hub.data_dir.join(hubspoke_registry::PROCESS.name));
+        Config { common: self.common_of(hubspoke_registry::PROCESS.name, listen), own }
     }
 
     /// The gateway's configuration, as a member of `registry`.

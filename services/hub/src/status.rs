@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use anyhow::bail;
-use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, check_name};
+use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, Reason, ReasonKind, check_name};
 use jiff::Timestamp;
 
 use crate::admin_client::AdminClient;
@@ -55,7 +55,8 @@ pub(crate) async fn run(
     let instance = selection.and_then(|selection| Some((&selection.service, selection.instance.as_ref()?)));
     if let Some((service, wanted)) = instance {
         for list in view.services.values_mut() {
-            list.retain(|known| known.info.id() == wanted || known.info.addr == *wanted);
+            let best = list.iter().map(|known| likeness(known, wanted)).max().unwrap_or_default();
+            list.retain(|known| best > 0 && likeness(known, wanted) == best);
         }
         if view.services.values().all(Vec::is_empty) {
             bail!("{service} has no instance {wanted:?}, nor was one removed in the last minutes");
@@ -67,6 +68,20 @@ pub(crate) async fn run(
         (false, None, _) => render(&view, Timestamp::now()),
         (false, Some(_), _) => render(&view, Timestamp::now()) + &histories(&view),
     })
+}
+
+/// How well an instance fits an id or address that was asked for: exactly, by the beginning of its id, or because an
+/// earlier start at its address had that id.
+fn likeness(instance: &InstanceView, wanted: &str) -> u8 {
+    let (id, addr) = (instance.info.id(), &instance.info.addr);
+    let was = |reason: &Reason| reason.kind == ReasonKind::Replaced && reason.detail.contains(wanted);
+    if id == wanted || addr == wanted {
+        3
+    } else if id.starts_with(wanted) {
+        2
+    } else {
+        u8::from(instance.reasons.iter().any(was))
+    }
 }
 
 /// The catalogue as a table, and below it the reasons for instances that are not passing. Ages are as of `now`.
@@ -91,6 +106,12 @@ fn render(view: &CatalogView, now: Timestamp) -> String {
             let ago = describe::age(&reason.at, now);
             let what = describe::reason(reason.kind, &reason.detail);
             text += &one_line(&format!("{}: {what} ({ago} ago)", describe::name(instance)), MAX);
+            text.push('\n');
+        }
+    }
+    for instance in &instances {
+        for warning in &instance.warnings {
+            text += &one_line(&format!("{}: {warning}", describe::name(instance)), MAX);
             text.push('\n');
         }
     }
@@ -201,6 +222,33 @@ log/log-3: draining: by an operator (5m ago)
 self-protection is on; 1 removal is held back until 2026-11-23T08:12:00Z at the latest
 "
         );
+    }
+
+    #[test]
+    fn an_instance_is_selected_by_its_id_the_beginning_of_its_id_or_an_earlier_one() {
+        let instance = |id: &str, was: &str| -> InstanceView {
+            let was = format!(r#"[{{"At":"","Kind":"replaced","Detail":"previous Id: \"{was}\""}}]"#);
+            let text = format!(
+                r#"{{"Name":"log","Addr":"h:1","Id":"{id}","State":"passing","Registered":"","Reasons":{was}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let log = instance("log-7b6a.2", "log-7b6a.1");
+        for (wanted, expected) in
+            [("log-7b6a.2", 3), ("h:1", 3), ("log-7b6a", 2), ("log-7b6a.1", 1), ("log-9", 0)]
+        {
+            assert_eq!(likeness(&log, wanted), expected, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn warnings_are_below_the_table() {
+        let view = serde_json::from_str::<CatalogView>(
+            r#"{"Revision":"1f.9","Services":{"a":[{"Name":"a","Addr":"h:1","Id":"a-1","State":"passing",
+                "Registered":"2026-11-23T08:00:00Z","Warnings":["unknown key RequiredService\u001b[2J"]}]}}"#,
+        );
+        let text = render(&view.unwrap(), "2026-11-23T08:10:00Z".parse().unwrap());
+        assert!(text.ends_with("\na/a-1: unknown key RequiredService [2J\n"), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use hubspoke_protocol::CatalogView;
+use hubspoke_protocol::{CatalogView, ServiceInfo};
 use hubspoke_testkit::{ClosedPort, DEADLINE, eventually, process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -71,9 +71,11 @@ async fn without_a_terminal_each_change_is_a_line() {
     watch.line("no longer draining").await;
     let ghost = r#"{"Name":"ghost","Addr":"127.0.0.1:9"}"#;
     platform.http.post(format!("{}/services", platform.registry())).body(ghost).send().await.unwrap();
-    watch.line("ghost/127.0.0.1:9 registered").await;
+    let id = ServiceInfo::new("ghost", "127.0.0.1:9").instance_id().into_owned();
+    watch.line(&format!("ghost/{id} registered")).await;
     // Nothing listens there, so its heartbeats fail.
-    watch.line("ghost/127.0.0.1:9 removed").await;
+    watch.line(&format!("ghost/{id} suspect")).await;
+    watch.line(&format!("ghost/{id} removed")).await;
     assert_eq!(watch.interrupt().await, Some(0));
 }
 
