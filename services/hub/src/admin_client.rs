@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use hubspoke_chassis::config::{RegistryLink, Secret};
-use hubspoke_client::membership::is_registry_url;
+use hubspoke_client::membership::check_registry_url;
 use hubspoke_protocol::{
     CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, SERVICES_PATH, WATCH_PATH, check_name,
 };
@@ -180,11 +180,9 @@ impl AdminClient {
 /// If it can't be one.
 pub(crate) fn server_url(text: &str) -> Result<String, String> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    if is_registry_url(&url) {
-        return Ok(url.trim_end_matches('/').to_owned());
-    }
-    let why = if url.starts_with("https://") { "TLS is not supported; " } else { "" };
-    Err(format!("{why}expected http://HOST:PORT, such as http://127.0.0.1:20000"))
+    let tls = if url.starts_with("https://") { "TLS is not supported; " } else { "" };
+    check_registry_url(&url).map_err(|error| format!("{tls}{error}, such as http://127.0.0.1:20000"))?;
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
@@ -201,11 +199,19 @@ mod tests {
         ] {
             assert_eq!(server_url(text).as_deref(), Ok(url));
         }
-        for text in
-            ["", "http://", "https://127.0.0.1:20000", "ftp://r:1", "r:port", "r:0", "http://u@r:1", "a b:1"]
-        {
+        for text in [
+            "",
+            "http://",
+            "https://127.0.0.1:20000",
+            "ftp://r:1",
+            "r:port",
+            "r:0",
+            "http://u@r:1",
+            "a b:1",
+            "0.0.0.0:20000",
+        ] {
             let error = server_url(text).unwrap_err();
-            assert!(error.contains("expected http://HOST:PORT"), "{text}: {error}");
+            assert!(error.contains("such as http://127.0.0.1:20000"), "{text}: {error}");
         }
     }
 

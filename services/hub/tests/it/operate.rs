@@ -202,7 +202,7 @@ async fn each_way_not_to_be_a_registry_is_one_line_with_the_next_step() {
         command.args(["--registry", url]);
         let exit = process::run(command).await;
         assert_eq!(exit.code, Some(2), "{exit:?}");
-        assert!(exit.stderr.contains("expected http://HOST:PORT, such as"), "{exit:?}");
+        assert!(exit.stderr.contains("expected http://host:port, such as"), "{exit:?}");
     }
     let status = platform.hub(&["status", "--registry", &platform.addrs.registry.to_string()]).await;
     assert_eq!(status.code, Some(0), "without http://: {status:?}");
