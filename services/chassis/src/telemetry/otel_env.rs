@@ -1,5 +1,10 @@
-//! The standard `OTEL_…` variables as values. An empty variable is unset.
+//! The standard `OTEL_…` variables as values, by the OpenTelemetry specification: an empty variable is unset, the names
+//! of choices are read in any case, and a value that can't be honoured is ignored with a warning. Operators inject the
+//! same variables into every program of a cluster.
+//!
+//! Only an endpoint that nothing could be sent to is an error.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,6 +15,9 @@ use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
 
 use crate::config::{ConfigError, Telemetry};
+
+/// Default timeout of an export.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where one signal is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,101 +39,151 @@ pub(super) struct QueueLimits {
     pub(super) delay: Duration,
 }
 
-/// The process's environment.
-#[derive(Clone, Copy)]
-pub(super) struct OtelEnv<'a>(pub(super) &'a [(String, String)]);
+/// The process's environment, and what was ignored in it.
+pub(super) struct OtelEnv<'a> {
+    vars: &'a [(String, String)],
+    warnings: RefCell<Vec<String>>,
+}
 
 impl<'a> OtelEnv<'a> {
-    pub(super) fn get(self, name: &str) -> Option<&'a str> {
-        let value = self.0.iter().find(|(known, _)| known == name)?.1.trim();
+    pub(super) fn new(vars: &'a [(String, String)]) -> Self {
+        Self { vars, warnings: RefCell::default() }
+    }
+
+    /// A line for each value that was ignored.
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        let value = self.vars.iter().find(|(known, _)| known == name)?.1.trim();
         (!value.is_empty()).then_some(value)
     }
 
-    /// The signal's own variable or the one for all signals, with its name.
-    fn of_signal(self, signal: &str, what: &str) -> Option<(String, &'a str)> {
-        [format!("OTEL_EXPORTER_OTLP_{signal}_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")]
-            .into_iter()
-            .find_map(|name| self.get(&name).map(|value| (name, value)))
+    /// Notes that a value was ignored; once, though the variable may be read for several signals.
+    fn ignore(&self, name: &str, value: &str, why: impl Display) {
+        self.warn(format!("{name}: {value:?} is ignored: {why}"));
     }
 
-    pub(super) fn flag(self, name: &str) -> Result<bool, ConfigError> {
-        match self.get(name) {
-            None => Ok(false),
-            Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
-            Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-            Some(text) => Err(invalid(name, text, "expected true or false")),
+    fn warn(&self, warning: String) {
+        let mut warnings = self.warnings.borrow_mut();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
         }
     }
 
-    fn number<T: FromStr<Err: Display>>(self, name: &str, default: T) -> Result<T, ConfigError> {
-        let Some(text) = self.get(name) else { return Ok(default) };
-        text.parse().map_err(|error| invalid(name, text, error))
-    }
-
-    pub(super) fn millis(self, name: &str, default: u64) -> Result<Duration, ConfigError> {
-        match self.number(name, default)? {
-            0 => Err(invalid(name, "0", "must be at least 1 (milliseconds)")),
-            millis => Ok(Duration::from_millis(millis)),
-        }
-    }
-
-    /// The queue of a batch processor (`BSP`, `BLRP`), with its default delay in milliseconds.
-    pub(super) fn queue(self, processor: &str, delay: u64) -> Result<QueueLimits, ConfigError> {
-        let count = |what: &str, default: usize| {
-            let name = format!("OTEL_{processor}_{what}");
-            match self.number(&name, default)? {
-                0 => Err(invalid(&name, "0", "must be at least 1")),
-                count => Ok(count),
-            }
-        };
-        let size = count("MAX_QUEUE_SIZE", 2048)?;
-        Ok(QueueLimits {
-            size,
-            batch: count("MAX_EXPORT_BATCH_SIZE", 512.min(size))?,
-            delay: self.millis(&format!("OTEL_{processor}_SCHEDULE_DELAY"), delay)?,
+    /// The value of the first of these variables that is set and valid.
+    fn first<T, E: Display>(&self, names: &[String], parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+        names.iter().find_map(|name| {
+            let text = self.get(name)?;
+            parse(text).map_err(|why| self.ignore(name, text, why)).ok()
         })
     }
 
+    pub(super) fn flag(&self, name: &str) -> bool {
+        match self.get(name) {
+            None => false,
+            Some(text) if text.eq_ignore_ascii_case("true") => true,
+            Some(text) => {
+                if !text.eq_ignore_ascii_case("false") {
+                    self.ignore(name, text, "only \"true\" is true");
+                }
+                false
+            }
+        }
+    }
+
+    fn number<T: FromStr>(&self, name: &str, is_valid: impl Fn(&T) -> bool, expected: &str) -> Option<T> {
+        self.first(&[name.to_owned()], |text| text.parse().ok().filter(&is_valid).ok_or(expected))
+    }
+
+    pub(super) fn millis(&self, name: &str, default: u64) -> Duration {
+        let millis = self.number(name, |millis: &u64| *millis > 0, "expected milliseconds, at least 1");
+        Duration::from_millis(millis.unwrap_or(default))
+    }
+
+    /// The queue of a batch processor (`BSP`, `BLRP`), with its default delay in milliseconds.
+    pub(super) fn queue(&self, processor: &str, delay: u64) -> QueueLimits {
+        let count = |what: &str, default: usize| {
+            let name = format!("OTEL_{processor}_{what}");
+            self.number(&name, |count: &usize| *count > 0, "expected a number, at least 1").unwrap_or(default)
+        };
+        let size = count("MAX_QUEUE_SIZE", 2048);
+        QueueLimits {
+            size,
+            batch: count("MAX_EXPORT_BATCH_SIZE", 512).min(size),
+            delay: self.millis(&format!("OTEL_{processor}_SCHEDULE_DELAY"), delay),
+        }
+    }
+
     /// Where a signal is sent; `None` if it is not exported.
+    ///
+    /// # Errors
+    /// If nothing could be sent to the endpoint.
     pub(super) fn endpoint(
-        self,
+        &self,
         signal: &str,
         path: &str,
         config: &'a Telemetry,
     ) -> Result<Option<Endpoint>, ConfigError> {
         let Some(setting) = self.endpoint_setting(signal, config) else { return Ok(None) };
-        let exporter = format!("OTEL_{signal}_EXPORTER");
-        match self.get(&exporter) {
-            None | Some("otlp") => {}
-            // Prometheus can scrape /metrics in any case.
-            Some("prometheus") if signal == "METRICS" => return Ok(None),
-            Some("none") => return Ok(None),
-            Some(other) => return Err(invalid(&exporter, other, "expected otlp or none")),
+        if !self.exports_by_otlp(signal) {
+            return Ok(None);
         }
         let url = setting.url(path)?;
-        if let Some((name, protocol)) = self.of_signal(signal, "PROTOCOL")
-            && protocol != "http/protobuf"
-        {
-            return Err(invalid(&name, protocol, "only http/protobuf is supported"));
+        // The signal's own variable, then the one for all signals.
+        let names = |what: &str| {
+            [format!("OTEL_EXPORTER_OTLP_{signal}_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")]
+        };
+        self.first(&names("PROTOCOL"), |text| match text.eq_ignore_ascii_case("http/protobuf") {
+            true => Ok(()),
+            false => Err("http/protobuf is sent instead, which collectors usually take at port 4318"),
+        });
+        let gzip = self.first(&names("COMPRESSION"), |text| match text.to_ascii_lowercase().as_str() {
+            "gzip" => Ok(true),
+            "none" => Ok(false),
+            _ => Err("expected gzip or none"),
+        });
+        let timeout = self.first(&names("TIMEOUT"), |text| {
+            let millis = text.parse().ok().filter(|millis| *millis > 0);
+            millis.map(Duration::from_millis).ok_or("expected milliseconds, at least 1")
+        });
+        let headers = names("HEADERS").iter().find_map(|name| Some(self.headers(name, self.get(name)?)));
+        Ok(Some(Endpoint {
+            url,
+            headers: headers.unwrap_or_default(),
+            timeout: timeout.unwrap_or(TIMEOUT),
+            gzip: gzip.unwrap_or(false),
+        }))
+    }
+
+    /// Whether the list of a signal's exporters has `otlp`. A list without a known name is ignored.
+    fn exports_by_otlp(&self, signal: &str) -> bool {
+        let name = format!("OTEL_{signal}_EXPORTER");
+        let Some(list) = self.get(&name) else { return true };
+        let (mut otlp, mut others) = (false, false);
+        for exporter in list.split(',').map(str::trim).filter(|exporter| !exporter.is_empty()) {
+            match exporter.to_ascii_lowercase().as_str() {
+                "otlp" => otlp = true,
+                // Prometheus can scrape /metrics in any case.
+                "prometheus" if signal == "METRICS" => others = true,
+                "none" => others = true,
+                "console" | "logging" | "zipkin" | "jaeger" | "prometheus" => {
+                    others = true;
+                    self.ignore(&name, exporter, "only otlp is supported");
+                }
+                _ => self.ignore(&name, exporter, "expected otlp or none"),
+            }
         }
-        let gzip = match self.of_signal(signal, "COMPRESSION") {
-            None | Some((_, "none")) => false,
-            Some((_, "gzip")) => true,
-            Some((name, other)) => return Err(invalid(&name, other, "expected gzip or none")),
-        };
-        let timeout = match self.of_signal(signal, "TIMEOUT") {
-            Some((name, _)) => self.millis(&name, 0)?,
-            None => Duration::from_secs(10),
-        };
-        let headers = match self.of_signal(signal, "HEADERS") {
-            Some((name, _)) => self.headers(&name)?,
-            None => HashMap::new(),
-        };
-        Ok(Some(Endpoint { url, headers, timeout, gzip }))
+        otlp || !others
     }
 
     /// The endpoint that is set for a signal, if any.
-    pub(super) fn endpoint_setting(self, signal: &str, config: &'a Telemetry) -> Option<EndpointSetting<'a>> {
+    pub(super) fn endpoint_setting(
+        &self,
+        signal: &str,
+        config: &'a Telemetry,
+    ) -> Option<EndpointSetting<'a>> {
         let own = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
         if let Some(text) = self.get(&own) {
             return Some(EndpointSetting { name: own, text, is_base: false });
@@ -138,65 +196,92 @@ impl<'a> OtelEnv<'a> {
         Some(EndpointSetting { name: "telemetry.otlp_endpoint".to_owned(), text, is_base: true })
     }
 
-    pub(super) fn sampler(self) -> Result<Sampler, ConfigError> {
-        const NAME: &str = "OTEL_TRACES_SAMPLER";
-        const ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
+    pub(super) fn sampler(&self) -> Sampler {
         const EXPECTED: &str =
             "expected always_on, always_off or traceidratio, or one of them after parentbased_";
-        let name = self.get(NAME).unwrap_or("parentbased_always_on");
-        let (is_parent_based, root) = match name.strip_prefix("parentbased_") {
-            Some(root) => (true, root),
-            None => (false, name),
-        };
-        let root = match root {
-            "always_on" => Sampler::AlwaysOn,
-            "always_off" => Sampler::AlwaysOff,
-            "traceidratio" => {
-                let ratio = self.number(ARG, 1.0)?;
-                if !(0.0..=1.0).contains(&ratio) {
-                    return Err(invalid(ARG, &ratio.to_string(), "must be from 0 to 1"));
-                }
-                Sampler::TraceIdRatioBased(ratio)
+        let sampler = self.first(&["OTEL_TRACES_SAMPLER".to_owned()], |name| {
+            let name = name.to_ascii_lowercase();
+            let root = name.strip_prefix("parentbased_");
+            let sampler = match root.unwrap_or(&name) {
+                "always_on" => Sampler::AlwaysOn,
+                "always_off" => Sampler::AlwaysOff,
+                "traceidratio" => Sampler::TraceIdRatioBased(self.sampler_ratio()),
+                _ => return Err(EXPECTED),
+            };
+            Ok(if root.is_some() { Sampler::ParentBased(Box::new(sampler)) } else { sampler })
+        });
+        sampler.unwrap_or_else(|| Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+    }
+
+    fn sampler_ratio(&self) -> f64 {
+        let is_ratio = |ratio: &f64| (0.0..=1.0).contains(ratio);
+        self.number("OTEL_TRACES_SAMPLER_ARG", is_ratio, "expected a number from 0 to 1").unwrap_or(1.0)
+    }
+
+    pub(super) fn temporality(&self) -> Temporality {
+        let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE".to_owned();
+        let temporality = self.first(&[name], |text| match text.to_ascii_lowercase().as_str() {
+            "cumulative" => Ok(Temporality::Cumulative),
+            "delta" => Ok(Temporality::Delta),
+            "lowmemory" => Ok(Temporality::LowMemory),
+            _ => Err("expected cumulative, delta or lowmemory"),
+        });
+        temporality.unwrap_or(Temporality::Cumulative)
+    }
+
+    /// Whether trace context and baggage are propagated. A list without a known name is ignored.
+    pub(super) fn propagators(&self) -> (bool, bool) {
+        let name = "OTEL_PROPAGATORS";
+        let (mut trace_context, mut baggage, mut none) = (false, false, false);
+        for propagator in self.get(name).unwrap_or_default().split(',').map(str::trim) {
+            match propagator.to_ascii_lowercase().as_str() {
+                "" => {}
+                "tracecontext" => trace_context = true,
+                "baggage" => baggage = true,
+                "none" => none = true,
+                _ => self.ignore(name, propagator, "expected tracecontext, baggage or none"),
             }
-            _ => return Err(invalid(NAME, name, EXPECTED)),
-        };
-        Ok(if is_parent_based { Sampler::ParentBased(Box::new(root)) } else { root })
-    }
-
-    pub(super) fn temporality(self) -> Result<Temporality, ConfigError> {
-        const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        match self.get(NAME).map(str::to_ascii_lowercase).as_deref() {
-            None | Some("cumulative") => Ok(Temporality::Cumulative),
-            Some("delta") => Ok(Temporality::Delta),
-            Some("lowmemory") => Ok(Temporality::LowMemory),
-            Some(other) => Err(invalid(NAME, other, "expected cumulative, delta or lowmemory")),
         }
+        if trace_context || baggage || none { (trace_context, baggage) } else { (true, true) }
     }
 
-    /// Errors don't show the values, which are usually tokens.
-    fn headers(self, name: &str) -> Result<HashMap<String, String>, ConfigError> {
-        let headers = self.pairs(name)?;
-        let is_header = |(name, value): (&String, &String)| {
-            name.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok()
-        };
-        if headers.iter().all(is_header) {
-            Ok(headers)
-        } else {
-            Err(ConfigError::new(format!("{name}: contains an invalid header")))
+    /// Warnings don't show the values, which are usually tokens.
+    fn headers(&self, name: &str, text: &str) -> HashMap<String, String> {
+        let mut headers = HashMap::new();
+        for entry in entries(text) {
+            match pair(entry) {
+                Some((key, value))
+                    if key.parse::<http::HeaderName>().is_ok()
+                        && value.parse::<http::HeaderValue>().is_ok() =>
+                {
+                    headers.insert(key, value);
+                }
+                _ => {
+                    self.warn(format!("{name}: an invalid header is ignored: expected name=value,name=value"))
+                }
+            }
         }
+        headers
     }
 
-    /// `key=value,key=value`, each percent-encoded.
-    pub(super) fn pairs(self, name: &str) -> Result<HashMap<String, String>, ConfigError> {
-        let decoded = |text: &str| Some(percent_decode_str(text.trim()).decode_utf8().ok()?.into_owned());
-        let pair = |pair: &str| {
-            let (key, value) = pair.split_once('=')?;
-            Some((decoded(key)?, decoded(value)?)).filter(|(key, _)| !key.is_empty())
-        };
-        let list = self.get(name).unwrap_or_default().split(',').filter(|entry| !entry.trim().is_empty());
-        let pairs: Option<HashMap<_, _>> = list.map(pair).collect();
-        pairs.ok_or_else(|| ConfigError::new(format!("{name}: expected key=value,key=value")))
+    /// The attributes of the resource. If one is invalid all are ignored, as the specification has it.
+    pub(super) fn resource_attributes(&self) -> HashMap<String, String> {
+        let attributes = self.first(&["OTEL_RESOURCE_ATTRIBUTES".to_owned()], |text| {
+            entries(text).map(pair).collect::<Option<_>>().ok_or("expected key=value,key=value")
+        });
+        attributes.unwrap_or_default()
     }
+}
+
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').filter(|entry| !entry.trim().is_empty())
+}
+
+/// `key=value`, each percent-encoded.
+fn pair(entry: &str) -> Option<(String, String)> {
+    let decoded = |text: &str| Some(percent_decode_str(text.trim()).decode_utf8().ok()?.into_owned());
+    let (key, value) = entry.split_once('=')?;
+    Some((decoded(key)?, decoded(value)?)).filter(|(key, _)| !key.is_empty())
 }
 
 /// An endpoint as it was set.
@@ -221,10 +306,6 @@ impl EndpointSetting<'_> {
             }
             _ => "not a valid URL; expected http://host:4318",
         };
-        Err(invalid(&self.name, self.text, why))
+        Err(ConfigError::new(format!("{}: {:?}: {why}", self.name, self.text)))
     }
-}
-
-pub(super) fn invalid(name: &str, value: &str, why: impl Display) -> ConfigError {
-    ConfigError::new(format!("{name}: {value:?}: {why}"))
 }

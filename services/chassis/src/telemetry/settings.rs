@@ -1,9 +1,8 @@
 //! The configuration and the standard `OTEL_…` variables, checked.
 //!
 //! Without an endpoint nothing is exported, and the variables are ignored: they may be meant for other programs. With
-//! one, a setting that is not supported (a protocol, TLS, an unknown sampler) is refused at the start, because the
-//! alternative is telemetry that is lost silently. The SDK reads some of the variables itself; the values it gets from
-//! here are the same and take precedence.
+//! one, a value that can't be honoured is ignored with a warning, and only an endpoint that nothing could be sent to is
+//! refused. The SDK reads some of the variables itself; the values it gets from here are the same and take precedence.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,12 +13,16 @@ use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::Sampler;
 
-use super::otel_env::{Endpoint, OtelEnv, QueueLimits, invalid};
+use super::otel_env::{Endpoint, OtelEnv, QueueLimits};
 use crate::config::{ConfigError, Process, Telemetry};
 
 const SERVICE_NAME: &str = "service.name";
 const SERVICE_INSTANCE: &str = "service.instance.id";
 const SERVICE_VERSION: &str = "service.version";
+/// The specification's defaults, in milliseconds.
+const SPANS_DELAY: u64 = 5_000;
+const RECORDS_DELAY: u64 = 1_000;
+const METRICS_INTERVAL: u64 = 60_000;
 
 /// The checked settings of a process's telemetry.
 #[derive(Debug, Clone)]
@@ -41,59 +44,61 @@ pub struct TelemetrySettings {
     pub(super) temporality: Temporality,
     /// Resource attributes from the environment, which override ours.
     resource: HashMap<String, String>,
+    /// A line for each variable whose value is ignored, to be logged once telemetry runs.
+    pub(super) warnings: Vec<String>,
 }
 
 impl TelemetrySettings {
     /// Reads the configuration and the variables.
     ///
     /// # Errors
-    /// If a setting is invalid or not supported; names the variable.
+    /// If nothing could be sent to an endpoint; names the variable.
     pub fn read(
         process: &Process,
         config: &Telemetry,
         vars: &[(String, String)],
     ) -> Result<Self, ConfigError> {
-        let env = OtelEnv(vars);
+        let (env, none) = (OtelEnv::new(vars), OtelEnv::new(&[]));
+        // Propagation does not depend on exporting.
+        let (trace_context, baggage) = env.propagators();
         let mut settings = Self {
             process: *process,
             log: config.log.clone(),
             traces: None,
             metrics: None,
             logs: None,
-            sampler: Sampler::ParentBased(Box::new(Sampler::AlwaysOn)),
+            sampler: none.sampler(),
             heartbeats: config.heartbeat_traces,
-            trace_context: true,
-            baggage: true,
-            spans: OtelEnv(&[]).queue("BSP", 5_000)?,
-            records: OtelEnv(&[]).queue("BLRP", 1_000)?,
-            metrics_interval: Duration::from_secs(60),
+            trace_context,
+            baggage,
+            spans: none.queue("BSP", SPANS_DELAY),
+            records: none.queue("BLRP", RECORDS_DELAY),
+            metrics_interval: Duration::from_millis(METRICS_INTERVAL),
             temporality: Temporality::Cumulative,
             resource: HashMap::new(),
+            warnings: Vec::new(),
         };
-        // Propagation does not depend on exporting.
-        let propagators = settings.set_propagators(env.get("OTEL_PROPAGATORS"));
         let signals = ["TRACES", "METRICS", "LOGS"];
         if signals.iter().all(|signal| env.endpoint_setting(signal, config).is_none()) {
             return Ok(settings);
         }
-        propagators?;
-        if env.flag("OTEL_SDK_DISABLED")? {
-            return Ok(settings);
+        if !env.flag("OTEL_SDK_DISABLED") {
+            settings.traces = env.endpoint("TRACES", "/v1/traces", config)?;
+            settings.metrics = env.endpoint("METRICS", "/v1/metrics", config)?;
+            settings.logs = env.endpoint("LOGS", "/v1/logs", config)?;
         }
-        settings.spans = env.queue("BSP", 5_000)?;
-        settings.records = env.queue("BLRP", 1_000)?;
-        settings.metrics_interval = env.millis("OTEL_METRIC_EXPORT_INTERVAL", 60_000)?;
-        settings.traces = env.endpoint("TRACES", "/v1/traces", config)?;
-        settings.metrics = env.endpoint("METRICS", "/v1/metrics", config)?;
-        settings.logs = env.endpoint("LOGS", "/v1/logs", config)?;
         if settings.exports() {
-            settings.sampler = env.sampler()?;
-            settings.temporality = env.temporality()?;
-            settings.resource = env.pairs("OTEL_RESOURCE_ATTRIBUTES")?;
+            settings.spans = env.queue("BSP", SPANS_DELAY);
+            settings.records = env.queue("BLRP", RECORDS_DELAY);
+            settings.metrics_interval = env.millis("OTEL_METRIC_EXPORT_INTERVAL", METRICS_INTERVAL);
+            settings.sampler = env.sampler();
+            settings.temporality = env.temporality();
+            settings.resource = env.resource_attributes();
             if let Some(name) = env.get("OTEL_SERVICE_NAME") {
                 settings.resource.insert(SERVICE_NAME.to_owned(), name.to_owned());
             }
         }
+        settings.warnings = env.into_warnings();
         Ok(settings)
     }
 
@@ -115,22 +120,6 @@ impl TelemetrySettings {
                 self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
             )
             .build()
-    }
-
-    /// Sets what is propagated from a list of names. A list with an unknown name changes nothing.
-    fn set_propagators(&mut self, list: Option<&str>) -> Result<(), ConfigError> {
-        let Some(list) = list else { return Ok(()) };
-        let (mut trace_context, mut baggage) = (false, false);
-        for name in list.split(',').map(str::trim) {
-            match name {
-                "tracecontext" => trace_context = true,
-                "baggage" => baggage = true,
-                "none" => {}
-                _ => return Err(invalid("OTEL_PROPAGATORS", name, "expected tracecontext, baggage or none")),
-            }
-        }
-        (self.trace_context, self.baggage) = (trace_context, baggage);
-        Ok(())
     }
 }
 

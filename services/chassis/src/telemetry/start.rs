@@ -48,11 +48,20 @@ static STDERR: OnceLock<StderrQueue> = OnceLock::new();
 #[derive(Debug)]
 pub struct Running(());
 
-/// Starts telemetry for this process. A second start changes nothing.
+/// Starts telemetry for this process, and logs which `OTEL_…` variables are ignored. A second start changes nothing.
 ///
 /// # Errors
 /// [`StartError`].
-pub fn start(settings: TelemetrySettings) -> Result<Running, StartError> {
+pub fn start(mut settings: TelemetrySettings) -> Result<Running, StartError> {
+    let warnings = std::mem::take(&mut settings.warnings);
+    let running = subscribe(settings)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(running)
+}
+
+fn subscribe(settings: TelemetrySettings) -> Result<Running, StartError> {
     let filter =
         || EnvFilter::builder().parse(&settings.log).map_err(|error| StartError::Filter(error.into()));
     let queue = match STDERR.get() {
