@@ -8,11 +8,12 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 
 from . import harness, images, isolation, platform
 from .harness import ROOT, Skipped, check, run, say, wait_for
 from .load import Load, get
-from .platform import GATEWAY, MEMBERS, ROLLING, VISIT, compose, containers
+from .platform import GATEWAY, IPV6, MEMBERS, ROLLING, VISIT, compose, containers
 
 VIA_GATEWAY, DIRECT = f"{GATEWAY}/visit", f"{VISIT}/visit"
 # Heartbeats every 5 s, 3 attempts of 1 s, 1 s apart, and room for a busy machine.
@@ -297,6 +298,25 @@ def down():
     check(len(holders) == 1, f"{len(holders)} instances answer with the entry from before")
 
 
+def both_families():
+    """On a network with IPv4 and IPv6 every member registers an address of its container, and all reach each other."""
+    if not Path("/proc/net/if_inet6").exists():
+        raise Skipped("this machine has no IPv6")
+    platform.remove()
+    platform.up(files=IPV6)
+    for service, count in (("log", 3), ("visit", 1), ("gateway", 1)):
+        listed = {i["Addr"].rsplit(":", 1)[0] for i in platform.wait_for_passing(service, count)}
+        real = set()
+        for container in containers(service):
+            (network,) = platform.inspect(container)["NetworkSettings"]["Networks"].values()
+            check(network["GlobalIPv6Address"], f"{container} has no IPv6 address")
+            real |= {network["IPAddress"], f"[{network['GlobalIPv6Address']}]"}
+        check(listed <= real, f"{service}: the registry lists {listed}, the containers have {real}")
+    for _ in range(30):
+        status, _, body = get(VIA_GATEWAY)
+        check(status == 200, f"a visit: {status} {body!r}")
+
+
 def metrics():
     """Every metric named by the dashboard or an alert rule is exported by some instance."""
     folder = ROOT / "docker" / "observability"
@@ -346,4 +366,5 @@ CASES = (
     ("rolling re-creation of every service under load", rolling),
     ("no errors logged", no_errors_logged),
     ("down within 5 s with exit codes 0, entries survive", down),
+    ("a network with IPv6", both_families),
 )

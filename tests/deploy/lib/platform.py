@@ -12,6 +12,7 @@ PROJECT = "hubspoke-test"
 REGISTRY, GATEWAY, VISIT = (f"http://127.0.0.1:{port}" for port in (31000, 31001, 31003))
 FILES = ("docker-compose.yml", "tests/deploy/compose.yaml")
 ROLLING = (*FILES, "tests/deploy/compose.rolling.yaml")
+IPV6 = (*FILES, "tests/deploy/compose.ipv6.yaml")
 ENV = {"HUBSPOKE_VERSION": "test", "HUBSPOKE_REVISION": "revision-of-the-test"}
 MEMBERS = ("gateway", "log", "visit")
 

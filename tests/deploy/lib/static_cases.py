@@ -115,7 +115,7 @@ def own_service():
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     check(env["HUB_REGISTRY__URL"] == "http://registry:20000", f"it registers at {env['HUB_REGISTRY__URL']}")
     (port,) = container["ports"]
-    check(env["HUB_LISTEN"] == f"0.0.0.0:{port['containerPort']}", f"it listens on {env['HUB_LISTEN']}")
+    check(env["HUB_LISTEN"] == f"[::]:{port['containerPort']}", f"it listens on {env['HUB_LISTEN']}")
     for version in KUBERNETES:
         run(bin_folder() / "kubernetes-validate", "--strict", "-k", version, path)
 
