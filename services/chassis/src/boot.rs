@@ -5,32 +5,27 @@
 use std::error::Error;
 use std::future::Future;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hubspoke_client::with_causes;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 
-use crate::config::{Common, Config, ConfigError, ConfigSource, Layers, Process, Table, Telemetry};
-use crate::health::READYZ_PATH;
+use crate::config::{Config, ConfigError, ConfigSource, Layers, Process, Table, Telemetry};
 use crate::telemetry::{self, TelemetrySettings};
+
+pub use self::healthcheck::{HealthQuery, reachable};
+pub use self::signals::{Shutdown, shutdown};
+
+mod healthcheck;
+mod running;
+mod signals;
 
 /// Exit code for an invalid configuration: `EX_CONFIG` of `sysexits.h`.
 pub const EXIT_CONFIG: u8 = 78;
-/// Exit code after a second signal: 128 + SIGINT, as in shells.
-const EXIT_SECOND_SIGNAL: i32 = 130;
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 type BoxError = Box<dyn Error + Send + Sync>;
-
-/// Completes when the process is asked to stop: SIGTERM or ctrl-c.
-pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Parser)]
 struct Cli {
@@ -46,7 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum CliCommand {
-    /// Ask this service's own /readyz: exit 0 if it is ready, else 1
+    /// Ask the process of this service that runs here for /readyz: exit 0 if it is ready, else 1
     Healthcheck,
 }
 
@@ -76,9 +71,9 @@ where
         return show_config(process.name, &layers);
     }
     if let Some(CliCommand::Healthcheck) = cli.command {
-        // A thread per core would count against the service's own limit if both run in one container.
-        let check = healthcheck(config.common);
-        return run_on(&mut Builder::new_current_thread(), process.name, check, || {});
+        let common = config.common;
+        let query = HealthQuery::Service(common.control_listen.unwrap_or(common.listen));
+        return healthcheck(process.name, query);
     }
     let telemetry = config.common.telemetry.clone();
     run(process, &telemetry, &source, async move {
@@ -108,6 +103,12 @@ pub fn run(
 /// Runs a future on a new runtime and turns its result into an exit code.
 pub fn block_on(name: &str, run: impl Future<Output = Result<(), impl Into<BoxError>>>) -> ExitCode {
     run_on(&mut Builder::new_multi_thread(), name, run, || {})
+}
+
+/// Asks the process that runs here whether it is ready; the exit code is 0 if it is, else 1.
+pub fn healthcheck(name: &str, query: HealthQuery) -> ExitCode {
+    // A thread per core would count against the service's own limit if both run in one container.
+    run_on(&mut Builder::new_current_thread(), name, healthcheck::healthcheck(query), || {})
 }
 
 /// Runs a future, then `flush` while the runtime still exists: a second signal is handled there.
@@ -156,52 +157,6 @@ fn failed(name: &str, error: &(dyn Error + 'static)) -> ExitCode {
 
 fn print_error(name: &str, text: &dyn std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{name}: {text}"); // fails if stderr is closed
-}
-
-/// A future that completes at the first SIGTERM or ctrl-c. The second one ends the process at once, whether it is
-/// starting, draining or flushing telemetry. Call it on a multi-threaded runtime.
-///
-/// # Errors
-/// If the signals can't be caught.
-pub fn shutdown() -> std::io::Result<Shutdown> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (first, asked) = oneshot::channel();
-    // The only task without an owner: it must catch the second signal whatever else has ended.
-    tokio::spawn(async move {
-        either(&mut terminate, &mut interrupt).await;
-        tracing::info!("stopping");
-        let _ = first.send(()); // nobody receives it if the service has stopped already
-        either(&mut terminate, &mut interrupt).await;
-        std::process::exit(EXIT_SECOND_SIGNAL);
-    });
-    Ok(Box::pin(async move { drop(asked.await) }))
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-/// Asks the service that this configuration describes whether it is ready.
-async fn healthcheck(common: Common) -> Result<(), BoxError> {
-    let addr = reachable(common.control_listen.unwrap_or(common.listen));
-    let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIMEOUT).build()?;
-    let response = client.get(format!("http://{addr}{READYZ_PATH}")).send().await?;
-    let status = response.status();
-    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await?).into()) }
-}
-
-/// The address at which this machine reaches a socket bound to `addr`: loopback for a wildcard.
-pub fn reachable(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, addr.port())
 }
 
 fn about(name: &str) -> String {

@@ -5,17 +5,20 @@
 //! Nothing here reads the environment or the network: a [`ConfigSource`] passes both in as values.
 
 pub use self::common::{Common, RegistryLink, Telemetry};
+pub(crate) use self::env::variable;
 pub use self::error::ConfigError;
 pub use self::layers::{ConfigSource, Layers, TableDefaults};
 pub use self::process::Process;
 pub use self::secret::Secret;
-pub use self::table::{Config, NoTable, Table, list};
+pub use self::table::{Config, NoTable, Table, networks};
 
 mod common;
 mod env;
 mod error;
+mod explain;
 mod layers;
 mod process;
 mod secret;
 mod show;
 mod table;
+mod text;

@@ -4,6 +4,7 @@ pub mod directory;
 pub mod load;
 pub mod log;
 pub mod membership;
+pub mod token;
 pub mod trace;
 
 mod backoff;
@@ -17,3 +18,4 @@ pub use self::http::HttpClientError;
 pub use self::load::LoadCounters;
 pub use self::log::LogClient;
 pub use self::membership::Member;
+pub use self::token::Token;

@@ -21,7 +21,7 @@ use self::state::MemberState;
 use crate::directory::Directory;
 use crate::load::LoadCounters;
 
-pub use self::advertise::{Advertise, Reach};
+pub use self::advertise::{Advertise, Families, Reach, default_route_ip};
 pub use self::config::{InvalidUrl, MemberConfig, MemberError, Timing, check_registry_url};
 pub use self::registry::RegistryError;
 

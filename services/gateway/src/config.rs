@@ -20,13 +20,13 @@ pub use crate::retry::RetryConfig;
 #[non_exhaustive]
 pub struct GatewayConfig {
     /// Names of the public services; `"*"` is every service, including those that register later.
-    #[serde(deserialize_with = "hubspoke_chassis::config::list")]
     pub expose: Vec<String>,
     /// Threads that serve requests; 0 is one per core.
     pub workers: usize,
     /// How an instance is picked among those that pass their health checks.
     pub balance: Balance,
     /// Addresses and networks of proxies in front whose `X-Forwarded-*` fields are trusted.
+    #[serde(deserialize_with = "hubspoke_chassis::config::networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// Share of requests in the access log, from 0 to 1.
     pub access_log: f64,

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use hubspoke_chassis::config::{RegistryLink, Secret};
+use hubspoke_chassis::config::RegistryLink;
+use hubspoke_client::Token;
 use hubspoke_client::membership::check_registry_url;
 use hubspoke_protocol::{
     CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, SERVICES_PATH, WATCH_PATH, check_name,
@@ -63,7 +64,7 @@ impl InstanceRef {
 #[derive(Debug, Clone)]
 pub(crate) struct AdminClient {
     url: String,
-    token: Option<Secret>,
+    token: Option<Token>,
     http: reqwest::Client,
 }
 
@@ -140,7 +141,7 @@ impl AdminClient {
         let token = self.token.as_ref().filter(|_| method != Method::GET);
         let request = self.http.request(method, format!("{}{path}", self.url)).timeout(TIMEOUT);
         match token {
-            Some(token) => request.bearer_auth(token.expose()),
+            Some(token) => request.bearer_auth(token.get()),
             None => request,
         }
     }

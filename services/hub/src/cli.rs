@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hubspoke_chassis::boot;
+use hubspoke_chassis::boot::{self, HealthQuery};
 use hubspoke_chassis::config::ConfigSource;
 
 use crate::admin_client::{AdminClient, InstanceRef, server_url};
@@ -90,6 +90,8 @@ enum HubCommand {
         #[command(flatten)]
         instance: InstanceArg,
     },
+    /// Ask the `hub up` that runs here whether all its services are ready: exit 0 if they are, else 1
+    Healthcheck,
     /// Operate the registry itself
     Registry {
         #[command(subcommand)]
@@ -163,6 +165,10 @@ pub fn run(cli: HubCli) -> ExitCode {
             let telemetry = config.common.telemetry.clone();
             boot::run(&PROCESS, &telemetry, &source, run_up(config))
         }
+        HubCommand::Healthcheck => {
+            let (listen, public) = (config.common.listen, config.hub.gateway);
+            boot::healthcheck(PROCESS.name, HealthQuery::Platform { listen, public })
+        }
         command => boot::block_on(PROCESS.name, async {
             match run_client(command, &config).await {
                 // The reader of stdout has closed it, as `hub logs | head` does.
@@ -177,7 +183,7 @@ pub fn run(cli: HubCli) -> ExitCode {
 async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<()> {
     let client = |registry: RegistryArg| AdminClient::new(&config.common.registry, registry.url);
     match command {
-        HubCommand::Up(_) => Ok(()),
+        HubCommand::Up(_) | HubCommand::Healthcheck => Ok(()),
         HubCommand::Status { selection, json, registry } => {
             print(&status::run(&client(registry)?, selection.as_ref(), json).await?)
         }
@@ -206,8 +212,9 @@ async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<(
     }
 }
 
-async fn run_up(config: HubConfig) -> anyhow::Result<()> {
+async fn run_up(mut config: HubConfig) -> anyhow::Result<()> {
     let shutdown = boot::shutdown()?;
+    config.choose_advertise_host().await;
     let hub = up::Hub::bind(&config).await?;
     run_until_shutdown(hub, up::READY_TIMEOUT, shutdown).await
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use hubspoke_chassis::boot::reachable;
 use hubspoke_chassis::config::{Common, ConfigError, ConfigSource, Layers, TableDefaults};
 use hubspoke_chassis::{Config, Process, Table};
+use hubspoke_client::membership::default_route_ip;
 use hubspoke_gateway::GatewayConfig;
 use hubspoke_log::LogConfig;
 use hubspoke_registry::Settings;
@@ -91,11 +92,14 @@ pub struct HubConfig {
     pub log: LogConfig,
     /// The visit service's table.
     pub visit: VisitConfig,
+    /// The host that members which listen on a wildcard register if none is set.
+    local_host: Option<String>,
 }
 
 impl HubConfig {
     /// Reads the layers: defaults, `config/hub.toml`, environment. The default of `registry.url` follows
-    /// `listen`, so that commands with the same settings find the platform that `hub up` started.
+    /// `listen`, so that commands with the same settings find the platform that `hub up` started; the addresses of the
+    /// other services have the same host by default.
     ///
     /// # Errors
     /// [`ConfigError`] for the first invalid setting.
@@ -116,11 +120,19 @@ impl HubConfig {
         if listen.port() != 0 {
             layers = layers.with_default(REGISTRY_URL, &format!("http://{}", reachable(listen)));
         }
-        for key in ["name", "advertise", "control_listen"] {
-            layers.refuse(
-                key,
-                "has no meaning for hub, which runs several services; set listen and [hub] instead",
-            )?;
+        // A registry for other machines is of no use to them without the others.
+        let HubTable { gateway, gateway_control, log, visit, .. } = HubTable::default();
+        for (key, default) in
+            [("gateway", gateway), ("gateway_control", gateway_control), ("log", log), ("visit", visit)]
+        {
+            let addr = SocketAddr::new(listen.ip(), default.port());
+            layers = layers.with_default(&format!("{}.{key}", PROCESS.name), &addr.to_string());
+        }
+        for (key, instead) in
+            [("name", "[hub]"), ("advertise", "advertise_host"), ("control_listen", "listen and [hub]")]
+        {
+            let why = format!("has no meaning for hub, which runs several services; set {instead} instead");
+            layers.refuse(key, &why)?;
         }
         let config = Self {
             common: layers.common()?,
@@ -129,8 +141,25 @@ impl HubConfig {
             gateway: layers.table(hubspoke_gateway::PROCESS.name)?,
             log: layers.table(hubspoke_log::PROCESS.name)?,
             visit: layers.table(hubspoke_visit::PROCESS.name)?,
+            local_host: None,
         };
         Ok((config, layers))
+    }
+
+    /// Sets the host that the members register, if they listen on a wildcard and none is set: the address of this
+    /// machine's default route. Towards the registry, which is on the same machine, they would find 127.0.0.1.
+    pub async fn choose_advertise_host(&mut self) {
+        let HubTable { gateway, log, visit, .. } = self.hub;
+        let wildcard = [gateway, log, visit].into_iter().find(|addr| addr.ip().is_unspecified());
+        if let (None, Some(wildcard)) = (&self.common.advertise_host, wildcard) {
+            let ip = default_route_ip().await.filter(|ip| ip.is_ipv4() || wildcard.is_ipv6());
+            self.local_host = ip.map(|ip| ip.to_string());
+        }
+    }
+
+    /// The host that members which listen on a wildcard register.
+    pub fn advertise_host(&self) -> Option<&str> {
+        self.common.advertise_host.as_deref().or(self.local_host.as_deref())
     }
 
     /// Refuses keys that only `hub up` refuses: it runs a registry, so the URL of another one would have no effect.
@@ -187,6 +216,9 @@ impl HubConfig {
 
     fn common_of(&self, name: &str, listen: SocketAddr) -> Common {
         let mut common = self.common.clone();
+        if listen.ip().is_unspecified() {
+            common.advertise_host = self.advertise_host().map(str::to_owned);
+        }
         name.clone_into(&mut common.name);
         common.listen = listen;
         (common.advertise, common.control_listen) = (None, None);

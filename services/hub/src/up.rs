@@ -54,6 +54,8 @@ pub struct HubAddrs {
     pub logs: Vec<(SocketAddr, PathBuf)>,
     /// Each visit replica.
     pub visits: Vec<SocketAddr>,
+    /// The host that people and members use for a wildcard address. Unset: loopback.
+    pub host: Option<String>,
 }
 
 impl Hub {
@@ -63,7 +65,8 @@ impl Hub {
     /// If the folder or a port is in use, a file can't be opened, or the configuration is invalid.
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
         let data_dir = DataDir::lock(&config.hub.data_dir)?;
-        let registry = RegistryServer::bind(config.registry()).await.context("registry")?;
+        let registry = RegistryServer::bind(config.registry()).await;
+        let registry = registry.map_err(|error| name_hub_key(error, "listen", "")).context("registry")?;
         let registry_addr = registry.local_addr();
         let gateway = GatewayServer::bind(config.gateway(registry_addr)).await;
         let gateway = gateway
@@ -96,6 +99,7 @@ impl Hub {
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
             visits: visits.iter().map(VisitServer::local_addr).collect(),
+            host: config.advertise_host().map(str::to_owned),
         };
         Ok(Self { registry, gateway, logs, visits, addrs, _data_dir: data_dir })
     }
@@ -163,13 +167,13 @@ impl HubAddrs {
     pub fn banner(&self, version: &str, hub: &str) -> String {
         let instances = 2 + self.logs.len() + self.visits.len();
         let mut text = format!("Hubspoke {version} is up: {instances} services in one process.\n\n");
-        text += &format!("  registry  http://{}\n", self.registry);
-        text += &format!("  gateway   http://{}\n", self.gateway);
+        text += &format!("  registry  http://{}\n", self.shown(self.registry));
+        text += &format!("  gateway   http://{}\n", self.shown(self.gateway));
         for addr in &self.visits {
-            text += &format!("  visit     http://{addr}\n");
+            text += &format!("  visit     http://{}\n", self.shown(*addr));
         }
         for (addr, file) in &self.logs {
-            text += &format!("  log       http://{addr}  → {}\n", file.display());
+            text += &format!("  log       http://{}  → {}\n", self.shown(*addr), file.display());
         }
         // Another shell may not have the settings of this one.
         let registry = boot::reachable(self.registry).to_string();
@@ -182,14 +186,23 @@ impl HubAddrs {
         );
         text
     }
+
+    /// An address as others use it.
+    fn shown(&self, addr: SocketAddr) -> String {
+        match self.host.as_deref().filter(|_| addr.ip().is_unspecified()) {
+            Some(host) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{}", addr.port()),
+            Some(host) => format!("{host}:{}", addr.port()),
+            None => boot::reachable(addr).to_string(),
+        }
+    }
 }
 
 /// Replaces the service's keys in a bind error with those that set the addresses in `hub up`.
 fn name_hub_key(error: BindError, listen: &'static str, control_listen: &'static str) -> BindError {
     match error {
-        BindError::Listen { addr, key, source } => {
+        BindError::Listen { addr, key, error, .. } => {
             let key = if key == "listen" { listen } else { control_listen };
-            BindError::Listen { addr, key, source }
+            BindError::Listen { addr, key, program: PROCESS.name, error }
         }
         error => error,
     }
@@ -203,7 +216,7 @@ async fn poll(
     path: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    let url = format!("http://{addr}{path}");
+    let url = format!("http://{}{path}", boot::reachable(addr));
     loop {
         let why = match client.get(&url).send().await {
             Ok(reply) => {
@@ -311,6 +324,7 @@ mod tests {
             gateway_control: addr("127.0.0.1:20011"),
             logs: vec![],
             visits: vec![],
+            host: None,
         };
         assert!(addrs.banner("0", "hub").contains("\n       hub status\n"));
         addrs.registry = addr("0.0.0.0:20000");
@@ -322,7 +336,9 @@ mod tests {
         assert!(
             addrs.banner("0", "./hub").contains("\n       ./hub status --registry http://127.0.0.1:7000\n")
         );
-        addrs.gateway = addr("[::]:7001");
+        addrs.gateway = addr("[::1]:7001");
         assert!(addrs.banner("0", "hub").contains("curl '[::1]:7001/visit'\n"), "a shell expands brackets");
+        (addrs.registry, addrs.host) = (addr("[::]:20000"), Some("fd00::5".to_owned()));
+        assert!(addrs.banner("0", "hub").contains("registry  http://[fd00::5]:20000\n"));
     }
 }

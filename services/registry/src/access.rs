@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use hubspoke_chassis::config::Secret;
 use hubspoke_chassis::rate_limit::{RateLimit, RateState};
+use hubspoke_client::Token;
 use hubspoke_protocol::{RESERVED_NAMES, ServiceInfo};
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ pub(crate) enum Denied {
 /// The access rules.
 #[derive(Debug)]
 pub(crate) struct Access {
-    token: Option<Secret>,
+    token: Option<Token>,
     networks: Vec<IpNet>,
     limits: Limits,
     registrations: Option<RateLimit>,
@@ -65,7 +65,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    pub(crate) fn new(token: Option<Secret>, networks: Vec<IpNet>, limits: Limits) -> Self {
+    pub(crate) fn new(token: Option<Token>, networks: Vec<IpNet>, limits: Limits) -> Self {
         let per_second = limits.registrations_per_second;
         let registrations = RateLimit::new(per_second, per_second);
         Self { token, networks, limits, registrations, rate: Mutex::default() }
@@ -77,7 +77,7 @@ impl Access {
         let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let given = authorization.and_then(bearer).ok_or(Denied::Token)?;
         // In constant time, so that the response time does not reveal how much of it was right.
-        if given.ct_eq(token.expose().as_bytes()).into() { Ok(()) } else { Err(Denied::Token) }
+        if given.ct_eq(token.get().as_bytes()).into() { Ok(()) } else { Err(Denied::Token) }
     }
 
     /// Checks whether a request may change the catalogue: same site, and the right token.
@@ -176,7 +176,7 @@ mod tests {
 
     fn access(token: Option<&str>, networks: &[&str]) -> Access {
         let networks = networks.iter().map(|net| net.parse().unwrap()).collect();
-        Access::new(token.map(Secret::new), networks, Limits::default())
+        Access::new(token.map(|token| Token::fixed(token).unwrap()), networks, Limits::default())
     }
 
     #[test]

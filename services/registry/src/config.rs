@@ -1,12 +1,11 @@
 //! The registry's settings: the table `[registry]`, next to the keys that every process has there (`url`, `token`,
 //! `token_file`). For the registry itself, the token is the one that it requires.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use hubspoke_chassis::config::{Table, list};
+use hubspoke_chassis::config::{Table, networks};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +17,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[non_exhaustive]
 pub struct Settings {
     /// Networks (CIDR) whose addresses may register. Empty: any address, including host names.
-    #[serde(deserialize_with = "list")]
-    pub allow_addrs: Vec<String>,
+    #[serde(deserialize_with = "networks")]
+    pub allow_addrs: Vec<IpNet>,
     /// Folder of the snapshot file. Unset: after a restart, members come back by renewal.
     pub data_dir: Option<PathBuf>,
     /// How long an instance restored from the snapshot file may stay without answering.
@@ -258,26 +257,9 @@ impl Table for Settings {
         } else if !(0.0..=1.0).contains(&self.protection.share) {
             ("protection.share", "must be from 0 to 1")
         } else {
-            return self.networks().map(drop).map_err(|error| ("allow_addrs".to_owned(), error));
+            return Ok(());
         };
         Err((error.0.to_owned(), error.1.to_owned()))
-    }
-}
-
-impl Settings {
-    /// `allow_addrs`, parsed.
-    ///
-    /// # Errors
-    /// A message about the first one that is invalid.
-    pub(crate) fn networks(&self) -> Result<Vec<IpNet>, String> {
-        let network = |text: &String| {
-            let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
-            let network = text.parse().ok().or_else(single);
-            network.ok_or_else(|| {
-                format!("{text:?} is not a network; expected an address or CIDR such as 10.0.0.0/8")
-            })
-        };
-        self.allow_addrs.iter().map(network).collect()
     }
 }
 
@@ -325,9 +307,5 @@ mod tests {
         assert_eq!(wrong(|s| s.push.coalesce = DAY + Duration::from_nanos(1)), "push.coalesce");
         assert_eq!(wrong(|s| s.heartbeat.attempts = 0), "heartbeat.attempts");
         assert_eq!(wrong(|s| s.protection.share = 1.5), "protection.share");
-        assert_eq!(wrong(|s| s.allow_addrs = vec!["here".into()]), "allow_addrs");
-        let networks =
-            Settings { allow_addrs: vec!["10.0.0.0/8".into(), "::1".into()], ..Settings::default() };
-        assert_eq!(networks.networks().unwrap().len(), 2);
     }
 }

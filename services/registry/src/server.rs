@@ -44,11 +44,10 @@ impl RegistryServer {
     pub async fn bind(config: Config<Settings>) -> Result<Self, BindError> {
         let Config { common, own: settings } = config;
         let token = common.registry.read_token()?;
-        let networks = settings.networks().unwrap_or_default(); // checked with the configuration
         let service = Service::builder(PROCESS).standalone().bind(&common).await?;
         let (dispatcher, commands) = Dispatcher::new(&settings, rand::random(), &service.metrics());
         let dispatcher = Arc::new(dispatcher);
-        let access = Arc::new(Access::new(token, networks, settings.limits.clone()));
+        let access = Arc::new(Access::new(token, settings.allow_addrs.clone(), settings.limits.clone()));
         let file = settings.data_dir.as_deref().map(SnapshotFile::in_folder);
         if let Some(file) = &file {
             file.restore(&dispatcher, &access);

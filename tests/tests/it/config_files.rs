@@ -62,7 +62,11 @@ fn paths(value: &Value, unset: bool) -> BTreeSet<String> {
 
 /// The configuration that a process reads from a file, or without one, as one tree of keys.
 fn read<T: Table>(process: &Process, file: Option<PathBuf>) -> Result<Value, ConfigError> {
-    let (config, _) = Layers::config::<T>(process, &ConfigSource { file, ..ConfigSource::default() })?;
+    read_source::<T>(process, &ConfigSource { file, ..ConfigSource::default() })
+}
+
+fn read_source<T: Table>(process: &Process, source: &ConfigSource) -> Result<Value, ConfigError> {
+    let (config, _) = Layers::config::<T>(process, source)?;
     let mut all = serde_json::to_value(config.common).unwrap();
     let own = serde_json::to_value(config.own).unwrap();
     match &mut all[process.name] {
@@ -100,9 +104,12 @@ fn complete<T: Table>(process: &Process, unused: &[&str]) {
         defaults,
         "{name}.toml with every key that has a default"
     );
-    // The examples are valid too. A token and a token file exclude each other.
-    let all = load_without(&|path| path == "registry.token");
-    for path in unset.iter().filter(|path| !unused.contains(&path.as_str()) && *path != "registry.token") {
+    // The examples are valid too. Two pairs exclude each other.
+    let excluded = ["registry.token", "advertise"];
+    load_without(&|path| ["registry.token_file", "advertise_host"].contains(&path));
+    let all = load_without(&|path| excluded.contains(&path));
+    let shown = |path: &&String| !unused.contains(&path.as_str()) && !excluded.contains(&path.as_str());
+    for path in unset.iter().filter(shown) {
         let pointer = format!("/{}", path.replace('.', "/"));
         assert!(!all.pointer(&pointer).unwrap().is_null(), "{name}.toml shows no value of {path}");
     }
@@ -111,7 +118,10 @@ fn complete<T: Table>(process: &Process, unused: &[&str]) {
 #[test]
 fn registry() {
     // The registry does not register anywhere.
-    complete::<hubspoke_registry::Settings>(&hubspoke_registry::PROCESS, &["advertise", "registry.url"]);
+    complete::<hubspoke_registry::Settings>(
+        &hubspoke_registry::PROCESS,
+        &["advertise", "advertise_host", "registry.url"],
+    );
 }
 
 #[test]
@@ -127,4 +137,79 @@ fn log() {
 #[test]
 fn visit() {
     complete::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS, &[]);
+}
+
+/// Where a value is set.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    File,
+    Variable,
+}
+
+/// The value of a key after this text was set for it.
+fn value_of<T: Table>(process: &Process, path: &str, place: Place, text: &str) -> Result<Value, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = ConfigSource::default();
+    match place {
+        Place::Variable => {
+            let name = format!("HUB_{}", path.replace('.', "__").to_uppercase());
+            source.vars.push((name, text.to_owned()));
+        }
+        Place::File => {
+            let file = folder.path().join("list.toml");
+            std::fs::write(&file, format!("{path} = {text}\n")).unwrap();
+            source.file = Some(file);
+        }
+    }
+    let all = read_source::<T>(process, &source)?;
+    Ok(all.pointer(&format!("/{}", path.replace('.', "/"))).unwrap().clone())
+}
+
+/// Sets every key of a process whose default is a list in all the ways in which people write lists.
+fn lists<T: Table>(process: &Process) -> usize {
+    let defaults = read::<T>(process, None).unwrap();
+    let is_list = |path: &String| {
+        defaults.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array)
+    };
+    let lists: Vec<String> = paths(&defaults, false).into_iter().filter(is_list).collect();
+    for path in &lists {
+        let set = |place, text: &str| value_of::<T>(process, path, place, text);
+        let valid = [["log", "visit"], ["10.0.0.0/8", "fd00::/8"], ["a.example", "b.example"]]
+            .into_iter()
+            .find(|[one, two]| set(Place::File, &format!("['{one}', '{two}']")).is_ok());
+        let [one, two] = valid.unwrap_or_else(|| panic!("no valid value of {path} is known"));
+        let expected = set(Place::File, &format!("['{one}', '{two}']")).unwrap();
+        assert_eq!(expected.as_array().unwrap().len(), 2, "{path}");
+        for text in [
+            format!("{one},{two}"),
+            format!(" {one} , {two} ,"),
+            format!("[{one}, {two}]"),
+            format!("[\"{one}\", \"{two}\"]"),
+            format!("['{one}','{two}']"),
+        ] {
+            assert_eq!(set(Place::Variable, &text).unwrap(), expected, "{path} = {text}");
+            let quoted = format!("'''{text}'''");
+            assert_eq!(set(Place::File, &quoted).unwrap(), expected, "{path} = {quoted}");
+        }
+        assert_eq!(set(Place::Variable, one).unwrap().as_array().unwrap().len(), 1, "{path} = {one}");
+        for (place, empty) in [
+            (Place::Variable, "[]"),
+            (Place::Variable, ","),
+            (Place::Variable, " "),
+            (Place::File, "[]"),
+            (Place::File, "''"),
+        ] {
+            assert_eq!(set(place, empty).unwrap(), Value::Array(vec![]), "{path} = {empty:?} in a {place:?}");
+        }
+    }
+    lists.len()
+}
+
+#[test]
+fn every_list_takes_comma_separated_text() {
+    let found = lists::<hubspoke_registry::Settings>(&hubspoke_registry::PROCESS)
+        + lists::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS)
+        + lists::<hubspoke_log::LogConfig>(&hubspoke_log::PROCESS)
+        + lists::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS);
+    assert!(found >= 3, "allow_addrs, expose, trusted_proxies: {found}");
 }

@@ -129,13 +129,18 @@ fn workload(name: &str) -> Value {
 }
 
 fn in_kubernetes(name: &str) -> Container {
+    in_kubernetes_at(name, "192.0.2.7")
+}
+
+/// The same in a cluster whose pods have such addresses.
+fn in_kubernetes_at(name: &str, pod_ip: &str) -> Container {
     let pod = &workload(name)["spec"]["template"]["spec"];
     let spec = &pod["containers"][0];
     let mut container = Container::of(name);
     container.image = spec["image"].as_str().unwrap().to_owned();
     for variable in spec["env"].as_array().unwrap() {
         let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-            Some("status.podIP") => "192.0.2.7".to_owned(),
+            Some("status.podIP") => pod_ip.to_owned(),
             Some("metadata.name") => format!("{name}-0"),
             Some(other) => panic!("{name}: {other}"),
             None => expand(variable["value"].as_str().unwrap(), &container.vars),
@@ -191,8 +196,10 @@ fn check_container(name: &str, container: &Container, file: &Path, port: u16, co
     assert_eq!(common.listen.port(), port, "{name}");
     assert_eq!(common.control_listen.unwrap_or(common.listen).port(), control, "{name}");
     assert_eq!(common.registry.url, "http://registry:20000", "{name}");
-    if let Some(advertise) = &common.advertise {
-        assert_eq!(advertise, &format!("192.0.2.7:{port}"), "{name}");
+    assert!(common.listen.is_ipv6(), "{name} must listen on both families");
+    assert_eq!(common.advertise, None, "{name}");
+    if let Some(host) = &common.advertise_host {
+        assert_eq!(Some(host), container.vars.get("POD_IP"), "{name}");
     }
     assert!(
         container.grace > common.shutdown_grace + Duration::from_secs(5),
@@ -237,6 +244,7 @@ fn kubernetes_sets_valid_settings() {
     for (name, port, control) in SERVICES {
         let file = folder.path().join(format!("{name}.toml"));
         std::fs::write(&file, map["data"][format!("{name}.toml")].as_str().unwrap()).unwrap();
+        check_container(name, &in_kubernetes_at(name, "fd00::7"), &file, port, control);
         let container = in_kubernetes(name);
         check_container(name, &container, &file, port, control);
         assert!(
@@ -401,4 +409,61 @@ fn production_pins_the_images_of_the_base() {
         assert!(images.contains(&image), "{images:?} lacks {image}");
     }
     assert_eq!(images.len(), SERVICES.len());
+}
+
+/// Every setting that a comment shows, uncommented: `# - {name: HUB_…, value: …}`, `# HUB_…: …`, `HUB_…=…`.
+#[test]
+fn settings_in_comments_are_valid() {
+    let mut folders = vec![root().join("config"), root().join("k8s"), root().join("docker")];
+    let mut files = vec![root().join("docker-compose.yml")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let mut seen = 0;
+    for file in files {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let comments = text.lines().filter_map(|line| line.trim_start().strip_prefix('#'));
+        for (name, value) in comments.flat_map(commented_settings) {
+            let service = name["HUB_".len()..].split("__").next().unwrap().to_lowercase();
+            let service = SERVICES.iter().map(|(name, ..)| *name).find(|name| *name == service);
+            let mut container = Container::default();
+            container.vars.insert(name.clone(), value.clone());
+            let place = format!("{}: {name}={value}", file.display());
+            if name.starts_with("HUB_HUB__") {
+                let source = ConfigSource { vars: vec![(name, value)], ..ConfigSource::default() };
+                hubspoke::config::HubConfig::load(&source).unwrap_or_else(|error| panic!("{place}: {error}"));
+            } else {
+                let service = service.unwrap_or("log");
+                let file = root().join(format!("config/{service}.toml"));
+                load(service, &file, &container).unwrap_or_else(|error| panic!("{place}: {error}"));
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "only {seen} settings were found");
+}
+
+/// The `HUB_` variables with their values in one line of a comment.
+fn commented_settings(line: &str) -> Vec<(String, String)> {
+    let is_name = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    let found = line.match_indices("HUB_").filter_map(|(at, _)| {
+        let length = line.as_bytes()[at..].iter().take_while(|byte| is_name(byte)).count();
+        let (name, rest) = line[at..].split_at(length);
+        let value = if let Some(value) = rest.strip_prefix(", value: ") {
+            value.split('}').next()?
+        } else if let Some(value) = rest.strip_prefix(": ") {
+            value
+        } else {
+            let value = rest.strip_prefix('=')?;
+            match value.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next()?,
+                None => value.split([' ', ',', ';', '`', ')']).next()?.trim_end_matches(['.', ':']),
+            }
+        };
+        Some((name.to_owned(), value.trim_matches('"').to_owned()))
+    });
+    found.collect()
 }

@@ -1,10 +1,11 @@
 use std::fmt;
-use std::net::{AddrParseError, SocketAddr};
+use std::net::{AddrParseError, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hubspoke_client::Token;
 use hubspoke_client::membership::check_registry_url;
-use hubspoke_protocol::{RESERVED_NAMES, check_addr, check_name};
+use hubspoke_protocol::{RESERVED_NAMES, check_addr, check_host, check_name};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +25,9 @@ pub struct Common {
     /// `host:port` to register. Unset: the bound address or, if that is a wildcard, the local address from which the
     /// registry is reached.
     pub advertise: Option<String>,
+    /// The host of the addresses to register, with the ports that are bound: a name, or an IPv4 or IPv6 address, which
+    /// needs no brackets.
+    pub advertise_host: Option<String>,
     /// Address for heartbeats, pushes, health and metrics. Unset: `listen`.
     pub control_listen: Option<SocketAddr>,
     /// How long requests in flight may take at shutdown.
@@ -72,6 +76,7 @@ impl Common {
             name: process.name.to_owned(),
             listen: process.listen.parse()?,
             advertise: None,
+            advertise_host: None,
             control_listen: process.control_listen.map(str::parse).transpose()?,
             shutdown_grace: Duration::from_secs(10),
             registry: RegistryLink {
@@ -91,7 +96,14 @@ impl Common {
             return Err(at("name", &format_args!("{name:?} is reserved for the platform's own routes")));
         }
         if let Some(addr) = &self.advertise {
-            check_addr(addr).map_err(|error| at("advertise", &error))?;
+            let host = "a host alone is set as advertise_host";
+            check_addr(addr).map_err(|error| at("advertise", &format_args!("{error}; {host}")))?;
+        }
+        if let Some(host) = &self.advertise_host {
+            check_host(host).map_err(|error| at("advertise_host", &error))?;
+            if self.advertise.is_some() {
+                return Err(at("advertise_host", &"advertise is set too; remove one of them"));
+            }
         }
         check_registry_url(&registry.url).map_err(|error| at("registry.url", &error))?;
         if registry.token.is_some() && registry.token_file.is_some() {
@@ -106,17 +118,27 @@ impl Common {
 }
 
 impl RegistryLink {
-    /// The token, from the key or the file, without surrounding white space.
+    /// The token, from the key or the file, without surrounding white space. That in a file is read again when it is
+    /// used.
     ///
     /// # Errors
-    /// If the file can't be read or is empty.
-    pub fn read_token(&self) -> Result<Option<Secret>, ConfigError> {
-        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
-        let failed = |why: String| ConfigError::new(format!("registry.token_file {}: {why}", file.display()));
-        let token = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-        match token.trim() {
-            "" => Err(failed("the file is empty".to_owned())),
-            token => Ok(Some(Secret::new(token))),
+    /// If the file can't be read or is empty, or the token can't be sent in a header.
+    pub fn read_token(&self) -> Result<Option<Token>, ConfigError> {
+        if let Some(file) = &self.token_file {
+            let failed = |error| ConfigError::new(format!("registry.token_file {}: {error}", file.display()));
+            return Token::in_file(file).map(Some).map_err(failed);
         }
+        let token = self.token.as_ref().map(|token| Token::fixed(token.expose())).transpose();
+        token.map_err(|error| ConfigError::new(format!("registry.token: {error}")))
+    }
+}
+
+/// Puts the brackets around an IPv6 address that was joined with a port: `$(POD_IP):20002` on an IPv6 cluster. Text
+/// that may as well be an address without a port is left unchanged.
+pub(super) fn with_brackets(addr: String) -> String {
+    let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    match addr.rsplit_once(':') {
+        Some((host, port)) if is_v6(host) && !is_v6(&addr) => format!("[{host}]:{port}"),
+        _ => addr,
     }
 }

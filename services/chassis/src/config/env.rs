@@ -38,7 +38,7 @@ impl Provider for Env<'_> {
 }
 
 /// The variable that sets a key: `registry.url` → `HUB_REGISTRY__URL`.
-pub(super) fn variable(path: &str) -> String {
+pub(crate) fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', LEVEL).to_ascii_uppercase())
 }
 
@@ -53,8 +53,8 @@ fn default_at<'a>(defaults: &'a Dict, path: &[String]) -> Option<&'a Value> {
 
 fn typed(text: &str, default: Option<&Value>) -> Value {
     match default {
-        // All optional keys are text.
-        Some(Value::String(..) | Value::Empty(..)) => Value::from(text),
+        // All optional keys are text. A list is split like one in a file.
+        Some(Value::String(..) | Value::Empty(..) | Value::Array(..)) => Value::from(text),
         _ => text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
     }
 }

@@ -10,9 +10,10 @@ use figment::{Figment, Provider};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::common::Common;
+use super::common::{Common, with_brackets};
 use super::env::{self, Env};
 use super::error::ConfigError;
+use super::explain::{at, invalid_value, nearest};
 use super::process::Process;
 use super::table::{Config, Table};
 
@@ -65,6 +66,8 @@ impl<'a> TableDefaults<'a> {
 pub struct Layers {
     figment: Figment,
     common: Dict,
+    /// All keys with their defaults.
+    defaults: Dict,
 }
 
 impl Layers {
@@ -106,8 +109,9 @@ impl Layers {
         if let Some(file) = file(process, source)? {
             figment = figment.merge(Toml::file_exact(file));
         }
-        let layers = Self { figment: figment.merge(env), common };
-        layers.check_keys(&defaults)?;
+        let figment = figment.merge(env);
+        let layers = Self { figment, common, defaults };
+        layers.check_keys()?;
         Ok(layers)
     }
 
@@ -121,7 +125,8 @@ impl Layers {
         if let Some(Value::Dict(_, registry)) = dict.get_mut(REGISTRY) {
             registry.retain(|key, _| self.is_link_key(key));
         }
-        let common: Common = self.extract(Value::from(dict), "")?;
+        let mut common: Common = self.extract(Value::from(dict), "")?;
+        common.advertise = common.advertise.map(with_brackets);
         common.check().map_err(|(key, why)| self.error_at(&key, &why))?;
         Ok(common)
     }
@@ -163,7 +168,9 @@ impl Layers {
 
     /// All values, merged.
     pub(super) fn merged(&self) -> Result<Dict, ConfigError> {
-        self.figment.extract::<Dict>().map_err(|error| self.explain(&error, ""))
+        let mut merged = self.figment.extract::<Dict>().map_err(|error| self.explain(&error, ""))?;
+        split_lists(&mut merged, &self.defaults);
+        Ok(merged)
     }
 
     /// Where the value of a key comes from.
@@ -180,8 +187,8 @@ impl Layers {
         self.common.get(REGISTRY).and_then(Value::as_dict).is_some_and(|link| link.contains_key(key))
     }
 
-    fn check_keys(&self, defaults: &Dict) -> Result<(), ConfigError> {
-        let merged = self.merged()?;
+    fn check_keys(&self) -> Result<(), ConfigError> {
+        let (merged, defaults) = (self.merged()?, &self.defaults);
         if let Some(key) = merged.keys().find(|key| !defaults.contains_key(*key)) {
             return Err(self.unknown_key(key, defaults.keys().map(String::as_str)));
         }
@@ -214,11 +221,18 @@ impl Layers {
             let text = error.to_string();
             return ConfigError::new(text.split_whitespace().collect::<Vec<_>>().join(" "));
         }
-        self.error_at(&path.join("."), &error.kind.to_string())
+        let path = path.join(".");
+        let merged = self.figment.extract::<Dict>().unwrap_or_default();
+        self.error_at(&path, &invalid_value(&path, &error.kind, at(&merged, &path), &self.defaults))
     }
 
     fn unknown_key<'a>(&self, path: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
-        self.error_at(path, &format!("unknown key; known keys: {}", known.collect::<Vec<_>>().join(", ")))
+        let known = known.collect::<Vec<_>>().join(", ");
+        let meant = nearest(path, &self.defaults).map(|key| match self.origin(path) {
+            Origin::Variable(_) => format!("; did you mean {}?", env::variable(&key)),
+            _ => format!("; did you mean {key}?"),
+        });
+        self.error_at(path, &format!("unknown key; known keys: {known}{}", meant.unwrap_or_default()))
     }
 
     fn error_at(&self, path: &str, why: &str) -> ConfigError {
@@ -227,6 +241,27 @@ impl Layers {
             Origin::File(file) => format!("{}: {path}: {why}", file.display()),
             Origin::Variable(name) => format!("{name}: {why}"),
         })
+    }
+}
+
+/// Replaces comma-separated text by a list wherever the default is a list: people write lists so in variables, and
+/// with brackets and quotes if they copy them from a file.
+fn split_lists(values: &mut Dict, defaults: &Dict) {
+    for (key, value) in values {
+        match (value, defaults.get(key)) {
+            (Value::Dict(_, below), Some(Value::Dict(_, defaults))) => split_lists(below, defaults),
+            (value, Some(Value::Array(..))) => {
+                if let Value::String(tag, text) = value {
+                    let text = text.trim();
+                    let inner =
+                        text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+                    let items = inner.split(',').map(|item| item.trim().trim_matches(['"', '\'']).trim());
+                    let items = items.filter(|item| !item.is_empty()).map(Value::from);
+                    *value = Value::Array(*tag, items.collect());
+                }
+            }
+            _ => {}
+        }
     }
 }
 

@@ -4,9 +4,7 @@ use figment::value::{Dict, Value};
 
 use super::error::ConfigError;
 use super::layers::{Layers, Origin};
-
-/// The last parts of keys whose values are redacted.
-const SECRET_KEYS: [&str; 3] = ["token", "password", "secret"];
+use super::text::shown;
 
 impl Layers {
     /// One line per value: key, value, origin. Secrets are redacted.
@@ -34,25 +32,6 @@ impl Layers {
                     lines.push((format!("{path} = {}", shown(key, value)), origin));
                 }
             }
-        }
-    }
-}
-
-fn shown(key: &str, value: &Value) -> String {
-    match value {
-        Value::Empty(..) => "(unset)".to_owned(),
-        _ if SECRET_KEYS.contains(&key) => "[redacted]".to_owned(),
-        Value::Array(_, items) => {
-            let items: Vec<_> = items.iter().map(|item| shown("", item)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Value::Dict(..) => "{}".to_owned(),
-        Value::String(_, text) => format!("{text:?}"),
-        Value::Char(_, char) => format!("{:?}", char.to_string()),
-        Value::Bool(_, bool) => bool.to_string(),
-        Value::Num(_, num) => {
-            let whole = num.to_u128().map(|n| n.to_string()).or_else(|| num.to_i128().map(|n| n.to_string()));
-            whole.or_else(|| num.to_f64().map(|n| n.to_string())).unwrap_or_default()
         }
     }
 }

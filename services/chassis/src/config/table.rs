@@ -1,4 +1,7 @@
-use serde::de::DeserializeOwned;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::common::Common;
@@ -13,7 +16,8 @@ pub struct Config<T> {
 }
 
 /// A service's own table. Derive `Serialize`, `Deserialize` (with `deny_unknown_fields` and `default`) and `Default`.
-/// The serialized default must contain every field, `None` as `null`.
+/// The serialized default must contain every field, `None` as `null`. A key whose default is a list may be given as
+/// comma-separated text.
 pub trait Table: Serialize + DeserializeOwned + Default {
     /// Checks what the types can't: ranges, and keys that exclude each other.
     ///
@@ -31,22 +35,18 @@ pub struct NoTable {}
 
 impl Table for NoTable {}
 
-/// For `deserialize_with` on a list of strings: `["a", "b"]`, or comma-separated text (`a, b`), which is how people
-/// write lists in variables.
+/// For `deserialize_with` on a list of networks: CIDR such as `10.0.0.0/8`, or single addresses.
 ///
 /// # Errors
-/// If the value is neither.
-pub fn list<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a list of strings, or comma-separated text")]
-    enum ListOrText {
-        List(Vec<String>),
-        Text(String),
-    }
-    Ok(match ListOrText::deserialize(de)? {
-        ListOrText::List(list) => list,
-        ListOrText::Text(text) => {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-        }
-    })
+/// If one of them is neither.
+pub fn networks<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| {
+        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(single).ok_or_else(|| {
+            D::Error::custom(format!(
+                "{text:?} is not a network; expected an address or CIDR such as 10.0.0.0/8"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(de)?.iter().map(network).collect()
 }

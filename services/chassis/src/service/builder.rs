@@ -78,10 +78,10 @@ impl ServiceBuilder {
     pub async fn bind(self, common: &Common) -> Result<Service, BindError> {
         let token = if self.is_member { common.registry.read_token()? } else { None };
         server::raise_file_limit();
-        let (listener, addr) = listen(common.listen, "listen").await?;
-        let (control, control_addr) = match common.control_listen {
-            Some(control) => listen(control, "control_listen").await.map(|(l, a)| (Some(l), Some(a)))?,
-            None => (None, None),
+        let public = listen(common.listen, "listen", self.process.name)?;
+        let control = match common.control_listen {
+            Some(control) => Some(listen(control, "control_listen", self.process.name)?),
+            None => None,
         };
         let id = self.id.filter(|id| is_id(id)).unwrap_or_else(|| telemetry::new_instance_id(&common.name));
         let metrics = Metrics::new(&common.name, &id)?;
@@ -97,8 +97,8 @@ impl ServiceBuilder {
         let mut member = None;
         if self.is_member {
             let mut config = MemberConfig::new(&common.registry.url, info.clone());
-            config.token = token.map(|token| token.expose().to_owned());
-            config.advertise = advertise(common.advertise.as_deref(), addr, control_addr);
+            config.token = token;
+            config.advertise = advertise(common, &public, control.as_ref());
             let joining = Member::new(config, load.clone())?;
             directory = joining.directory().clone();
             Membership::pending(&readiness);
@@ -109,10 +109,10 @@ impl ServiceBuilder {
         Ok(Service {
             grace,
             id,
-            listener,
-            control,
-            addr,
-            control_addr,
+            listener: public.listener,
+            addr: public.addr,
+            control_addr: control.as_ref().map(|control| control.addr),
+            control: control.map(|control| control.listener),
             member,
             log,
             load,

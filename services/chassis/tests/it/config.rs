@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hubspoke_chassis::config::{Common, Config, ConfigSource, Layers, Process, Secret, Table, list};
+use hubspoke_chassis::config::{Common, Config, ConfigSource, Layers, Process, Secret, Table, networks};
 use hubspoke_chassis::{health, metrics};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,6 @@ struct LogTable {
     #[serde(with = "humantime_serde")]
     flush: Duration,
     max: bytesize::ByteSize,
-    #[serde(deserialize_with = "list")]
     peers: Vec<String>,
     attempts: u32,
 }
@@ -97,12 +96,28 @@ fn a_variable_has_the_type_of_its_default() {
 #[test]
 fn errors_name_the_variable() {
     for (name, value, expected) in [
-        ("HUB_LISTENN", "x", "unknown key; known keys: "),
+        ("HUB_LISTENN", "x", "did you mean HUB_LISTEN?"),
+        ("HUB_REGISTRY_URL", "x", "did you mean HUB_REGISTRY__URL?"),
+        ("HUB_TOKEN_FILE", "x", "did you mean HUB_REGISTRY__TOKEN_FILE?"),
+        ("HUB_LOG__ATTEMPT", "x", "did you mean HUB_LOG__ATTEMPTS?"),
+        ("HUB_XYZZY", "x", "unknown key; known keys: "),
         ("HUB_LOG__FILES", "x", "unknown key; known keys: file"),
         ("HUB_REGISTRY__ALLOW_ADDRS", "x", "unknown key; known keys: token, token_file, url"),
         ("HUB_LOG__FLUSH", "fast", "expected"),
-        ("HUB_LISTEN", "here", "invalid socket address"),
-        ("HUB_LOG__ATTEMPTS", "-1", "expected u32"),
+        (
+            "HUB_LISTEN",
+            "here",
+            "\"here\" is not valid: expected an IP address and a port, for example 127.0.0.1:20002",
+        ),
+        (
+            "HUB_CONTROL_LISTEN",
+            "localhost:1",
+            "expected an IP address and a port, for example 127.0.0.1:20002",
+        ),
+        ("HUB_LOG__ATTEMPTS", "-1", "expected a whole number from 0 to 4294967295, for example 3"),
+        ("HUB_LOG__ATTEMPTS", "many", "\"many\" is not valid: expected a whole number"),
+        ("HUB_SHUTDOWN_GRACE", "5", "for example 10s"),
+        ("HUB_LOG__MAX", "much", "for example 64"),
         ("HUB_LOG__ATTEMPTS", "0", "must be at least 1"),
         ("HUB_NAME", "Log", "is not a valid service name"),
         ("HUB_ADVERTISE", "here", "is not a valid address"),
@@ -123,7 +138,11 @@ fn errors_name_the_variable() {
         ("HUB_REGISTRY__URL", "http://[::]:20000", "every address of a machine"),
         ("HUB_REGISTRY__URL", "http://224.0.0.1:20000", "multicast or broadcast"),
         ("HUB_TELEMETRY__LOG", "a=b=c", "expected one of"),
-        ("HUB_REGISTRY", "x", "invalid type"),
+        ("HUB_REGISTRY", "x", "expected a table of keys"),
+        ("HUB_ADVERTISE_HOST", "0.0.0.0", "every address of a machine"),
+        ("HUB_ADVERTISE", "10.0.0.7", "a host alone is set as advertise_host"),
+        ("HUB_ADVERTISE", "fd00::5:8080", "stands in brackets"),
+        ("HUB_ADVERTISE", "fe80::1:20002", "link-local"),
     ] {
         let error = load(&vars(&[(name, value)])).unwrap_err();
         assert!(
@@ -172,7 +191,9 @@ fn errors_name_the_file() {
         ("[log]\nflush = 'soon'", "log.flush: "),
         ("[registry]\nallow_addrs = []", "registry.allow_addrs: unknown key"),
         ("log = 3", "log: must be a table"),
-        ("listen = ", "log.toml"),
+        ("listen = ", "line 1"),
+        ("name = 'log'\nlisten = 127.0.0.1:1", "line 2"),
+        ("listenn = '127.0.0.1:1'", "did you mean listen?"),
     ] {
         let error = load(&file(folder.path(), text)).unwrap_err();
         assert!(error.contains("log.toml") && error.contains(expected), "{text}: {error}");
@@ -188,7 +209,6 @@ fn the_registry_has_the_link_keys_beside_its_own() {
     #[derive(Debug, Default, Serialize, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct Own {
-        #[serde(deserialize_with = "list")]
         allow_addrs: Vec<String>,
     }
     impl Table for Own {}
@@ -228,7 +248,36 @@ fn the_token_is_read_from_its_file() {
     std::fs::write(&path, " \n").unwrap();
     assert!(link.read_token().unwrap_err().to_string().contains("the file is empty"));
     std::fs::write(&path, "hush\n").unwrap();
-    assert_eq!(link.read_token().unwrap(), Some(Secret::new("hush")));
+    assert_eq!(&*link.read_token().unwrap().unwrap().get(), "hush");
     let both = vars(&[("HUB_REGISTRY__TOKEN", "x"), ("HUB_REGISTRY__TOKEN_FILE", "y")]);
     assert!(load(&both).unwrap_err().starts_with("HUB_REGISTRY__TOKEN_FILE: registry.token is set too"));
+}
+
+#[test]
+fn an_address_with_a_port_may_come_without_brackets_if_it_has_one_meaning() {
+    let advertise = |text: &str| load(&vars(&[("HUB_ADVERTISE", text)])).unwrap().common.advertise.unwrap();
+    assert_eq!(advertise("fd00::5:20002"), "[fd00::5]:20002", "$(POD_IP):20002");
+    assert_eq!(advertise("2001:db8:1:2:3:4:5:6:80"), "[2001:db8:1:2:3:4:5:6]:80");
+    assert_eq!(advertise("[fd00::5]:8080"), "[fd00::5]:8080");
+    assert_eq!(advertise("10.0.0.7:80"), "10.0.0.7:80");
+    let both = vars(&[("HUB_ADVERTISE", "10.0.0.7:80"), ("HUB_ADVERTISE_HOST", "10.0.0.7")]);
+    assert!(load(&both).unwrap_err().contains("advertise is set too"));
+}
+
+#[test]
+fn networks_may_be_single_addresses() {
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Own {
+        #[serde(deserialize_with = "networks")]
+        from: Vec<ipnet::IpNet>,
+    }
+    impl Table for Own {}
+    let read = |text: &str| {
+        let config = Layers::config::<Own>(&PROCESS, &vars(&[("HUB_LOG__FROM", text)]));
+        config.map(|(config, _)| config.own.from.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(read("10.0.0.0/8, 10.0.0.7 ,fd00::/8").unwrap(), ["10.0.0.0/8", "10.0.0.7/32", "fd00::/8"]);
+    let error = read("10.0.0.0/8,here").unwrap_err().to_string();
+    assert!(error.starts_with("HUB_LOG__FROM: ") && error.contains("\"here\" is not a network"), "{error}");
 }

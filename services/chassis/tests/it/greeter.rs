@@ -6,6 +6,7 @@ use std::time::Duration;
 use hubspoke_protocol::ServiceInfo;
 use hubspoke_testkit::process::{self, Exit};
 use hubspoke_testkit::{FakeLog, FakeRegistry, eventually};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The binary, which `cargo test` builds beside this test's.
@@ -18,6 +19,36 @@ fn binary() -> PathBuf {
     let binary = test.ancestors().nth(2).unwrap().join("examples/greeter");
     assert!(binary.exists(), "run all tests of the package, so that cargo builds its examples");
     binary
+}
+
+/// A program of its own, so that a health check finds no greeter of another test.
+pub(crate) struct OwnProgram {
+    folder: TempDir,
+}
+
+impl OwnProgram {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(binary(), folder.path().join("greeter")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        process::command(self.folder.path().join("greeter"))
+    }
+
+    /// A configuration file beside it.
+    pub(crate) fn config(&self, name: &str, text: &str) -> String {
+        let file = self.folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn healthcheck(&self, args: &[&str]) -> Exit {
+        let mut command = self.command();
+        command.args(args).arg("healthcheck");
+        process::run(command).await
+    }
 }
 
 /// Runs a greeter to its end.
@@ -66,6 +97,13 @@ impl Greeter {
         Self::spawn(shell, platform, &[]).await
     }
 
+    /// Starts one that ignores SIGHUP, as `nohup` does.
+    pub(crate) async fn start_without_hangup(platform: &Platform) -> Self {
+        let mut shell = process::command("/bin/sh");
+        shell.arg("-c").arg("trap '' HUP && exec \"$0\"").arg(binary());
+        Self::spawn(shell, platform, &[]).await
+    }
+
     async fn spawn(mut command: Command, platform: &Platform, vars: &[(&str, &str)]) -> Self {
         let before = platform.registry.count("POST".parse().unwrap());
         let url = platform.registry.url();
@@ -90,7 +128,12 @@ impl Greeter {
 
     /// Sends SIGTERM and waits for the end.
     pub(crate) async fn terminate(self) -> Exit {
-        self.signal("TERM").await;
+        self.stop_with("TERM").await
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) async fn stop_with(self, signal: &str) -> Exit {
+        self.signal(signal).await;
         process::wait(self.child).await
     }
 }

@@ -185,7 +185,8 @@ async fn a_port_in_use_is_reported_with_its_key() {
     let (mut common, _registry) = common().await;
     common.listen = taken.local_addr().unwrap();
     let error = Service::builder(PROCESS).bind(&common).await.err().unwrap();
-    assert_eq!(error.to_string(), format!("can't listen on {} (listen)", common.listen));
+    let why = "the port is in use; is another test running? Stop it, or choose another port with HUB_LISTEN";
+    assert_eq!(error.to_string(), format!("can't listen on {} (listen): {why}", common.listen));
 }
 
 #[tokio::test]

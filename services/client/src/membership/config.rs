@@ -7,6 +7,7 @@ use hubspoke_protocol::{InvalidInfo, ServiceInfo, check_ip};
 
 use super::advertise::Advertise;
 use crate::http::HttpClientError;
+use crate::token::Token;
 
 /// Intervals and timeouts of a member's calls to the registry. The defaults suit every service.
 #[derive(Debug, Clone)]
@@ -41,13 +42,13 @@ impl Default for Timing {
 }
 
 /// What a member registers, where, and how.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MemberConfig {
     /// Base URL of the registry, such as `http://127.0.0.1:20000`.
     pub registry: String,
     /// Bearer token for registering, if the registry requires one.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// What to register. `addr` and `control_addr` come from `advertise`; the member chooses `push` and `push_key`.
     pub info: ServiceInfo,
     /// The addresses to register.
@@ -66,19 +67,6 @@ impl MemberConfig {
             info,
             timing: Timing::default(),
         }
-    }
-}
-
-/// Redacts the token.
-impl std::fmt::Debug for MemberConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemberConfig")
-            .field("registry", &self.registry)
-            .field("token", &self.token.as_ref().map(|_| "[redacted]"))
-            .field("info", &self.info)
-            .field("advertise", &self.advertise)
-            .field("timing", &self.timing)
-            .finish()
     }
 }
 

@@ -9,6 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::config::{MemberConfig, MemberError, check_registry_url};
 use crate::http;
+use crate::token::Token;
 
 /// Longest answer that is read, in bytes: room for ten times 10,000 instances of some 400 bytes each.
 const MAX_ANSWER: usize = 40 << 20;
@@ -62,7 +63,7 @@ impl From<reqwest::Error> for RegistryError {
 pub(super) struct RegistryClient {
     http: reqwest::Client,
     url: String,
-    token: Option<String>,
+    token: Option<Token>,
 }
 
 impl RegistryClient {
@@ -98,7 +99,7 @@ impl RegistryClient {
     async fn send(&self, method: Method, info: &ServiceInfo) -> Result<Response, RegistryError> {
         let mut request = self.http.request(method, &self.url).json(info);
         if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+            request = request.bearer_auth(token.get());
         }
         let mut response = request.send().await?;
         let status = response.status();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
-use hubspoke_client::membership::{MemberConfig, Reach, Timing};
-use hubspoke_client::{LoadCounters, Member};
+use hubspoke_client::membership::{Families, MemberConfig, Reach, Timing};
+use hubspoke_client::{LoadCounters, Member, Token};
 use hubspoke_protocol::{HEART_BEAT_PATH, HUB_REVISION, PushMode, SERVICES_PATH, ServiceInfo};
 use hubspoke_testkit::{FakeRegistry, RawConn, TestServer, eventually};
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ fn member(registry: &str, timing: Timing) -> Member {
         ..ServiceInfo::new("visit", "127.0.0.1:9")
     };
     let mut config = MemberConfig::new(registry, info);
-    config.token = Some("let-me-in".to_owned());
+    config.token = Some(Token::fixed("let-me-in").unwrap());
     config.timing = timing;
     Member::new(config, LoadCounters::default()).unwrap()
 }
@@ -299,14 +299,14 @@ async fn deregistering_sends_the_id_and_ends_the_membership() {
 #[test]
 fn a_member_that_could_never_register_is_refused() {
     let mut config = MemberConfig::new("http://127.0.0.1:1", ServiceInfo::new("visit", ""));
-    config.advertise.addr = Reach::Local(80);
+    config.advertise.addr = Reach::Local { port: 80, families: Families::V4 };
     let new = |config: MemberConfig| Member::new(config, LoadCounters::default()).map(drop);
     assert!(new(config.clone()).is_ok());
-    for registry in ["", "registry:20000", "https://registry", "ftp://x"] {
+    for registry in ["", "registry:20000", "https://registry", "ftp://x", "http://0.0.0.0:1"] {
         let mut invalid = config.clone();
         invalid.registry = registry.to_owned();
         let error = new(invalid).unwrap_err();
-        assert!(error.to_string().contains("is not a valid registry URL"), "{registry}: {error}");
+        assert!(error.to_string().contains("is not a valid URL"), "{registry}: {error}");
     }
     let mut invalid = config.clone();
     invalid.info = ServiceInfo::new("Visit", "");

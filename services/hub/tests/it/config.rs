@@ -1,8 +1,9 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use hubspoke::config::HubConfig;
+use hubspoke::config::{HubConfig, HubTable};
 use hubspoke_chassis::config::ConfigSource;
+use hubspoke_client::membership::default_route_ip;
 
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -49,7 +50,7 @@ fn commands_look_where_the_same_settings_listen() {
     let url = |vars: &[(&str, &str)]| load(vars).unwrap().common.registry.url;
     assert_eq!(url(&[]), "http://127.0.0.1:20000");
     assert_eq!(url(&[("HUB_LISTEN", "127.0.0.1:7000")]), "http://127.0.0.1:7000");
-    assert_eq!(url(&[("HUB_LISTEN", "[::]:7000")]), "http://[::1]:7000");
+    assert_eq!(url(&[("HUB_LISTEN", "[::]:7000")]), "http://127.0.0.1:7000");
     assert_eq!(url(&[("HUB_LISTEN", "127.0.0.1:0")]), "http://127.0.0.1:20000", "port 0 names no registry");
     let both = [("HUB_LISTEN", "127.0.0.1:7000"), ("HUB_REGISTRY__URL", "http://r:1")];
     assert_eq!(url(&both), "http://r:1");
@@ -57,11 +58,14 @@ fn commands_look_where_the_same_settings_listen() {
 
 #[test]
 fn keys_without_effect_are_refused() {
-    for (name, value) in [("HUB_NAME", "x"), ("HUB_ADVERTISE", "x:1"), ("HUB_CONTROL_LISTEN", "127.0.0.1:1")]
-    {
+    for (name, value, instead) in [
+        ("HUB_NAME", "x", "[hub]"),
+        ("HUB_ADVERTISE", "x:1", "advertise_host"),
+        ("HUB_CONTROL_LISTEN", "127.0.0.1:1", "listen and [hub]"),
+    ] {
         let error = load(&[(name, value)]).unwrap_err();
-        let why = "has no meaning for hub, which runs several services; set listen and [hub] instead";
-        assert_eq!(error, format!("{name}: {why}"));
+        let why = "has no meaning for hub, which runs several services; set";
+        assert_eq!(error, format!("{name}: {why} {instead} instead"));
     }
 }
 
@@ -71,4 +75,27 @@ fn replica_counts_are_bounded() {
         let error = load(&[("HUB_HUB__LOG_REPLICAS", replicas)]).unwrap_err();
         assert_eq!(error, "HUB_HUB__LOG_REPLICAS: must be from 1 to 100");
     }
+}
+
+#[tokio::test]
+async fn a_platform_for_other_machines_registers_addresses_that_they_can_use() {
+    let listens = |config: &HubConfig| {
+        let HubTable { gateway, gateway_control, log, visit, .. } = &config.hub;
+        [gateway, gateway_control, log, visit].map(ToString::to_string)
+    };
+    let mut config = load(&[("HUB_LISTEN", "0.0.0.0:20000"), ("HUB_HUB__VISIT", "127.0.0.1:7003")]).unwrap();
+    assert_eq!(listens(&config), ["0.0.0.0:20001", "0.0.0.0:20011", "0.0.0.0:20002", "127.0.0.1:7003"]);
+    config.choose_advertise_host().await;
+    let registry = "0.0.0.0:20000".parse().unwrap();
+    let route = default_route_ip().await.filter(IpAddr::is_ipv4).map(|ip| ip.to_string());
+    assert_eq!(config.log(1, registry).common.advertise_host, route);
+    assert_eq!(config.log(2, registry).common.advertise_host, route, "a replica on a free port");
+    assert_eq!(config.visit(1, registry).common.advertise_host, None, "not on a wildcard");
+    assert_eq!(config.log(1, registry).common.registry.url, "http://127.0.0.1:20000");
+
+    let mut config = load(&[("HUB_LISTEN", "[::]:20000"), ("HUB_ADVERTISE_HOST", "hub.example")]).unwrap();
+    config.choose_advertise_host().await;
+    assert_eq!(listens(&config), ["[::]:20001", "[::]:20011", "[::]:20002", "[::]:20003"]);
+    assert_eq!(config.gateway(registry).common.advertise_host.as_deref(), Some("hub.example"));
+    assert_eq!(listens(&load(&[("HUB_LISTEN", "127.0.0.1:7000")]).unwrap())[0], "127.0.0.1:20001");
 }

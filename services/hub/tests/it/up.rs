@@ -261,9 +261,11 @@ fn a_port_in_use_is_one_line_and_exit_code_1() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         let last = stderr.lines().last().unwrap();
-        let key = key.to_lowercase().replace("__", ".");
+        let (variable, key) = (key, key.to_lowercase().replace("__", "."));
         assert!(
-            last.contains(&format!("can't listen on {addr} ({key}): Address already in use")),
+            last.contains(&format!(
+                "can't listen on {addr} ({key}): the port is in use; is another hub running?"
+            )) && last.ends_with(&format!("choose another port with HUB_{variable}")),
             "{stderr}"
         );
     }

@@ -28,7 +28,10 @@ pub enum OpenError {
     #[error("{} is not a valid file name", .0.display())]
     Name(PathBuf),
     /// Another process writes it.
-    #[error("{} is in use by another process", .0.display())]
+    #[error(
+        "{} is in use by another process; stop it, or choose another file with log.file (hub.data_dir in hub up)",
+        .0.display()
+    )]
     InUse(PathBuf),
     /// The file system refuses.
     #[error("can't access {}", path.display())]

@@ -49,7 +49,7 @@ async fn with_a_token_set_changes_require_it_and_reads_do_not() {
 #[tokio::test]
 async fn only_allowed_networks_may_register() {
     let mut settings = quick();
-    settings.allow_addrs = vec!["127.0.0.0/8".into()];
+    settings.allow_addrs = vec!["127.0.0.0/8".parse().unwrap()];
     let registry = TestRegistry::with(settings).await;
     let log = FakeMember::start().await;
     assert_eq!(registry.register(&log.info("log", &[])).await.status, 200);

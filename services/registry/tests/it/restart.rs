@@ -202,7 +202,7 @@ async fn instances_that_may_not_register_are_not_restored() {
     let contents = json!({ "Version": 1, "Instances": infos.iter().map(entry).collect::<Vec<_>>() });
     std::fs::write(data.join("catalog.json"), contents.to_string()).unwrap();
     let mut settings = with_file(&folder);
-    settings.allow_addrs = vec!["127.0.0.0/8".into()];
+    settings.allow_addrs = vec!["127.0.0.0/8".parse().unwrap()];
     settings.limits.meta = bytesize::ByteSize::b(100);
     settings.limits.required = 2;
     settings.limits.services = 2;

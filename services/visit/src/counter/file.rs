@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 #[non_exhaustive]
 pub enum StateError {
     /// Another process counts in it.
-    #[error("{} is in use by another process", .0.display())]
+    #[error(
+        "{} is in use by another process; stop it, or choose another file with visit.file (hub.data_dir in hub up)",
+        .0.display()
+    )]
     InUse(PathBuf),
     /// It contains something else. Going on from 1 would give out numbers twice.
     #[error("{} does not contain a count; correct it or remove it", .0.display())]
