@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::api;
 use crate::api::admission::QueryAdmission;
-use crate::api::app::{LONG_EVENTS, LogApp, PATTERN_TAILS, PATTERN_TURNS};
+use crate::api::app::{LONG_EVENTS, LogApp, PARSERS, PATTERN_TAILS, PATTERN_TURNS};
 use crate::api::body::BodyBudget;
 use crate::config::{LogConfig, PROCESS, bytes};
 use crate::ingest::IngestLimits;
@@ -92,6 +92,7 @@ impl LogServer {
             max_stall: own.max_stall,
             queries: QueryAdmission::new(own.max_queries),
             max_query_time: own.max_query_time,
+            parsers: Arc::new(Semaphore::new(PARSERS)),
             pattern_turns: Arc::new(Semaphore::new(PATTERN_TURNS)),
             pattern_tails: Arc::new(Semaphore::new(PATTERN_TAILS)),
             long_events: Arc::new(Semaphore::new(LONG_EVENTS)),

@@ -11,6 +11,8 @@ use super::body::BodyBudget;
 use crate::ingest::IngestLimits;
 use crate::store::Store;
 
+/// Large bodies that are parsed at a time. A few keep all cores busy, and each takes memory beside its body.
+pub(crate) const PARSERS: usize = 4;
 /// Patterns that are compiled or searched for by followers at a time.
 pub(crate) const PATTERN_TURNS: usize = 2;
 /// Followers with a pattern; a compiled one takes some MiB.
@@ -37,6 +39,8 @@ pub(crate) struct LogApp {
     pub(crate) queries: QueryAdmission,
     /// How long one may search.
     pub(crate) max_query_time: Duration,
+    /// A permit for each large body that is parsed.
+    pub(crate) parsers: Arc<Semaphore>,
     /// A permit for each pattern that is compiled, or searched for by a follower. They take turns, so that they leave
     /// most of the processor to others.
     pub(crate) pattern_turns: Arc<Semaphore>,

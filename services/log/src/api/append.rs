@@ -53,7 +53,8 @@ pub(super) async fn append(State(app): State<Arc<LogApp>>, request: Request) -> 
         let parsed = ingest::parse(kind, &meta, decoded.as_deref().unwrap_or(&body), limits)?;
         Ok((parsed, memory))
     };
-    let (ParsedBody { batch, rejected }, memory) = if large { off_thread(parse).await? } else { parse()? };
+    let (ParsedBody { batch, rejected }, memory) =
+        if large { off_thread(&app.parsers, parse).await? } else { parse()? };
     let accepted = batch.len();
     let pending = app.store.append(batch, Timestamp::now())?;
     // From here on the entries count in the store's queue.

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
+use crate::ingest::IngestError;
 
 /// A body must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise a sender of a byte now and then would
 /// keep the memory from others forever.
@@ -21,11 +22,13 @@ const MAX_DURATION: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) struct BodyBudget {
     bytes: Arc<Semaphore>,
+    total: usize,
 }
 
 impl BodyBudget {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))) }
+        let total = bytes.min(Semaphore::MAX_PERMITS);
+        Self { bytes: Arc::new(Semaphore::new(total)), total }
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -35,7 +38,7 @@ impl BodyBudget {
         mut body: Body,
         limit: usize,
     ) -> Result<(Bytes, BodyMemory), ApiError> {
-        let mut memory = BodyMemory { budget: Arc::clone(&self.bytes), permit: None };
+        let mut memory = BodyMemory { budget: Arc::clone(&self.bytes), total: self.total, permit: None };
         // The server makes sure that the body has this length.
         let length =
             head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -77,6 +80,7 @@ impl BodyBudget {
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     budget: Arc<Semaphore>,
+    total: usize,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -85,6 +89,10 @@ impl BodyMemory {
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), ApiError> {
         if bytes == 0 {
             return Ok(());
+        }
+        if bytes > self.total {
+            let too_many = IngestError::TooMany { limit: self.total, what: "bytes when decoded" };
+            return Err(too_many.into());
         }
         let more = u32::try_from(bytes).map_err(|_| ApiError::Busy)?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(more).map_err(|_| ApiError::Busy)?;

@@ -15,7 +15,7 @@ use super::app::LogApp;
 use super::request::{off_thread, request_meta, text};
 use crate::error::ApiError;
 use crate::ingest::decode::ContentEncoding;
-use crate::ingest::otlp::parse;
+use crate::ingest::otlp::{decoded_size, parse};
 use crate::store::AppendError;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -40,10 +40,12 @@ async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiE
     let key = request_meta(&parts)?.key;
     let (limit, limits) = (app.max_batch, app.limits);
     let (body, mut memory) = app.bodies.read(&parts, body, limit).await?;
-    let (parsed, memory) = off_thread(move || {
+    let (parsed, memory) = off_thread(&app.parsers, move || {
         let reserve = |bytes| memory.reserve(bytes).is_ok();
         let decoded = encoding.map(|encoding| encoding.decode(&body, limit, reserve)).transpose()?;
-        Ok((parse(decoded.as_deref().unwrap_or(&body), key, Timestamp::now(), limits)?, memory))
+        let content = decoded.as_deref().unwrap_or(&body);
+        memory.reserve(decoded_size(content, limits)?)?;
+        Ok((parse(content, key, Timestamp::now(), limits)?, memory))
     })
     .await?;
     if !parsed.batch.is_empty() {

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use hubspoke_protocol::HUB_SOURCE;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use super::admission::AdmittedQuery;
 use super::app::LogApp;
@@ -84,19 +85,20 @@ pub(super) async fn parse_query(app: &LogApp, query: &str) -> Result<Query, ApiE
     if !Query::asks_for_pattern(query) {
         return Ok(Query::parse(query, Timestamp::now())?);
     }
-    let turn = Arc::clone(&app.pattern_turns).acquire_owned().await.map_err(|_| ApiError::Internal)?;
     let query = query.to_owned();
-    off_thread(move || {
-        let _turn = turn;
-        Ok(Query::parse(&query, Timestamp::now())?)
-    })
-    .await
+    off_thread(&app.pattern_turns, move || Ok(Query::parse(&query, Timestamp::now())?)).await
 }
 
-/// Runs long work on a thread for blocking tasks.
+/// Runs long work on a thread for blocking tasks, once it gets one of the permits of `turns`.
 pub(super) async fn off_thread<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(|_| ApiError::Internal)?;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "a task that parses a request panicked");
         Err(ApiError::Internal)

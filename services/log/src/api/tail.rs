@@ -247,19 +247,16 @@ impl TailStream {
         if !self.filter.has_pattern() {
             return Ok(render(&self.instance, &self.filter, &commits, range, &mut || true));
         }
-        let failed = |_| io::Error::other(ApiError::Internal);
-        let turn = Arc::clone(&self.pattern_turns).acquire_owned().await.map_err(failed)?;
         let (instance, filter) = (Arc::clone(&self.instance), self.filter.clone());
         let left = CancellationToken::new();
         let _leaves = left.clone().drop_guard();
         let search = move || {
-            let _turn = turn;
             let began = std::time::Instant::now();
             let mut goes_on = || !left.is_cancelled() && began.elapsed() < MAX_TURN;
             let events = render(&instance, &filter, &commits, range, &mut goes_on);
             if goes_on() { Ok(events) } else { Err(ApiError::QueryTime { limit: MAX_TURN }) }
         };
-        off_thread(search).await.map_err(io::Error::other)
+        off_thread(&self.pattern_turns, search).await.map_err(io::Error::other)
     }
 }
 

@@ -46,6 +46,7 @@ fn fixture(queue_bytes: usize) -> Fixture {
         http: reqwest::Client::new(),
         queries: QueryAdmission::new(8),
         max_query_time: Duration::from_secs(30),
+        parsers: Arc::new(Semaphore::new(2)),
         pattern_turns: Arc::new(Semaphore::new(1)),
         pattern_tails: Arc::new(Semaphore::new(1)),
         long_events: Arc::new(Semaphore::new(1 << 20)),

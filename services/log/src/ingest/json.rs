@@ -30,6 +30,8 @@ pub(crate) const MAX_KEY: usize = 128;
 /// its text.
 const JSON_PER_BYTE: usize = 8;
 const JSON_EXTRA: usize = 1024;
+/// Members of an entry's object, beside its text.
+const MAX_MEMBERS: usize = 4096;
 
 /// One JSON value per line.
 pub(super) fn parse_lines(
@@ -289,6 +291,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
                         && let Ok(text) = serde_json::from_str(raw.get())
                     {
                         object.msg = Some(text);
+                    } else if object.others.len() == MAX_MEMBERS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_MEMBERS} members")));
                     } else {
                         object.others.push((key, raw));
                     }

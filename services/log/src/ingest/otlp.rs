@@ -23,6 +23,11 @@ use crate::entry::{Batch, EntryMeta, Level, timestamp};
 
 mod count;
 
+/// The memory that an export request takes once it is decoded, in bytes, beside its texts.
+pub(crate) fn decoded_size(body: &[u8], limits: IngestLimits) -> Result<usize, IngestError> {
+    count::decoded_size(body, limits.max_entries)
+}
+
 /// Parses an export request. The length of a record is that of its text and its fields.
 pub(crate) fn parse(
     body: &[u8],
@@ -30,7 +35,7 @@ pub(crate) fn parse(
     arrival: Timestamp,
     limits: IngestLimits,
 ) -> Result<ParsedBody, IngestError> {
-    count::check(body, limits.max_entries)?;
+    decoded_size(body, limits)?;
     let request =
         ExportLogsServiceRequest::decode(body).map_err(|error| IngestError::Otlp(error.to_string()))?;
     let mut parsed = ParsedBody { batch: Batch::new(key), rejected: RejectedEntries::default() };
@@ -300,6 +305,7 @@ mod tests {
         let values = ArrayValue { values: vec![AnyValue::default(); 6_400] };
         let wide = LogRecord { body: Some(any(Any::ArrayValue(values))), ..LogRecord::default() };
         assert_eq!(too_many(&request(vec![wide])), (6_400, "values"));
+        assert!(decoded_size(&[&[0x0a, 0x00][..]; 6_400].concat(), LIMITS).unwrap() > 100 * 6_400);
         let flat = [&[0x0a, 0x00][..]; 6_401].concat();
         assert_eq!(too_many(&flat), (6_400, "values"), "empty resources");
     }

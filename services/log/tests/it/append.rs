@@ -117,6 +117,12 @@ async fn a_small_body_of_very_many_entries_is_refused_valid_or_not() {
     let records = [&[0x0a, 6, 0x12, 4, 0x12, 0, 0x12, 0][..]; 5_001].concat();
     let reply = log.post("/v1/logs").header("content-type", "application/x-protobuf").body(records);
     problem(reply.send().await.unwrap(), 413).await;
+    // 640,000 empty messages, which take two bytes each, and a hundred megabytes decoded.
+    let messages = [0x0a, 0].repeat(640_000);
+    let reply = log.post("/v1/logs").header("content-type", "application/x-protobuf").body(messages);
+    problem(reply.send().await.unwrap(), 413).await;
+    let members = format!("{{\"msg\":\"m\"{}}}\n", ",\"\":1".repeat(5_000));
+    problem(log.append_lines(members).await, 400).await;
     assert!(entries(&log.file()).is_empty());
 
     let reply = log.append_lines("{\n".repeat(10_000)).await;

@@ -1,7 +1,13 @@
-//! Bounds the decoded size of an export request by walking its encoding.
+//! Computes the decoded size of an export request by walking its encoding, and bounds its records and values.
 //!
 //! An empty message takes two bytes encoded and some hundred decoded, while text and bytes never grow. So the
-//! number of messages decides.
+//! messages decide.
+
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
+};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::ingest::parsed::IngestError;
 
@@ -47,17 +53,37 @@ impl OtlpMessage {
             _ => return None,
         })
     }
+
+    /// Bytes that one takes decoded. Lists grow by doubling.
+    fn size(self) -> usize {
+        2 * match self {
+            Self::Request | Self::Text => size_of::<String>(),
+            Self::ResourceLogs => size_of::<ResourceLogs>(),
+            Self::Resource => size_of::<Resource>(),
+            Self::Entity => size_of::<EntityRef>(),
+            Self::ScopeLogs => size_of::<ScopeLogs>(),
+            Self::Scope => size_of::<InstrumentationScope>(),
+            Self::Record => size_of::<LogRecord>(),
+            Self::Pair => size_of::<KeyValue>(),
+            Self::Value => size_of::<AnyValue>(),
+            Self::List => size_of::<ArrayValue>(),
+            Self::Pairs => size_of::<KeyValueList>(),
+        }
+    }
 }
 
-/// Refuses a request of more than `max` records, or of many more messages than they need.
-pub(super) fn check(body: &[u8], max: usize) -> Result<(), IngestError> {
-    let mut counter = MessageCounter { records: 0, messages: 0, max };
-    counter.walk(OtlpMessage::Request, body, 0)
+/// The memory that a request takes once it is decoded, in bytes, beside its texts. Refuses one of more than `max`
+/// records, or of many more messages than they need.
+pub(super) fn decoded_size(body: &[u8], max: usize) -> Result<usize, IngestError> {
+    let mut counter = MessageCounter { records: 0, messages: 0, bytes: 0, max };
+    counter.walk(OtlpMessage::Request, body, 0)?;
+    Ok(counter.bytes)
 }
 
 struct MessageCounter {
     records: usize,
     messages: usize,
+    bytes: usize,
     max: usize,
 }
 
@@ -69,6 +95,7 @@ impl MessageCounter {
             };
             let Some(kind) = message.field(number).filter(|_| inner.is_some()) else { continue };
             self.messages += 1;
+            self.bytes += kind.size();
             self.records += usize::from(kind == OtlpMessage::Record);
             if self.records > self.max {
                 return Err(IngestError::TooMany { limit: self.max, what: "entries" });
