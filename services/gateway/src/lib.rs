@@ -23,6 +23,7 @@ mod edge;
 mod eject;
 mod error;
 mod gateway;
+mod h2_stream;
 mod headers;
 mod limits;
 mod metrics;

@@ -29,6 +29,7 @@ use crate::upstream::UpstreamService;
 mod active;
 mod attempt;
 mod attempt_context;
+mod attempt_h2;
 mod attempts;
 pub(crate) mod record;
 pub(crate) mod response_body;

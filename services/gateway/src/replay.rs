@@ -50,14 +50,10 @@ pub(crate) struct BodyPace {
 #[error("the request's body failed")]
 pub(crate) struct ReplayError;
 
-/// The body of one attempt.
-pub(crate) enum ReplayBody {
-    Empty,
-    /// The bytes that were kept, then the rest.
-    Streamed {
-        state: ReplayState,
-        attempt: u32,
-    },
+/// The body of one attempt: the bytes that were kept, then the rest.
+pub(crate) struct ReplayBody {
+    state: ReplayState,
+    attempt: u32,
 }
 
 /// The body of all attempts of a request.
@@ -105,7 +101,7 @@ impl ReplayState {
     /// The body for another attempt.
     pub(crate) fn body(&self) -> ReplayBody {
         let attempt = self.0.lock().begin_attempt();
-        ReplayBody::Streamed { state: self.clone(), attempt }
+        ReplayBody { state: self.clone(), attempt }
     }
 
     /// Reads nothing from the client before `gate` is ready.
@@ -231,37 +227,20 @@ impl Body for ReplayBody {
     type Error = ReplayError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
-        match &mut *self {
-            Self::Empty => Poll::Ready(None),
-            Self::Streamed { state, attempt } => {
-                let mut state = state.0.lock();
-                if state.attempt == *attempt {
-                    state.poll_frame(cx)
-                } else {
-                    Poll::Ready(Some(Err(ReplayError)))
-                }
-            }
-        }
+        let mut state = self.state.0.lock();
+        if state.attempt == self.attempt { state.poll_frame(cx) } else { Poll::Ready(Some(Err(ReplayError))) }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Streamed { state, attempt } => {
-                let state = state.0.lock();
-                state.attempt == *attempt && state.buffer.is_drained() && state.ended.is_some()
-            }
-        }
+        let state = self.state.0.lock();
+        state.attempt == self.attempt && state.buffer.is_drained() && state.ended.is_some()
     }
 
+    /// Only the client's `Content-Length` tells the whole length, and that is passed on with the head.
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            // Only the client's Content-Length tells the whole length, and that is passed on with the head.
-            Self::Streamed { .. } => SizeHint::default(),
-        }
+        SizeHint::default()
     }
 }

@@ -13,12 +13,15 @@ use crate::route::may_be_public;
 use crate::stats::DurationHistogram;
 
 pub(crate) use self::conn::Conn;
+pub(crate) use self::h2_conn::{H2Conn, H2Exchange, H2Response};
 pub(crate) use self::instance::{InFlightGuard, Instance};
 pub(crate) use self::service::{Admission, ServiceSettings, UpstreamService};
 
 mod conn;
 pub(crate) mod connect;
+mod h2_conn;
 mod instance;
+mod instance_io;
 pub(crate) mod pool;
 mod service;
 

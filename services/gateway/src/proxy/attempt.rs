@@ -2,15 +2,15 @@
 
 use std::error::Error;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 
 use super::active::ActiveRequest;
 use super::attempt_context::{AttemptContext, AttemptFailure, ResponseTimer, UpstreamResponse};
+use super::attempt_h2;
 use super::response_body::ResponseSource;
 use super::tunnel::Tunnel;
 use crate::error::Cause;
@@ -26,7 +26,7 @@ pub(super) async fn run(
 ) -> Result<Box<UpstreamResponse>, AttemptFailure> {
     if instance.speaks_h2() {
         // Boxed: most requests don't need its memory.
-        return Box::pin(send_h2(context, instance, now, active)).await;
+        return Box::pin(attempt_h2::run(context, instance, now, active)).await;
     }
     let client = &context.client;
     let probe = !context.request.method.is_idempotent();
@@ -110,7 +110,7 @@ async fn send(
 }
 
 /// Whether another response follows.
-fn is_interim(status: StatusCode) -> bool {
+pub(super) fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
@@ -130,95 +130,4 @@ async fn connect(context: &AttemptContext, instance: &Arc<Instance>) -> Result<B
         Ok(Err(_)) => Err(Cause::ConnectFailed),
         Err(_) => Err(Cause::ConnectTimeout),
     }
-}
-
-/// Sends the request on the worker's connection to the instance, and waits for the head of the response.
-async fn send_h2(
-    context: &mut AttemptContext,
-    instance: &Arc<Instance>,
-    now: Instant,
-    active: &mut ActiveRequest,
-) -> Result<Box<UpstreamResponse>, AttemptFailure> {
-    let pool = instance.pool(context.client.worker);
-    let (mut sender, reused) = match pool.and_then(|pool| pool.h2()).filter(|_| !context.new_connection) {
-        Some(sender) => (sender, true),
-        None => {
-            let opened = connect::h2(instance, context.settings.connect).await;
-            let (sender, connection) = opened.map_err(AttemptFailure::unreached)?;
-            active.connected(now);
-            // Ends with its last sender, or with this worker's event loop.
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(error = &error as &dyn Error, "HTTP/2 connection to instance broke");
-                }
-            });
-            if let (Some(pool), false) = (pool, instance.is_removed()) {
-                pool.set_h2(sender.clone());
-            }
-            (sender, false)
-        }
-    };
-    let mut timer = ResponseTimer::new(context, now + active.connect_time());
-    let mut sending = pin!(sender.try_send_request(context.request.clone().into_h2()));
-    let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
-        Poll::Ready(sent) => Poll::Ready(Some(sent)),
-        Poll::Pending => timer.poll(cx, None).map(|()| None),
-    })
-    .await;
-    match sent {
-        Some(Ok(response)) => {
-            let (parts, body) = response.into_parts();
-            let head = Response::from_parts(parts, ());
-            Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H2(body)))
-        }
-        None => Err(AttemptFailure {
-            cause: Cause::ReplyTimeout,
-            reached: Reached::Instance,
-            stale: false,
-            request_at_fault: false,
-        }),
-        Some(Err(error)) => {
-            let declined = declined(error.error());
-            let unseen = error.message().is_some() || declined.is_some();
-            let closed = error.error().is_canceled() || error.error().is_closed();
-            Err(AttemptFailure {
-                cause: Cause::ConnectionBroken,
-                reached: if unseen { Reached::Nothing } else { Reached::Instance },
-                stale: (reused && closed) || declined == Some(Declined::Connection),
-                request_at_fault: refuses_request(error.error()),
-            })
-        }
-    }
-}
-
-/// The scope of an instance's refusal to process a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Declined {
-    Request,
-    /// It is closing the connection gracefully.
-    Connection,
-}
-
-/// Whether the instance reports that it has not processed the request (RFC 9113, 8.7), so that it may be sent again
-/// whatever its method. A GOAWAY fails only the requests after the last one that the instance will answer.
-fn declined(error: &hyper::Error) -> Option<Declined> {
-    let error = error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())?;
-    match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => Some(Declined::Request),
-        _ if error.is_go_away() => Some(Declined::Connection),
-        _ => None,
-    }
-}
-
-/// Whether the instance has reset the request's stream for a reason that lies in the request (RFC 9113, 7): a field that
-/// it finds malformed, or too much of anything. Other requests go on, on the same connection.
-fn refuses_request(error: &hyper::Error) -> bool {
-    let error = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| {
-        let blames_request = matches!(
-            error.reason(),
-            Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::HTTP_1_1_REQUIRED)
-        );
-        error.is_remote() && error.is_reset() && blames_request
-    })
 }

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::active::ActiveRequest;
 use super::record::ResponseFailed;
 use super::tunnel::Tunnel;
 use crate::headers;
-use crate::upstream::Conn;
+use crate::upstream::{Conn, H2Response};
 
 /// The body of every response.
 pub(crate) struct ResponseBody {
@@ -37,7 +36,7 @@ enum Content {
 pub(crate) enum ResponseSource {
     /// A connection that the response drives, and returns to the pool.
     H1(Box<Conn>),
-    H2(Incoming),
+    H2(Box<H2Response>),
     /// The instance has switched protocols: there is no body.
     Tunnel(Box<Tunnel>),
     /// The response is complete.
@@ -114,9 +113,7 @@ impl ResponseSource {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         match self {
             Self::H1(conn) => conn.http.poll_frame(cx).map_err(|error| ResponseFailed::Broken(error.into())),
-            Self::H2(body) => {
-                Pin::new(body).poll_frame(cx).map_err(|error| ResponseFailed::Broken(error.into()))
-            }
+            Self::H2(body) => body.poll_frame(cx).map_err(|error| ResponseFailed::Broken(error.into())),
             Self::Tunnel(_) | Self::Over => Poll::Ready(None),
         }
     }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use http::header::{EXPECT, HOST, HeaderValue};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use hubspoke_http1::ClientRequest;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::headers::{self, HopOptions};
@@ -54,15 +53,16 @@ impl UpstreamRequest {
         Some(on_continue)
     }
 
-    /// The request for one HTTP/2 attempt.
-    pub(super) fn into_h2(mut self) -> Request<ReplayBody> {
+    /// The request for one HTTP/2 attempt, its body, and what receives a message when the instance answers
+    /// `100 Continue`.
+    pub(super) fn into_h2(mut self) -> (Request<()>, Option<ReplayBody>, Option<oneshot::Sender<()>>) {
         let on_continue = self.expect_continue();
         let host = self.headers.remove(HOST);
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = host.as_ref().and_then(|host| host.as_bytes().try_into().ok());
         uri.path_and_query = Some(self.path);
-        let mut request = Request::new(self.body.as_ref().map_or(ReplayBody::Empty, ReplayState::body));
+        let mut request = Request::new(());
         *request.method_mut() = self.method;
         if let Ok(uri) = Uri::from_parts(uri) {
             *request.uri_mut() = uri;
@@ -70,16 +70,6 @@ impl UpstreamRequest {
         headers::for_h2(&mut self.headers);
         *request.headers_mut() = self.headers;
         *request.version_mut() = Version::HTTP_2;
-        if let Some(on_continue) = on_continue {
-            let on_continue = Mutex::new(Some(on_continue));
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE
-                    && let Some(on_continue) = on_continue.lock().take()
-                {
-                    let _ = on_continue.send(()); // fails if the timeout is over
-                }
-            });
-        }
-        request
+        (request, self.body.as_ref().map(ReplayState::body), on_continue)
     }
 }

@@ -179,6 +179,9 @@ async fn send_body(mut body: SweptBody, mut stream: SendStream<Bytes>) -> Result
         match frame.into_data() {
             Ok(mut data) => {
                 let is_last = body.is_end_stream();
+                if data.is_empty() && is_last {
+                    return stream.send_data(data, true);
+                }
                 while !data.is_empty() {
                     let capacity = poll_fn(|cx| poll_capacity(&mut stream, data.len(), cx)).await?;
                     let part = data.split_to(capacity.min(data.len()));

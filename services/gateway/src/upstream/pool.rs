@@ -10,21 +10,22 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::conn::Conn;
+use super::h2_conn::H2Conn;
 use crate::error::Cause;
-use crate::replay::ReplayBody;
 
-pub(crate) type H2Sender = http2::SendRequest<ReplayBody>;
 /// The result that a waiting request gets.
 pub(crate) type ConnResult = Result<Box<Conn>, Cause>;
 
 /// Maximum number of connections being opened at once, per instance and worker: half of the smallest accept queue in
 /// common use.
 const MAX_CONNECTING: usize = 64;
+
+/// Maximum number of HTTP/2 connections, per instance and worker. Requests beyond the streams of all of them wait.
+const MAX_H2: usize = 16;
 
 /// An instance's connections on one worker.
 #[derive(Default)]
@@ -35,7 +36,7 @@ struct Connections {
     /// Idle connections, the most recently used last.
     #[expect(clippy::vec_box, reason = "connections are handed around; moving a box is cheap")]
     idle: Vec<Box<Conn>>,
-    h2: Option<H2Sender>,
+    h2: Vec<H2Conn>,
     /// Requests that wait for a connection, and since when; the longest wait first.
     waiters: VecDeque<(Instant, oneshot::Sender<ConnResult>)>,
     /// Connections that are being opened.
@@ -115,13 +116,23 @@ impl Pool {
         }
     }
 
-    /// The HTTP/2 connection, if there is one that is open.
-    pub(crate) fn h2(&self) -> Option<H2Sender> {
-        self.0.lock().h2.clone().filter(|sender| !sender.is_closed())
+    /// The HTTP/2 connection for the next request: one with room for another stream or, if there are as many as may be,
+    /// the one with the fewest requests. `None` if one is to be opened.
+    pub(crate) fn h2(&self) -> Option<H2Conn> {
+        let mut inner = self.0.lock();
+        inner.h2.retain(|conn| !conn.is_closed());
+        let has_room = inner.h2.iter().find(|conn| conn.has_room());
+        let waits =
+            || inner.h2.iter().min_by_key(|conn| conn.requests()).filter(|_| inner.h2.len() >= MAX_H2);
+        has_room.or_else(waits).cloned()
     }
 
-    pub(crate) fn set_h2(&self, sender: H2Sender) {
-        self.0.lock().h2 = Some(sender);
+    /// Keeps an HTTP/2 connection for other requests, too.
+    pub(crate) fn add_h2(&self, conn: H2Conn) {
+        let mut inner = self.0.lock();
+        if inner.h2.len() < MAX_H2 {
+            inner.h2.push(conn);
+        }
     }
 
     /// Closes connections that have been idle for too long, and those that the instance has closed.
@@ -129,9 +140,7 @@ impl Pool {
         // Closing sockets takes time: dropped after the lock is released.
         let swept: Vec<_> = {
             let mut inner = self.0.lock();
-            if inner.h2.as_ref().is_some_and(H2Sender::is_closed) {
-                inner.h2 = None;
-            }
+            inner.h2.retain(|conn| !conn.is_closed());
             let idle_time = |conn: &Conn| now.saturating_duration_since(conn.since);
             inner.idle.extract_if(.., |conn| idle_time(conn) >= max_idle || !conn.is_open()).collect()
         };
@@ -141,7 +150,7 @@ impl Pool {
     /// Closes all idle connections. An HTTP/2 connection closes after its last request.
     pub(crate) fn clear(&self) {
         let mut inner = self.0.lock();
-        let (idle, h2) = (std::mem::take(&mut inner.idle), inner.h2.take());
+        let (idle, h2) = (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.h2));
         drop(inner);
         drop((idle, h2));
     }

@@ -17,6 +17,7 @@ mod eject;
 mod ends;
 mod faults;
 mod h2c;
+mod h2c_instance;
 mod heads;
 mod interim;
 mod lifecycle;
