@@ -18,7 +18,10 @@ use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use parking_lot::{Mutex, RwLock};
 use prometheus::{Registry, TextEncoder};
 
+use self::process::ProcessCollector;
 use crate::telemetry::{self, SCOPE, ServiceInstance};
+
+mod process;
 
 /// Bucket boundaries of `http.server.request.duration`, in seconds (OpenTelemetry semantic conventions, HTTP metrics).
 const DURATION_BOUNDS: [f64; 14] =
@@ -53,6 +56,8 @@ impl Metrics {
             .with_registry(registry.clone())
             .build()
             .map_err(|error| MetricsError(error.into()))?;
+        let process = ProcessCollector::new().and_then(|process| registry.register(Box::new(process)));
+        process.map_err(|error| MetricsError(error.into()))?;
         let instance = ServiceInstance::new(service, instance);
         let max_series: Arc<Mutex<HashMap<&'static str, usize>>> = Arc::default();
         let limits = max_series.clone();

@@ -1,7 +1,16 @@
 //! A rate limit with a burst: the generic cell rate algorithm (GCRA), a token bucket that needs one time per client
 //! and no timer. Pure: the time is a parameter.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+/// The address that stands for a client in limits. One IPv6 client has a whole /64 network.
+pub fn client_network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
 
 /// A number of events per second, and how many of them may come at once.
 ///

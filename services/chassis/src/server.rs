@@ -1,146 +1,220 @@
-//! The accept loop of HTTP/1.1 and h2c: timeouts for slow, stuck and idle connections, a limit on their number, a
-//! drain with a deadline.
+//! The accept loop of HTTP/1.1 and h2c: timeouts for slow, stuck and idle connections; limits on their number, on what
+//! each of them buffers, and on HTTP/2 requests in flight; a drain with a deadline.
 //!
 //! Each connection is a task of a set that the loop owns, so dropping the loop closes them all. A client that connects
-//! and sends nothing is cut off like a slow one: it holds a file descriptor, and those are few.
+//! and sends nothing is cut off like a slow one: it holds a file descriptor, and those are few. A port that is full
+//! closes the connection that has been idle for longest. If none is idle, a few more connections are accepted that get
+//! an answer to health checks, for an orchestrator must not restart a process for being busy; their other requests wait
+//! until a connection ends.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use http::Request;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tower::Service;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{Id, JoinError, JoinSet};
 
+use self::accept::SpareFile;
 pub use self::accept::pause_after_accept_error;
+use self::client_stream::ClientStream;
+use self::connection_service::ConnectionService;
+use self::connection_state::ConnectionState;
+use self::connection_table::{Admission, ConnectionTable};
 pub(crate) use self::discard::DiscardOnDrop;
 pub use self::drain::Drain;
 pub use self::file_limit::raise_file_limit;
 pub use self::handle::ConnectionHandle;
-use self::write_timeout::WriteTimeout;
+pub use self::limits::{CONTROL_CONNECTIONS, MAX_HEAD, PortLimits, memory_bounds};
 
 mod accept;
+mod client_stream;
+mod connection_service;
+mod connection_state;
+mod connection_table;
 mod discard;
 mod drain;
 mod file_limit;
 mod handle;
-mod write_timeout;
+pub mod limits;
+mod response_body;
 
-/// Time for a request's head to arrive, and for an idle connection to send another one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may read nothing of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most connections to one port, if the limit of open files allows as many.
-const MAX_CONNECTIONS: usize = 10_000;
-
-/// The limits of a port.
-#[derive(Debug, Clone, Copy)]
-struct PortLimits {
-    /// Time for a request's head to arrive.
-    head: Duration,
-    /// Connections; more wait to be accepted.
-    connections: usize,
-}
+/// How long a connection of the reserve lasts.
+const RESERVE_TIME: Duration = Duration::from_secs(5);
 
 /// Serves `app` until the drain starts, then finishes the requests in flight, within the drain's grace.
-pub async fn serve(listener: TcpListener, app: Router, drain: Drain) {
-    // A quarter of the files is for everything else.
-    let connections = MAX_CONNECTIONS.min(raise_file_limit() / 4 * 3);
-    serve_with(PortLimits { head: HEAD_TIMEOUT, connections }, listener, app, drain).await;
-}
-
-async fn serve_with(limits: PortLimits, listener: TcpListener, app: Router, drain: Drain) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.head);
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    let mut draining = pin!(drain.started());
-    let mut warned_full = false;
-    loop {
-        let has_room = connections.len() < limits.connections;
-        let stream = tokio::select! {
-            () = &mut draining => break,
-            accepted = listener.accept(), if has_room => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => { pause_after_accept_error(&error).await; continue }
-            },
-            Some(_) = connections.join_next() => {
-                warned_full &= connections.len() > limits.connections / 2;
-                continue;
-            }
-        };
-        let _ = stream.set_nodelay(true); // fails only on a dead socket
-        let requested = Arc::new(AtomicBool::new(false));
-        let handle = ConnectionHandle::default();
-        let service =
-            ConnectionService { app: app.clone(), requested: requested.clone(), handle: handle.clone() };
-        let io = TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT));
-        let served = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
-        let served = with_first_head_timeout(graceful.watch(served.into_owned()), limits.head, requested);
-        connections.spawn(async move {
+pub async fn serve(limits: PortLimits, listener: TcpListener, app: Router, drain: Drain) {
+    let mut server = Server::new(limits, app);
+    {
+        let mut draining = pin!(drain.started());
+        loop {
             tokio::select! {
-                () = served => {}
-                () = handle.closed() => {}
+                () = &mut draining => break,
+                () = server.accept(&listener) => {}
             }
-        });
-        if connections.len() == limits.connections && !std::mem::replace(&mut warned_full, true) {
-            tracing::warn!(
-                connections = limits.connections,
-                "the connection limit is reached; new connections wait"
-            );
         }
     }
     drop(listener);
+    let Server { graceful, tasks, .. } = server;
     if tokio::time::timeout(drain.grace(), graceful.shutdown()).await.is_err() {
-        let connections = connections.len();
+        let connections = tasks.len();
         tracing::warn!(connections, "shutdown_grace is over; requests in flight were cut off");
+    }
+}
+
+/// The connections of one port.
+struct Server {
+    limits: PortLimits,
+    app: Router,
+    builder: auto::Builder<TokioExecutor>,
+    /// The HTTP/2 requests that may be in flight.
+    streams: Arc<Semaphore>,
+    table: ConnectionTable,
+    tasks: JoinSet<()>,
+    graceful: GracefulShutdown,
+    spare: SpareFile,
+    /// A connection that was accepted and waits for another one to end.
+    waiting: Option<(TcpStream, SocketAddr)>,
+    warned_full: bool,
+}
+
+impl Server {
+    fn new(limits: PortLimits, app: Router) -> Self {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(limits::MAX_HEAD);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.head)
+            .max_concurrent_streams(limits::MAX_STREAMS)
+            .max_header_list_size(limits::MAX_HEADER_LIST)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW)
+            .initial_stream_window_size(limits::CONNECTION_WINDOW)
+            .max_send_buf_size(limits::STREAM_SEND_BUFFER)
+            .max_local_error_reset_streams(limits::MAX_RESET_STREAMS);
+        Self {
+            limits,
+            app,
+            builder,
+            streams: Arc::new(Semaphore::new(limits.connections)),
+            table: ConnectionTable::new(limits),
+            tasks: JoinSet::new(),
+            graceful: GracefulShutdown::new(),
+            spare: SpareFile::default(),
+            waiting: None,
+            warned_full: false,
+        }
+    }
+
+    /// Takes one step: a connection comes, waits, or ends. May be dropped while it waits.
+    async fn accept(&mut self, listener: &TcpListener) {
+        if let Some(wait) = self.admit_waiting() {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+            }
+            return;
+        }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(connection) => self.waiting = Some(connection),
+                Err(error) if self.spare.release(&error) => {}
+                Err(error) => pause_after_accept_error(&error).await,
+            },
+            Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+        }
+    }
+
+    /// Serves the connection that waits, if there is one; else returns how long it has to wait.
+    fn admit_waiting(&mut self) -> Option<Duration> {
+        let (stream, addr) = self.waiting.take()?;
+        let client = self.table.client(addr.ip());
+        let out_of_files = !self.spare.refill();
+        let admission = self.table.admit(&client, out_of_files, Instant::now());
+        if admission != Admission::Serve && !std::mem::replace(&mut self.warned_full, true) {
+            tracing::warn!(
+                connections = self.table.len(),
+                client = %client.address,
+                "the connection limit is reached; idle connections are closed, or new ones wait"
+            );
+        }
+        let reserved = match admission {
+            Admission::Serve => false,
+            Admission::Reserve => true,
+            Admission::Wait(time) => {
+                self.waiting = Some((stream, addr));
+                return Some(time);
+            }
+        };
+        let connection = Arc::new(ConnectionState::new(client, reserved));
+        self.start(stream, addr, connection);
+        None
+    }
+
+    fn start(&mut self, stream: TcpStream, addr: SocketAddr, connection: Arc<ConnectionState>) {
+        let _ = stream.set_nodelay(true); // fails only on a dead socket
+        let handle = ConnectionHandle::new(addr);
+        let service = ConnectionService {
+            app: self.app.clone(),
+            connection: connection.clone(),
+            handle: handle.clone(),
+            streams: self.streams.clone(),
+            streams_per_client: self.limits.per_client,
+        };
+        let io = TokioIo::new(ClientStream::new(stream, connection.clone(), WRITE_TIMEOUT));
+        let mut builder = self.builder.clone();
+        if connection.is_reserved() {
+            builder.http1().keep_alive(false);
+        }
+        let served = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+        let served = self.graceful.watch(served.into_owned());
+        let served = with_first_head_timeout(served, self.limits.head, connection.clone());
+        let state = connection.clone();
+        let task = self.tasks.spawn(async move {
+            tokio::select! {
+                () = served => {}
+                () = handle.closed() => {}
+                () = reserve_ended(&state), if state.is_reserved() => {}
+            }
+        });
+        self.table.add(task, connection);
+    }
+
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        self.table.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
+        self.warned_full &= self.table.len() > self.limits.connections / 2;
+    }
+}
+
+/// Completes when a connection has been in the reserve for too long.
+async fn reserve_ended(connection: &ConnectionState) {
+    if tokio::time::timeout(RESERVE_TIME, connection.admitted()).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 
 /// Serves a connection, and drops it if the first request's head does not arrive in time. hyper's own timeout for heads
 /// starts only after the bytes that tell HTTP/1 from HTTP/2.
 async fn with_first_head_timeout<T>(
-    connection: impl Future<Output = T>,
+    served: impl Future<Output = T>,
     head: Duration,
-    requested: Arc<AtomicBool>,
+    connection: Arc<ConnectionState>,
 ) {
-    let mut connection = pin!(connection);
-    if tokio::time::timeout(head, &mut connection).await.is_err() && requested.load(Relaxed) {
-        connection.await;
-    }
-}
-
-/// The app on one connection. Records that a request came, and gives each request the connection's handle.
-#[derive(Clone)]
-struct ConnectionService {
-    app: Router,
-    requested: Arc<AtomicBool>,
-    handle: ConnectionHandle,
-}
-
-impl Service<Request<Incoming>> for ConnectionService {
-    type Response = <Router as Service<Request<Incoming>>>::Response;
-    type Error = <Router as Service<Request<Incoming>>>::Error;
-    type Future = <Router as Service<Request<Incoming>>>::Future;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(())) // routers are always ready
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        self.requested.store(true, Relaxed);
-        request.extensions_mut().insert(self.handle.clone());
-        self.app.call(request)
+    let mut served = pin!(served);
+    if tokio::time::timeout(head, &mut served).await.is_err() && connection.requested() {
+        served.await;
     }
 }
 

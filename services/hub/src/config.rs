@@ -128,9 +128,12 @@ impl HubConfig {
             let addr = SocketAddr::new(listen.ip(), default.port());
             layers = layers.with_default(&format!("{}.{key}", PROCESS.name), &addr.to_string());
         }
-        for (key, instead) in
-            [("name", "[hub]"), ("advertise", "advertise_host"), ("control_listen", "listen and [hub]")]
-        {
+        for (key, instead) in [
+            ("name", "[hub]"),
+            ("advertise", "advertise_host"),
+            ("control_listen", "listen and [hub]"),
+            ("metrics_listen", "listen and [hub]"),
+        ] {
             let why = format!("has no meaning for hub, which runs several services; set {instead} instead");
             layers.refuse(key, &why)?;
         }

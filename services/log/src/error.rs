@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use hubspoke_chassis::site::SiteError;
 use hubspoke_chassis::{Problem, ProblemType};
 
 use crate::ingest::IngestError;
@@ -18,6 +19,8 @@ const DISK_RETRY_AFTER: u32 = 10;
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
+    #[error(transparent)]
+    Site(#[from] SiteError),
     #[error("{name}: {reason}")]
     Header { name: &'static str, reason: String },
     #[error(transparent)]
@@ -51,6 +54,7 @@ pub(crate) enum ApiError {
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let cause = match &error {
+            ApiError::Site(error) => error.problem_type(),
             ApiError::Header { .. } => ProblemType::InvalidHeader,
             ApiError::Query(_) => ProblemType::InvalidQuery,
             ApiError::NotProtobuf => ProblemType::UnsupportedMediaType,

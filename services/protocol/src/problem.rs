@@ -173,6 +173,8 @@ problem_types! {
     TooManyServices = "too-many-services", 429;
     /// As many clients as allowed follow this stream of events already.
     TooManyStreams = "too-many-streams", 429;
+    /// The request is for a host name that is not this service's.
+    UnknownHost = "unknown-host", 421;
     /// The request's head is longer than the limit.
     HeadTooLarge = "head-too-large", 431;
     /// A bug; its cause is in the service's own log.

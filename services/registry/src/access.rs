@@ -25,8 +25,6 @@ const MAX_META: usize = 64;
 pub(crate) enum Denied {
     #[error("this request requires the registry's token (Authorization: Bearer TOKEN)")]
     Token,
-    #[error("a web page of another site may not change the catalogue")]
-    CrossSite,
     #[error("{0} is not in a network that may register (registry.allow_addrs)")]
     Address(String),
     #[error("{0} is not an IP address, and only IP addresses may register if registry.allow_addrs is set")]
@@ -78,12 +76,6 @@ impl Access {
         let given = authorization.and_then(bearer).ok_or(Denied::Token)?;
         // In constant time, so that the response time does not reveal how much of it was right.
         if given.ct_eq(token.get().as_bytes()).into() { Ok(()) } else { Err(Denied::Token) }
-    }
-
-    /// Checks whether a request may change the catalogue: same site, and the right token.
-    pub(crate) fn check_change(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        check_site(headers)?;
-        self.check_token(headers)
     }
 
     /// Checks an instance against the rules for registration. Its names and addresses are valid.
@@ -143,22 +135,6 @@ impl Access {
     }
 }
 
-/// Refuses requests that a web page of another site made. A browser sends such a page's simple requests without a
-/// preflight, from inside the operator's network, and names their origin in headers that members do not send.
-fn check_site(headers: &HeaderMap) -> Result<(), Denied> {
-    let of = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let is_cross_site = match (of("sec-fetch-site"), of("origin")) {
-        (Some(site), _) => site == b"cross-site" || site == b"same-site",
-        // Older browsers, and pages that come neither by HTTPS nor from this machine.
-        (None, Some(origin)) => {
-            let host = origin.windows(3).position(|part| part == b"://").map(|at| &origin[at + 3..]);
-            host.is_none() || host != of("host")
-        }
-        (None, None) => false,
-    };
-    if is_cross_site { Err(Denied::CrossSite) } else { Ok(()) }
-}
-
 fn is_visible_ascii(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -193,34 +169,6 @@ mod tests {
         assert_eq!(closed.check_token(&with(Some("Bearer hush"))), Ok(()));
         assert_eq!(closed.check_token(&with(Some("bearer hush"))), Ok(()));
         assert_eq!(access(None, &[]).check_token(&with(None)), Ok(()));
-    }
-
-    #[test]
-    fn requests_of_cross_site_pages_are_refused() {
-        let headers = |pairs: &[(&'static str, &str)]| -> HeaderMap {
-            let pair = |(name, value): &(&'static str, &str)| {
-                (axum::http::HeaderName::from_static(name), value.parse().unwrap())
-            };
-            pairs.iter().map(pair).collect()
-        };
-        let host = ("host", "127.0.0.1:20000");
-        for same_site in [
-            &[host][..],
-            &[host, ("origin", "http://127.0.0.1:20000")],
-            &[host, ("sec-fetch-site", "same-origin"), ("origin", "https://behind.a.proxy")],
-            &[host, ("sec-fetch-site", "none")],
-        ] {
-            assert_eq!(check_site(&headers(same_site)), Ok(()), "{same_site:?}");
-        }
-        for cross_site in [
-            &[host, ("origin", "http://evil.example")][..],
-            &[host, ("origin", "http://127.0.0.1:20001")],
-            &[host, ("origin", "null")],
-            &[host, ("sec-fetch-site", "cross-site")],
-            &[host, ("sec-fetch-site", "same-site"), ("origin", "http://127.0.0.1:20001")],
-        ] {
-            assert_eq!(check_site(&headers(cross_site)), Err(Denied::CrossSite), "{cross_site:?}");
-        }
     }
 
     #[test]

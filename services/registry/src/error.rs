@@ -28,7 +28,6 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let cause = match denied {
             Denied::Token => ProblemType::InvalidToken,
-            Denied::CrossSite => ProblemType::CrossSite,
             Denied::Address(_) | Denied::NotAnAddress(_) => ProblemType::AddressNotAllowed,
             Denied::ControlHost { .. }
             | Denied::ReservedName(_)

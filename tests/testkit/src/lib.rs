@@ -9,6 +9,7 @@
 //! - [`FakeRegistry`], [`FakeMember`] and [`FakeLog`] stand in for the services of the platform, answer as a
 //!   test tells them to and record what they are sent.
 //! - [`otlp::Collector`] is an OpenTelemetry collector that decodes what it receives.
+//! - [`conformance`] is what every HTTP/1 server must do, by the sections of the RFCs.
 //! - [`process`] runs a binary in a clean environment, with a deadline.
 //!
 //! Everything panics when it fails, and everything that runs stops when it is dropped.
@@ -36,6 +37,7 @@ pub use self::registry::{FakeRegistry, RegistryCall};
 pub use self::server::{ClosedPort, TestServer};
 pub use self::wait::{DEADLINE, eventually};
 
+pub mod conformance;
 pub mod h2;
 pub mod h2_claims;
 mod log;

@@ -13,7 +13,9 @@
 mod arrows;
 mod circles;
 mod config_files;
+mod conformance;
 mod manifests;
 mod platform;
 mod policies;
 mod series;
+mod web_pages;

@@ -247,6 +247,12 @@ fn kubernetes_sets_valid_settings() {
         check_container(name, &in_kubernetes_at(name, "fd00::7"), &file, port, control);
         let container = in_kubernetes(name);
         check_container(name, &container, &file, port, control);
+        let (common, _) = load(name, &file, &container).unwrap();
+        let metrics = common.metrics_listen.expect("metrics have a port of their own").port();
+        assert!(
+            ![port, control].contains(&metrics) && container.ports.contains(&metrics),
+            "{name}: {metrics}"
+        );
         assert!(
             container.ports.contains(&port) && container.ports.contains(&control),
             "{name}: {:?}",

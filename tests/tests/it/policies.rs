@@ -94,9 +94,13 @@ fn allows(policies: &[Value], direction: &str, at: &Endpoint, peer: &Endpoint, p
         )
 }
 
+/// The port that the user's own service names `metrics`.
+const OWN_METRICS: u16 = 20024;
+
 /// A port with its protocol: TCP by default.
 fn numbered(port: &Value) -> Value {
-    json!([port["port"], port["protocol"].as_str().unwrap_or("TCP")])
+    let number = if port["port"] == "metrics" { &json!(OWN_METRICS) } else { &port["port"] };
+    json!([number, port["protocol"].as_str().unwrap_or("TCP")])
 }
 
 #[test]
@@ -119,8 +123,9 @@ fn exactly_these_connections_are_allowed() {
             }
         }
     }
-    // A user's own service may listen on any port: the same callers reach all of them.
-    let own: Vec<_> = ports.iter().map(|p| format!("own {}/{}", p[0], p[1].as_str().unwrap())).collect();
+    // A user's own service may listen on any port: the same callers reach all of them but that for metrics.
+    let own = ports.iter().filter(|port| port[0] != OWN_METRICS);
+    let own: Vec<_> = own.map(|p| format!("own {}/{}", p[0], p[1].as_str().unwrap())).collect();
     for row in &own {
         assert_eq!(open[row], open[&own[0]], "{row}");
     }
@@ -134,16 +139,21 @@ fn exactly_these_connections_are_allowed() {
         ("dns 53/TCP", &everybody),
         ("dns 53/UDP", &everybody),
         ("gateway 20001/TCP", &anywhere),
-        ("gateway 20011/TCP", &["observability", "registry"]),
-        ("log 20002/TCP", &["gateway", "log", "observability", "own", "registry", "visit"]),
+        ("gateway 20011/TCP", &["registry"]),
+        ("gateway 20021/TCP", &["observability"]),
+        ("log 20002/TCP", &["gateway", "log", "own", "registry", "visit"]),
+        ("log 20022/TCP", &["observability"]),
         ("node-dns 53/TCP", &everybody),
         ("node-dns 53/UDP", &everybody),
         ("observability 4318/TCP", &everybody),
         ("openshift-dns 5353/TCP", &everybody),
         ("openshift-dns 5353/UDP", &everybody),
-        ("own 8080/TCP", &["gateway", "observability", "own", "registry"]),
-        ("registry 20000/TCP", &["gateway", "log", "observability", "own", "visit"]),
-        ("visit 20003/TCP", &["gateway", "observability", "own", "registry"]),
+        ("own 20024/TCP", &["gateway", "observability", "own", "registry"]),
+        ("own 8080/TCP", &["gateway", "own", "registry"]),
+        ("registry 20000/TCP", &["gateway", "log", "own", "visit"]),
+        ("registry 20020/TCP", &["observability"]),
+        ("visit 20003/TCP", &["gateway", "own", "registry"]),
+        ("visit 20023/TCP", &["observability"]),
     ];
     let expected = expected.map(|(row, callers)| (row.to_owned(), callers.iter().copied().collect()));
     assert_eq!(open, BTreeMap::from(expected));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hubspoke_client::Token;
 use hubspoke_client::membership::check_registry_url;
-use hubspoke_protocol::{RESERVED_NAMES, check_addr, check_host, check_name};
+use hubspoke_protocol::{InvalidAddr, RESERVED_NAMES, check_addr, check_host, check_name};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +30,13 @@ pub struct Common {
     pub advertise_host: Option<String>,
     /// Address for heartbeats, pushes, health and metrics. Unset: `listen`.
     pub control_listen: Option<SocketAddr>,
+    /// Address that serves `/metrics` and nothing else, so that whoever may scrape may do nothing else. Unset: `/metrics`
+    /// is beside health.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Names under which web pages may reach this process, beside its own. `*.SUFFIX` is all names below; `*` is any.
+    pub allowed_hosts: Vec<String>,
+    /// Connections to one port at once, and HTTP/2 requests in flight on it. Further ones replace idle connections.
+    pub max_connections: usize,
     /// How long requests in flight may take at shutdown.
     #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
@@ -78,6 +85,9 @@ impl Common {
             advertise: None,
             advertise_host: None,
             control_listen: process.control_listen.map(str::parse).transpose()?,
+            metrics_listen: None,
+            allowed_hosts: Vec::new(),
+            max_connections: 512,
             shutdown_grace: Duration::from_secs(10),
             registry: RegistryLink {
                 url: "http://127.0.0.1:20000".to_owned(),
@@ -88,12 +98,23 @@ impl Common {
         })
     }
 
+    /// A name or an address without a port, `*.SUFFIX`, or `*`.
+    fn check_allowed_host(host: &str) -> Result<(), InvalidAddr> {
+        if host == "*" { Ok(()) } else { check_host(host.strip_prefix("*.").unwrap_or(host)) }
+    }
+
     pub(super) fn check(&self) -> Result<(), (String, String)> {
         let at = |key: &str, why: &dyn fmt::Display| (key.to_owned(), why.to_string());
         let Self { name, registry, telemetry, .. } = self;
         check_name(name).map_err(|error| at("name", &error))?;
         if RESERVED_NAMES.contains(&name.as_str()) {
             return Err(at("name", &format_args!("{name:?} is reserved for the platform's own routes")));
+        }
+        for host in &self.allowed_hosts {
+            Self::check_allowed_host(host).map_err(|why| at("allowed_hosts", &why))?;
+        }
+        if self.max_connections == 0 {
+            return Err(at("max_connections", &"must be at least 1"));
         }
         if let Some(addr) = &self.advertise {
             let host = "a host alone is set as advertise_host";

@@ -1,18 +1,34 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 /// The connection that a request came on, in the request's extensions.
 #[derive(Debug, Clone, Default)]
-pub struct ConnectionHandle(Arc<Notify>);
+pub struct ConnectionHandle {
+    close: Arc<Notify>,
+    peer: Option<SocketAddr>,
+}
 
 impl ConnectionHandle {
+    /// The handle of a connection from an address.
+    pub(super) fn new(peer: SocketAddr) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self { close: Arc::default(), peer: Some(peer) }
+    }
+
+    /// The other end's address; an IPv4 address also if the socket is IPv6. `None` for the default, which belongs to
+    /// no connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Closes the connection at once, with every request on it: for a client that does not read.
     pub fn close(&self) {
-        self.0.notify_one();
+        self.close.notify_one();
     }
 
     pub(super) async fn closed(&self) {
-        self.0.notified().await;
+        self.close.notified().await;
     }
 }

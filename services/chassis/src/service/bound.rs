@@ -13,7 +13,8 @@ use super::membership::Membership;
 use super::middleware::Middleware;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
-use crate::server::{self, Drain};
+use crate::server::{self, CONTROL_CONNECTIONS, Drain, PortLimits};
+use crate::site::{KnownHosts, SiteRule};
 
 /// The readiness condition that is unmet during shutdown.
 const STOPPING: &str = "stopping";
@@ -21,11 +22,15 @@ const STOPPING: &str = "stopping";
 /// A bound service that does not serve yet. [`Service::builder`] makes one.
 pub struct Service {
     pub(super) grace: Duration,
+    pub(super) max_connections: usize,
     pub(super) id: String,
     pub(super) listener: TcpListener,
     pub(super) control: Option<TcpListener>,
+    pub(super) metrics_only: Option<TcpListener>,
     pub(super) addr: SocketAddr,
     pub(super) control_addr: Option<SocketAddr>,
+    pub(super) metrics_addr: Option<SocketAddr>,
+    pub(super) hosts: KnownHosts,
     pub(super) member: Option<Member>,
     pub(super) log: LogClient,
     pub(super) load: LoadCounters,
@@ -42,6 +47,11 @@ impl Service {
     /// The bound address of the control routes.
     pub fn control_addr(&self) -> SocketAddr {
         self.control_addr.unwrap_or(self.addr)
+    }
+
+    /// The bound address of the metrics.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr.unwrap_or_else(|| self.control_addr())
     }
 
     /// The `Id` of this run of the service.
@@ -79,9 +89,10 @@ impl Service {
     /// # Errors
     /// [`RunError`] if it stops before `shutdown` completes.
     pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let routes = routes.layer(self.middleware(Some(self.load.clone())));
+        let routes = routes.layer(self.middleware(Some(self.load.clone()), self.member.is_some()));
         let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };
-        self.run_with(shutdown, |listener, drain| server::serve(listener, app, drain)).await
+        let limits = PortLimits::new(self.max_connections);
+        self.run_with(shutdown, |listener, drain| server::serve(limits, listener, app, drain)).await
     }
 
     /// [`Service::run`] with the service's own server on the public port; `control_listen` must be set. The server
@@ -101,10 +112,13 @@ impl Service {
         let (start_drain, draining) = watch::channel(false);
         let drain = Drain::new(draining, self.grace);
         let control_app = self.control_routes();
+        let metrics_app = self.metrics.routes().layer(self.middleware(None, false));
         let mut servers = JoinSet::new();
         servers.spawn(serve(self.listener, drain.clone()));
-        if let Some(control) = self.control.take() {
-            servers.spawn(server::serve(control, control_app, drain));
+        for (listener, app) in [(self.control.take(), control_app), (self.metrics_only.take(), metrics_app)] {
+            let Some(listener) = listener else { continue };
+            let limits = PortLimits::new(self.max_connections.min(CONTROL_CONNECTIONS));
+            servers.spawn(server::serve(limits, listener, app, drain.clone()));
         }
         let mut membership = Membership::start(self.member, self.readiness.clone());
         tokio::select! {
@@ -129,10 +143,13 @@ impl Service {
     /// The routes for the registry, the orchestrator and operators.
     fn control_routes(&self) -> Router {
         let member = self.member.as_ref().map(Member::routes).unwrap_or_default();
-        self.readiness.routes().merge(self.metrics.routes()).merge(member).layer(self.middleware(None))
+        let metrics = if self.metrics_addr.is_none() { self.metrics.routes() } else { Router::new() };
+        self.readiness.routes().merge(metrics).merge(member).layer(self.middleware(None, false))
     }
 
-    fn middleware(&self, load: Option<LoadCounters>) -> Middleware {
-        Middleware::new(&self.id, self.metrics.clone(), load)
+    /// `routed`: the routes may be reached through a gateway.
+    fn middleware(&self, load: Option<LoadCounters>, routed: bool) -> Middleware {
+        let site = SiteRule::new(self.hosts.clone(), routed);
+        Middleware::new(&self.id, self.metrics.clone(), load, site)
     }
 }

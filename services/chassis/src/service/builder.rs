@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use crate::boot::boot;
 use crate::config::{Common, Config, NoTable, Process};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
+use crate::site::KnownHosts;
 use crate::{server, telemetry};
 
 /// Describes a service; [`boot`](Self::boot) runs it as a process, [`bind`](Self::bind) binds it within one.
@@ -79,10 +81,11 @@ impl ServiceBuilder {
         let token = if self.is_member { common.registry.read_token()? } else { None };
         server::raise_file_limit();
         let public = listen(common.listen, "listen", self.process.name)?;
-        let control = match common.control_listen {
-            Some(control) => Some(listen(control, "control_listen", self.process.name)?),
-            None => None,
-        };
+        let optional =
+            |addr: Option<SocketAddr>, key| addr.map(|addr| listen(addr, key, self.process.name)).transpose();
+        let control = optional(common.control_listen, "control_listen")?;
+        let metrics_only = optional(common.metrics_listen, "metrics_listen")?;
+        let metrics_addr = metrics_only.as_ref().map(|bound| bound.addr);
         let id = self.id.filter(|id| is_id(id)).unwrap_or_else(|| telemetry::new_instance_id(&common.name));
         let metrics = Metrics::new(&common.name, &id)?;
         telemetry::add_instance(metrics.instance());
@@ -92,7 +95,9 @@ impl ServiceBuilder {
         let mut info = self.info;
         info.name.clone_from(&common.name);
         info.id = Some(id.clone());
-        info.meta.entry(META_METRICS.to_owned()).or_insert_with(|| METRICS_PATH.to_owned());
+        let metrics_at =
+            metrics_addr.map_or_else(|| METRICS_PATH.to_owned(), |addr| format!(":{}", addr.port()));
+        info.meta.entry(META_METRICS.to_owned()).or_insert(metrics_at);
         let mut directory = Directory::default();
         let mut member = None;
         if self.is_member {
@@ -108,11 +113,15 @@ impl ServiceBuilder {
         let grace = common.shutdown_grace;
         Ok(Service {
             grace,
+            max_connections: common.max_connections,
             id,
             listener: public.listener,
             addr: public.addr,
             control_addr: control.as_ref().map(|control| control.addr),
             control: control.map(|control| control.listener),
+            metrics_only: metrics_only.map(|bound| bound.listener),
+            metrics_addr,
+            hosts: KnownHosts::new(common),
             member,
             log,
             load,

@@ -1,6 +1,6 @@
 //! The middleware around each route, as one layer. From the outside in: `Hub-Instance` on the response; the
 //! framework's rejections as problem documents; the span; the duration; a panic as a response; the count of requests
-//! in flight; the limits of the request's body.
+//! in flight; what web pages may not ask for; the limits of the request's body.
 //!
 //! One layer, because every layer is one more box around each route, and axum clones a route with all its boxes for
 //! each request.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request};
 use axum::http::HeaderValue;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::Route;
 use futures_util::FutureExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -27,8 +27,9 @@ use tower::{Layer, Service};
 use tower_http::timeout::TimeoutBody;
 
 use crate::metrics::{Metrics, RouteDurations};
-use crate::problem;
+use crate::problem::{self, Problem};
 use crate::server::DiscardOnDrop;
+use crate::site::SiteRule;
 use crate::trace::RequestTrace;
 
 /// Longest pause between two frames of a request's body.
@@ -44,11 +45,12 @@ struct ServiceContext {
     metrics: Metrics,
     /// Counts requests; `None` for control routes.
     load: Option<LoadCounters>,
+    site: SiteRule,
 }
 
 impl Middleware {
-    pub(super) fn new(id: &str, metrics: Metrics, load: Option<LoadCounters>) -> Self {
-        Self(Arc::new(ServiceContext { id: HeaderValue::from_str(id).ok(), metrics, load }))
+    pub(super) fn new(id: &str, metrics: Metrics, load: Option<LoadCounters>, site: SiteRule) -> Self {
+        Self(Arc::new(ServiceContext { id: HeaderValue::from_str(id).ok(), metrics, load, site }))
     }
 }
 
@@ -93,7 +95,14 @@ impl Service<Request> for MiddlewareRoute {
             RequestTrace::start(context.service.metrics.instance(), &request, template.as_str())
         });
         let in_flight = context.service.load.as_ref().map(LoadCounters::start);
-        let served = self.route.call(request.map(limited));
+        let request = request.map(limited);
+        let served = context.service.site.check(&request).map(|()| self.route.call(request));
+        let served = async {
+            match served {
+                Ok(served) => served.await,
+                Err(error) => Ok(Problem::from(error).into_response()),
+            }
+        };
         Box::pin(async move {
             let served = AssertUnwindSafe(served).catch_unwind();
             let caught = match &trace {

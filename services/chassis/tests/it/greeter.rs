@@ -90,10 +90,10 @@ impl Greeter {
         Self::spawn(command(), platform, vars).await
     }
 
-    /// Starts one with this soft limit of open files.
-    pub(crate) async fn start_with_file_limit(platform: &Platform, files: u32) -> Self {
+    /// Starts one with a limit of open files: `-S 64` is a soft one, `48` a hard one.
+    pub(crate) async fn start_with_file_limit(platform: &Platform, files: &str) -> Self {
         let mut shell = process::command("/bin/sh");
-        shell.arg("-c").arg(format!("ulimit -S -n {files} && exec \"$0\"")).arg(binary());
+        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\"")).arg(binary());
         Self::spawn(shell, platform, &[]).await
     }
 

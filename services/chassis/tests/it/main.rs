@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 mod config;
+mod descriptors;
 mod greeter;
 mod metrics;
 mod process;

@@ -65,7 +65,7 @@ async fn an_unread_stderr_blocks_no_request() {
 #[tokio::test]
 async fn silent_connections_leave_files_for_requests() {
     let platform = Platform::start().await;
-    let greeter = Greeter::start_with_file_limit(&platform, 40).await;
+    let greeter = Greeter::start_with_file_limit(&platform, "-S 40").await;
     let addr = greeter.url.strip_prefix("http://").unwrap();
     let mut silent = Vec::new();
     for _ in 0..100 {

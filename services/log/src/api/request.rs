@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use hubspoke_chassis::site::check_same_site;
 use hubspoke_protocol::HUB_SOURCE;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ const MAX_SOURCE: usize = 200;
 
 /// Reads sender, trace, level and key from a request's head.
 pub(super) fn request_meta(parts: &Parts) -> Result<RequestMeta, ApiError> {
+    // Also through the gateway, which lets pages of other sites through.
+    check_same_site(parts)?;
     let headers = &parts.headers;
     let source = text(headers, HUB_SOURCE)?.unwrap_or_default();
     if source.len() > MAX_SOURCE {

@@ -139,7 +139,7 @@ async fn a_small_body_of_very_many_entries_is_refused_valid_or_not() {
 /// A connection that has sent the head of a request with a body of this length, and nine bytes of it.
 async fn half_sent(log: &Log, length: usize) -> RawConn {
     let mut conn = RawConn::connect(log.url.strip_prefix("http://").unwrap()).await;
-    let head = "POST /log HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson";
+    let head = "POST /log HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson";
     conn.write(format!("{head}\r\nContent-Length: {length}\r\n\r\n{}", "\n".repeat(9))).await;
     conn
 }

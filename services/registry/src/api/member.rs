@@ -25,7 +25,7 @@ pub(super) async fn register(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    api.access.check_change(&headers)?;
+    api.access.check_token(&headers)?;
     let (mut info, warnings) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
     info.state = None;
@@ -58,7 +58,7 @@ pub(super) async fn deregister(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(), Problem> {
-    api.access.check_change(&headers)?;
+    api.access.check_token(&headers)?;
     let (info, _) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
     let key = InstanceKey::new(&info.name, &info.addr);

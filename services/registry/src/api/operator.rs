@@ -36,7 +36,7 @@ pub(super) async fn deregister(
     Path((name, instance)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    api.access.check_change(&headers)?;
+    api.access.check_token(&headers)?;
     let key = find(&api, &name, &instance)?;
     api.deregister(key, None, Initiator::Operator).await?;
     api.saved().await;
@@ -54,7 +54,7 @@ pub(super) async fn set_protection(
     headers: HeaderMap,
     Json(switch): Json<ProtectionSwitch>,
 ) -> Result<axum::Json<ProtectionView>, Problem> {
-    api.access.check_change(&headers)?;
+    api.access.check_token(&headers)?;
     api.dispatcher.apply(CatalogEvent::SetProtection(switch.enabled), None)?;
     api.saved().await;
     Ok(axum::Json(view::protection(&api.dispatcher.catalog)))
@@ -67,7 +67,7 @@ async fn set_drain(
     instance: &str,
     on: bool,
 ) -> Result<(), Problem> {
-    api.access.check_change(headers)?;
+    api.access.check_token(headers)?;
     let key = find(api, name, instance)?;
     api.dispatcher.apply(CatalogEvent::Drain { key, on }, None)?;
     api.saved().await;

@@ -187,7 +187,7 @@ async fn stuck(registry: &TestRegistry) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stuck = socket.connect(registry.addr).await.unwrap();
-    stuck.write_all(b"GET /services/watch HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stuck.write_all(b"GET /services/watch HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     stuck
 }
 
