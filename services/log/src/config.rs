@@ -31,8 +31,8 @@ pub struct LogConfig {
     pub max_batch: ByteSize,
     /// Maximum number of entries in one batch.
     pub max_batch_entries: usize,
-    /// Bytes that the bodies of all requests in progress may take, as sent and decompressed. Beyond that, senders
-    /// get 503.
+    /// Bytes that the bodies of all requests in progress may take, as sent and decompressed, not counting the first
+    /// 16 KiB of each. Beyond that, senders get 503.
     pub max_bodies: ByteSize,
     /// Queries that may read files at the same time, half of them with a pattern. Beyond that, readers get 503.
     pub max_queries: usize,

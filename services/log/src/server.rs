@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::api;
 use crate::api::admission::QueryAdmission;
-use crate::api::app::{LONG_EVENTS, LogApp, PARSERS, PATTERN_TAILS, PATTERN_TURNS};
+use crate::api::app::{LONG_EVENTS, LogApp, PARSERS, PATTERN_TAILS, PATTERN_TURNS, READERS};
 use crate::api::body::BodyBudget;
 use crate::config::{LogConfig, PROCESS, bytes};
 use crate::ingest::IngestLimits;
@@ -80,6 +80,7 @@ impl LogServer {
         let store = Arc::new(store);
         metrics::register(&service.metrics().meter(), &store);
         let (closing, closed) = watch::channel(false);
+        let readers = Arc::new(Semaphore::new(READERS));
         let app = LogApp {
             store,
             name: common.name.into(),
@@ -90,7 +91,8 @@ impl LogServer {
             bodies: BodyBudget::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
             max_stall: own.max_stall,
-            queries: QueryAdmission::new(own.max_queries),
+            queries: QueryAdmission::new(own.max_queries, Arc::clone(&readers)),
+            readers,
             max_query_time: own.max_query_time,
             parsers: Arc::new(Semaphore::new(PARSERS)),
             pattern_turns: Arc::new(Semaphore::new(PATTERN_TURNS)),

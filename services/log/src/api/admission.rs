@@ -7,16 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A query that has lasted this long gives up its place if others want it.
 pub(super) const FAIR_SHARE: Duration = Duration::from_secs(10);
 
+/// Memory of a query, in bytes: a block with a long last line, entries that are sorted, and chunks that wait.
+const QUERY_MEMORY: u32 = 4 << 20;
+/// Memory of a compiled pattern.
+const PATTERN_MEMORY: u32 = 3 << 19;
+
 /// The places of all queries. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct QueryAdmission {
     max: usize,
+    memory: Arc<Semaphore>,
     admitted: Arc<Mutex<Vec<Place>>>,
 }
 
@@ -34,16 +41,19 @@ pub(super) struct AdmittedQuery {
     admitted: Arc<Mutex<Vec<Place>>>,
     since: Instant,
     displaced: CancellationToken,
+    _memory: OwnedSemaphorePermit,
 }
 
 impl QueryAdmission {
-    /// Admits `max` queries at a time.
-    pub(crate) fn new(max: usize) -> Self {
-        Self { max, admitted: Arc::default() }
+    /// Admits `max` queries at a time, within the `memory` of all readers.
+    pub(crate) fn new(max: usize, memory: Arc<Semaphore>) -> Self {
+        Self { max, memory, admitted: Arc::default() }
     }
 
-    /// Admits a query, with a pattern or without; `None` if there is no place for it.
+    /// Admits a query, with a pattern or without; `None` if there is no place or no memory for it.
     pub(super) fn admit(&self, pattern: bool) -> Option<Arc<AdmittedQuery>> {
+        let bytes = QUERY_MEMORY + if pattern { PATTERN_MEMORY } else { 0 };
+        let memory = Arc::clone(&self.memory).try_acquire_many_owned(bytes).ok()?;
         let now = Instant::now();
         let mut admitted = self.admitted.lock();
         let patterns = admitted.iter().filter(|place| place.pattern).count();
@@ -58,7 +68,12 @@ impl QueryAdmission {
         }
         let displaced = CancellationToken::new();
         admitted.push(Place { since: now, pattern, displaced: displaced.clone() });
-        Some(Arc::new(AdmittedQuery { admitted: Arc::clone(&self.admitted), since: now, displaced }))
+        Some(Arc::new(AdmittedQuery {
+            admitted: Arc::clone(&self.admitted),
+            since: now,
+            displaced,
+            _memory: memory,
+        }))
     }
 }
 
@@ -88,9 +103,25 @@ mod tests {
 
     use super::*;
 
+    fn admission(max: usize) -> QueryAdmission {
+        QueryAdmission::new(max, Arc::new(Semaphore::new(64 << 20)))
+    }
+
+    #[test]
+    fn a_query_without_memory_is_not_admitted() {
+        let memory = Arc::new(Semaphore::new(9 << 20));
+        let admission = QueryAdmission::new(8, Arc::clone(&memory));
+        let first = admission.admit(true).unwrap();
+        assert!(admission.admit(true).is_none());
+        let _second = admission.admit(false).unwrap();
+        assert!(admission.admit(false).is_none());
+        drop(first);
+        assert!(admission.admit(true).is_some());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn half_of_the_places_are_for_queries_without_a_pattern() {
-        let admission = QueryAdmission::new(4);
+        let admission = admission(4);
         let _searches = [admission.admit(true).unwrap(), admission.admit(true).unwrap()];
         assert!(admission.admit(true).is_none());
         let plain = [admission.admit(false).unwrap(), admission.admit(false).unwrap()];
@@ -98,12 +129,12 @@ mod tests {
         drop(plain);
         assert!(admission.admit(true).is_none());
         assert!(admission.admit(false).is_some());
-        assert!(QueryAdmission::new(1).admit(true).is_some());
+        assert!(admission(1).admit(true).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_query_gives_up_its_place_once_it_has_had_its_share() {
-        let admission = QueryAdmission::new(2);
+        let admission = admission(2);
         let first = admission.admit(true).unwrap();
         advance(FAIR_SHARE / 2).await;
         let second = admission.admit(false).unwrap();

@@ -16,9 +16,10 @@ use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use hubspoke_protocol::ServiceInfo;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use self::lines::{LineReader, LineSource};
+use self::lines::{LineReader, LineSource, SIBLING_MEMORY};
 use self::merge::TimeMerge;
 use super::admission::AdmittedQuery;
 use super::app::LogApp;
@@ -34,7 +35,7 @@ const HUB_LOG_MISSING: &str = "hub-log-missing";
 /// A sibling must begin its reply within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Siblings that are asked; any others are named as missing.
-const MAX_SIBLINGS: usize = 32;
+const MAX_SIBLINGS: usize = 16;
 /// Approximate size of a chunk of the reply, in bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -50,8 +51,10 @@ pub(super) async fn read(
     let view = app.directory.view();
     let instances = view.instances(&app.name).unwrap_or_default();
     let mut siblings = instances.iter().filter(|instance| instance.id() != &*app.id);
-    let replies =
-        join_all(siblings.by_ref().take(MAX_SIBLINGS).map(|sibling| request(&app.http, sibling, &path)));
+    let asked: Vec<_> = siblings.by_ref().take(MAX_SIBLINGS).collect();
+    let bytes = u32::try_from(asked.len() * SIBLING_MEMORY).unwrap_or(u32::MAX);
+    let memory = Arc::clone(&app.readers).try_acquire_many_owned(bytes).map_err(|_| ApiError::Busy)?;
+    let replies = join_all(asked.into_iter().map(|sibling| request(&app, sibling, &path)));
     let (own, replies) = tokio::join!(own.begin(), replies);
     let mut missing: Vec<_> = siblings.map(|sibling| sibling.addr.clone()).collect();
     let mut streams = vec![LineReader::new(LineSource::Files(own?))];
@@ -61,8 +64,8 @@ pub(super) async fn read(
             Err(addr) => missing.push(addr),
         }
     }
-    let merge = TimeMerge::new(streams, order, limit);
-    let chunks = futures_util::stream::try_unfold((merge, admitted), next_chunk);
+    let merge = Merge { entries: TimeMerge::new(streams, order, limit), admitted, _memory: memory };
+    let chunks = futures_util::stream::try_unfold(merge, next_chunk);
     let mut reply = ([NDJSON], body(chunks, last_line)).into_response();
     if !missing.is_empty()
         && let Ok(missing) = HeaderValue::try_from(missing.join(", "))
@@ -73,9 +76,9 @@ pub(super) async fn read(
 }
 
 /// The sibling's entries, or its address if it does not answer.
-async fn request(http: &reqwest::Client, sibling: &ServiceInfo, path: &str) -> Result<LineReader, String> {
+async fn request(app: &LogApp, sibling: &ServiceInfo, path: &str) -> Result<LineReader, String> {
     let reply = async {
-        let reply = http.get(format!("http://{}{path}", sibling.addr)).send();
+        let reply = app.http.get(format!("http://{}{path}", sibling.addr)).send();
         let reply = timeout(HEAD_TIMEOUT, reply).await??;
         let status = reply.status();
         if status.is_success() {
@@ -85,7 +88,10 @@ async fn request(http: &reqwest::Client, sibling: &ServiceInfo, path: &str) -> R
         }
     };
     match reply.await {
-        Ok(reply) => Ok(LineReader::new(LineSource::Sibling { reply, addr: sibling.addr.clone() })),
+        Ok(reply) => {
+            let (addr, memory) = (sibling.addr.clone(), Arc::clone(&app.readers));
+            Ok(LineReader::new(LineSource::Sibling { reply, addr, memory }))
+        }
         Err(error) => {
             let (instance, addr, error) = (sibling.id(), &*sibling.addr, &*error as &dyn Error);
             tracing::warn!(
@@ -99,19 +105,23 @@ async fn request(http: &reqwest::Client, sibling: &ServiceInfo, path: &str) -> R
     }
 }
 
-/// The merge keeps the place of its query: what siblings send may have no end.
-type MergeState = (TimeMerge<LineReader>, Arc<AdmittedQuery>);
+/// A reply. It keeps the place of its query: what siblings send may have no end.
+struct Merge {
+    entries: TimeMerge<LineReader>,
+    admitted: Arc<AdmittedQuery>,
+    _memory: OwnedSemaphorePermit,
+}
 
-async fn next_chunk((mut merge, admitted): MergeState) -> io::Result<Option<(Bytes, MergeState)>> {
+async fn next_chunk(mut merge: Merge) -> io::Result<Option<(Bytes, Merge)>> {
     let mut chunk = Vec::new();
     while chunk.len() < CHUNK {
         let line = tokio::select! {
-            line = merge.next() => line?,
-            () = admitted.displaced().cancelled() => return Err(io::Error::other(ApiError::Displaced)),
+            line = merge.entries.next() => line?,
+            () = merge.admitted.displaced().cancelled() => return Err(io::Error::other(ApiError::Displaced)),
         };
         let Some(line) = line else { break };
         chunk.extend_from_slice(&line);
         chunk.push(b'\n');
     }
-    Ok((!chunk.is_empty()).then(|| (chunk.into(), (merge, admitted))))
+    Ok((!chunk.is_empty()).then(|| (chunk.into(), merge)))
 }

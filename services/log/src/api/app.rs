@@ -11,6 +11,8 @@ use super::body::BodyBudget;
 use crate::ingest::IngestLimits;
 use crate::store::Store;
 
+/// Bytes that all queries and merges may take.
+pub(crate) const READERS: usize = 64 << 20;
 /// Large bodies that are parsed at a time. A few keep all cores busy, and each takes memory beside its body.
 pub(crate) const PARSERS: usize = 4;
 /// Patterns that are compiled or searched for by followers at a time.
@@ -35,6 +37,8 @@ pub(crate) struct LogApp {
     /// Where the siblings are.
     pub(crate) directory: Directory,
     pub(crate) http: reqwest::Client,
+    /// A permit for each byte that queries and merges may take.
+    pub(crate) readers: Arc<Semaphore>,
     /// Which queries may read files.
     pub(crate) queries: QueryAdmission,
     /// How long one may search.

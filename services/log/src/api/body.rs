@@ -14,6 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::ApiError;
 use crate::ingest::IngestError;
 
+/// Bytes of each body that are not counted. There are no more of them than connections, and so the many who send little
+/// get through while a few hold the budget.
+const UNCOUNTED: usize = 16 << 10;
 /// A body must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise a sender of a byte now and then would
 /// keep the memory from others forever.
 const MAX_DURATION: Duration = Duration::from_secs(60);
@@ -38,7 +41,8 @@ impl BodyBudget {
         mut body: Body,
         limit: usize,
     ) -> Result<(Bytes, BodyMemory), ApiError> {
-        let mut memory = BodyMemory { budget: Arc::clone(&self.bytes), total: self.total, permit: None };
+        let mut memory =
+            BodyMemory { budget: Arc::clone(&self.bytes), total: self.total, used: 0, permit: None };
         // The server makes sure that the body has this length.
         let length =
             head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -81,20 +85,24 @@ impl BodyBudget {
 pub(super) struct BodyMemory {
     budget: Arc<Semaphore>,
     total: usize,
+    used: usize,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl BodyMemory {
     /// Takes `bytes` more from the budget.
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), ApiError> {
-        if bytes == 0 {
+        let counted = |used: usize| used.saturating_sub(UNCOUNTED);
+        let more = counted(self.used.saturating_add(bytes)) - counted(self.used);
+        self.used = self.used.saturating_add(bytes);
+        if more == 0 {
             return Ok(());
         }
         if bytes > self.total {
             let too_many = IngestError::TooMany { limit: self.total, what: "bytes when decoded" };
             return Err(too_many.into());
         }
-        let more = u32::try_from(bytes).map_err(|_| ApiError::Busy)?;
+        let more = u32::try_from(more).map_err(|_| ApiError::Busy)?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(more).map_err(|_| ApiError::Busy)?;
         match &mut self.permit {
             Some(held) => held.merge(permit),

@@ -35,6 +35,7 @@ fn fixture(queue_bytes: usize) -> Fixture {
     let script = Arc::new(FaultScript::default());
     let options = StoreOptions { queue_bytes, ..StoreOptions::new(dir.path().join("services.log")) };
     let (open, closing) = watch::channel(false);
+    let readers = Arc::new(Semaphore::new(64 << 20));
     let app = Arc::new(LogApp {
         store: Arc::new(Store::open_with(options, "log-1", script.disks()).unwrap()),
         limits: IngestLimits { max_entry: 100_000, max_entries: 100 },
@@ -44,7 +45,8 @@ fn fixture(queue_bytes: usize) -> Fixture {
         id: "log-1".into(),
         directory: Directory::default(),
         http: reqwest::Client::new(),
-        queries: QueryAdmission::new(8),
+        queries: QueryAdmission::new(8, Arc::clone(&readers)),
+        readers,
         max_query_time: Duration::from_secs(30),
         parsers: Arc::new(Semaphore::new(2)),
         pattern_turns: Arc::new(Semaphore::new(1)),

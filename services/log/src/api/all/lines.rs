@@ -4,32 +4,48 @@
 //! are not entries are skipped and counted.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::merge::EntryLines;
 use crate::api::stream::FileStream;
 use crate::entry::line::parse;
+use crate::error::ApiError;
 
 /// A sibling must continue its reply within this time; it may be searching a large file.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest line of a sibling, in bytes: six times the longest text, which escaping can make of it, and more.
 const MAX_LINE: usize = 2 << 20;
+/// Memory of a sibling in a merge, in bytes: what its connection has read, and the lines that are not long.
+pub(super) const SIBLING_MEMORY: usize = 512 << 10;
+/// A line that is longer than half of this takes from the memory of all readers.
+const SHORT_LINE: usize = 64 << 10;
 /// A sibling that has sent this much that is not an entry is not a log instance. The rest of its reply is not read.
 const MAX_SKIPPED: usize = 8 << 20;
 
 pub(super) enum LineSource {
     Files(FileStream),
-    Sibling { reply: reqwest::Response, addr: String },
+    Sibling {
+        reply: reqwest::Response,
+        addr: String,
+        /// That of all readers, for long lines.
+        memory: Arc<Semaphore>,
+    },
 }
 
 /// The entries of one log instance.
 pub(super) struct LineReader {
     source: LineSource,
-    buf: Vec<u8>,
-    /// How much of `buf` is consumed.
-    at: usize,
+    /// What has come and is not consumed.
+    chunk: Bytes,
+    /// The beginning of a line whose end is not in `chunk`.
+    begun: Vec<u8>,
+    /// For `begun`, and for the line that the merge holds.
+    memory: Option<OwnedSemaphorePermit>,
     /// The rest of a line that is too long follows.
     skipping: bool,
     skipped: Skipped,
@@ -44,15 +60,23 @@ struct Skipped {
 
 impl LineReader {
     pub(super) fn new(source: LineSource) -> Self {
-        Self { source, buf: Vec::new(), at: 0, skipping: false, skipped: Skipped::default() }
+        Self {
+            source,
+            chunk: Bytes::new(),
+            begun: Vec::new(),
+            memory: None,
+            skipping: false,
+            skipped: Skipped::default(),
+        }
     }
 
-    /// The next line in `buf`, if it is a whole one.
-    fn take_line(&mut self) -> Option<std::ops::Range<usize>> {
-        let end = self.at + memchr::memchr(b'\n', &self.buf[self.at..])?;
-        let line = self.at..end;
-        self.at = end + 1;
-        Some(line)
+    /// The next line, if its end has come.
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let end = memchr::memchr(b'\n', &self.chunk)?;
+        let line = self.chunk.split_to(end + 1);
+        let mut whole = std::mem::take(&mut self.begun);
+        whole.extend_from_slice(&line[..end]);
+        Some(whole)
     }
 
     /// Whether a line of a sibling is passed on.
@@ -66,24 +90,41 @@ impl LineReader {
         false
     }
 
-    /// Makes room for the next chunk: drops what is consumed, and a line that is too long already.
-    fn make_room(&mut self) {
-        self.buf.drain(..self.at);
-        self.at = 0;
-        if self.buf.len() > MAX_LINE {
-            self.skipped.lines += usize::from(!self.skipping);
-            self.skipped.bytes += self.buf.len();
-            self.skipping = true;
-            self.buf.clear();
+    /// Makes room for the next chunk: keeps the beginning of a line, unless it is too long already.
+    fn make_room(&mut self) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.chunk);
+        if self.begun.is_empty() {
+            self.memory = None;
         }
+        let len = self.begun.len() + rest.len();
+        if len > MAX_LINE {
+            self.skipped.lines += usize::from(!self.skipping);
+            self.skipped.bytes += len;
+            self.skipping = true;
+            self.begun = Vec::new();
+            return Ok(());
+        }
+        if let LineSource::Sibling { memory, .. } = &self.source {
+            // Twice: the merge holds a line while this reads the next one.
+            let held = self.memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let more = (2 * len).saturating_sub(SHORT_LINE).saturating_sub(held);
+            if more > 0 {
+                let more = Arc::clone(memory).try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+                let more = more.map_err(|_| io::Error::other(ApiError::Busy))?;
+                match &mut self.memory {
+                    Some(held) => held.merge(more),
+                    None => self.memory = Some(more),
+                }
+            }
+        }
+        self.begun.reserve_exact(rest.len());
+        self.begun.extend_from_slice(&rest);
+        Ok(())
     }
 
     /// The end of the reply. A line without its end is not an entry.
     fn end(&mut self) {
-        let rest = self.buf.split_off(self.at);
-        self.buf = Vec::new();
-        self.at = 0;
-        if !rest.is_empty() {
+        if !std::mem::take(&mut self.begun).is_empty() {
             self.accept(b"");
         }
         if let LineSource::Sibling { addr, .. } = &self.source
@@ -99,12 +140,11 @@ impl EntryLines for LineReader {
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             while let Some(line) = self.take_line() {
-                let line = self.buf[line].to_vec();
                 if matches!(self.source, LineSource::Files(_)) || self.accept(&line) {
                     return Ok(Some(line));
                 }
             }
-            self.make_room();
+            self.make_room()?;
             let chunk = match &mut self.source {
                 LineSource::Files(stream) => stream.next().await.transpose()?,
                 LineSource::Sibling { .. } if self.skipped.bytes > MAX_SKIPPED => None,
@@ -113,7 +153,7 @@ impl EntryLines for LineReader {
                     .map_err(|error| io::Error::other(error.without_url()))?,
             };
             match chunk {
-                Some(chunk) => self.buf.extend_from_slice(&chunk),
+                Some(chunk) => self.chunk = chunk,
                 None => {
                     self.end();
                     return Ok(None);
@@ -150,12 +190,13 @@ mod tests {
         })
         .await;
         let addr = server.addr.to_string();
+        let memory = Arc::new(Semaphore::new(8 << 20));
         let reply = reqwest::Client::builder().no_proxy().build().unwrap();
         let reply = reply.get(format!("http://{addr}/log")).send().await.unwrap();
-        let mut reader = LineReader::new(LineSource::Sibling { reply, addr });
+        let mut reader = LineReader::new(LineSource::Sibling { reply, addr, memory });
         let (mut lines, mut skipped, mut most) = (Vec::new(), Skipped::default(), 0);
         while let Some(line) = reader.next().await.unwrap() {
-            most = most.max(reader.buf.capacity());
+            most = most.max(reader.begun.capacity());
             skipped = reader.skipped;
             lines.push(String::from_utf8(line).unwrap() + "\n");
         }
