@@ -80,11 +80,11 @@ impl Default for LogConfig {
         Self {
             file: "services.log".into(),
             ack: AckMode::Written,
-            queue: ByteSize::mib(32),
+            queue: ByteSize::mib(16),
             max_entry: ByteSize::kib(256),
             max_batch: ByteSize::mib(8),
             max_batch_entries: 10_000,
-            max_bodies: ByteSize::mib(64),
+            max_bodies: ByteSize::mib(24),
             max_queries: 8,
             max_query_time: Duration::from_secs(30),
             max_stall: Duration::from_secs(90),

@@ -11,10 +11,12 @@ mod config;
 pub mod entry;
 mod error;
 mod ingest;
+mod memory;
 mod metrics;
 mod query;
 mod server;
 pub mod store;
 
 pub use self::config::{LogConfig, PROCESS, RetainConfig, RotateConfig};
+pub use self::memory::memory_bounds;
 pub use self::server::{LogServer, LogServerError};

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::disk::DiskFactory;
 pub(crate) use self::files::FilesSnapshot;
+pub(crate) use self::options::KEY_MEMORY;
 pub use self::options::{AckMode, FileLimits, StoreOptions};
 use self::queue::Submission;
 pub use self::receipt::{AppendError, Receipt};
@@ -22,6 +23,7 @@ pub use self::recover::OpenError;
 use self::ring::RingFollower;
 use self::shared::StoreShared;
 pub use self::stats::StoreStats;
+pub(crate) use self::writer::WRITE_BYTES;
 use self::writer::Writer;
 use crate::entry::Batch;
 

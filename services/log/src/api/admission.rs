@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 pub(super) const FAIR_SHARE: Duration = Duration::from_secs(10);
 
 /// Memory of a query, in bytes: a block with a long last line, entries that are sorted, and chunks that wait.
-const QUERY_MEMORY: u32 = 4 << 20;
-/// Memory of a compiled pattern.
-const PATTERN_MEMORY: u32 = 3 << 19;
+const QUERY_MEMORY: u32 = 6 << 20;
+/// Memory of a compiled pattern, in bytes.
+pub(crate) const PATTERN_MEMORY: u32 = 3 << 19;
 
 /// The places of all queries. Clones share them.
 #[derive(Debug, Clone)]
@@ -103,13 +103,13 @@ mod tests {
 
     use super::*;
 
-    fn admission(max: usize) -> QueryAdmission {
+    fn with_room(max: usize) -> QueryAdmission {
         QueryAdmission::new(max, Arc::new(Semaphore::new(64 << 20)))
     }
 
     #[test]
     fn a_query_without_memory_is_not_admitted() {
-        let memory = Arc::new(Semaphore::new(9 << 20));
+        let memory = Arc::new(Semaphore::new(14 << 20));
         let admission = QueryAdmission::new(8, Arc::clone(&memory));
         let first = admission.admit(true).unwrap();
         assert!(admission.admit(true).is_none());
@@ -121,7 +121,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_of_the_places_are_for_queries_without_a_pattern() {
-        let admission = admission(4);
+        let admission = with_room(4);
         let _searches = [admission.admit(true).unwrap(), admission.admit(true).unwrap()];
         assert!(admission.admit(true).is_none());
         let plain = [admission.admit(false).unwrap(), admission.admit(false).unwrap()];
@@ -129,12 +129,12 @@ mod tests {
         drop(plain);
         assert!(admission.admit(true).is_none());
         assert!(admission.admit(false).is_some());
-        assert!(admission(1).admit(true).is_some());
+        assert!(with_room(1).admit(true).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_query_gives_up_its_place_once_it_has_had_its_share() {
-        let admission = admission(2);
+        let admission = with_room(2);
         let first = admission.admit(true).unwrap();
         advance(FAIR_SHARE / 2).await;
         let second = admission.admit(false).unwrap();

@@ -14,11 +14,11 @@ use crate::store::Store;
 /// Bytes that all queries and merges may take.
 pub(crate) const READERS: usize = 64 << 20;
 /// Large bodies that are parsed at a time. A few keep all cores busy, and each takes memory beside its body.
-pub(crate) const PARSERS: usize = 4;
+pub(crate) const PARSERS: usize = 2;
 /// Patterns that are compiled or searched for by followers at a time.
 pub(crate) const PATTERN_TURNS: usize = 2;
 /// Followers with a pattern; a compiled one takes some MiB.
-pub(crate) const PATTERN_TAILS: usize = 16;
+pub(crate) const PATTERN_TAILS: usize = 8;
 /// Bytes of long entries that are being sent to followers. A thousand of them that read nothing would hold a thousand
 /// copies otherwise.
 pub(crate) const LONG_EVENTS: usize = 8 << 20;

@@ -16,7 +16,7 @@ use crate::ingest::IngestError;
 
 /// Bytes of each body that are not counted. There are no more of them than connections, and so the many who send little
 /// get through while a few hold the budget.
-const UNCOUNTED: usize = 16 << 10;
+pub(crate) const UNCOUNTED: usize = 16 << 10;
 /// A body must be complete within this time: 140 KB/s for one of 8 MiB. Otherwise a sender of a byte now and then would
 /// keep the memory from others forever.
 const MAX_DURATION: Duration = Duration::from_secs(60);

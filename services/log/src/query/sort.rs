@@ -13,7 +13,7 @@ use crate::entry::line::EntryHead;
 use crate::entry::timestamp;
 
 /// Bytes of entries that may wait. Beyond it those that should come first don't wait any longer.
-const MAX_WAITING: usize = 1 << 20;
+const MAX_WAITING: usize = 512 << 10;
 /// How long the entries of an ascending scan wait for others.
 const WAIT: SignedDuration = SignedDuration::from_secs(60);
 

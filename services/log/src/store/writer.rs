@@ -32,7 +32,7 @@ use super::stats::CommitSample;
 use crate::entry::instance_key;
 
 /// Approximate size of one write, which bounds the buffer.
-const WRITE_BYTES: usize = 4 << 20;
+pub(crate) const WRITE_BYTES: usize = 4 << 20;
 /// Interval of maintenance: rotation by age, retention, compression, and checks for changes by others.
 const MAINTENANCE: Duration = Duration::from_secs(1);
 /// Minimum time between two log lines about the same problem.
