@@ -59,7 +59,8 @@ fn fixture(queue_bytes: usize) -> Fixture {
 }
 
 async fn post(app: &Arc<LogApp>, text: &str) -> Response {
-    let request = Request::post("/log").body(Body::from(text.to_owned())).unwrap();
+    let request =
+        Request::post("/log").header(header::HOST, "localhost").body(Body::from(text.to_owned())).unwrap();
     append::append(State(Arc::clone(app)), request).await.into_response()
 }
 
@@ -87,7 +88,8 @@ async fn disk_trouble_is_reported_by_status_and_retry_after() {
     let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
     let logs = ResourceLogs { scope_logs, ..ResourceLogs::default() };
     let body = ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec();
-    let export = Request::post("/v1/logs").header(header::CONTENT_TYPE, "application/x-protobuf");
+    let export = Request::post("/v1/logs").header(header::HOST, "localhost");
+    let export = export.header(header::CONTENT_TYPE, "application/x-protobuf");
     script.next([Fault::Full]);
     let reply = otlp::export(State(Arc::clone(app)), export.body(Body::from(body)).unwrap()).await;
     // OpenTelemetry's exporters don't retry after 507.
@@ -160,7 +162,8 @@ async fn a_large_body_that_takes_too_long_is_refused() {
         Some((Ok::<_, std::io::Error>("x"), ()))
     });
     let request =
-        Request::post("/log").header(header::CONTENT_LENGTH, 90_000).body(Body::from_stream(drip)).unwrap();
+        Request::post("/log").header(header::HOST, "localhost").header(header::CONTENT_LENGTH, 90_000);
+    let request = request.body(Body::from_stream(drip)).unwrap();
     let began = tokio::time::Instant::now();
     let reply = append::append(State(Arc::clone(app)), request).await.into_response();
     assert_eq!((reply.status(), began.elapsed().as_secs()), (StatusCode::BAD_REQUEST, 60));
