@@ -9,6 +9,8 @@ use http_body::{Body, Frame};
 use hubspoke_http1::{RequestBody, RequestBodyError};
 use tokio::net::tcp::OwnedReadHalf;
 
+use crate::memory::{Charge, Memory, STREAM_WINDOW};
+
 /// A client's request body.
 pub(crate) enum ClientBody {
     /// Dropped before its end, its connection reads and discards the rest.
@@ -22,6 +24,8 @@ pub(crate) struct H2Body {
     stream: RecvStream,
     /// All data was read; trailers may follow.
     data_ended: bool,
+    /// The memory that its window may take up while nobody reads on; none while more is waited for.
+    ahead: Charge,
 }
 
 /// Why a client's body is incomplete.
@@ -31,11 +35,14 @@ pub(crate) enum ClientBodyError {
     H1(#[from] RequestBodyError),
     #[error(transparent)]
     H2(#[from] h2::Error),
+    /// Too many bodies wait for instances that do not read them.
+    #[error("no memory is left for bodies that wait")]
+    OutOfMemory,
 }
 
 impl ClientBody {
-    pub(crate) fn h2(stream: RecvStream) -> Self {
-        Self::H2(H2Body { stream, data_ended: false })
+    pub(crate) fn h2(stream: RecvStream, memory: &Memory) -> Self {
+        Self::H2(H2Body { stream, data_ended: false, ahead: memory.uploads.charge() })
     }
 
     pub(crate) fn poll_frame(
@@ -44,7 +51,7 @@ impl ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         match self {
             Self::H1(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::H1),
-            Self::H2(body) => body.poll_frame(cx).map_err(ClientBodyError::H2),
+            Self::H2(body) => body.poll_frame(cx),
         }
     }
 
@@ -57,19 +64,31 @@ impl ClientBody {
 }
 
 impl H2Body {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         if !self.data_ended {
-            match ready!(self.stream.poll_data(cx)) {
+            let Poll::Ready(data) = self.stream.poll_data(cx) else {
+                self.ahead.set(0);
+                return Poll::Pending;
+            };
+            match data {
+                // Whoever does not read on leaves what the window lets the client send.
+                Some(Ok(_)) if !self.ahead.raise(STREAM_WINDOW as usize) => {
+                    return Poll::Ready(Some(Err(ClientBodyError::OutOfMemory)));
+                }
                 Some(Ok(data)) => {
                     // Opens the window for as much again; fails only on a stream that has ended.
                     let _ = self.stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.data_ended = true,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => {
+                    self.data_ended = true;
+                    self.ahead.set(0);
+                }
             }
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
-        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
+        let trailers = trailers.transpose().map(|trailers| trailers.map(Frame::trailers));
+        Poll::Ready(trailers.map(|trailers| trailers.map_err(ClientBodyError::H2)))
     }
 }

@@ -19,6 +19,10 @@ use crate::clients::{ClientUse, RequestSlot};
 use crate::config::TimeoutsConfig;
 use crate::error::Cause;
 use crate::gateway::Gateway;
+use crate::memory::{Charge, SMALL_HEAD};
+
+/// How long a head that is not small may take while the memory for heads is used up.
+const SHORT_OF_MEMORY: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 pub(crate) struct ClientConn {
@@ -37,9 +41,16 @@ pub(crate) struct ClientConn {
     idle_since: AtomicU64,
     /// When the first bytes of an incomplete head arrived.
     head_since: AtomicU64,
+    /// The memory of an incomplete head.
+    head: Charge,
+    /// Whether the connection's task does not read on within a head.
+    paused: AtomicBool,
     /// Since when the client has not been reading.
     blocked_since: AtomicU64,
+    /// What waits for the client to read.
+    unsent: Charge,
     served: AtomicBool,
+    h2: AtomicBool,
     command: AtomicU8,
     waker: AtomicWaker,
     has_interim: AtomicBool,
@@ -82,8 +93,12 @@ impl ClientConn {
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(0),
+            head: gateway.memory.heads.charge(),
+            paused: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
+            unsent: gateway.memory.buffers.charge(),
             served: AtomicBool::new(false),
+            h2: AtomicBool::new(false),
             command: AtomicU8::new(ConnCommand::Continue as u8),
             waker: AtomicWaker::new(),
             has_interim: AtomicBool::new(false),
@@ -134,6 +149,11 @@ impl ClientConn {
         next
     }
 
+    /// The client speaks HTTP/2.
+    pub(crate) fn speaks_h2(&self) {
+        self.h2.store(true, Relaxed);
+    }
+
     pub(crate) fn request_began(&self) {
         self.active.fetch_add(1, Relaxed);
         self.served.store(true, Relaxed);
@@ -144,14 +164,35 @@ impl ClientConn {
         self.active.fetch_sub(1, Relaxed);
     }
 
-    /// Called after each read: whether the bytes so far end within a head.
-    pub(crate) fn set_reading_head(&self, in_head: bool) {
-        self.set_since(&self.head_since, in_head);
+    /// Called after each read: the memory of the incomplete head that the bytes so far end within, or 0.
+    pub(crate) fn set_reading_head(&self, memory: usize) {
+        self.set_since(&self.head_since, memory > 0);
+        self.head.set(memory);
     }
 
-    /// Called after each write: whether the client's receive buffer is full.
-    pub(crate) fn set_write_blocked(&self, blocked: bool) {
-        self.set_since(&self.blocked_since, blocked);
+    /// Whether the bytes so far end within a head.
+    pub(crate) fn is_reading_head(&self) -> bool {
+        self.head_since.load(Relaxed) != 0
+    }
+
+    /// Whether the connection must not read on within a head now. The sweep wakes it.
+    pub(crate) fn pauses_head(&self) -> bool {
+        let paused = self.is_short_of_memory();
+        if paused {
+            self.paused.store(true, Relaxed);
+        }
+        paused
+    }
+
+    /// Whether it has a head that is no longer small while the memory for heads is used up.
+    fn is_short_of_memory(&self) -> bool {
+        self.head.bytes() > SMALL_HEAD && self.gateway.memory.heads.is_exhausted()
+    }
+
+    /// Called after each write: how many bytes wait because the client's receive buffer is full, or 0.
+    pub(crate) fn set_write_blocked(&self, unsent: usize) {
+        self.set_since(&self.blocked_since, unsent > 0);
+        self.gateway.memory.waits(&self.unsent, unsent);
     }
 
     fn set_since(&self, since: &AtomicU64, holds: bool) {
@@ -186,6 +227,13 @@ impl ClientConn {
         }
     }
 
+    /// Wakes the connection's task if it has paused.
+    pub(crate) fn resume(&self) {
+        if self.paused.swap(false, Relaxed) {
+            self.waker.wake();
+        }
+    }
+
     /// The command for a connection that may have been in its state for too long.
     pub(crate) fn overdue(&self, now: Instant, timeouts: &TimeoutsConfig) -> ConnCommand {
         let now = self.gateway.millis(now);
@@ -196,12 +244,18 @@ impl ClientConn {
         if is_over(blocked_since, timeouts.idle) {
             return ConnCommand::Abort;
         }
+        let head_since = self.head_since.load(Relaxed);
+        let short = if self.is_short_of_memory() { SHORT_OF_MEMORY } else { Duration::MAX };
+        let head_is_over = is_over(head_since, timeouts.request_header.min(short));
+        // On HTTP/2, a header block holds up all streams, and can't be answered before its end.
+        if head_is_over && self.h2.load(Relaxed) {
+            return ConnCommand::Abort;
+        }
         // While the last response is being written, a 408 must not be written into it.
         if self.active.load(Relaxed) > 0 || blocked_since != 0 {
             return ConnCommand::Continue;
         }
-        let head_since = self.head_since.load(Relaxed);
-        if is_over(head_since, timeouts.request_header) {
+        if head_is_over {
             return ConnCommand::Timeout;
         }
         let limit = if self.served.load(Relaxed) { timeouts.keep_alive } else { timeouts.request_header };
@@ -222,13 +276,18 @@ impl Supervisor<OwnedWriteHalf> for &ClientConn {
     }
 
     #[inline]
-    fn reading_head(&self, is_partial: bool) {
-        self.set_reading_head(is_partial);
+    fn reading_head(&self, memory: usize) {
+        self.set_reading_head(memory);
     }
 
     #[inline]
-    fn write_blocked(&self, is_blocked: bool) {
-        self.set_write_blocked(is_blocked);
+    fn pauses_head(&self) -> bool {
+        ClientConn::pauses_head(self)
+    }
+
+    #[inline]
+    fn write_blocked(&self, unsent: usize) {
+        self.set_write_blocked(unsent);
     }
 
     #[inline]
@@ -274,9 +333,9 @@ mod tests {
     fn each_state_has_its_timeout() {
         let client = client();
         assert_eq!((after(&client, 0), after(&client, 2)), (ConnCommand::Continue, ConnCommand::Close)); // no request yet
-        client.set_reading_head(true);
+        client.set_reading_head(100);
         assert_eq!((after(&client, 0), after(&client, 2)), (ConnCommand::Continue, ConnCommand::Timeout));
-        client.set_reading_head(false);
+        client.set_reading_head(0);
         client.request_began();
         assert_eq!(after(&client, 60), ConnCommand::Continue);
         client.request_ended(Instant::now());
@@ -288,11 +347,11 @@ mod tests {
         let client = client();
         client.request_began();
         client.request_ended(Instant::now());
-        client.set_write_blocked(true);
-        client.set_reading_head(true); // the next request has begun to arrive
+        client.set_write_blocked(100);
+        client.set_reading_head(100); // the next request has begun to arrive
         assert_eq!(after(&client, 2), ConnCommand::Continue);
         assert_eq!(after(&client, 6), ConnCommand::Abort);
-        client.set_write_blocked(false);
+        client.set_write_blocked(0);
         assert_eq!(after(&client, 2), ConnCommand::Timeout);
     }
 }

@@ -85,6 +85,9 @@ pub struct TimeoutsConfig {
     /// Longest silence within a body, in either direction.
     #[serde(with = "humantime_serde")]
     pub idle: Duration,
+    /// How long responses and upgraded connections of an instance that is no longer registered may go on.
+    #[serde(with = "humantime_serde")]
+    pub removed: Duration,
     /// How long a client's idle connection is kept.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
@@ -101,6 +104,7 @@ impl Default for TimeoutsConfig {
             first_byte: Duration::from_secs(60), // nginx's proxy_read_timeout
             total: Duration::from_secs(90),
             idle: Duration::from_secs(60),
+            removed: Duration::from_secs(600),
             keep_alive: Duration::from_secs(75),
             pool_idle: Duration::from_secs(3),
         }
@@ -139,6 +143,14 @@ pub struct LimitsConfig {
     pub client_rate: u32,
     /// Requests that a client may send at once before the rate applies.
     pub client_burst: u32,
+    /// Memory for request heads: those that have begun to arrive, and large ones of requests in flight. Once it is used
+    /// up, a head of more than 4 KiB waits or is refused with 503.
+    pub head_memory: ByteSize,
+    /// Memory for request bodies that are kept for a retry. Once it is used up, further ones are not kept.
+    pub replay_memory: ByteSize,
+    /// Memory for bytes that wait for clients or instances to read them. The more of it is used, the less is read ahead
+    /// for each of them.
+    pub buffer_memory: ByteSize,
     /// Concurrent streams per HTTP/2 connection.
     pub streams: u32,
     /// Idle connections that are kept per instance and worker.
@@ -160,6 +172,9 @@ impl Default for LimitsConfig {
             client_in_flight_percent: 50,
             client_rate: 0,
             client_burst: 100,
+            head_memory: ByteSize::mib(24),
+            replay_memory: ByteSize::mib(24),
+            buffer_memory: ByteSize::mib(48),
             streams: 128,
             pool_size: 1024,
         }
@@ -305,6 +320,7 @@ impl hubspoke_chassis::Table for GatewayConfig {
             ("timeouts.first_byte", !timeouts.first_byte.is_zero(), TIMEOUT),
             ("timeouts.total", !timeouts.total.is_zero(), TIMEOUT),
             ("timeouts.idle", !timeouts.idle.is_zero(), TIMEOUT),
+            ("timeouts.removed", !timeouts.removed.is_zero(), TIMEOUT),
             ("timeouts.keep_alive", !timeouts.keep_alive.is_zero(), TIMEOUT),
             ("timeouts.first_byte", timeouts.first_byte <= timeouts.total, FIRST_BYTE),
         ] {

@@ -19,6 +19,7 @@ use crate::config::GatewayConfig;
 use crate::error::{CLIENT_CLOSED, Cause, RequestFailure};
 use crate::headers::ViaValues;
 use crate::limits::ClientRates;
+use crate::memory::Memory;
 use crate::refusal_log::{Refusal, RefusalLog};
 use crate::stats::{CauseCounters, DurationHistogram};
 use crate::upstream::{Instance, ServiceTable, TableBuilder, UpstreamService};
@@ -45,6 +46,7 @@ pub(crate) struct Gateway {
     pub(crate) rates: ClientRates,
     pub(crate) connections: AtomicUsize,
     pub(crate) clients: Clients,
+    pub(crate) memory: Memory,
     /// Requests refused before a service was matched.
     pub(crate) refusals: CauseCounters,
     refusal_log: RefusalLog,
@@ -103,6 +105,7 @@ impl Gateway {
             load,
             connections: AtomicUsize::new(0),
             clients: Clients::new(&config.limits),
+            memory: Memory::new(&config.limits),
             refusals: CauseCounters::new(),
             refusal_log: RefusalLog::new(),
             draining: AtomicBool::new(false),

@@ -2,7 +2,7 @@
 //! that service.
 //!
 //! - pure: `route`, `edge` (checks on requests), `headers`, `caller`, `balance`, `retry`, `eject`, `limits`,
-//!   `clients`
+//!   `clients`, `memory`
 //! - `upstream`: the services, their instances, and the connections to them
 //! - `proxy`: one request from its head to the last byte of its response
 //! - `server`: the accept loop, the workers and the client connections (`client_conn`)
@@ -26,6 +26,7 @@ mod gateway;
 mod h2_stream;
 mod headers;
 mod limits;
+mod memory;
 mod metrics;
 mod proxy;
 mod refusal_log;

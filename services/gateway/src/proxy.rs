@@ -22,6 +22,7 @@ use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, RequestFailure};
 use crate::headers::{self, HUB_INSTANCE, Hop};
+use crate::memory::{self, SMALL_HEAD};
 use crate::replay::{BodyLimits, BodyPace, ReplayState};
 use crate::route::{self, RequestTarget};
 use crate::upstream::UpstreamService;
@@ -152,6 +153,14 @@ fn prepare(
         Ok(slot) => active.admitted(slot),
         Err(cause) => return refuse(cause),
     }
+    let head_size = memory::head_size(&parts.headers, &parts.uri);
+    if head_size > SMALL_HEAD {
+        let charge = gateway.memory.heads.charge();
+        if !charge.grow(head_size) {
+            return refuse(Cause::Overloaded);
+        }
+        active.has_large_head(charge);
+    }
     if settings.body_size > 0 && declared_length(&parts.headers).is_some_and(|n| n > settings.body_size) {
         return refuse(Cause::BodyTooLarge);
     }
@@ -180,6 +189,7 @@ fn prepare(
                     .then_some(BodyPace { rate: settings.body_rate, idle: settings.idle }),
                 replay: usize::try_from(gateway.config.retry.replay.as_u64()).unwrap_or(usize::MAX),
             },
+            gateway.memory.replay.charge(),
         )
     });
     active.prepared(&parts.headers, body.clone());

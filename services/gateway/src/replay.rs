@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use self::buffer::ReplayBuffer;
-use crate::client_body::ClientBody;
+use crate::client_body::{ClientBody, ClientBodyError};
 use crate::error::Cause;
 use crate::headers;
+use crate::memory::Charge;
 
 mod buffer;
 
@@ -82,11 +83,11 @@ struct SharedState {
 type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl ReplayState {
-    pub(crate) fn new(body: ClientBody, limits: BodyLimits) -> Self {
+    pub(crate) fn new(body: ClientBody, limits: BodyLimits, memory: Charge) -> Self {
         Self(Arc::new(Mutex::new(SharedState {
             body,
             limits,
-            buffer: ReplayBuffer::new(limits.replay),
+            buffer: ReplayBuffer::new(limits.replay, memory),
             attempt: 0,
             received: 0,
             ended: None,
@@ -173,6 +174,7 @@ impl SharedState {
                 self.ended = Some(Instant::now());
                 Poll::Ready(None)
             }
+            Poll::Ready(Some(Err(ClientBodyError::OutOfMemory))) => self.fail(Cause::Overloaded),
             Poll::Ready(Some(Err(_))) => self.fail(Cause::BadBody),
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {

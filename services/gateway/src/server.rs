@@ -25,7 +25,9 @@ use crate::metrics;
 
 mod client_io;
 mod connection;
+mod frame_scan;
 mod http2;
+mod stream_queue;
 mod swept_body;
 mod worker;
 

@@ -14,7 +14,7 @@ use crate::stats::DurationHistogram;
 
 pub(crate) use self::conn::Conn;
 pub(crate) use self::h2_conn::{H2Conn, H2Exchange, H2Response};
-pub(crate) use self::instance::{InFlightGuard, Instance};
+pub(crate) use self::instance::{InFlightGuard, Instance, REMOVAL_CHECK};
 pub(crate) use self::service::{Admission, ServiceSettings, UpstreamService};
 
 mod conn;

@@ -22,7 +22,7 @@ use crate::encoder::BodyEncoder;
 use crate::read_buf;
 use crate::response_head::{InvalidResponse, MAX_HEAD_SIZE, ResponseHead};
 use crate::syntax::end_of_head;
-use crate::write_buf::{MAX_BUFFERED, WriteBuf};
+use crate::write_buf::WriteBuf;
 
 mod request;
 
@@ -148,6 +148,12 @@ impl<S, B> ClientConnection<S, B> {
     #[inline]
     pub fn blocked_since(&self) -> Option<Instant> {
         self.sending.blocked_since
+    }
+
+    /// Bytes of the request that wait to be written.
+    #[inline]
+    pub fn unsent(&self) -> usize {
+        self.sending.out.len()
     }
 
     /// Whether the response has been read to its end.
@@ -326,7 +332,7 @@ impl Receiving {
         stream: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, ClientError>> {
-        self.bytes = ready!(read_buf::poll_read(stream, cx)).map_err(ClientError::Io)?;
+        self.bytes = ready!(read_buf::poll_read(stream, cx, read_buf::READ_SIZE)).map_err(ClientError::Io)?;
         let has_more = !self.bytes.is_empty();
         self.has_begun |= has_more;
         Poll::Ready(Ok(has_more))
@@ -344,7 +350,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// Polls the body for more while little of it waits. Pending if the body is.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, ClientError> {
         while let Some(body) = &mut self.body
-            && self.out.len() < MAX_BUFFERED
+            && !self.out.is_full()
         {
             let frame = match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => return Ok(Poll::Pending),

@@ -121,6 +121,12 @@ impl RequestHeadReader {
         !self.partial.is_empty()
     }
 
+    /// Memory that an incomplete head takes up, in bytes.
+    #[inline]
+    pub fn memory(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// Takes a head off the front of `bytes`. `None` if it is incomplete; the bytes are taken into the reader then.
     ///
     /// # Errors

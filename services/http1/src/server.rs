@@ -158,15 +158,20 @@ where
             let Some(read) = &mut self.read else { return Poll::Ready(Err(ConnectionEnd::CLOSED)) };
             match self.heads.read(&mut read.bytes) {
                 Ok(Some(head)) => {
-                    self.supervisor.reading_head(false);
+                    self.supervisor.reading_head(0);
                     return Poll::Ready(Ok(head));
                 }
                 // Only a complete head stops the clock: empty lines would reset it forever.
-                Ok(None) if self.heads.is_partial() => self.supervisor.reading_head(true),
+                Ok(None) if self.heads.is_partial() => {
+                    self.supervisor.reading_head(self.heads.memory());
+                    if self.supervisor.pauses_head() {
+                        return Poll::Pending;
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(ConnectionEnd::BadRequest(error))),
             }
-            match read.poll_read(cx) {
+            match read.poll_read_head(cx) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(_) => return Poll::Ready(Err(ConnectionEnd::CLOSED)),
                 // After reading: a request that has already arrived is still answered.
@@ -314,7 +319,7 @@ where
         }
         match &mut self.read {
             // Bytes that were read belong to the next request: they show that the client is there.
-            Some(read) if read.bytes.is_empty() && !self.truncated => match ready!(read.poll_read(cx)) {
+            Some(read) if read.bytes.is_empty() && !self.truncated => match ready!(read.poll_read_head(cx)) {
                 Ok(true) => Poll::Pending,
                 Ok(false) | Err(_) => Poll::Ready(ConnectionEnd::CLOSED),
             },
@@ -325,7 +330,7 @@ where
     fn poll_write<B>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd<B>>> {
         while !self.out.is_empty() {
             let written = self.out.poll_write(Pin::new(&mut self.write), cx);
-            self.supervisor.write_blocked(written.is_pending());
+            self.supervisor.write_blocked(if written.is_pending() { self.out.len() } else { 0 });
             match ready!(written) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(Err(ConnectionEnd::CLOSED)),

@@ -1,5 +1,6 @@
 //! Bytes that wait to be written.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,15 +9,20 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-/// While this much waits to be written, no more of a body is polled for.
-pub(crate) const MAX_BUFFERED: usize = 64 << 10;
+use crate::read_buf;
 
 /// A piece up to this length is copied behind the head, so that one plain write takes both.
 const MAX_COPIED: usize = 4 << 10;
 /// The most that is copied, and kept as a buffer for the next message.
 const MAX_TEXT: usize = 16 << 10;
+/// A larger buffer goes to the next connection of the thread that needs one: an idle one does not keep it.
+const MAX_IDLE: usize = 1 << 10;
 /// Pieces per vectored write.
 const MAX_SLICES: usize = 16;
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Bytes in the order in which they are written: heads and small pieces in one buffer, then large pieces as they came.
 #[derive(Debug, Default)]
@@ -43,6 +49,9 @@ impl WriteBuf {
     /// Lets `write` append a head.
     pub(crate) fn write_head<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if self.framed == 0 {
+            if self.text.capacity() == 0 {
+                self.text = SPARE.take();
+            }
             return write(&mut self.text);
         }
         let before = self.tail.len();
@@ -74,6 +83,12 @@ impl WriteBuf {
         if !self.tail.is_empty() {
             self.frames.push_back(std::mem::take(&mut self.tail).into());
         }
+    }
+
+    /// Whether so much waits that no more of a body is polled for.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= read_buf::limit()
     }
 
     /// Bytes that wait.
@@ -120,7 +135,11 @@ impl WriteBuf {
         if self.written == self.text.len() {
             self.written = 0;
             self.text.clear();
-            self.text.shrink_to(MAX_TEXT);
+            if self.text.capacity() > MAX_IDLE {
+                let mut text = std::mem::take(&mut self.text);
+                text.shrink_to(MAX_TEXT);
+                SPARE.set(text);
+            }
         }
         let mut rest = written - of_text;
         self.framed = self.framed.saturating_sub(rest);

@@ -13,6 +13,7 @@ use super::record::{RequestRecord, ResponseFailed};
 use crate::client_conn::ClientConn;
 use crate::clients::RequestSlot;
 use crate::error::RequestFailure;
+use crate::memory::Charge;
 use crate::replay::ReplayState;
 use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService};
 
@@ -34,6 +35,8 @@ pub(crate) struct ActiveRequest {
     /// The instance of the last attempt.
     upstream: Option<InFlightGuard>,
     body: Option<ReplayState>,
+    /// The memory of a large head, until the response begins.
+    head: Option<Charge>,
     /// Disabled if no subscriber records it.
     span: Span,
     record: RequestRecord,
@@ -52,6 +55,7 @@ impl ActiveRequest {
             slot: None,
             upstream: None,
             body: None,
+            head: None,
             span: trace::server_span(source, request.method(), uri, ROUTE, request.headers()),
             record: RequestRecord::begin(request, client.caller(request.headers()), gateway.is_sampled()),
         })
@@ -93,6 +97,10 @@ impl ActiveRequest {
         self.slot = slot;
     }
 
+    pub(super) fn has_large_head(&mut self, charge: Charge) {
+        self.head = Some(charge);
+    }
+
     /// An upgraded connection outlives its request, and counts on.
     pub(super) fn take_slot(&mut self) -> Option<RequestSlot> {
         self.slot.take()
@@ -117,6 +125,7 @@ impl ActiveRequest {
 
     /// The head of the response has arrived.
     pub(super) fn responded(&mut self, status: u16) {
+        self.head = None;
         self.record.responded(status);
     }
 

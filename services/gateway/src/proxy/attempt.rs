@@ -14,6 +14,7 @@ use super::attempt_h2;
 use super::response_body::ResponseSource;
 use super::tunnel::Tunnel;
 use crate::error::Cause;
+use crate::memory::Charge;
 use crate::retry::Reached;
 use crate::upstream::{Conn, Instance, connect};
 
@@ -59,8 +60,13 @@ pub(super) async fn upgrade(
         && let ResponseSource::H1(conn) = response.relay.source
     {
         let (stream, first) = conn.http.into_parts();
-        let tunnel =
-            Tunnel { instance: stream, first, in_flight: instance.begin(), _slot: active.take_slot() };
+        let tunnel = Tunnel {
+            instance: stream,
+            removed: context.client.gateway.config.timeouts.removed,
+            first,
+            in_flight: instance.begin(),
+            _slot: active.take_slot(),
+        };
         response.relay.source = ResponseSource::Tunnel(Box::new(tunnel));
     }
     Ok(response)
@@ -75,13 +81,22 @@ async fn send(
     upgrade: bool,
 ) -> Result<Box<UpstreamResponse>, AttemptFailure> {
     let mut timer = ResponseTimer::new(context, now);
+    let memory = &context.client.gateway.memory;
+    let mut unsent: Option<Charge> = None;
     conn.http.begin(context.request.for_h1(upgrade));
     let outcome = poll_fn(|cx| {
         loop {
             match conn.http.poll_response(cx) {
                 Poll::Ready(Ok(head)) if is_interim(head.status()) => context.interim(head),
                 Poll::Ready(outcome) => return Poll::Ready(Some(outcome)),
-                Poll::Pending => return timer.poll(cx, conn.http.blocked_since()).map(|()| None),
+                Poll::Pending => {
+                    let blocked_since = conn.http.blocked_since();
+                    if blocked_since.is_some() || unsent.is_some() {
+                        let waiting = if blocked_since.is_some() { conn.http.unsent() } else { 0 };
+                        memory.waits(unsent.get_or_insert_with(|| memory.buffers.charge()), waiting);
+                    }
+                    return timer.poll(cx, blocked_since).map(|()| None);
+                }
             }
         }
     })

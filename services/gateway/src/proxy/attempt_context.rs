@@ -64,7 +64,6 @@ impl AttemptFailure {
 pub(super) struct UpstreamResponse {
     pub(super) head: Response<()>,
     pub(super) relay: Relay,
-    instance: Arc<Instance>,
 }
 
 impl UpstreamResponse {
@@ -78,8 +77,16 @@ impl UpstreamResponse {
         let is_live = headers::is_event_stream(head.headers()) || headers::is_grpc(head.headers());
         let idle = (!is_live).then_some(context.settings.idle);
         let pool_size = context.client.gateway.config.limits.pool_size;
-        let relay = Relay { source, idle, timer: None, pool_size, worker: context.client.worker };
-        Box::new(Self { head, relay, instance: instance.clone() })
+        let relay = Relay {
+            source,
+            instance: instance.clone(),
+            idle,
+            removed: context.client.gateway.config.timeouts.removed,
+            timer: None,
+            pool_size,
+            worker: context.client.worker,
+        };
+        Box::new(Self { head, relay })
     }
 
     /// The response to the client.
@@ -87,9 +94,10 @@ impl UpstreamResponse {
         let (mut parts, ()) = self.head.into_parts();
         let status = parts.status.as_u16();
         active.responded(status);
-        self.instance.stats.count_response(status);
+        let instance = &self.relay.instance;
+        instance.stats.count_response(status);
         headers::response(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
-        parts.headers.entry(HUB_INSTANCE).or_insert_with(|| self.instance.label.clone());
+        parts.headers.entry(HUB_INSTANCE).or_insert_with(|| instance.label.clone());
         parts.version = Version::HTTP_11;
         Response::from_parts(parts, ResponseBody::relay(self.relay, active))
     }

@@ -48,6 +48,8 @@ pub(crate) enum ResponseFailed {
     Broken(#[source] Box<dyn Error + Send + Sync>),
     #[error("timed out waiting for the rest of the response")]
     Silent,
+    #[error("the instance is no longer registered")]
+    Removed,
 }
 
 impl RequestRecord {

@@ -4,7 +4,8 @@
 //! returns to the pool, and the request. Dropped early, it closes the connection.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use super::active::ActiveRequest;
 use super::record::ResponseFailed;
 use super::tunnel::Tunnel;
 use crate::headers;
-use crate::upstream::{Conn, H2Response};
+use crate::upstream::{Conn, H2Response, Instance, REMOVAL_CHECK};
 
 /// The body of every response.
 pub(crate) struct ResponseBody {
@@ -47,8 +48,11 @@ pub(crate) enum ResponseSource {
 /// A response that an instance is sending.
 pub(crate) struct Relay {
     pub(crate) source: ResponseSource,
+    pub(crate) instance: Arc<Instance>,
     /// The longest time without a byte; `None` for a live stream.
     pub(crate) idle: Option<Duration>,
+    /// How long the response may go on once the instance is no longer registered.
+    pub(crate) removed: Duration,
     /// Created when the instance is waited for.
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// The maximum number of idle connections in the pool.
@@ -122,6 +126,9 @@ impl ResponseSource {
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         match self.source.poll_frame(cx) {
+            Poll::Ready(Some(_)) if self.instance.was_removed_before(self.removed) => {
+                Poll::Ready(Some(Err(ResponseFailed::Removed)))
+            }
             Poll::Ready(frame) => {
                 self.timer = None;
                 Poll::Ready(frame)
@@ -131,9 +138,20 @@ impl Relay {
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
-        let Some(idle) = self.idle else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        timer.as_mut().poll(cx).map(|()| Some(Err(ResponseFailed::Silent)))
+        let check = self.removed.min(REMOVAL_CHECK);
+        let timer =
+            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.idle.unwrap_or(check))));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if self.idle.is_some() {
+                return Poll::Ready(Some(Err(ResponseFailed::Silent)));
+            }
+            // A live stream may be silent for any time, but not outlive its instance for long.
+            if self.instance.was_removed_before(self.removed) {
+                return Poll::Ready(Some(Err(ResponseFailed::Removed)));
+            }
+            timer.as_mut().reset(tokio::time::Instant::now() + check);
+        }
     }
 }
 
@@ -151,7 +169,7 @@ impl Body for ResponseBody {
                 let text = text.take().filter(|text| !text.is_empty());
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Content::Instance(relay) => std::task::ready!(relay.poll_frame(cx)),
+            Content::Instance(relay) => ready!(relay.poll_frame(cx)),
         };
         match &mut frame {
             Some(Ok(frame)) => {

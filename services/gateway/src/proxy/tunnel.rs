@@ -1,5 +1,8 @@
 //! Upgrades: WebSocket and anything else that begins with `101 Switching Protocols`. After the instance's 101, bytes
-//! are copied in both directions, unread and without a timeout, until one side closes or the gateway stops.
+//! are copied in both directions, unread and without a timeout, until one side closes, the instance has been gone for a
+//! while, or the gateway stops.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -11,6 +14,8 @@ use crate::upstream::InFlightGuard;
 /// An instance's end of an upgraded connection. It travels to the client's connection as the content of the 101.
 pub(crate) struct Tunnel {
     pub(super) instance: TcpStream,
+    /// How long it may go on once the instance is no longer registered.
+    pub(super) removed: Duration,
     /// Bytes that followed its 101.
     pub(super) first: Bytes,
     /// The tunnel counts as a request in flight.
@@ -27,8 +32,13 @@ impl Tunnel {
             client.write_all(&self.first).await?;
             tokio::io::copy_bidirectional(&mut client, &mut self.instance).await
         };
-        if let Err(error) = joined.await {
-            let (instance, error) = (&self.in_flight.instance().id, &error as &dyn std::error::Error);
+        let registration = self.in_flight.instance();
+        let ended = tokio::select! {
+            ended = joined => ended.map(drop),
+            () = registration.gone_for(self.removed) => Ok(()),
+        };
+        if let Err(error) = ended {
+            let (instance, error) = (&registration.id, &error as &dyn std::error::Error);
             tracing::debug!(%instance, error, "an upgraded connection broke");
         }
     }

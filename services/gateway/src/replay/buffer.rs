@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
+use crate::memory::Charge;
+
 /// The bytes that were read, and how many of them the current attempt has.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
@@ -18,11 +20,20 @@ pub(super) struct ReplayBuffer {
     trailers_due: bool,
     /// The limit; `None` once the body has exceeded it, or there will be no other attempt.
     limit: Option<usize>,
+    /// Its share of the memory for such buffers.
+    charge: Charge,
 }
 
 impl ReplayBuffer {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { data: Vec::new(), trailers: None, position: 0, trailers_due: false, limit: Some(limit) }
+    pub(super) fn new(limit: usize, charge: Charge) -> Self {
+        Self {
+            data: Vec::new(),
+            trailers: None,
+            position: 0,
+            trailers_due: false,
+            limit: Some(limit),
+            charge,
+        }
     }
 
     /// Whether everything that was read is in the buffer.
@@ -61,13 +72,28 @@ impl ReplayBuffer {
     pub(super) fn push(&mut self, frame: &Frame<Bytes>) {
         let Some(limit) = self.limit else { return };
         match frame.data_ref() {
-            Some(data) if self.data.len().saturating_add(data.len()) <= limit => {
+            Some(data) if self.data.len().saturating_add(data.len()) <= limit && self.reserve(data.len()) => {
                 self.data.extend_from_slice(data);
                 self.position = self.data.len();
             }
             Some(_) => self.end_replay(),
             None => self.trailers = frame.trailers_ref().cloned(),
         }
+    }
+
+    /// Makes room for so many bytes, if there is memory for them.
+    fn reserve(&mut self, more: usize) -> bool {
+        let (len, capacity) = (self.data.len(), self.data.capacity());
+        if len + more <= capacity {
+            return true;
+        }
+        // Twice as much each time, or a body of many small pieces would be moved for each of them.
+        let next = (len + more).max(capacity * 2);
+        let granted = self.charge.grow(next - capacity);
+        if granted {
+            self.data.reserve_exact(next - len);
+        }
+        granted
     }
 
     /// There will be no other attempt. Bytes that the current one has yet to get stay until then.
@@ -79,6 +105,7 @@ impl ReplayBuffer {
     fn drop_drained(&mut self) {
         if self.limit.is_none() && self.is_drained() {
             self.data = Vec::new();
+            self.charge.set(0);
             self.trailers = None;
             self.position = 0;
         }
@@ -90,6 +117,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::LimitsConfig;
+    use crate::memory::Memory;
+
+    fn memory(bytes: u64) -> Memory {
+        Memory::new(&LimitsConfig { replay_memory: bytesize::ByteSize::b(bytes), ..LimitsConfig::default() })
+    }
+
+    fn buffer(limit: usize) -> ReplayBuffer {
+        ReplayBuffer::new(limit, memory(1 << 20).replay.charge())
+    }
+
+    #[test]
+    fn all_buffers_share_one_budget() {
+        let memory = memory(150);
+        let mut buffers = [0; 3].map(|_| ReplayBuffer::new(100, memory.replay.charge()));
+        buffers.iter_mut().for_each(|buffer| buffer.push(&Frame::data(Bytes::from(vec![b'x'; 60]))));
+        assert_eq!(buffers.each_ref().map(ReplayBuffer::is_complete), [true, true, false]);
+        assert_eq!(memory.replay.used(), 120);
+        let [first, mut second, _] = buffers;
+        drop(first);
+        second.end_replay();
+        assert_eq!((memory.replay.used(), second.data.capacity()), (0, 0));
+    }
 
     fn rest(buffer: &mut ReplayBuffer) -> (Vec<u8>, bool) {
         let (mut data, mut trailers) = (Vec::new(), false);
@@ -104,7 +154,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_kept_do_not_keep_the_read_buffer() {
-        let mut buffer = ReplayBuffer::new(64 << 10);
+        let mut buffer = buffer(64 << 10);
         let mut read = Bytes::from(vec![b'x'; 8 << 10]);
         buffer.push(&Frame::data(read.split_to(1)));
         assert!(read.is_unique(), "one byte keeps the whole read buffer");
@@ -113,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_body_that_exceeds_the_limit_is_dropped_at_once() {
-        let mut buffer = ReplayBuffer::new(10);
+        let mut buffer = buffer(10);
         buffer.push(&Frame::data(Bytes::from_static(b"0123456789")));
         assert!(buffer.is_complete());
         buffer.push(&Frame::data(Bytes::from_static(b"0")));
@@ -122,7 +172,7 @@ mod tests {
 
     #[test]
     fn bytes_that_an_attempt_has_yet_to_get_outlive_the_end_of_replay() {
-        let mut buffer = ReplayBuffer::new(10);
+        let mut buffer = buffer(10);
         buffer.push(&Frame::data(Bytes::from_static(b"01234")));
         buffer.push(&Frame::trailers(HeaderMap::new()));
         buffer.rewind();
@@ -139,7 +189,7 @@ mod tests {
             attempts in proptest::collection::vec(0_usize..20, 0..4),
             trailers in any::<bool>(),
         ) {
-            let mut buffer = ReplayBuffer::new(1000);
+            let mut buffer = buffer(1000);
             let (mut all, mut got) = (Vec::new(), Vec::new());
             for (i, frame) in frames.iter().enumerate() {
                 if attempts.contains(&i) {

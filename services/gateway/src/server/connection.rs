@@ -10,7 +10,7 @@ use hubspoke_http1::{ConnectionEnd, ServerConfig, ServerConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::client_io::ClientIo;
+use super::client_io::{ClientIo, PREFACE};
 use super::http2;
 use super::swept_body::SweptBodies;
 use crate::client_body::ClientBody;
@@ -18,8 +18,6 @@ use crate::client_conn::{ClientConn, ConnCommand};
 use crate::error::{Cause, RequestFailure};
 use crate::proxy;
 
-/// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The beginning of a TLS handshake (RFC 8446, 5.1), which would otherwise be a malformed request.
 const CLIENT_HELLO: &[u8] = &[0x16, 0x03];
 /// How long a client may take to read the last response before its connection is closed.

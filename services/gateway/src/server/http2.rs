@@ -18,15 +18,16 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use super::client_io::ClientIo;
+use super::stream_queue::{QueuedBytes, StreamQueue};
 use super::swept_body::{SweptBodies, SweptBody};
 use crate::client_body::ClientBody;
 use crate::client_conn::{ClientConn, ConnCommand};
 use crate::error::Cause;
+use crate::memory::STREAM_WINDOW;
 use crate::proxy;
 use crate::proxy::response_body::ResponseBody;
 
-/// How much a client may send ahead, on a stream and on its connection.
-const STREAM_WINDOW: u32 = 64 << 10;
+/// How much a client may send ahead on a connection.
 const CONNECTION_WINDOW: u32 = 256 << 10;
 /// The most that h2 keeps of one response until the client's socket takes it.
 const SEND_BUFFER: usize = 16 << 10;
@@ -64,7 +65,7 @@ pub(super) async fn serve(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<Sw
 }
 
 async fn serve_streams(
-    mut connection: Connection<ClientIo, Bytes>,
+    mut connection: Connection<ClientIo, QueuedBytes>,
     client: &Arc<ClientConn>,
     bodies: Arc<SweptBodies>,
 ) -> Result<(), h2::Error> {
@@ -106,10 +107,10 @@ fn serve_stream(
     client: Arc<ClientConn>,
     bodies: Arc<SweptBodies>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<QueuedBytes>,
 ) -> impl Future<Output = ()> + Send {
     let head_only = *request.method() == Method::HEAD;
-    let handling = proxy::handle(client.clone(), request.map(ClientBody::h2));
+    let handling = proxy::handle(client.clone(), request.map(|body| ClientBody::h2(body, &client.gateway.memory)));
     async move {
         let mut handling = pin!(handling);
         let response = poll_fn(|cx| {
@@ -126,7 +127,10 @@ fn serve_stream(
         let Some(response) = response.await else { return };
         let (head, body, is_complete) = split(response, head_only);
         let sent = match respond.send_response(head, is_complete) {
-            Ok(stream) if !is_complete => send_body(bodies.add(body, &client.gateway), stream).await,
+            Ok(stream) if !is_complete => {
+                let queue = StreamQueue::new(&client.gateway);
+                send_body(bodies.add(body, &client.gateway), stream, &queue).await
+            }
             other => other.map(drop),
         };
         if let Err(error) = sent {
@@ -161,10 +165,15 @@ fn split(response: Response<ResponseBody>, head_only: bool) -> (Response<()>, Re
 }
 
 /// Sends a body as the windows of the stream and its connection allow.
-async fn send_body(mut body: SweptBody, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
+async fn send_body(
+    mut body: SweptBody,
+    mut stream: SendStream<QueuedBytes>,
+    queue: &Arc<StreamQueue>,
+) -> Result<(), h2::Error> {
     loop {
         let frame = poll_fn(|cx| match stream.poll_reset(cx) {
             Poll::Ready(reset) => Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from))),
+            Poll::Pending if queue.poll_room(cx).is_pending() => Poll::Pending,
             Poll::Pending => Pin::new(&mut body).poll_frame(cx).map(Ok),
         });
         let frame = match frame.await? {
@@ -174,7 +183,7 @@ async fn send_body(mut body: SweptBody, mut stream: SendStream<Bytes>) -> Result
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Ok(());
             }
-            None => return stream.send_data(Bytes::new(), true),
+            None => return stream.send_data(queue.push(Bytes::new()), true),
         };
         match frame.into_data() {
             Ok(mut data) => {
@@ -183,10 +192,12 @@ async fn send_body(mut body: SweptBody, mut stream: SendStream<Bytes>) -> Result
                     return stream.send_data(data, true);
                 }
                 while !data.is_empty() {
+                    queue.set_waiting(data.len());
                     let capacity = poll_fn(|cx| poll_capacity(&mut stream, data.len(), cx)).await?;
                     let part = data.split_to(capacity.min(data.len()));
-                    stream.send_data(part, is_last && data.is_empty())?;
+                    stream.send_data(queue.push(part), is_last && data.is_empty())?;
                 }
+                queue.set_waiting(0);
                 if is_last {
                     return Ok(());
                 }
@@ -203,7 +214,7 @@ async fn send_body(mut body: SweptBody, mut stream: SendStream<Bytes>) -> Result
 /// Waits until the windows and the send buffer have room. Nothing is reserved while nothing is to be sent: that would
 /// take a part of the connection's window from other streams.
 fn poll_capacity(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<QueuedBytes>,
     wanted: usize,
     cx: &mut Context<'_>,
 ) -> Poll<Result<usize, h2::Error>> {

@@ -128,6 +128,7 @@ async fn run(
                 let now = Instant::now();
                 bodies.sweep(gateway.millis(now), gateway.config.timeouts.idle);
                 sweep_clients(gateway, &mut clients, now);
+                gateway.memory.adapt_reads();
                 gateway.sweep_pools(index, now);
                 gateway.sweep_refusals(now);
             }
@@ -157,6 +158,7 @@ fn sweep_clients(gateway: &Gateway, clients: &mut Vec<Weak<ClientConn>>, now: In
         if command != ConnCommand::Continue {
             client.send(command);
         }
+        client.resume();
         true
     });
 }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use h2::client::Builder;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::conn::Conn;
@@ -25,6 +26,14 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 const SEND_BUFFER: usize = 16 << 10;
 /// The largest head and the largest trailers of a response, as over HTTP/1.
 const MAX_HEAD_SIZE: u32 = 64 << 10;
+/// A host that vanishes sends no FIN: an idle connection to it is closed after two minutes, and so is one with bytes on
+/// it that it does not acknowledge.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(20))
+    .with_retries(3);
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 
 /// A TCP connection to the instance.
 async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause> {
@@ -51,7 +60,12 @@ async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause>
         Ok(Ok(stream)) => stream,
     };
     instance.stats.connections_opened.count();
-    let _ = stream.set_nodelay(true); // fails only on a dead socket
+    // They fail only on a dead socket.
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(&stream);
+    let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     Ok(stream)
 }
 
@@ -111,5 +125,25 @@ pub(crate) async fn h2(instance: &Instance, timeout: Duration) -> Result<H2Conn,
             Err(Cause::ConnectFailed)
         }
         Err(_) => Err(Cause::ConnectTimeout),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use hubspoke_protocol::ServiceInfo;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_to_a_vanished_host_ends_in_two_minutes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let info = ServiceInfo::new("log", listener.local_addr().unwrap().to_string());
+        let stream = tcp(&Instance::new(&info, 1), Duration::from_secs(5)).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let (time, interval) =
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        assert_eq!(time + interval * socket.tcp_keepalive_retries().unwrap(), Duration::from_secs(120));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(120)));
     }
 }

@@ -1,8 +1,8 @@
 //! One registration of one instance, and what the gateway has observed of it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -20,6 +20,9 @@ use crate::stats::InstanceStats;
 /// Greater weights count as this one.
 const MAX_WEIGHT: u32 = 10_000;
 
+/// How often a stream that may be silent checks whether its instance is still registered.
+pub(crate) const REMOVAL_CHECK: Duration = Duration::from_secs(30);
+
 /// One registration of one instance.
 pub(crate) struct Instance {
     pub(crate) service: Box<str>,
@@ -36,6 +39,7 @@ pub(crate) struct Instance {
     in_flight: AtomicUsize,
     /// No longer registered: connections close when the requests on them are over.
     removed: AtomicBool,
+    removed_at: OnceLock<Instant>,
     /// Notified when the last request in flight at a removed instance is over.
     drained: Notify,
     /// Whether `ejection` has anything on record. Spares the lock while all is well.
@@ -75,6 +79,7 @@ impl Instance {
             state: AtomicU8::new(0),
             in_flight: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
+            removed_at: OnceLock::new(),
             drained: Notify::new(),
             suspicious: AtomicBool::new(false),
             ejection: Mutex::default(),
@@ -175,8 +180,21 @@ impl Instance {
 
     /// The instance is no longer registered: idle connections close now, the others after their requests.
     pub(crate) fn remove(&self) {
+        let _ = self.removed_at.set(Instant::now()); // the first time counts
         self.removed.store(true, SeqCst);
         self.close_idle();
+    }
+
+    /// Whether it was removed at least so long ago.
+    pub(crate) fn was_removed_before(&self, time: Duration) -> bool {
+        self.is_removed() && self.removed_at.get().is_some_and(|at| at.elapsed() >= time)
+    }
+
+    /// Waits until it has been removed for so long, give or take half a minute.
+    pub(crate) async fn gone_for(&self, time: Duration) {
+        while !self.was_removed_before(time) {
+            tokio::time::sleep(time.min(REMOVAL_CHECK)).await;
+        }
     }
 
     /// Waits until nothing is in flight at a removed instance.

@@ -192,6 +192,44 @@ async fn a_stream_outlives_the_removal_of_its_instance() {
 }
 
 #[tokio::test]
+async fn streams_of_a_removed_instance_end_in_bounded_time() {
+    let instance = FakeInstance::script(|mut raw, _| async move {
+        let request = raw.request().await.unwrap_or_default();
+        if request.contains("upgrade") {
+            raw.write("HTTP/1.1 101 Switching Protocols\r\nupgrade: chat\r\nconnection: upgrade\r\n\r\n")
+                .await;
+        } else if request.starts_with("GET /svc/download ") {
+            raw.write("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await;
+            while tokio::io::AsyncWriteExt::write_all(&mut raw.stream, b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        } else {
+            raw.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n:\n\n").await;
+        }
+        // As silent as a host that has vanished.
+        drop(raw.read_to_end().await);
+    })
+    .await;
+    let gateway = Gateway::start(|config| {
+        config.timeouts.removed = Duration::from_millis(300);
+    })
+    .await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    let mut streams = Vec::new();
+    for (path, more) in [("tail", ""), ("download", ""), ("x", "Connection: upgrade\r\nUpgrade: chat\r\n")] {
+        let mut raw = gateway.connect().await;
+        raw.write(format!("GET /svc/{path} HTTP/1.1\r\nHost: a\r\n{more}\r\n")).await;
+        assert!(raw.read_until(|text| text.contains("\r\n\r\n")).await.starts_with("HTTP/1.1 "));
+        streams.push(raw);
+    }
+    gateway.set("svc", &[]).await;
+    for mut stream in streams {
+        stream.read_to_end().await;
+    }
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
+}
+
+#[tokio::test]
 async fn idle_connections_to_a_removed_instance_are_closed() {
     let instance = slow().await;
     let gateway = Gateway::with("svc", &instance).await;

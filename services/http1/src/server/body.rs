@@ -31,7 +31,17 @@ pub(super) struct ReadHalf<R> {
 impl<R: AsyncRead + Unpin> ReadHalf<R> {
     /// Reads once, replacing the bytes. False if the client has closed its side.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.bytes = ready!(read_buf::poll_read(&mut self.stream, cx))?;
+        self.poll_read_up_to(read_buf::READ_SIZE, cx)
+    }
+
+    /// The same where a head is expected: as much as is copied, since a head lives as long as its request, and what a
+    /// client sends ahead waits for as long.
+    pub(super) fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.poll_read_up_to(read_buf::MAX_COPIED, cx)
+    }
+
+    fn poll_read_up_to(&mut self, max: usize, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.bytes = ready!(read_buf::poll_read(&mut self.stream, cx, max))?;
         Poll::Ready(Ok(!self.bytes.is_empty()))
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::Body;
 
 use crate::encoder::BodyEncoder;
-use crate::write_buf::{MAX_BUFFERED, WriteBuf};
+use crate::write_buf::WriteBuf;
 
 /// A response on its way out.
 pub(super) struct SendingResponse<B> {
@@ -58,7 +58,7 @@ impl<B: Body<Data = Bytes> + Unpin> SendingResponse<B> {
     pub(super) fn fetch(&mut self, cx: &mut Context<'_>, out: &mut WriteBuf) -> Poll<()> {
         while !self.is_complete()
             && let Some(body) = &mut self.body
-            && out.len() < MAX_BUFFERED
+            && !out.is_full()
         {
             match ready!(Pin::new(body).poll_frame(cx)).transpose() {
                 Ok(None) => self.end(out),

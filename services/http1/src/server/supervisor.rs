@@ -17,16 +17,24 @@ pub trait Supervisor<W> {
         Command::Continue
     }
 
-    /// Bytes were read: whether they end within a request head.
+    /// Bytes were read: how much memory the incomplete request head takes up that they end within; 0 if they don't.
     #[inline]
-    fn reading_head(&self, is_partial: bool) {
-        let _ = is_partial;
+    fn reading_head(&self, memory: usize) {
+        let _ = memory;
     }
 
-    /// The connection wrote, or tried to: whether the client's receive buffer is full.
+    /// Whether a connection with an incomplete request head must not read on now. Whoever says so wakes the connection
+    /// later, by the waker of [`Supervisor::command`].
     #[inline]
-    fn write_blocked(&self, is_blocked: bool) {
-        let _ = is_blocked;
+    fn pauses_head(&self) -> bool {
+        false
+    }
+
+    /// The connection wrote, or tried to: how many bytes wait because the client's receive buffer is full; 0 if it is
+    /// not.
+    #[inline]
+    fn write_blocked(&self, unsent: usize) {
+        let _ = unsent;
     }
 
     /// Takes an interim response (1xx) that is to be sent before the final one. Asked after each poll of the handler.

@@ -164,8 +164,8 @@ impl<W> Supervisor<W> for &Watch {
         self.command.get()
     }
 
-    fn reading_head(&self, is_partial: bool) {
-        self.note(if is_partial { "partial head" } else { "head" });
+    fn reading_head(&self, memory: usize) {
+        self.note(if memory > 0 { "partial head" } else { "head" });
     }
 
     fn close_delimited(&self, _: &W, is_open: bool) {

@@ -1,0 +1,218 @@
+//! Memory that clients can make the gateway take up, bounded in all and not only per connection: unfinished and large
+//! request heads, bodies that are kept for a retry, and bytes that wait for a client or an instance to read them.
+//!
+//! No budget refuses what is small: when it is used up, an honest client still gets through, and only what would take
+//! more waits, is not kept, or is refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use hubspoke_http1::limit_reads;
+
+use crate::config::LimitsConfig;
+
+/// An incomplete head of this size waits once the budget is used up; a complete one of up to this size is not counted.
+pub(crate) const SMALL_HEAD: usize = 4 << 10;
+/// Memory of a header field besides its bytes: its entry in the map.
+const FIELD: usize = 104;
+
+/// How much a client may send ahead on an HTTP/2 stream.
+pub(crate) const STREAM_WINDOW: u32 = 64 << 10;
+/// Memory for such streams whose instance does not read them.
+const UPLOADS: usize = 24 << 20;
+
+/// Sizes of reads, the largest while less than half of the budget is used, and the least if it is used up.
+const READS: [usize; 3] = [64 << 10, 16 << 10, 2 << 10];
+
+/// The budgets.
+pub(crate) struct Memory {
+    /// Request heads: incomplete ones, and large ones of requests in flight.
+    pub(crate) heads: Arc<Budget>,
+    /// Bodies that are kept for a retry.
+    pub(crate) replay: Arc<Budget>,
+    /// Bytes that wait for a client or an instance to read them.
+    pub(crate) buffers: Arc<Budget>,
+    /// Bytes that HTTP/2 clients may have sent ahead of an instance that does not read them.
+    pub(crate) uploads: Arc<Budget>,
+}
+
+/// A number of bytes, shared by all connections.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+/// A part of a budget; it is given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: AtomicUsize,
+}
+
+impl Memory {
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+        let budget = |size: bytesize::ByteSize| {
+            let limit = usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+            Arc::new(Budget { limit, used: AtomicUsize::new(0) })
+        };
+        Self {
+            heads: budget(limits.head_memory),
+            replay: budget(limits.replay_memory),
+            buffers: budget(limits.buffer_memory),
+            uploads: Arc::new(Budget { limit: UPLOADS, used: AtomicUsize::new(0) }),
+        }
+    }
+
+    /// So many bytes wait for somebody to read them.
+    pub(crate) fn waits(&self, charge: &Charge, bytes: usize) {
+        if charge.set(kept_by(bytes)) {
+            self.adapt_reads();
+        }
+    }
+
+    /// Adapts the reads of this thread to what is left. Called on each worker when what waits has changed there, and
+    /// now and then, since it changes elsewhere too.
+    pub(crate) fn adapt_reads(&self) {
+        limit_reads(self.buffers.read_size());
+    }
+}
+
+impl Budget {
+    /// Whether nothing is left.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.used.load(Relaxed) >= self.limit
+    }
+
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// Whether only the least is read ahead.
+    pub(crate) fn is_short(&self) -> bool {
+        self.read_size() == READS[2]
+    }
+
+    /// An empty part.
+    pub(crate) fn charge(self: &Arc<Self>) -> Charge {
+        Charge { budget: self.clone(), bytes: AtomicUsize::new(0) }
+    }
+
+    fn read_size(&self) -> usize {
+        let [large, medium, small] = READS;
+        match self.used.load(Relaxed) {
+            used if used < self.limit / 2 => large,
+            used if used < self.limit / 4 * 3 => medium,
+            _ => small,
+        }
+    }
+
+    fn add(&self, bytes: usize) -> usize {
+        self.used.fetch_add(bytes, Relaxed)
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Charge {
+    /// Makes it so many bytes, even beyond the budget's limit. Returns whether it has changed.
+    pub(crate) fn set(&self, bytes: usize) -> bool {
+        if self.bytes() == bytes {
+            return false;
+        }
+        let before = self.bytes.swap(bytes, Relaxed);
+        match bytes > before {
+            true => drop(self.budget.add(bytes - before)),
+            false => self.budget.sub(before - bytes),
+        }
+        true
+    }
+
+    /// Makes it at least so many bytes, if the budget has them.
+    pub(crate) fn raise(&self, bytes: usize) -> bool {
+        self.grow(bytes.saturating_sub(self.bytes()))
+    }
+
+    /// Makes it so many bytes more, if the budget has them.
+    pub(crate) fn grow(&self, bytes: usize) -> bool {
+        let granted = self.budget.add(bytes).saturating_add(bytes) <= self.budget.limit;
+        if granted {
+            self.bytes.fetch_add(bytes, Relaxed);
+        } else {
+            self.budget.sub(bytes);
+        }
+        granted
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.sub(*self.bytes.get_mut());
+    }
+}
+
+/// The memory that a parsed head takes up.
+pub(crate) fn head_size(headers: &http::HeaderMap, uri: &http::Uri) -> usize {
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    headers.iter().fold(target, |size, (name, value)| size + name.as_str().len() + value.len() + FIELD)
+}
+
+/// The memory that waiting bytes may keep: those of a large read keep the whole buffer that it went into, and as much
+/// again may have been read that is not encoded yet.
+fn kept_by(waiting: usize) -> usize {
+    match waiting {
+        ..=4096 => waiting,
+        4097..=16_384 => 32 << 10,
+        _ => 128 << 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(limit: usize) -> Arc<Budget> {
+        Arc::new(Budget { limit, used: AtomicUsize::new(0) })
+    }
+
+    #[test]
+    fn a_charge_grows_within_the_budget_and_is_given_back() {
+        let budget = budget(100);
+        let (first, second) = (budget.charge(), budget.charge());
+        assert!(first.grow(60) && !second.grow(50) && second.grow(40));
+        assert!(budget.is_exhausted() && !first.grow(1));
+        drop(first);
+        assert_eq!((budget.used(), budget.is_exhausted()), (40, false));
+        assert!(second.set(1000) && !second.set(1000) && second.set(10));
+        assert_eq!(budget.used(), 10);
+        drop(second);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn reads_become_smaller_as_the_budget_is_used_up() {
+        let budget = budget(100);
+        let charge = budget.charge();
+        for (used, reads) in [(0, READS[0]), (49, READS[0]), (50, READS[1]), (75, READS[2]), (1000, READS[2])]
+        {
+            charge.set(used);
+            assert_eq!(budget.read_size(), reads, "{used}");
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_head_count_with_their_entries() {
+        let mut headers = http::HeaderMap::new();
+        for _ in 0..100 {
+            headers.append("a", "b".parse().unwrap());
+        }
+        assert_eq!(head_size(&headers, &"/path?query".parse().unwrap()), 11 + 100 * (2 + FIELD));
+    }
+}

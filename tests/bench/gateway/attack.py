@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+"""Drives every bound on the gateway's memory to its end, and prints the peak beside the container's limit.
+
+    cargo build --profile dist -p hubspoke-gateway -p hubspoke-registry --bins
+    tests/bench/gateway/attack.py [--bin target/dist] [--limit-mib 256] [--scale 1] [--only unread-h2,heads-h1]
+
+Each attack has a gateway with its default configuration to itself, runs for at most 30 s from up to 10,000 connections
+of addresses in 127.1.0.0/16, and reads nothing, or as little as it needs. Meanwhile an honest client at 127.0.0.1 asks
+for a page twice a second. Printed are the gateway's peak resident memory and how many of the honest requests were
+answered within 5 s. Exits with 1 if a peak exceeds --limit-mib, or if fewer than half of the honest requests were
+answered. --scale 0.1 runs a tenth of each attack.
+
+This script is attacker, instance and honest client. All traffic stays on 127.0.0.0/8, and every process that is started
+is stopped at the end.
+"""
+
+import argparse
+import errno
+import resource
+import selectors
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from bench import HERE, Run, start_gateway
+from memory import resident_mb
+
+# IP_BIND_ADDRESS_NO_PORT: the port is chosen when the connection is made, so that all addresses share one range.
+NO_PORT = 24
+BIG = bytes(1 << 20)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_WINDOW = (1 << 31) - 1
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+END_STREAM, END_HEADERS = 1, 4
+
+
+# The instance
+
+
+class Instance(threading.Thread):
+    """Answers /echo at once, /echo/big with endless bytes, /echo/tail with a head alone, an upgrade with 101 and endless
+    bytes, and everything else never; reads no body below /echo/unread."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.listener.setblocking(False)
+        self.port = self.listener.getsockname()[1]
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.listener, selectors.EVENT_READ, None)
+        self.unread = []  # connections that are not read
+
+    def run(self):
+        while True:
+            for key, _ in self.selector.select():
+                try:
+                    self.accept() if key.data is None else key.data(key.fileobj)
+                except OSError:
+                    self.close(key.fileobj)
+
+    def close(self, sock):
+        if sock is not self.listener:
+            self.selector.unregister(sock)
+            sock.close()
+
+    def accept(self):
+        sock, _ = self.listener.accept()
+        sock.setblocking(False)
+        read = bytearray()
+        self.selector.register(sock, selectors.EVENT_READ, lambda sock: self.read(sock, read))
+
+    def read(self, sock, read):
+        part = sock.recv(1 << 16)
+        if not part:
+            return self.close(sock)
+        if read is None:
+            return None
+        read += part
+        if b"\r\n\r\n" not in read:
+            return None
+        head = bytes(read)
+        read.clear()
+        path = head.split(b" ", 2)[1]
+        if b"\r\nupgrade:" in head.lower():
+            sock.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: chat\r\nconnection: upgrade\r\n\r\n")
+            self.selector.modify(sock, selectors.EVENT_WRITE, lambda sock: sock.send(BIG))
+        elif path.startswith(b"/echo/big"):
+            sock.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1099511627776\r\n\r\n")
+            self.selector.modify(sock, selectors.EVENT_WRITE, lambda sock: sock.send(BIG))
+        elif path.startswith(b"/echo/tail"):
+            sock.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            self.selector.modify(sock, selectors.EVENT_READ, lambda sock: self.read(sock, None))
+        elif path.startswith(b"/echo/unread"):
+            self.selector.unregister(sock)
+            self.unread.append(sock)
+        elif path.startswith(b"/echo/silent"):
+            self.selector.modify(sock, selectors.EVENT_READ, lambda sock: self.read(sock, None))
+        else:
+            sock.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        return None
+
+
+# HTTP/2 by hand
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def literal(text):
+    return bytes((len(text),)) + text if len(text) < 127 else bytes((127, (len(text) - 127) % 128 + 128, (len(text) - 127) // 128)) + text
+
+
+def fields(path, method=b"GET", more=()):
+    """A header block without compression."""
+    pairs = [(b":method", method), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path), *more]
+    return b"".join(b"\x00" + literal(name) + literal(value) for name, value in pairs)
+
+
+def start_h2(window=MAX_WINDOW):
+    """The preface, a window per stream, and the largest window for the connection."""
+    settings = struct.pack(">HI", 4, window)
+    return PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", MAX_WINDOW - 65_535))
+
+
+def get_h2(stream, path):
+    return frame(HEADERS, END_HEADERS | END_STREAM, stream, fields(path))
+
+
+# The attacks: how many connections, and what each of them sends. `rest`, if there is one, is sent again and again.
+
+
+def get(path, more=b""):
+    return b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n" + more + b"\r\n"
+
+
+def post(path, length):
+    return b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+
+
+LARGE_FIELDS = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(30))
+MANY_FIELDS = b"".join(b"X-%d: y\r\n" % n for n in range(95))
+STREAMS = range(1, 2 * 120, 2)
+# One byte for each field, from the dynamic table: as many as may be sent before a head counts as too large.
+INDEXED = b"\x40" + literal(b"a") + literal(b"b") + b"\xbe" * 700
+
+
+def rapid_reset(count=400):
+    cancel = struct.pack(">I", 8)
+    pairs = (get_h2(n, b"/echo/silent") + frame(RST_STREAM, 0, n, cancel) for n in range(1, 2 * count, 2))
+    return start_h2() + b"".join(pairs)
+
+
+def upload_h2():
+    head = frame(HEADERS, END_HEADERS, 1, fields(b"/echo/unread", b"POST"))
+    return start_h2() + head + frame(DATA, 0, 1, bytes(16_384)) * 64
+
+
+ATTACKS = {
+    "idle-h1": (10_000, get(b"/echo"), None),
+    "idle-h2": (10_000, start_h2(), None),
+    "heads-h1": (10_000, b"GET /echo HTTP/1.1\r\nHost: a\r\n" + LARGE_FIELDS, None),
+    "heads-h2": (5_000, start_h2() + frame(HEADERS, END_STREAM, 1, fields(b"/echo") + INDEXED), None),
+    "continuation-h2": (500, start_h2() + frame(HEADERS, END_STREAM, 1, fields(b"/echo")), frame(CONTINUATION, 0, 1, b"")),
+    "large-heads-in-flight": (10_000, get(b"/echo/silent", LARGE_FIELDS), None),
+    "many-fields-in-flight": (10_000, get(b"/echo/silent", MANY_FIELDS), None),
+    "pipelined": (10_000, get(b"/echo/tail") + get(b"/echo") * 1500, None),
+    "replays": (5_000, post(b"/echo/silent", 65_536) + bytes(65_536), None),
+    "slow-bodies": (10_000, post(b"/echo/silent", 65_536) + bytes(8_000), None),
+    "uploads-h1": (5_000, post(b"/echo/unread", 1 << 30), bytes(1 << 16)),
+    "uploads-h2": (2_000, upload_h2(), None),
+    "unread-h1": (5_000, get(b"/echo/big"), None),
+    "unread-h2": (100, start_h2() + b"".join(get_h2(n, b"/echo/big") for n in STREAMS), None),
+    "closed-windows-h2": (100, start_h2(1) + b"".join(get_h2(n, b"/echo/big") for n in STREAMS), None),
+    "tails-h1": (10_000, get(b"/echo/tail"), None),
+    "tails-h2": (100, start_h2() + b"".join(get_h2(n, b"/echo/tail") for n in STREAMS), None),
+    "tunnels": (5_000, get(b"/echo/x", b"Connection: upgrade\r\nUpgrade: chat\r\n"), None),
+    "rapid-reset": (200, rapid_reset(), None),
+    "pings-h2": (200, start_h2(), frame(PING, 0, 0, bytes(8)) * 1000),
+}
+
+
+class Attack:
+    """The connections of one attack."""
+
+    def __init__(self, port, count, first, rest):
+        self.port, self.count, self.first, self.rest = port, count, first, rest
+        self.selector = selectors.DefaultSelector()
+        self.opened, self.parked = 0, []
+
+    def run(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            # A few hundred at a time, or the accept queue overflows.
+            for _ in range(min(200, self.count - self.opened)):
+                self.open()
+            for key, _ in self.selector.select(0.05):
+                self.write(key.fileobj, key.data)
+
+    def open(self):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_IP, NO_PORT, 1)
+        # Nothing is read: the smaller the kernel's buffer, the sooner the gateway has to keep what waits.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host = self.opened % 60_000
+        sock.bind((f"127.1.{host // 250}.{host % 250 + 1}", 0))
+        self.opened += 1
+        if sock.connect_ex(("127.0.0.1", self.port)) not in (0, errno.EINPROGRESS):
+            return sock.close()
+        return self.selector.register(sock, selectors.EVENT_WRITE, [self.first, 0])
+
+    def write(self, sock, state):
+        data, at = state
+        try:
+            at += sock.send(memoryview(data)[at : at + (1 << 18)])
+        except BlockingIOError:
+            return
+        except OSError:
+            self.selector.unregister(sock)
+            sock.close()
+            return
+        if at < len(data):
+            state[1] = at
+        elif self.rest:
+            state[:] = [self.rest, 0]
+        else:
+            # Kept open: nothing more is sent, and nothing is read.
+            self.selector.unregister(sock)
+            self.parked.append(sock)
+
+    def close(self):
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()
+        for sock in self.parked:
+            sock.close()
+        self.selector.close()
+
+
+class Honest(threading.Thread):
+    """An honest client."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.url, self.asked, self.answered, self.over = f"http://127.0.0.1:{port}/echo", 0, 0, False
+
+    def run(self):
+        while not self.over:
+            self.asked += 1
+            try:
+                self.answered += urllib.request.urlopen(self.url, timeout=5).status == 200
+            except OSError:
+                pass
+            time.sleep(0.5)
+
+
+def measure(binaries, name, scale, seconds):
+    """The gateway's memory before an attack and at its peak, and the honest client."""
+    count, first, rest = ATTACKS[name]
+    with tempfile.TemporaryDirectory(prefix="attack-") as directory:
+        run = Run(Path(directory))
+        try:
+            instance = Instance()
+            instance.start()
+            child, port, _ = start_gateway(run, binaries, instance.port)
+            before = peak = resident_mb(child.pid)
+            honest = Honest(port)
+            honest.start()
+            attack = Attack(port, max(1, int(count * scale)), first, rest)
+            attacker = threading.Thread(target=attack.run, args=(seconds,), daemon=True)
+            attacker.start()
+            while attacker.is_alive():
+                peak = max(peak, resident_mb(child.pid))
+                attacker.join(0.05)
+            honest.over = True
+            attack.close()
+            return before, peak, honest
+        finally:
+            run.stop_all()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", type=Path, default=HERE.parents[2] / "target/dist")
+    parser.add_argument("--limit-mib", type=float, default=256)
+    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--only", default=",".join(ATTACKS))
+    args = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(f"{'attack':24}{'before':>8}{'peak':>8}{'limit':>8} MiB   honest requests answered", flush=True)
+    failed = False
+    for name in args.only.split(","):
+        before, peak, honest = measure(args.bin, name, args.scale, min(args.seconds, 30))
+        bad = peak > args.limit_mib or honest.answered * 2 < honest.asked
+        failed |= bad
+        mark = "  <- over" if bad else ""
+        print(f"{name:24}{before:8.1f}{peak:8.1f}{args.limit_mib:8.0f}       {honest.answered} of {honest.asked}{mark}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
