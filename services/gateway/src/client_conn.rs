@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::caller;
-use crate::clients::{ClientUse, RequestSlot};
+use crate::clients::{ClientUse, H2Slot, RequestSlot};
 use crate::config::TimeoutsConfig;
 use crate::error::Cause;
 use crate::gateway::Gateway;
@@ -68,6 +68,8 @@ pub(crate) enum ConnCommand {
     Drain,
     /// Answer 408 and close.
     Timeout,
+    /// Answer 503 and close: a large head has no memory.
+    Overloaded,
     /// Close, with a GOAWAY on HTTP/2.
     Close,
     /// Close at once: the client does not even read.
@@ -154,6 +156,11 @@ impl ClientConn {
         self.h2.store(true, Relaxed);
     }
 
+    /// Counts the connection as one over HTTP/2, unless there are too many.
+    pub(crate) fn connect_h2(&self) -> Option<H2Slot<'_>> {
+        self.gateway.clients.connect_h2(self.client_use.as_deref())
+    }
+
     pub(crate) fn request_began(&self) {
         self.active.fetch_add(1, Relaxed);
         self.served.store(true, Relaxed);
@@ -218,11 +225,16 @@ impl ClientConn {
     /// The last command that was sent; `waker` is woken by the next.
     pub(crate) fn command(&self, waker: &Waker) -> ConnCommand {
         self.waker.register(waker);
+        self.last_command()
+    }
+
+    pub(crate) fn last_command(&self) -> ConnCommand {
         match self.command.load(Relaxed) {
             1 => ConnCommand::Drain,
             2 => ConnCommand::Timeout,
-            3 => ConnCommand::Close,
-            4 => ConnCommand::Abort,
+            3 => ConnCommand::Overloaded,
+            4 => ConnCommand::Close,
+            5 => ConnCommand::Abort,
             _ => ConnCommand::Continue,
         }
     }
@@ -245,8 +257,8 @@ impl ClientConn {
             return ConnCommand::Abort;
         }
         let head_since = self.head_since.load(Relaxed);
-        let short = if self.is_short_of_memory() { SHORT_OF_MEMORY } else { Duration::MAX };
-        let head_is_over = is_over(head_since, timeouts.request_header.min(short));
+        let is_overloaded = self.is_short_of_memory() && is_over(head_since, SHORT_OF_MEMORY);
+        let head_is_over = is_overloaded || is_over(head_since, timeouts.request_header);
         // On HTTP/2, a header block holds up all streams, and can't be answered before its end.
         if head_is_over && self.h2.load(Relaxed) {
             return ConnCommand::Abort;
@@ -256,7 +268,7 @@ impl ClientConn {
             return ConnCommand::Continue;
         }
         if head_is_over {
-            return ConnCommand::Timeout;
+            return if is_overloaded { ConnCommand::Overloaded } else { ConnCommand::Timeout };
         }
         let limit = if self.served.load(Relaxed) { timeouts.keep_alive } else { timeouts.request_header };
         let is_overdue = head_since == 0 && is_over(self.idle_since.load(Relaxed).max(1), limit);
@@ -270,7 +282,7 @@ impl Supervisor<OwnedWriteHalf> for &ClientConn {
         match ClientConn::command(self, waker) {
             ConnCommand::Continue => Command::Continue,
             ConnCommand::Drain => Command::Drain,
-            ConnCommand::Timeout => Command::Timeout,
+            ConnCommand::Timeout | ConnCommand::Overloaded => Command::Timeout,
             ConnCommand::Close | ConnCommand::Abort => Command::Close,
         }
     }

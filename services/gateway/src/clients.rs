@@ -24,6 +24,8 @@ pub(crate) struct Clients {
     max_in_flight: usize,
     /// The share of a service's requests in flight that one client may take.
     percent: usize,
+    max_h2: usize,
+    h2_connections: AtomicUsize,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -38,11 +40,18 @@ struct Shard {
 pub(crate) struct ClientUse {
     connections: AtomicUsize,
     in_flight: AtomicUsize,
+    h2_connections: AtomicUsize,
 }
 
 /// An open connection of a client; it counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot(Arc<ClientUse>);
+
+/// An open connection over HTTP/2; it counts until this is dropped.
+pub(crate) struct H2Slot<'a> {
+    all: &'a Clients,
+    client: Option<&'a ClientUse>,
+}
 
 /// A request in flight of a client; it counts until this is dropped.
 #[derive(Debug)]
@@ -54,6 +63,8 @@ impl Clients {
             max_connections: limits.client_connections,
             max_in_flight: limits.client_in_flight,
             percent: limits.client_in_flight_percent,
+            max_h2: limits.h2_connections,
+            h2_connections: AtomicUsize::new(0),
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| {
                 Mutex::new(Shard { clients: HashMap::new(), clean_at: CLEAN_AT })
@@ -83,6 +94,15 @@ impl Clients {
         (self.max_connections == 0 || before < self.max_connections).then_some(slot)
     }
 
+    /// Counts a client's connection as one over HTTP/2, unless there are too many, or too many of this client. `None` is a
+    /// trusted proxy.
+    pub(crate) fn connect_h2<'a>(&'a self, client: Option<&'a ClientUse>) -> Option<H2Slot<'a>> {
+        let all = self.h2_connections.fetch_add(1, Relaxed);
+        let own = client.map_or(0, |client| client.h2_connections.fetch_add(1, Relaxed));
+        let slot = H2Slot { all: self, client };
+        (all < self.max_h2 && own < self.max_h2.div_ceil(2)).then_some(slot)
+    }
+
     /// Counts a request of a client to a service that has `in_flight` of at most `max`, this one included, unless the
     /// client has as many in flight as it may.
     ///
@@ -109,6 +129,15 @@ impl ConnectionSlot {
     /// The client that holds it.
     pub(crate) fn client(&self) -> Arc<ClientUse> {
         self.0.clone()
+    }
+}
+
+impl Drop for H2Slot<'_> {
+    fn drop(&mut self) {
+        self.all.h2_connections.fetch_sub(1, Relaxed);
+        if let Some(client) = self.client {
+            client.h2_connections.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -153,6 +182,18 @@ mod tests {
         assert!(third.is_some() && connect("127.0.0.1").is_none());
         drop((second, third));
         assert!(connect("127.0.0.1").is_some());
+    }
+
+    #[test]
+    fn one_address_gets_half_of_the_http2_connections() {
+        let clients = Clients::new(&LimitsConfig { h2_connections: 4, ..LimitsConfig::default() });
+        let (greedy, other) = (clients.of(addr("127.0.0.1")), clients.of(addr("127.0.0.2")));
+        let held = [clients.connect_h2(Some(&greedy)), clients.connect_h2(Some(&greedy))];
+        assert!(held.iter().all(Option::is_some) && clients.connect_h2(Some(&greedy)).is_none());
+        let proxy = [clients.connect_h2(Some(&other)), clients.connect_h2(None)];
+        assert!(proxy.iter().all(Option::is_some) && clients.connect_h2(None).is_none());
+        drop(held);
+        assert!(clients.connect_h2(Some(&greedy)).is_some());
     }
 
     #[test]

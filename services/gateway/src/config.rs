@@ -151,6 +151,9 @@ pub struct LimitsConfig {
     /// Memory for bytes that wait for clients or instances to read them. The more of it is used, the less is read ahead
     /// for each of them.
     pub buffer_memory: ByteSize,
+    /// Open HTTP/2 connections of clients, each of which takes up far more memory than one over HTTP/1. One client
+    /// address gets half of them, unless it is one of [`GatewayConfig::trusted_proxies`].
+    pub h2_connections: usize,
     /// Concurrent streams per HTTP/2 connection.
     pub streams: u32,
     /// Idle connections that are kept per instance and worker.
@@ -167,14 +170,15 @@ impl Default for LimitsConfig {
             body_rate: ByteSize::b(240), // Kestrel's default
             connections: 10_000,
             client_connections: 5_000, // half of all, so that one address can't lock everybody out
-            in_flight: 10_000,
-            client_in_flight: 2_500, // a quarter of one service's
+            in_flight: 5_000,
+            client_in_flight: 2_500, // half of one service's
             client_in_flight_percent: 50,
             client_rate: 0,
             client_burst: 100,
-            head_memory: ByteSize::mib(24),
-            replay_memory: ByteSize::mib(24),
-            buffer_memory: ByteSize::mib(48),
+            head_memory: ByteSize::mib(12),
+            replay_memory: ByteSize::mib(16),
+            buffer_memory: ByteSize::mib(32),
+            h2_connections: 500,
             streams: 128,
             pool_size: 1024,
         }
@@ -314,6 +318,7 @@ impl hubspoke_chassis::Table for GatewayConfig {
                 (1..=100).contains(&limits.client_in_flight_percent),
                 "must be from 1 to 100",
             ),
+            ("limits.h2_connections", limits.h2_connections > 0, "must be at least 1"),
             ("eject.max_percent", self.eject.max_percent <= 100, "must be from 0 to 100"),
             ("timeouts.connect", !timeouts.connect.is_zero(), TIMEOUT),
             ("timeouts.request_header", !timeouts.request_header.is_zero(), TIMEOUT),

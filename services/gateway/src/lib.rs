@@ -38,4 +38,5 @@ mod stats;
 mod upstream;
 
 pub use config::GatewayConfig;
+pub use memory::memory_bounds;
 pub use server::{GatewayServer, PROCESS};

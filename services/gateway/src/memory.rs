@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use hubspoke_chassis::memory::MemoryBound;
 use hubspoke_http1::limit_reads;
 
-use crate::config::LimitsConfig;
+use crate::config::{GatewayConfig, LimitsConfig};
 
 /// An incomplete head of this size waits once the budget is used up; a complete one of up to this size is not counted.
 pub(crate) const SMALL_HEAD: usize = 4 << 10;
@@ -19,7 +20,17 @@ const FIELD: usize = 104;
 /// How much a client may send ahead on an HTTP/2 stream.
 pub(crate) const STREAM_WINDOW: u32 = 64 << 10;
 /// Memory for such streams whose instance does not read them.
-const UPLOADS: usize = 24 << 20;
+const UPLOADS: usize = 12 << 20;
+
+/// Measured: the gateway with two services, with a catalogue of some instances.
+const AT_REST: usize = 24 << 20;
+/// Measured: a connection with a request in flight, its connection to the instance, its head of up to [`SMALL_HEAD`] and
+/// what is read ahead for it while memory is short.
+const CONNECTION: usize = 7 << 10;
+/// Measured: the library's buffers for frames of 16 KiB in both directions, over and above [`CONNECTION`].
+const H2_CONNECTION: usize = 64 << 10;
+/// Measured: a request in flight on a stream, with what is read ahead for it while memory is short.
+const STREAM: usize = 5 << 10;
 
 /// Sizes of reads, the largest while less than half of the budget is used, and the least if it is used up.
 const READS: [usize; 3] = [64 << 10, 16 << 10, 2 << 10];
@@ -158,6 +169,25 @@ impl Drop for Charge {
     }
 }
 
+/// What others can make a gateway with this configuration hold. `tests/bench/gateway/attack.py` measures it.
+pub fn memory_bounds(config: &GatewayConfig) -> Vec<MemoryBound> {
+    let limits = &config.limits;
+    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    // Services that register later can't be known: they count as one more.
+    let services = config.expose.len() + usize::from(config.exposes_all());
+    let in_flight = limits.in_flight.saturating_mul(services);
+    vec![
+        MemoryBound::new("the gateway at rest", AT_REST, 1),
+        MemoryBound::new("client connection, with a small head or a request", CONNECTION, limits.connections),
+        MemoryBound::new("client connection over HTTP/2", H2_CONNECTION, limits.h2_connections),
+        MemoryBound::new("request in flight on an HTTP/2 stream", STREAM, in_flight),
+        MemoryBound::new("request heads, unfinished or large", bytes(limits.head_memory), 1),
+        MemoryBound::new("bodies kept for a retry", bytes(limits.replay_memory), 1),
+        MemoryBound::new("bytes that nobody reads", bytes(limits.buffer_memory), 1),
+        MemoryBound::new("uploads over HTTP/2 that no instance reads", UPLOADS, 1),
+    ]
+}
+
 /// The memory that a parsed head takes up.
 pub(crate) fn head_size(headers: &http::HeaderMap, uri: &http::Uri) -> usize {
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -205,6 +235,13 @@ mod tests {
             charge.set(used);
             assert_eq!(budget.read_size(), reads, "{used}");
         }
+    }
+
+    /// The limit of the container is 256 MiB.
+    #[test]
+    fn all_bounds_together_fit_the_container() {
+        let total: usize = memory_bounds(&GatewayConfig::default()).iter().map(MemoryBound::total).sum();
+        assert!(total < 256 << 20, "{} MiB", total >> 20);
     }
 
     #[test]

@@ -332,7 +332,10 @@ impl Receiving {
         stream: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, ClientError>> {
-        self.bytes = ready!(read_buf::poll_read(stream, cx, read_buf::READ_SIZE)).map_err(ClientError::Io)?;
+        // What follows a 101 may wait for as long as the new protocol likes: it must not keep a whole buffer.
+        let may_switch = self.upgrade && self.body.is_done();
+        let max = if may_switch { read_buf::MAX_COPIED } else { read_buf::READ_SIZE };
+        self.bytes = ready!(read_buf::poll_read(stream, cx, max)).map_err(ClientError::Io)?;
         let has_more = !self.bytes.is_empty();
         self.has_begun |= has_more;
         Poll::Ready(Ok(has_more))

@@ -16,7 +16,7 @@ mod write_buf;
 pub use chunked::InvalidChunk;
 pub use client::{ClientConnection, ClientError, ClientRequest};
 pub use decoder::{BodyDecoder, ChunkedDecoder};
-pub use read_buf::limit_reads;
+pub use read_buf::{limit_reads, poll_read};
 pub use reason::ReasonPhrase;
 pub use request_head::{HeadError, HeadLimits, MAX_FIELDS, RequestHead, RequestHeadReader};
 pub use response_head::{InvalidResponse, ResponseHead};

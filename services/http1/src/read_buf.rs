@@ -38,7 +38,7 @@ pub(crate) fn limit() -> usize {
 ///
 /// # Errors
 /// The stream's.
-pub(crate) fn poll_read(
+pub fn poll_read(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     max: usize,

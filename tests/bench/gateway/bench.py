@@ -205,21 +205,22 @@ def telemetry(name):
     }
 
 
-def start_gateway(run, binaries, backend, core="0-1", workers=0, **more):
-    """Starts a gateway, and a registry with one instance of `echo`."""
+def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo",), **more):
+    """Starts a gateway, and a registry with one instance of each service."""
     registry, control, port = free_port(), free_port(), free_port()
     quiet = {"HUB_TELEMETRY__LOG": "warn"}
     run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
     wait_for(f"http://127.0.0.1:{registry}/livez")
-    info = json.dumps({"Name": "echo", "Addr": f"127.0.0.1:{backend}", "RequiredServices": None})
-    urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
+    for name in services:
+        info = json.dumps({"Name": name, "Addr": f"127.0.0.1:{backend}", "RequiredServices": None})
+        urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
     child = run.start(
         core,
         [binaries / "gateway"],
         HUB_LISTEN=f"127.0.0.1:{port}",
         HUB_CONTROL_LISTEN=f"127.0.0.1:{control}",
         HUB_REGISTRY__URL=f"http://127.0.0.1:{registry}",
-        HUB_GATEWAY__EXPOSE="echo",
+        HUB_GATEWAY__EXPOSE=",".join(services),
         HUB_GATEWAY__WORKERS=str(workers),
         **quiet,
         **more,

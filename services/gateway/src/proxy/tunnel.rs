@@ -2,14 +2,22 @@
 //! are copied in both directions, unread and without a timeout, until one side closes, the instance has been gone for a
 //! while, or the gateway stops.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::clients::RequestSlot;
+use crate::memory::Memory;
 use crate::upstream::InFlightGuard;
+
+/// The most that one read takes.
+const MAX_READ: usize = 64 << 10;
 
 /// An instance's end of an upgraded connection. It travels to the client's connection as the content of the 101.
 pub(crate) struct Tunnel {
@@ -26,11 +34,14 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Copies until one side closes. `first` has already been read from the client.
-    pub(crate) async fn join(mut self, mut client: TcpStream, first: Bytes) {
+    pub(crate) async fn join(mut self, mut client: TcpStream, first: Bytes, memory: &Memory) {
+        let (read_client, write_client) = client.split();
+        let (read_instance, write_instance) = self.instance.split();
         let joined = async {
-            self.instance.write_all(&first).await?;
-            client.write_all(&self.first).await?;
-            tokio::io::copy_bidirectional(&mut client, &mut self.instance).await
+            tokio::try_join!(
+                copy(first, read_client, write_instance, memory),
+                copy(self.first, read_instance, write_client, memory),
+            )
         };
         let registration = self.in_flight.instance();
         let ended = tokio::select! {
@@ -40,6 +51,35 @@ impl Tunnel {
         if let Err(error) = ended {
             let (instance, error) = (&registration.id, &error as &dyn std::error::Error);
             tracing::debug!(%instance, error, "an upgraded connection broke");
+        }
+    }
+}
+
+/// Writes `bytes`, then what is read, until the end, and passes that on. While neither side has anything to say, it keeps
+/// no buffer.
+async fn copy(
+    mut bytes: Bytes,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    memory: &Memory,
+) -> io::Result<()> {
+    let unsent = memory.buffers.charge();
+    loop {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| {
+                let written = Pin::new(&mut to).poll_write(cx, &bytes);
+                memory.waits(&unsent, if written.is_pending() { bytes.len() } else { 0 });
+                written
+            });
+            match written.await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                // Split off: bytes that are advanced to their end still keep their buffer.
+                written => drop(bytes.split_to(written)),
+            }
+        }
+        bytes = poll_fn(|cx| hubspoke_http1::poll_read(&mut from, cx, MAX_READ)).await?;
+        if bytes.is_empty() {
+            return to.shutdown().await;
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::client_conn::{ClientConn, ConnCommand};
 use crate::error::{Cause, RequestFailure};
 use crate::proxy;
 
+/// SETTINGS, and a GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, 7): too many connections.
+const GOAWAY: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
 /// The beginning of a TLS handshake (RFC 8446, 5.1), which would otherwise be a malformed request.
 const CLIENT_HELLO: &[u8] = &[0x16, 0x03];
 /// How long a client may take to read the last response before its connection is closed.
@@ -35,6 +37,10 @@ pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies
     };
     let Some(first) = first else { return };
     if first.starts_with(PREFACE) {
+        let Some(_slot) = client.connect_h2() else {
+            client.gateway.refused_unread(client.ip, &Cause::TooManyConnections.into(), false);
+            return close_gently(stream, GOAWAY).await;
+        };
         // Boxed: most connections don't need its memory.
         Box::pin(http2::serve(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
     } else if first.starts_with(CLIENT_HELLO) {
@@ -87,10 +93,15 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
         ConnectionEnd::Closed { linger: false } => {}
         ConnectionEnd::Closed { linger: true } => close_gently(stream, &[]).await,
         ConnectionEnd::BadRequest(error) => refuse(stream, client, &error.into()).await,
-        ConnectionEnd::Timeout => refuse(stream, client, &Cause::RequestTimeout.into()).await,
+        ConnectionEnd::Timeout => {
+            let is_overloaded = client.last_command() == ConnCommand::Overloaded;
+            let cause = if is_overloaded { Cause::Overloaded } else { Cause::RequestTimeout };
+            refuse(stream, client, &cause.into()).await;
+        }
         ConnectionEnd::Upgraded(response) => {
             if let Some(tunnel) = response.into_tunnel() {
-                tunnel.join(stream, first).await;
+                // Boxed for the same reason.
+                Box::pin(tunnel.join(stream, first, &client.gateway.memory)).await;
             }
         }
     }

@@ -110,7 +110,8 @@ fn serve_stream(
     mut respond: SendResponse<QueuedBytes>,
 ) -> impl Future<Output = ()> + Send {
     let head_only = *request.method() == Method::HEAD;
-    let handling = proxy::handle(client.clone(), request.map(|body| ClientBody::h2(body, &client.gateway.memory)));
+    let handling =
+        proxy::handle(client.clone(), request.map(|body| ClientBody::h2(body, &client.gateway.memory)));
     async move {
         let mut handling = pin!(handling);
         let response = poll_fn(|cx| {
@@ -189,7 +190,7 @@ async fn send_body(
             Ok(mut data) => {
                 let is_last = body.is_end_stream();
                 if data.is_empty() && is_last {
-                    return stream.send_data(data, true);
+                    return stream.send_data(queue.push(data), true);
                 }
                 while !data.is_empty() {
                     queue.set_waiting(data.len());

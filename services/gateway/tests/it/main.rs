@@ -22,6 +22,7 @@ mod heads;
 mod interim;
 mod lifecycle;
 mod limits;
+mod memory;
 mod routing;
 mod slow;
 mod streams;
