@@ -11,7 +11,7 @@
 //!
 //! There is no framework in the data plane. Each worker is a thread with its own event loop, and the request that uses
 //! a connection to an instance drives it, so a request is one task from end to end. HTTP/1 is `hubspoke_http1`, HTTP/2
-//! is hyper's.
+//! the h2 crate's.
 
 mod balance;
 mod caller;

@@ -1,4 +1,4 @@
-//! A client's socket as hyper's HTTP/2 server reads and writes it: bytes that were read before the protocol was known
+//! A client's socket as the HTTP/2 server reads and writes it: bytes that were read before the protocol was known
 //! come first, and a client that does not read is reported to the sweep.
 
 use std::io;

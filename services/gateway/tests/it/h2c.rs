@@ -10,10 +10,10 @@ use hubspoke_protocol::ServiceInfo;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::h2c_instance::declining;
 use super::support::*;
 
 type Client<B = Full<Bytes>> = hyper::client::conn::http2::SendRequest<B>;
@@ -331,27 +331,6 @@ async fn the_streams_of_a_connection_are_limited() {
     assert_eq!(gateway.metric("requests", &["svc"]).await, 5);
 }
 
-/// An HTTP/2 instance that answers each HEADERS frame with `answer` of its stream id.
-async fn declining(answer: impl Fn([u8; 4]) -> Vec<u8> + Copy + Send + 'static) -> FakeInstance {
-    FakeInstance::script(move |mut raw, seen| async move {
-        const PREFACE: usize = 24;
-        const HEADERS: u8 = 1;
-        raw.write([0, 0, 0, 4, 0, 0, 0, 0, 0]).await; // SETTINGS
-        raw.stream.read_exact(&mut [0; PREFACE]).await.unwrap();
-        let mut frame = [0; 9];
-        while raw.stream.read_exact(&mut frame).await.is_ok() {
-            let [_, high, low, kind, _, id @ ..] = frame;
-            let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
-            raw.stream.read_exact(&mut payload).await.unwrap();
-            if kind == HEADERS {
-                seen.lock().unwrap().push(String::new());
-                raw.write(answer(id)).await;
-            }
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_request_that_an_instance_declines_is_retried() {
     let refused_stream: fn([u8; 4]) -> Vec<u8> = |id| [&[0, 0, 4, 3, 0][..], &id, &[0, 0, 0, 7]].concat();
@@ -396,64 +375,4 @@ async fn an_offer_to_upgrade_is_ignored_if_the_instance_speaks_http2() {
     }
     assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
     assert_eq!(gateway.metric("ejections", &["svc"]).await, 0);
-}
-
-/// Heads and trailers as large as over HTTP/1.
-#[tokio::test]
-async fn an_http2_instances_head_and_trailers_may_be_large() {
-    async fn large(
-        request: Request<Incoming>,
-    ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
-        let size: usize = request.uri().path().trim_start_matches("/svc/").parse().unwrap();
-        let fields = || {
-            (0..size / 1000).map(|n| (format!("x-{n}").parse().unwrap(), "v".repeat(960).parse().unwrap()))
-        };
-        let frames =
-            [Frame::data(Bytes::from_static(b"body")), Frame::trailers(HeaderMap::from_iter(fields()))];
-        let mut response =
-            Response::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>))));
-        response.headers_mut().extend(fields());
-        Ok(response)
-    }
-    let mut tasks = JoinSet::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut info = ServiceInfo::new("svc", listener.local_addr().unwrap().to_string());
-    info.meta.insert("protocol".to_owned(), "h2c".to_owned());
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let connection =
-                builder.serve_connection(TokioIo::new(stream), hyper::service::service_fn(large));
-            connections.spawn(async move { drop(connection.await) });
-        }
-    });
-    let gateway = Gateway::start(|_| ()).await;
-    gateway.set("svc", &[info]).await;
-    for size in [1000, 17_000, 60_000] {
-        let mut raw = gateway.connect().await;
-        raw.write(format!("GET /svc/{size} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-        let response = raw.read_until(|text| text.contains("\r\n0\r\n") && text.ends_with("\r\n\r\n")).await;
-        assert_eq!(status(&response), 200);
-        assert_eq!(response.matches(&"v".repeat(960)).count(), size / 1000 * 2, "{size}");
-    }
-    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
-}
-
-#[tokio::test]
-async fn a_stream_that_an_instance_resets_for_its_request_does_not_eject_it() {
-    let reset = |reason: u8| move |id: [u8; 4]| [&[0, 0, 4, 3, 0][..], &id, &[0, 0, 0, reason]].concat();
-    // PROTOCOL_ERROR, ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED; INTERNAL_ERROR
-    for (reason, failures) in [(1, 0), (11, 0), (13, 0), (2, 8)] {
-        let instance = declining(reset(reason)).await;
-        let mut info = instance.info("svc");
-        info.meta.insert("protocol".to_owned(), "h2c".to_owned());
-        let gateway = Gateway::start(|config| config.retry.attempts = 0).await;
-        gateway.set("svc", &[info]).await;
-        for _ in 0..8 {
-            assert_eq!(gateway.get("/svc").await.status(), 502);
-        }
-        assert_eq!(gateway.metric("instance_failures", &["svc"]).await, failures, "{reason}");
-    }
 }

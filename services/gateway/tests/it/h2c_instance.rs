@@ -184,3 +184,69 @@ async fn interim_responses_of_an_http2_instance_are_passed_on() {
     assert_eq!(conn.response(3).await.0, [103, 200]);
     assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
 }
+
+/// A head and trailers of as many kilobytes as the path's last segment says.
+async fn large(request: http::Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+    let kilobytes: usize = request.uri().path().trim_start_matches("/svc/").parse().unwrap();
+    let field = |n| (format!("x-{n}").parse().unwrap(), "v".repeat(960).parse().unwrap());
+    let fields: http::HeaderMap = (0..kilobytes).map(field).collect();
+    let mut head = http::Response::new(());
+    *head.headers_mut() = fields.clone();
+    let mut stream = respond.send_response(head, false).unwrap();
+    stream.send_data(Bytes::from_static(b"body"), false).unwrap();
+    stream.send_trailers(fields).unwrap();
+}
+
+#[tokio::test]
+async fn heads_and_trailers_may_be_as_large_as_over_http1() {
+    let mut tasks = JoinSet::new();
+    let info = instance(&mut tasks, 100, large).await;
+    let gateway = Gateway::start(|_| ()).await;
+    gateway.set("svc", &[info]).await;
+    for kilobytes in [1, 17, 60] {
+        let mut raw = gateway.connect().await;
+        raw.write(format!("GET /svc/{kilobytes} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let response = raw.read_until(|text| text.contains("\r\n0\r\n") && text.ends_with("\r\n\r\n")).await;
+        assert_eq!(status(&response), 200);
+        assert_eq!(response.matches(&"v".repeat(960)).count(), kilobytes * 2, "{kilobytes}");
+    }
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
+}
+
+/// An HTTP/2 instance that answers each HEADERS frame with `answer` of its stream id.
+pub(crate) async fn declining(answer: impl Fn([u8; 4]) -> Vec<u8> + Copy + Send + 'static) -> FakeInstance {
+    FakeInstance::script(move |mut raw, seen| async move {
+        const PREFACE: usize = 24;
+        const HEADERS: u8 = 1;
+        raw.write([0, 0, 0, 4, 0, 0, 0, 0, 0]).await; // SETTINGS
+        raw.stream.read_exact(&mut [0; PREFACE]).await.unwrap();
+        let mut frame = [0; 9];
+        while raw.stream.read_exact(&mut frame).await.is_ok() {
+            let [_, high, low, kind, _, id @ ..] = frame;
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+            raw.stream.read_exact(&mut payload).await.unwrap();
+            if kind == HEADERS {
+                seen.lock().unwrap().push(String::new());
+                raw.write(answer(id)).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_that_an_instance_resets_for_its_request_does_not_eject_it() {
+    let reset = |reason: u8| move |id: [u8; 4]| [&[0, 0, 4, 3, 0][..], &id, &[0, 0, 0, reason]].concat();
+    // PROTOCOL_ERROR, ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED; INTERNAL_ERROR
+    for (reason, failures) in [(1, 0), (11, 0), (13, 0), (2, 8)] {
+        let instance = declining(reset(reason)).await;
+        let mut info = instance.info("svc");
+        info.meta.insert("protocol".to_owned(), "h2c".to_owned());
+        let gateway = Gateway::start(|config| config.retry.attempts = 0).await;
+        gateway.set("svc", &[info]).await;
+        for _ in 0..8 {
+            assert_eq!(gateway.get("/svc").await.status(), 502);
+        }
+        assert_eq!(gateway.metric("instance_failures", &["svc"]).await, failures, "{reason}");
+    }
+}
