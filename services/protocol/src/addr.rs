@@ -60,8 +60,9 @@ impl std::error::Error for InvalidAddr {}
 pub fn check_addr(addr: &str) -> Result<(), InvalidAddr> {
     let invalid = |why| InvalidAddr::new(addr, why);
     let (host, port) = addr.rsplit_once(':').ok_or_else(|| invalid(HOST_AND_PORT))?;
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit()); // `parse` accepts a sign too
-    if !digits || !port.parse::<u16>().is_ok_and(|port| port != 0) {
+    // `parse` accepts a sign and leading zeros, and h:080 would be another instance than h:80.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
+    if !digits || port.parse::<u16>().is_err() {
         return Err(invalid(HOST_AND_PORT));
     }
     if host.contains(':') && !host.starts_with('[') {

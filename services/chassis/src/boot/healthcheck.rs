@@ -2,7 +2,7 @@
 //! been started with other arguments (`--config`), or on port 0.
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hubspoke_protocol::problem::{ProblemDocument, ProblemType};
@@ -98,8 +98,15 @@ fn is_same(bound: SocketAddr, configured: SocketAddr) -> bool {
 }
 
 async fn ask(client: &reqwest::Client, addr: SocketAddr) -> Answer {
-    let url = format!("http://{}{READYZ_PATH}", reachable(addr));
-    let response = match client.get(url).send().await {
+    let get = async |addr| client.get(format!("http://{addr}{READYZ_PATH}")).send().await;
+    let response = match get(reachable(addr)).await {
+        // Loopback may have only the other family.
+        Err(error) if error.is_connect() && addr.is_ipv6() && addr.ip().is_unspecified() => {
+            get(SocketAddr::from((Ipv6Addr::LOCALHOST, addr.port()))).await
+        }
+        response => response,
+    };
+    let response = match response {
         Ok(response) => response,
         Err(error) => return Answer::Other(hubspoke_client::with_causes(&error)),
     };

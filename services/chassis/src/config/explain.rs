@@ -31,6 +31,20 @@ pub(super) fn invalid_value(path: &str, kind: &Kind, found: Option<&Value>, defa
     format!("{}{expected}{example}", found.unwrap_or_default())
 }
 
+/// Why a file can't be read as TOML, on one line: the place and the reason, without the excerpt between them.
+pub(super) fn invalid_file(kind: &Kind) -> String {
+    let text = kind.to_string();
+    let Some((place, rest)) =
+        text.strip_prefix("TOML parse error at ").and_then(|text| text.split_once('\n'))
+    else {
+        return text.split_whitespace().collect::<Vec<_>>().join(" ");
+    };
+    let is_excerpt =
+        |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    let reason: Vec<_> = rest.lines().filter(|line| !is_excerpt(line)).map(str::trim).collect();
+    format!("{place}: not valid TOML: {}; text stands in quotes", reason.join(" ").trim())
+}
+
 /// What serde expects, as people call it.
 fn in_words(expected: &str) -> String {
     let integers = [("u8", u64::from(u8::MAX)), ("u16", u64::from(u16::MAX)), ("u32", u64::from(u32::MAX))];
@@ -43,6 +57,7 @@ fn in_words(expected: &str) -> String {
         "a boolean" | "bool" => "true or false",
         "a string" | "string" | "path string" => "text",
         "a sequence" => "a list",
+        "parsable string" => "a size", // bytesize's words
         "a map" => "a table of keys",
         table if table.starts_with("struct ") => "a table of keys",
         other => other,

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::common::{Common, with_brackets};
 use super::env::{self, Env};
 use super::error::ConfigError;
-use super::explain::{at, invalid_value, nearest};
+use super::explain::{at, invalid_file, invalid_value, nearest};
 use super::process::Process;
 use super::table::{Config, Table};
 
@@ -217,9 +217,10 @@ impl Layers {
             return self.unknown_key(&path.join("."), known.iter().copied());
         }
         if path.is_empty() {
-            // A file that is not TOML: figment's text names it, in several lines.
-            let text = error.to_string();
-            return ConfigError::new(text.split_whitespace().collect::<Vec<_>>().join(" "));
+            let source = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref());
+            let file =
+                source.and_then(|source| source.file_path()).map(|file| format!("{}: ", file.display()));
+            return ConfigError::new(format!("{}{}", file.unwrap_or_default(), invalid_file(&error.kind)));
         }
         let path = path.join(".");
         let merged = self.figment.extract::<Dict>().unwrap_or_default();

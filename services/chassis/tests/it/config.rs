@@ -117,7 +117,7 @@ fn errors_name_the_variable() {
         ("HUB_LOG__ATTEMPTS", "-1", "expected a whole number from 0 to 4294967295, for example 3"),
         ("HUB_LOG__ATTEMPTS", "many", "\"many\" is not valid: expected a whole number"),
         ("HUB_SHUTDOWN_GRACE", "5", "for example 10s"),
-        ("HUB_LOG__MAX", "much", "for example 64"),
+        ("HUB_LOG__MAX", "much", "expected a size, for example 64"),
         ("HUB_LOG__ATTEMPTS", "0", "must be at least 1"),
         ("HUB_NAME", "Log", "is not a valid service name"),
         ("HUB_ADVERTISE", "here", "is not a valid address"),
@@ -191,7 +191,7 @@ fn errors_name_the_file() {
         ("[log]\nflush = 'soon'", "log.flush: "),
         ("[registry]\nallow_addrs = []", "registry.allow_addrs: unknown key"),
         ("log = 3", "log: must be a table"),
-        ("listen = ", "line 1"),
+        ("listen = ", "log.toml: line 1, column 10: not valid TOML: "),
         ("name = 'log'\nlisten = 127.0.0.1:1", "line 2"),
         ("listenn = '127.0.0.1:1'", "did you mean listen?"),
     ] {

@@ -78,7 +78,11 @@ impl HubUp {
     }
 
     fn interrupt(&self) {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        self.signal("INT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
@@ -219,6 +223,18 @@ async fn hub_alone_runs_three_logs_and_ctrl_c_loses_no_visit() {
     let left = changes.filter(|change| change.kind == ReasonKind::Deregistered);
     let left: BTreeSet<String> = left.map(|change| change.instance.info.addr).collect();
     assert_eq!(left.len(), 5, "gateway, visit and three logs: {left:?} in {events:?}");
+}
+
+/// A terminal that is closed sends SIGHUP.
+#[test]
+fn a_healthcheck_asks_all_services_and_a_hangup_stops_them_in_order() {
+    let mut up = HubUp::start(&["up"]);
+    let registry = up.url("registry");
+    let listen = [("HUB_LISTEN", registry.strip_prefix("http://").unwrap())];
+    let healthy = run(&["healthcheck"], &listen);
+    assert_eq!(healthy.status.code(), Some(0), "{}", String::from_utf8_lossy(&healthy.stderr));
+    up.signal("HUP");
+    assert_eq!(up.exit_code(), Some(0));
 }
 
 #[test]

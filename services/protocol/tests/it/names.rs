@@ -26,6 +26,7 @@ fn valid_and_invalid_addresses() {
         "h",
         "h:",
         "h:0",
+        "h:080",
         "h:65536",
         "h:+1",
         "h:-1",
