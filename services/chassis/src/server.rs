@@ -31,7 +31,7 @@ pub(crate) use self::discard::DiscardOnDrop;
 pub use self::drain::Drain;
 pub use self::file_limit::raise_file_limit;
 pub use self::handle::ConnectionHandle;
-pub use self::limits::{CONTROL_CONNECTIONS, MAX_HEAD, PortLimits, memory_bounds};
+pub use self::limits::{CONTROL_CONNECTIONS, MAX_HEAD, PortLimits, memory_bounds, within_file_limit};
 
 mod accept;
 mod client_stream;
@@ -193,6 +193,7 @@ impl Server {
     }
 
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        self.spare.refill(); // before another port takes the file that is free now
         self.table.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
         self.warned_full &= self.table.len() > self.limits.connections / 2;
     }

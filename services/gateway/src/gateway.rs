@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use hubspoke_chassis::Metrics;
+use hubspoke_chassis::server::within_file_limit;
 use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::LoadCounters;
 use hubspoke_client::directory::{DirectoryFollower, Settled, View};
@@ -88,7 +89,9 @@ impl DirectoryFollower for Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
+    pub(crate) fn new(mut config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
+        // A client's connection may need another one to an instance. The control port must not run out of files.
+        config.limits.connections = within_file_limit(config.limits.connections, 2);
         let id = &*metrics.instance().id;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = if config.workers == 0 { cores } else { config.workers };

@@ -57,7 +57,7 @@ impl PortLimits {
     }
 
     fn within(connections: usize, files: usize) -> Self {
-        let others = (files / 4).max(OTHER_FILES);
+        let others = other_files(files);
         let connections = connections.min(files.saturating_sub(others)).max(1);
         Self {
             head: HEAD_TIMEOUT,
@@ -67,6 +67,16 @@ impl PortLimits {
             min_idle: MIN_IDLE,
         }
     }
+}
+
+/// At most so many connections, or as many as the limit of open files allows if each takes so many files.
+pub fn within_file_limit(connections: usize, files_each: usize) -> usize {
+    let files = raise_file_limit();
+    connections.min(files.saturating_sub(other_files(files)) / files_each.max(1)).max(1)
+}
+
+fn other_files(files: usize) -> usize {
+    (files / 4).max(OTHER_FILES)
 }
 
 /// The memory that the clients of a port with so many connections can make it hold, without what the handlers hold.
