@@ -5,8 +5,8 @@
 //!
 //! An entry is sent again only if the instance that got it did not acknowledge it. So it is lost only if all attempts
 //! fail, and then the sender gets an error; and an entry that an instance stored without being able to acknowledge it
-//! may be stored twice, under the same key, by which readers recognize the copy. The number of attempts and their total
-//! time are bounded.
+//! may be stored twice, under the same key, by which readers recognize the copy. Keys are random, so that nobody can guess
+//! one. The number of attempts and their total time are bounded.
 
 pub use self::client::{LOG_SERVICE, LogClient};
 pub use self::error::{AttemptError, LogError};

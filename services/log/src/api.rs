@@ -23,6 +23,7 @@ pub(crate) mod body;
 mod otlp;
 mod read;
 mod request;
+pub(crate) mod sender;
 mod stream;
 mod tail;
 

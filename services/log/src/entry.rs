@@ -3,12 +3,19 @@
 //! The keys have a fixed order, so readers find `ts` and `seq` without parsing the line:
 //!
 //! ```json
-//! {"ts":"2026-11-23T08:07:11.123456Z","seq":7,"instance":"log-1","source":"visit","source_id":"visit-9",
-//!  "trace_id":"4bf9…","level":"info","key":"k1","part":0,"of":3,"msg":"any text","msg_base64":"…","fields":{}}
+//! {"ts":"2026-11-23T08:07:11.123456Z","seq":7,"instance":"log-1","key":"k1","part":0,"of":3,
+//!  "source":"visit","source_id":"visit-9","trace_id":"4bf9…","claimed":"backup","claimed_id":"backup-2",
+//!  "level":"info","msg":"any text","msg_base64":"…","fields":{}}
 //! ```
 //!
 //! `ts`, `seq`, `instance` and `msg` are always present. If the sender gave a credible time, that is `ts`, and the time
-//! of arrival follows `seq` as `received`. Text that is not valid UTF-8 is stored twice:
+//! of arrival follows `seq` as `received`.
+//!
+//! Who sent the entry is `source` and `source_id` if it is a member, and otherwise `client`, its address. What the entry
+//! itself says about that is `claimed` and `claimed_id`: anybody may write anything there. From `claimed` on the line is
+//! the entry's content, by which copies are recognized ([`hubspoke_protocol::entry_content`]); so is its own time.
+//!
+//! Text that is not valid UTF-8 is stored twice:
 //! readable in `msg`, with U+FFFD in place of invalid bytes, and byte for byte in `msg_base64`. JSON strings
 //! contain no raw newline, so no text can forge an entry, and no raw quote, so `,"msg":"` occurs once before
 //! `fields`, the last key.
@@ -20,6 +27,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hubspoke_protocol::{KeyedHash, entry_content};
 use jiff::Timestamp;
 
 pub use self::level::{Level, UnknownLevel};
@@ -36,13 +44,19 @@ pub struct EntryMeta<'a> {
     pub source: Option<&'a str>,
     /// `Id` of the sender.
     pub source_id: Option<&'a str>,
+    /// Address of a sender that is not a member.
+    pub client: Option<&'a str>,
+    /// The name that the sender gives itself in the entry.
+    pub claimed: Option<&'a str>,
+    /// The id that the sender gives itself in the entry.
+    pub claimed_id: Option<&'a str>,
     /// W3C trace id: 32 lower-case hexadecimal digits.
     pub trace_id: Option<&'a str>,
     /// Severity.
     pub level: Option<Level>,
     /// When it happened, by its sender's clock. `None`: when it arrives.
     pub time: Option<Timestamp>,
-    /// The entry's own key, by which readers recognize a copy. For batches without a key.
+    /// The entry's own key, by which readers recognize a copy. For batches without one.
     pub key: Option<&'a str>,
 }
 
@@ -54,11 +68,24 @@ pub struct Batch {
     ends: Vec<usize>,
     /// The times of those that have their own, by position.
     times: Vec<(usize, Timestamp)>,
+    /// Where the keys that name the sender end in the first entry. All entries have the same sender.
+    sender_len: usize,
     key: Option<String>,
 }
 
+/// Identifies a batch with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchId {
+    /// Whether the sender is a member.
+    pub(crate) member: bool,
+    /// The key and its sender: see [`batch_key`].
+    pub(crate) key: u128,
+    /// What all entries contain: see [`add_content`].
+    pub(crate) content: u128,
+}
+
 impl Batch {
-    /// An empty batch. Of the batches with one `key`, only the first is stored.
+    /// An empty batch. Of the batches that a sender sends under one `key`, only the first is stored.
     pub fn new(key: Option<String>) -> Self {
         Self { key, ..Self::default() }
     }
@@ -75,11 +102,15 @@ impl Batch {
     pub fn push(&mut self, meta: &EntryMeta<'_>, msg: &[u8], fields: Option<&str>) {
         self.times.extend(meta.time.map(|time| (self.ends.len(), time)));
         let out = &mut self.bytes;
-        write_key(out, "source", meta.source);
-        write_key(out, "source_id", meta.source_id);
+        write_sender(out, meta.source, meta.source_id, meta.client);
+        if self.ends.is_empty() {
+            self.sender_len = out.len();
+        }
         write_key(out, "trace_id", meta.trace_id);
-        write_key(out, "level", meta.level.map(Level::as_str));
         write_key(out, "key", meta.key);
+        write_key(out, "claimed", meta.claimed);
+        write_key(out, "claimed_id", meta.claimed_id);
+        write_key(out, "level", meta.level.map(Level::as_str));
         out.extend_from_slice(b",\"msg\":");
         match std::str::from_utf8(msg) {
             Ok(text) => write_string(out, text),
@@ -115,9 +146,31 @@ impl Batch {
             + 128
     }
 
+    /// The length of its entries as they are stored, in bytes, apart from the writer's part.
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The idempotency key.
     pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// What identifies a batch with a key; `None` without one.
+    pub(crate) fn id(&self, hash: &KeyedHash) -> Option<BatchId> {
+        let sender = &self.bytes[..self.sender_len];
+        let member = sender.starts_with(SOURCE);
+        let key = batch_key(hash, sender, self.key.as_deref()?);
+        let mut start = 0;
+        let mut content = NO_CONTENT;
+        let mut times = self.times.iter().peekable();
+        for (part, &end) in self.ends.iter().enumerate() {
+            let time = times.next_if(|(at, _)| *at == part).map(|(_, time)| timestamp(*time));
+            let time = time.as_deref().map(str::as_bytes);
+            content = add_content(hash, content, time, &self.bytes[start..end]);
+            start = end;
+        }
+        Some(BatchId { member, key, content })
     }
 
     /// Appends the finished lines to `out`, numbered from `first_seq`.
@@ -201,6 +254,36 @@ pub(crate) fn instance_key(instance: &str) -> Vec<u8> {
     let mut out = Vec::new();
     write_key(&mut out, "instance", Some(instance));
     out
+}
+
+/// How the keys that name a sender begin if it is a member.
+const SOURCE: &[u8] = b",\"source\":";
+
+/// The keys that name the sender of a line.
+pub(crate) fn write_sender(
+    out: &mut Vec<u8>,
+    source: Option<&str>,
+    source_id: Option<&str>,
+    client: Option<&str>,
+) {
+    write_key(out, "source", source);
+    write_key(out, "source_id", source_id);
+    write_key(out, "client", client);
+}
+
+/// The hash of a key together with its sender, which is given by [`write_sender`].
+pub(crate) fn batch_key(hash: &KeyedHash, sender: &[u8], key: &str) -> u128 {
+    hash.of(&(sender, key))
+}
+
+/// The content of a batch without entries.
+pub(crate) const NO_CONTENT: u128 = 0;
+
+/// The hash of a batch's content, given that of its entries so far, and the next one: its own time, if it has one, and
+/// its line.
+pub(crate) fn add_content(hash: &KeyedHash, before: u128, time: Option<&[u8]>, line: &[u8]) -> u128 {
+    let content = std::str::from_utf8(line).ok().and_then(entry_content);
+    hash.of(&(before, time, content))
 }
 
 fn write_key(out: &mut Vec<u8>, key: &str, value: Option<&str>) {

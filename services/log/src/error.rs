@@ -75,6 +75,7 @@ impl From<ApiError> for Problem {
                 IngestError::NoneAccepted(_) => ProblemType::NoValidEntry,
             },
             ApiError::Append(error) => match error {
+                AppendError::KeyReused => ProblemType::KeyReused,
                 AppendError::QueueFull => ProblemType::Overloaded,
                 AppendError::DiskFull => ProblemType::DiskFull,
                 AppendError::Disk => ProblemType::DiskFailed,
@@ -90,7 +91,7 @@ impl From<ApiError> for Problem {
             ApiError::Append(AppendError::DiskFull | AppendError::Disk) => {
                 problem.retry_after(DISK_RETRY_AFTER)
             }
-            ApiError::Append(_)
+            ApiError::Append(AppendError::QueueFull | AppendError::Closed)
             | ApiError::Busy
             | ApiError::Displaced
             | ApiError::Decode(DecodeError::NoRoom) => problem.retry_after(QUEUE_RETRY_AFTER),

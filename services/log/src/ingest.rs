@@ -4,6 +4,8 @@
 //! list of values. [`json`] defines what a JSON value becomes. In a batch, invalid entries are reported one
 //! by one and the others are stored; a batch without any valid entry is refused.
 //!
+//! The request says who the sender is. What a body says about that is stored as a claim.
+//!
 //! [`IngestLimits`] bounds what a body becomes. Entries are counted while the body is read: two bytes can be
 //! an entry, which takes a hundred bytes in memory.
 
@@ -11,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::entry::{Batch, EntryMeta, Level};
 
-pub(crate) use self::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
+pub(crate) use self::parsed::{IngestError, IngestLimits, MAX_KEY, MAX_NAME, ParsedBody, RejectedEntries};
 
 pub(crate) mod decode;
 pub(crate) mod json;
@@ -52,8 +54,13 @@ impl BodyKind {
 /// large body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RequestMeta {
+    /// The sender, if it is a member: its registered name and `Id`.
     pub(crate) source: Option<String>,
     pub(crate) source_id: Option<String>,
+    /// The sender's address, if it is not.
+    pub(crate) client: Option<String>,
+    /// The name that it gives itself.
+    pub(crate) claimed: Option<String>,
     pub(crate) trace_id: Option<String>,
     pub(crate) level: Option<Level>,
     /// When the request came.
@@ -67,6 +74,9 @@ impl RequestMeta {
         EntryMeta {
             source: self.source.as_deref(),
             source_id: self.source_id.as_deref(),
+            client: self.client.as_deref(),
+            claimed: self.claimed.as_deref(),
+            claimed_id: None,
             trace_id: self.trace_id.as_deref(),
             level: self.level,
             time: None,

@@ -22,7 +22,7 @@ pub fn memory_bounds(config: &LogConfig, connections: usize) -> Vec<MemoryBound>
         MemoryBound::new("entries that wait for the writer", bytes(config.queue), 1),
         MemoryBound::new("entries that are being written", WRITE_BYTES + batch, 1),
         MemoryBound::new("recent entries for followers", store.ring_bytes + batch, 1),
-        MemoryBound::new("idempotency keys", KEY_MEMORY, store.dedup_keys),
+        MemoryBound::new("idempotency keys, of members and of others", KEY_MEMORY, 2 * store.dedup_keys),
         MemoryBound::new("queries and merges", READERS, 1),
         MemoryBound::new("followers", FOLLOWER, connections),
         MemoryBound::new("patterns of followers", PATTERN_MEMORY as usize, PATTERN_TAILS),

@@ -6,6 +6,7 @@
 //! | `contains` | the text contains this; case matters |
 //! | `regex` | the text matches this (syntax of the regex crate; at most 1,000 bytes, see [`pattern`]) |
 //! | `source`, `trace_id` | equal to this |
+//! | `claimed` | the name that the sender gave itself equals this; `source` never matches such a claim |
 //! | `level` | this level or higher |
 //! | `order` | `desc` (newest first) or `asc`; `asc` by default if there is a `cursor`, which continues, else `desc` |
 //! | `limit` | at most this many entries; 100 by default, 0 for all |
@@ -105,6 +106,7 @@ impl Query {
                 "contains" => filter.contains = text(),
                 "regex" => filter.regex = text(),
                 "source" => filter.source = text(),
+                "claimed" => filter.claimed = text(),
                 "trace_id" => filter.trace_id = text(),
                 "level" => {
                     filter.level = Some(value.parse::<Level>().map_err(|error| invalid(error.to_string()))?)
@@ -120,8 +122,7 @@ impl Query {
                 }
                 "cursor" => parsed.cursor = parse_cursor(&value).map_err(invalid)?,
                 _ => {
-                    let known =
-                        "since, until, contains, regex, source, trace_id, level, order, limit and cursor";
+                    let known = "since, until, contains, regex, source, claimed, trace_id, level, order, limit and cursor";
                     return Err(invalid(format!("unknown parameter; the known ones are {known}")));
                 }
             }

@@ -14,6 +14,7 @@ use crate::api;
 use crate::api::admission::QueryAdmission;
 use crate::api::app::{LONG_EVENTS, LogApp, PARSERS, PATTERN_TAILS, PATTERN_TURNS, READERS};
 use crate::api::body::BodyBudget;
+use crate::api::sender::GATEWAY_SERVICE;
 use crate::config::{LogConfig, PROCESS, bytes};
 use crate::ingest::IngestLimits;
 use crate::metrics;
@@ -68,8 +69,9 @@ impl LogServer {
         // Its entries keep the id of the first run, so the ids of later ones begin with it.
         let id = if store.instance() == id { id } else { new_run_id(store.instance()) };
         let (key, value) = BATCH_META;
-        // It requires its siblings, for `/log/all`.
-        let builder = Service::builder(PROCESS).requires([&common.name]).meta(key, value);
+        // It requires its siblings, for `/log/all`, and the gateways, to know whose connections carry others' entries.
+        let requires = [&*common.name, GATEWAY_SERVICE];
+        let builder = Service::builder(PROCESS).requires(requires).meta(key, value);
         let service = builder.id(id).bind(&common).await?;
         let http = reqwest::Client::builder().no_proxy().redirect(Policy::none());
         let http = http.connect_timeout(CONNECT_TIMEOUT).build()?;
@@ -87,7 +89,11 @@ impl LogServer {
             id: service.id().into(),
             directory: service.directory(),
             http,
-            limits: IngestLimits { max_entry: bytes(own.max_entry), max_entries: own.max_batch_entries },
+            limits: IngestLimits {
+                max_entry: bytes(own.max_entry),
+                max_entries: own.max_batch_entries,
+                max_encoded: 2 * bytes(own.max_batch),
+            },
             bodies: BodyBudget::new(bytes(own.max_bodies)),
             max_batch: bytes(own.max_batch),
             max_stall: own.max_stall,

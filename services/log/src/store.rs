@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use hubspoke_protocol::KeyedHash;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -58,6 +59,7 @@ pub struct Store {
     instance: String,
     torn_bytes: u64,
     ack: AckMode,
+    hash: KeyedHash,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -83,11 +85,12 @@ impl Store {
         let failed = |source| OpenError::Io { path: options.file.clone(), source };
         let instance = log.instance.clone().unwrap_or_else(|| instance.to_owned());
         let torn_bytes = log.torn_bytes;
+        let hash = log.hash.clone();
         let shared = Arc::new(StoreShared::new(&options, &log));
         let writer = Writer::new(Arc::clone(&shared), log, &options, &instance, disks).map_err(failed)?;
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(failed)?;
-        Ok(Self { shared, instance, torn_bytes, ack: options.ack, writer: Some(writer) })
+        Ok(Self { shared, instance, torn_bytes, ack: options.ack, hash, writer: Some(writer) })
     }
 
     /// The instance that entries name.
@@ -114,7 +117,8 @@ impl Store {
         // be dropped.
         let waits = self.ack != AckMode::Queued || !self.shared.healthy();
         let (reply, receipt) = waits.then(oneshot::channel).unzip();
-        self.shared.queue.push(Submission { batch, at, reply })?;
+        let id = batch.id(&self.hash);
+        self.shared.queue.push(Submission { batch, id, at, reply })?;
         Ok(async move {
             let Some(receipt) = receipt else { return Ok(None) };
             receipt.await.unwrap_or(Err(AppendError::Closed)).map(Some)

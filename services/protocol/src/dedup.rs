@@ -1,14 +1,10 @@
-//! A bounded window of keys, to recognize the second copy of an entry. Pure.
+//! A bounded window of keys. Pure.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 /// Remembers the last keys, each with a value. The oldest key is forgotten first.
-///
-/// A sender that gets no acknowledgement sends its entries again under the same key, perhaps to another log
-/// instance. So the store drops copies by key, and so does each reader that merges several instances. A copy
-/// that arrives after its key was forgotten is not recognized.
 ///
 /// ```
 /// use hubspoke_protocol::DedupWindow;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub use self::addr::{InvalidAddr, check_addr, check_host, check_ip};
+pub use self::copies::{CopyFilter, EntryIdentity, KeyedHash, entry_content};
 pub use self::dedup::DedupWindow;
 pub use self::http::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, HUB_WARNING, LOG_PATH,
@@ -16,6 +17,7 @@ pub use self::view::{CatalogView, InstanceView, Load, Reason, ReasonKind};
 pub use self::watch::{ChangeView, HeardView, LoadView};
 
 mod addr;
+mod copies;
 mod dedup;
 mod http;
 mod metrics;

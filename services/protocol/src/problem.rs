@@ -163,6 +163,8 @@ problem_types! {
     InvalidRegistration = "invalid-registration", 422;
     /// A service filter has an invalid name, or there are too many filters.
     InvalidFilter = "invalid-filter", 422;
+    /// This sender has used the idempotency key for another content.
+    KeyReused = "key-reused", 422;
     /// Too many requests in a short time.
     RateLimited = "rate-limited", 429;
     /// Too many requests of the client are in flight.

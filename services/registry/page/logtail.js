@@ -88,6 +88,10 @@ export class LogTail {
       this.#push({ gap: `${whole(value.dropped ?? value ?? 0)} entries were dropped: too many at once` });
       return;
     }
+    if (type === "gap") {
+      this.#push({ gap: `entries after ${value.after ?? "?"} are missing: another log instance answers now` });
+      return;
+    }
     if (type === "message") this.#push(value);
   }
 
@@ -147,10 +151,16 @@ function row(entry) {
     "li",
     { "data-level": level || null, title: `stored by ${entry.instance ?? "?"}${entry.trace_id ? `, trace ${entry.trace_id}` : ""}` },
     h("time", {}, timeOfDay(at)),
-    h("span", { class: "from" }, String(entry.source ?? "–"), h("span", { class: "to" }, ` → ${entry.instance ?? "?"}`)),
+    h("span", { class: "from" }, sender(entry), h("span", { class: "to" }, ` → ${entry.instance ?? "?"}`)),
     level ? h("span", { class: "level" }, level) : "",
     h("span", { class: "msg" }, message.length > MAX_MESSAGE ? `${message.slice(0, MAX_MESSAGE)}…` : message),
   );
+}
+
+// A member's name, or else the sender's address. A name that the sender gives itself is in quotes: it may be false.
+function sender(entry) {
+  const known = String(entry.source ?? entry.client ?? "–");
+  return entry.claimed ? `${known} ${JSON.stringify(String(entry.claimed))}` : known;
 }
 
 function gap(text) {

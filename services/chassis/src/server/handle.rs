@@ -12,7 +12,7 @@ pub struct ConnectionHandle {
 
 impl ConnectionHandle {
     /// The handle of a connection from an address.
-    pub(super) fn new(peer: SocketAddr) -> Self {
+    pub fn new(peer: SocketAddr) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Self { close: Arc::default(), peer: Some(peer) }
     }

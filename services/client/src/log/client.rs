@@ -1,7 +1,6 @@
 //! Sending an entry and waiting for its acknowledgement.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hubspoke_protocol::{LOG_PATH, ServiceInfo};
@@ -56,7 +55,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct LogClient {
     pub(super) directory: Directory,
     pub(super) batchers: Arc<Batchers>,
-    pub(super) keys: IdempotencyKeys,
 }
 
 impl LogClient {
@@ -68,7 +66,7 @@ impl LogClient {
         let http = http::client(ATTEMPT_TIMEOUT, |builder| builder.pool_idle_timeout(IDLE_TIMEOUT))?;
         let source = format!("{}/{}", sender.name, sender.id()).into();
         let batchers = Arc::new(Batchers::new(Poster { http, source }));
-        Ok(Self { directory, batchers, keys: IdempotencyKeys::default() })
+        Ok(Self { directory, batchers })
     }
 
     /// Sends one entry and waits until a log instance has stored it, at most 3 s. Returns the `Id` of that instance.
@@ -77,7 +75,7 @@ impl LogClient {
     /// [`LogError`]. Unless the entry was refused, it may be sent again.
     pub async fn send(&self, entry: impl Into<String>) -> Result<String, LogError> {
         let entry = entry.into();
-        let key = self.keys.next();
+        let key = random_key();
         let deadline = Instant::now() + DEADLINE;
         let mut tried: Vec<String> = Vec::new();
         let mut last = None;
@@ -133,22 +131,7 @@ impl LogClient {
     }
 }
 
-/// Creates keys that are unique. Clones share the counter.
-#[derive(Debug, Clone)]
-pub(super) struct IdempotencyKeys {
-    /// The first half of each key: random, drawn once per client.
-    prefix: u64,
-    next: Arc<AtomicU64>,
-}
-
-impl Default for IdempotencyKeys {
-    fn default() -> Self {
-        Self { prefix: rand::random(), next: Arc::default() }
-    }
-}
-
-impl IdempotencyKeys {
-    pub(super) fn next(&self) -> String {
-        format!("{:016x}.{:x}", self.prefix, self.next.fetch_add(1, Relaxed))
-    }
+/// A key that nobody can guess: a sender that knew it could have the log service refuse the entry.
+pub(super) fn random_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::batcher::batch_len;
-use super::client::{IdempotencyKeys, LOG_SERVICE, LogClient};
+use super::client::{LOG_SERVICE, LogClient, random_key};
 use super::error::{AttemptError, entry_at_fault};
 use super::post::{PendingEntry, takes_batches};
 
@@ -92,7 +92,6 @@ struct QueueShared {
     filled: Notify,
     emptied: Notify,
     limit: usize,
-    keys: IdempotencyKeys,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +116,6 @@ impl LogQueue {
             filled: Notify::new(),
             emptied: Notify::new(),
             limit,
-            keys: client.keys.clone(),
         });
         let sender = tokio::spawn(send_all(Arc::clone(&shared), client));
         Self { shared, _sender: AbortOnDropHandle::new(sender) }
@@ -175,7 +173,7 @@ impl QueueShared {
         let mut trace = HeaderMap::new();
         crate::trace::inject(&mut trace);
         let LogEntry { text, level, fields } = entry;
-        let entry = PendingEntry { text, level, fields, trace, key: Some(self.keys.next()) };
+        let entry = PendingEntry { text, level, fields, trace, key: Some(random_key()) };
         let size = memory(&entry);
         let mut state = self.state.lock();
         if state.bytes + size > self.limit {
@@ -243,7 +241,7 @@ async fn send_all(shared: Arc<QueueShared>, client: LogClient) {
             let report = PendingEntry {
                 text: format!("{unreported} log entries were lost"),
                 level: Some("warn"),
-                key: Some(shared.keys.next()),
+                key: Some(random_key()),
                 ..PendingEntry::default()
             };
             if lost > 0 || deliver(&client, &[report]).await > 0 {
@@ -257,7 +255,7 @@ async fn send_all(shared: Arc<QueueShared>, client: LogClient) {
 async fn deliver(client: &LogClient, batch: &[PendingEntry]) -> u64 {
     let deadline = Instant::now() + GIVE_UP_AFTER;
     let mut left: Vec<&PendingEntry> = batch.iter().collect();
-    let mut key = client.keys.next();
+    let mut key = random_key();
     let mut lost = 0;
     let mut tried: Vec<String> = Vec::new();
     let mut pause = PAUSE;
@@ -282,7 +280,7 @@ async fn deliver(client: &LogClient, batch: &[PendingEntry]) -> u64 {
                 return lost;
             }
             if left.len() < before {
-                key = client.keys.next(); // what is left is another batch
+                key = random_key(); // what is left is another batch
             }
             tried.push(instance.addr.clone());
             continue;

@@ -28,6 +28,9 @@ pub(crate) struct LogsArgs {
     /// Print entries from one service
     #[arg(long, value_name = "SERVICE")]
     source: Option<String>,
+    /// Print entries whose senders call themselves NAME, as programs do that are not members
+    #[arg(long, value_name = "NAME")]
+    claimed: Option<String>,
     /// Print entries of one trace
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
@@ -51,6 +54,7 @@ impl LogsArgs {
         let all = [
             ("regex", &self.grep),
             ("source", &self.source),
+            ("claimed", &self.claimed),
             ("trace_id", &self.trace),
             ("level", &self.level),
         ];

@@ -8,15 +8,28 @@ pub(super) struct EntryLine {
     pub(super) ts: String,
     pub(super) seq: u64,
     pub(super) instance: String,
+    /// When it arrived, if `ts` is its sender's own time.
+    #[serde(default)]
+    pub(super) received: Option<String>,
     #[serde(default)]
     pub(super) source: Option<String>,
+    #[serde(default)]
+    pub(super) source_id: Option<String>,
+    #[serde(default)]
+    pub(super) client: Option<String>,
     #[serde(default)]
     pub(super) level: Option<String>,
     #[serde(default)]
     pub(super) key: Option<String>,
     #[serde(default)]
     pub(super) part: u64,
+    #[serde(default = "one")]
+    pub(super) of: u64,
     pub(super) msg: String,
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// Reads a stored line; `None` if it is not an entry.

@@ -45,7 +45,7 @@ pub(super) async fn print_all(
     let mut lines = ReplyLines { reply, buf: Vec::new(), read: 0 };
     let mut newest_first = Vec::new();
     let mut print_entry = |entry: &EntryLine, line: &str| {
-        printed.mark_printed(entry);
+        printed.mark_printed(entry, line);
         print(&render(entry, line, format, now))
     };
     while let Some(line) = lines.next().await? {

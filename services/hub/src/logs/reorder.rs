@@ -4,10 +4,9 @@
 //! it. An entry that arrives later than that is printed late: none is dropped.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_protocol::DedupWindow;
+use hubspoke_protocol::{CopyFilter, EntryIdentity, entry_content};
 
 use super::entry::EntryLine;
 
@@ -15,33 +14,33 @@ use super::entry::EntryLine;
 pub(super) const WAIT: Duration = Duration::from_millis(250);
 /// Entries that may wait. Beyond that, the oldest don't wait any longer.
 const MAX_WAITING: usize = 50_000;
-/// Keys that are remembered, to recognize the second copy of an entry.
+/// Entries with a key that are remembered, to recognize a second copy.
 const MAX_KEYS: usize = 50_000;
 
 /// Time, instance, number: the order of entries.
 type SortKey = (String, String, u64);
 
-/// The waiting entries, and the numbers and keys that identify copies.
+/// The waiting entries, and what identifies copies: numbers, and keys with their senders and contents.
 #[derive(Debug)]
 pub(super) struct ReorderBuffer {
     waiting: BTreeMap<SortKey, (Duration, EntryLine, String)>,
     /// The last number of each instance so far.
     last: HashMap<String, u64>,
-    keys: DedupWindow<(Arc<str>, u64)>,
+    copies: CopyFilter,
 }
 
 impl Default for ReorderBuffer {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), last: HashMap::new(), keys: DedupWindow::new(MAX_KEYS) }
+        Self { waiting: BTreeMap::new(), last: HashMap::new(), copies: CopyFilter::new(MAX_KEYS) }
     }
 }
 
 impl ReorderBuffer {
     /// Notes an entry that was printed already.
-    pub(super) fn mark_printed(&mut self, entry: &EntryLine) {
+    pub(super) fn mark_printed(&mut self, entry: &EntryLine, line: &str) {
         let last = self.last.entry(entry.instance.clone()).or_default();
         *last = entry.seq.max(*last);
-        self.is_new(entry);
+        self.is_new(entry, line);
     }
 
     /// The last number of each instance so far.
@@ -55,7 +54,7 @@ impl ReorderBuffer {
             return;
         }
         self.last.insert(entry.instance.clone(), entry.seq);
-        if self.is_new(&entry) {
+        if self.is_new(&entry, &line) {
             let key = (entry.ts.clone(), entry.instance.clone(), entry.seq);
             self.waiting.insert(key, (now, entry, line));
         }
@@ -78,8 +77,16 @@ impl ReorderBuffer {
     }
 
     /// Whether no other instance has sent the entry. The retry of a sender may leave it on two.
-    fn is_new(&mut self, entry: &EntryLine) -> bool {
-        entry.key.as_deref().is_none_or(|key| self.keys.insert((key.into(), entry.part), ()))
+    fn is_new(&mut self, entry: &EntryLine, line: &str) -> bool {
+        let (Some(key), Some(content)) = (&entry.key, entry_content(line)) else { return true };
+        self.copies.is_first(&EntryIdentity {
+            source: (entry.source.as_deref(), entry.source_id.as_deref()),
+            client: entry.client.as_deref(),
+            key,
+            part: (entry.part, entry.of),
+            time: entry.received.as_ref().map(|_| entry.ts.as_str()),
+            content,
+        })
     }
 }
 
@@ -94,12 +101,21 @@ mod tests {
             ts: format!("{ts:06}"),
             seq,
             instance: instance.to_owned(),
-            source: None,
+            received: None,
+            source: Some("visit".to_owned()),
+            source_id: Some("visit-1".to_owned()),
+            client: None,
             level: None,
             key: None,
             part: 0,
+            of: 2,
             msg: String::new(),
         }
+    }
+
+    /// What a stored line with this text has of an entry's content.
+    fn line(msg: &str) -> String {
+        format!("{{\"ts\":\"\",\"msg\":\"{msg}\"}}")
     }
 
     fn keyed(ts: u32, instance: &str, seq: u64, key: &str, part: u64) -> EntryLine {
@@ -132,8 +148,8 @@ mod tests {
     #[test]
     fn copies_are_printed_once() {
         let mut buffer = ReorderBuffer::default();
-        buffer.mark_printed(&entry(1, "a", 7));
-        buffer.mark_printed(&keyed(1, "b", 3, "shown", 0));
+        buffer.mark_printed(&entry(1, "a", 7), &line("x"));
+        buffer.mark_printed(&keyed(1, "b", 3, "shown", 0), &line("x"));
         for entry in [
             entry(1, "a", 7),             // sent again after a reconnection
             entry(2, "a", 6),             // the same
@@ -143,7 +159,7 @@ mod tests {
             keyed(6, "b", 4, "k", 0), // a sender's retry
             keyed(7, "b", 5, "k", 1), // another part of the same batch
         ] {
-            buffer.add(entry, String::new(), millis(0));
+            buffer.add(entry, line("x"), millis(0));
         }
         assert_eq!(drain(&mut buffer, millis(1000)), ["a:8", "a:10", "b:5"]);
         let mut last: Vec<_> = buffer.last().collect();
@@ -152,13 +168,34 @@ mod tests {
     }
 
     #[test]
+    fn a_key_hides_neither_another_senders_entry_nor_another_content() {
+        let mut buffer = ReorderBuffer::default();
+        let first = keyed(1, "a", 1, "k", 0);
+        buffer.mark_printed(&first, &line("x"));
+        let stranger = |seq, client: Option<&str>| EntryLine {
+            source: None,
+            source_id: None,
+            client: client.map(str::to_owned),
+            ..keyed(2, "b", seq, "k", 0)
+        };
+        buffer.add(stranger(1, Some("10.0.0.7")), line("x"), millis(0));
+        buffer.add(stranger(2, Some("10.0.0.8")), line("x"), millis(0));
+        buffer.add(stranger(3, None), line("x"), millis(0));
+        buffer.add(keyed(2, "b", 4, "k", 0), line("y"), millis(0));
+        buffer.add(EntryLine { of: 3, ..keyed(2, "b", 5, "k", 0) }, line("x"), millis(0));
+        buffer.add(keyed(2, "b", 6, "k", 0), line("x"), millis(0)); // the only copy
+        buffer.add(stranger(7, Some("10.0.0.8")), line("x"), millis(0)); // a copy too
+        assert_eq!(drain(&mut buffer, millis(1000)), ["b:1", "b:2", "b:3", "b:4", "b:5"]);
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut buffer = ReorderBuffer::default();
         let mut printed = 0;
         for seq in 1..=120_000 {
-            buffer.add(keyed(1, "a", seq, &seq.to_string(), 0), String::new(), millis(0));
+            buffer.add(keyed(1, "a", seq, &seq.to_string(), 0), line("x"), millis(0));
             printed += drain(&mut buffer, millis(0)).len();
-            assert!(buffer.waiting.len() <= MAX_WAITING && buffer.keys.len() <= MAX_KEYS);
+            assert!(buffer.waiting.len() <= MAX_WAITING && buffer.copies.len() <= MAX_KEYS);
         }
         assert_eq!(printed + buffer.waiting.len(), 120_000);
     }

@@ -124,6 +124,13 @@ fn add(buffer: &mut ReorderBuffer, event: Event, now: Duration) {
             "{missed} entries of {} were dropped: they arrived too fast",
             one_line(instance, 60)
         ));
+    } else if event.name == "gap" {
+        let after = serde_json::from_str::<serde_json::Value>(&event.data).ok();
+        let after = after.and_then(|data| Some(data.get("after")?.as_str()?.to_owned())).unwrap_or_default();
+        remark(&format!(
+            "entries after {} are missing: another log instance answers now",
+            one_line(&after, 60)
+        ));
     } else if let Some(entry) = entry::parse(&event.data) {
         buffer.add(entry, event.data, now);
     }

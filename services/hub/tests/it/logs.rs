@@ -69,6 +69,52 @@ async fn the_entries_of_one_trace_are_found() {
 }
 
 #[tokio::test]
+async fn nobodys_key_hides_an_entry_and_a_claimed_name_is_in_quotes() {
+    let platform = TestPlatform::start(&[]).await;
+    let log = |replica: usize| format!("http://{}/log", platform.addrs.logs[replica].0);
+    let gateway = format!("{}/log", platform.gateway());
+    let other_host = |host: [u8; 4]| {
+        reqwest::Client::builder().no_proxy().local_address(std::net::IpAddr::from(host)).build().unwrap()
+    };
+    for (addr, _) in &platform.addrs.logs {
+        eventually("the log instance knows the gateway", async || {
+            let reply = platform.http.get(format!("http://{addr}/directory")).send().await.unwrap();
+            reply.json::<Value>().await.unwrap()["Services"]["gateway"][0].is_object()
+        })
+        .await;
+    }
+    // The same key and text, from four senders: two callers of the gateway, a member, and another host.
+    let posts = [
+        platform.http.post(&gateway).header("Hub-Source", "visit/visit-1"),
+        other_host([127, 0, 0, 2]).post(&gateway),
+        platform.http.post(log(0)).header("Hub-Source", "cart/cart-1"),
+        other_host([127, 0, 0, 3]).post(log(1) + "?source=visit"),
+    ];
+    let mut sent = 0;
+    for post in posts {
+        // A retry to any instance is the same entry.
+        for _ in 0..4 {
+            let post = post.try_clone().unwrap().header("Idempotency-Key", "1");
+            assert_eq!(post.body("hello").send().await.unwrap().status(), 200);
+        }
+        sent += 1;
+    }
+    let exit = platform.hub(&["logs", "--since", "10m", "--grep", "^hello$"]).await;
+    assert_eq!((exit.code, exit.stderr.as_str()), (Some(0), ""), "{exit:?}");
+    let mut senders: Vec<_> = exit.stdout.lines().map(|line| line.splitn(3, ' ').nth(2).unwrap()).collect();
+    senders.sort_unstable();
+    let expected = ["127.0.0.1: hello", "127.0.0.2: hello", "127.0.0.3 \"visit\": hello", "cart: hello"];
+    assert_eq!((senders, sent), (expected.to_vec(), 4));
+    for (args, expected) in
+        [(["--source", "visit"], ""), (["--claimed", "visit"], "127.0.0.3 \"visit\": hello\n")]
+    {
+        let exit = platform.hub(&[&["logs"][..], &args].concat()).await;
+        assert!(exit.code == Some(0) && exit.stdout.ends_with(expected), "{args:?}: {exit:?}");
+        assert_eq!(exit.stdout.lines().count(), expected.lines().count());
+    }
+}
+
+#[tokio::test]
 async fn an_invalid_request_is_one_line_and_exit_code_1() {
     let platform = TestPlatform::start(&[]).await;
     for (args, expected) in [

@@ -1,9 +1,10 @@
 //! `GET /log/all`: the entries of all log instances as one stream, merged by time.
 //!
 //! This instance reads its own files and asks its siblings for theirs, with the same filters. Entries come by
-//! time, and within an instance by sequence number. An entry that a retry left on two instances comes once,
-//! by its key. Siblings that don't answer are named in `Hub-Log-Missing`. If one fails later, the reply is
-//! aborted, so that no client mistakes a part for the whole. Memory is constant: a buffer per sibling ([`lines`]).
+//! time, and within an instance by sequence number. An entry that a retry left on two instances comes once:
+//! copies have the same sender, key and content. Siblings that don't answer are named in `Hub-Log-Missing`. If one
+//! fails later, the reply is aborted, so that no client mistakes a part for the whole. Memory is constant: a buffer
+//! per sibling ([`lines`]).
 
 use std::error::Error;
 use std::io;
@@ -125,3 +126,6 @@ async fn next_chunk(mut merge: Merge) -> io::Result<Option<(Bytes, Merge)>> {
     }
     Ok((!chunk.is_empty()).then(|| (chunk.into(), merge)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! `POST /log`: any text is one entry; `application/x-ndjson` and `application/json` are batches.
 //!
-//! `Hub-Source: NAME/ID` names the sender, `traceparent` the trace, `?level=` the severity. A request with
-//! the `Idempotency-Key` of an earlier one is not stored again. The reply has the sequence numbers of the
+//! `Hub-Source: NAME/ID` names the sender and `traceparent` the trace; parameters say what JSON can say too
+//! ([`super::request`]). A request that repeats an earlier one of the same sender, by its `Idempotency-Key`, is not
+//! stored again; one that has only the key in common with it is refused. The reply has the sequence numbers of the
 //! entries.
 
 use std::sync::Arc;
@@ -39,7 +40,7 @@ struct AppendReply {
 
 pub(super) async fn append(State(app): State<Arc<LogApp>>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let meta = request_meta(&parts)?;
+    let meta = request_meta(&parts, &app.directory)?;
     let kind = BodyKind::of(text(&parts.headers, header::CONTENT_TYPE.as_str())?);
     let encoding = ContentEncoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
     let limit = if kind == BodyKind::Text { app.limits.max_entry } else { app.max_batch };

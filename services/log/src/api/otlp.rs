@@ -37,7 +37,7 @@ async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiE
         return Err(ApiError::NotProtobuf);
     }
     let encoding = ContentEncoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
-    let key = request_meta(&parts)?.key;
+    let meta = request_meta(&parts, &app.directory)?;
     let (limit, limits) = (app.max_batch, app.limits);
     let (body, mut memory) = app.bodies.read(&parts, body, limit).await?;
     let (parsed, memory) = off_thread(&app.parsers, move || {
@@ -45,7 +45,7 @@ async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiE
         let decoded = encoding.map(|encoding| encoding.decode(&body, limit, reserve)).transpose()?;
         let content = decoded.as_deref().unwrap_or(&body);
         memory.reserve(decoded_size(content, limits)?)?;
-        Ok((parse(content, key, Timestamp::now(), limits)?, memory))
+        Ok((parse(content, &meta, limits)?, memory))
     })
     .await?;
     if !parsed.batch.is_empty() {

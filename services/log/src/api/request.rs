@@ -2,67 +2,98 @@
 
 use std::sync::Arc;
 
+use std::borrow::Cow;
+
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use hubspoke_chassis::site::check_same_site;
+use hubspoke_client::Directory;
 use hubspoke_protocol::HUB_SOURCE;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::admission::AdmittedQuery;
 use super::app::LogApp;
-use crate::entry::{Level, UnknownLevel};
+use super::sender::client_of;
+use crate::entry::UnknownLevel;
 use crate::error::ApiError;
-use crate::ingest::RequestMeta;
-use crate::ingest::json::MAX_KEY;
-use crate::ingest::traceparent::trace_id;
+use crate::ingest::traceparent::{is_trace_id, trace_id};
+use crate::ingest::{MAX_KEY, MAX_NAME, RequestMeta};
 use crate::query::{Query, QueryError};
 
 /// A batch with a key is stored once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const MAX_SOURCE: usize = 200;
 
 /// Reads sender, trace, level and key from a request's head.
-pub(super) fn request_meta(parts: &Parts) -> Result<RequestMeta, ApiError> {
+pub(super) fn request_meta(parts: &Parts, directory: &Directory) -> Result<RequestMeta, ApiError> {
     // Also through the gateway, which lets pages of other sites through.
     check_same_site(parts)?;
     let headers = &parts.headers;
+    // The gateway removes the header from requests that come from outside.
     let source = text(headers, HUB_SOURCE)?.unwrap_or_default();
-    if source.len() > MAX_SOURCE {
-        let reason = format!("longer than {MAX_SOURCE} bytes");
+    if source.len() > MAX_NAME {
+        let reason = format!("longer than {MAX_NAME} bytes");
         return Err(ApiError::Header { name: "Hub-Source", reason });
     }
     let (name, id) = source.split_once('/').unwrap_or((source, ""));
     let key = text(headers, IDEMPOTENCY_KEY)?;
-    if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
+    if key.is_some_and(|key| !is_key(key)) {
         let reason = format!("must be 1 to {MAX_KEY} bytes");
         return Err(ApiError::Header { name: "Idempotency-Key", reason });
     }
     let trace_id = headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?));
-    Ok(RequestMeta {
+    let mut meta = RequestMeta {
         arrival: Timestamp::now(),
         source: non_empty(name),
-        source_id: non_empty(id),
+        source_id: non_empty(id).filter(|_| !name.is_empty()),
+        client: if name.is_empty() { client_of(parts, directory) } else { None },
         trace_id: trace_id.map(str::to_owned),
-        level: parts.uri.query().map(level).transpose()?.flatten(),
         key: key.map(str::to_owned),
-    })
+        ..RequestMeta::default()
+    };
+    read_parameters(parts.uri.query().unwrap_or_default(), &mut meta)?;
+    Ok(meta)
+}
+
+/// Reads the parameters, which say for all entries of a request what a JSON object may say for itself.
+fn read_parameters(query: &str, meta: &mut RequestMeta) -> Result<(), QueryError> {
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let invalid = |reason: String| QueryError::new(&name, reason);
+        let given = |valid: bool, rule: &str| {
+            if valid { Ok(Some(Cow::into_owned(value.clone()))) } else { Err(invalid(rule.to_owned())) }
+        };
+        match &*name {
+            "level" => {
+                let level = value.parse();
+                meta.level = Some(level.map_err(|error: UnknownLevel| invalid(error.to_string()))?);
+            }
+            "source" => {
+                let rule = format!("must be 1 to {MAX_NAME} bytes");
+                meta.claimed = given((1..=MAX_NAME).contains(&value.len()), &rule)?;
+            }
+            "trace_id" => {
+                let rule = "must be 32 lower-case hexadecimal digits, not all zero";
+                meta.trace_id = given(is_trace_id(&value), rule)?;
+            }
+            "key" if meta.key.as_ref().is_some_and(|key| **key != *value) => {
+                return Err(invalid("the request has another Idempotency-Key".to_owned()));
+            }
+            "key" => meta.key = given(is_key(&value), &format!("must be 1 to {MAX_KEY} bytes"))?,
+            _ => {
+                let known = "level, source, trace_id and key";
+                return Err(invalid(format!("unknown parameter; the known ones are {known}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_key(text: &str) -> bool {
+    (1..=MAX_KEY).contains(&text.len())
 }
 
 fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn level(query: &str) -> Result<Option<Level>, ApiError> {
-    let mut level = None;
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        if key != "level" {
-            return Err(QueryError::new(&key, "unknown parameter; the only one is level").into());
-        }
-        let parsed = value.parse();
-        level = Some(parsed.map_err(|error: UnknownLevel| QueryError::new(&key, error.to_string()))?);
-    }
-    Ok(level)
 }
 
 /// The text of a header.

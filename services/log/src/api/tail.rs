@@ -2,7 +2,9 @@
 //!
 //! An event's id is `INSTANCE:SEQ`. A client that reconnects with `Last-Event-ID` (or `cursor=`) continues
 //! after it, and `since=` begins in the past: both read the backlog from the files first, including what has
-//! left memory meanwhile. Without either, `limit=N` begins with the matches among the last N entries. A
+//! left memory meanwhile. If the id is another instance's, as through the gateway, which picks one for each
+//! connection, the stream begins with a `gap` event: `{"after":"A:17","instance":"B"}`. What the other instance has
+//! stored since is not here, but in `/log/all`. Without either, `limit=N` begins with the matches among the last N entries. A
 //! client that is too slow gets a `dropped` event with the number of entries it missed; the writer waits for
 //! nobody.
 
@@ -67,6 +69,7 @@ pub(super) async fn tail(
     query.order = SortOrder::Asc;
     query.sorts = false;
     query.limit = None;
+    let resumes = headers.contains_key(sse::LAST_EVENT_ID);
     // From here on everything new goes to the ring, and everything older is in the files.
     let follower = app.store.follow();
     let next = follower.first();
@@ -92,6 +95,7 @@ pub(super) async fn tail(
         None
     };
     let tail = TailStream {
+        opening: opening(&app.store, &query, resumes, next),
         filter: query.filter,
         instance: app.store.instance().into(),
         pattern_turns: Arc::clone(&app.pattern_turns),
@@ -103,13 +107,31 @@ pub(super) async fn tail(
         next,
         backlog,
         closing: app.closing.clone(),
-        is_new: true,
         sent: Instant::now(),
         caught_up: true,
     };
     let events = futures_util::stream::unfold(tail, TailStream::step);
     let headers = [(header::CONTENT_TYPE, sse::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, body(events, problem_event)).into_response())
+}
+
+/// The first chunk of a stream: a comment, which shows the client that it is connected, and a `gap` event if the stream
+/// does not continue where the client wants to. `next` is the first entry that is not stored yet.
+fn opening(store: &Store, query: &Query, resumes: bool, next: u64) -> Bytes {
+    let mut out = sse::comment("connected").into_bytes();
+    // Each of several cursors is for the instance that it names, and `since` is for the others.
+    let continues = match query.cursor_of(store.instance()) {
+        Some(seq) => seq < next,
+        None => query.cursor.is_empty() || !resumes && query.since.is_some(),
+    };
+    if !continues {
+        let cursors = query.cursor.iter().map(|(instance, seq)| format!("{instance}:{seq}"));
+        let after = cursors.collect::<Vec<_>>().join(",");
+        let gap = serde_json::json!({"after": after, "instance": store.instance()}).to_string();
+        // Without an id: the client can still resume where it was.
+        EventWriter::new(&mut out).name("gap").data(gap.as_bytes());
+    }
+    out.into()
 }
 
 /// Reads `range`, and then the entries that have come meanwhile and are no longer in memory.
@@ -156,8 +178,8 @@ struct TailStream {
     /// Sent before anything from memory.
     backlog: Option<Backlog>,
     closing: watch::Receiver<bool>,
-    /// Nothing is sent yet: a first comment will show the client that it is connected.
-    is_new: bool,
+    /// Sent first.
+    opening: Bytes,
     /// When new entries were last sent.
     sent: Instant,
     /// There was nothing more then.
@@ -167,8 +189,8 @@ struct TailStream {
 impl TailStream {
     /// The next chunk of the reply; `None` ends it.
     async fn step(mut self) -> Option<(BodyChunk, Self)> {
-        if std::mem::take(&mut self.is_new) {
-            return Some((Ok(sse::comment("connected").into()), self));
+        if !self.opening.is_empty() {
+            return Some((Ok(std::mem::take(&mut self.opening)), self));
         }
         let mut closing = self.closing.clone();
         tokio::select! {
@@ -346,7 +368,7 @@ mod tests {
             next: 1,
             backlog: Some(Backlog { stream: FileStream::of(chunks), read_up_to: Arc::default() }),
             closing,
-            is_new: false,
+            opening: Bytes::new(),
             sent: Instant::now(),
             caught_up: true,
         };

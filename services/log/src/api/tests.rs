@@ -38,7 +38,7 @@ fn fixture(queue_bytes: usize) -> Fixture {
     let readers = Arc::new(Semaphore::new(64 << 20));
     let app = Arc::new(LogApp {
         store: Arc::new(Store::open_with(options, "log-1", script.disks()).unwrap()),
-        limits: IngestLimits { max_entry: 100_000, max_entries: 100 },
+        limits: IngestLimits { max_entry: 100_000, max_entries: 100, max_encoded: 400_000 },
         bodies: BodyBudget::new(1 << 20),
         max_batch: 200_000,
         name: "log".into(),

@@ -23,6 +23,11 @@ pub(crate) struct EntryHead<'a> {
 }
 
 impl<'a> EntryHead<'a> {
+    /// `ts` if it is the time that the sender gave.
+    pub(crate) fn own_time(&self) -> Option<&'a [u8]> {
+        self.received.map(|_| self.ts)
+    }
+
     /// When the entry arrived. Entries are stored in this order, unless the clock was set back.
     pub(crate) fn arrival(&self) -> &'a [u8] {
         self.received.unwrap_or(self.ts)
@@ -47,6 +52,12 @@ pub(crate) struct ParsedEntry<'a> {
     pub(crate) instance: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(crate) source: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) source_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) client: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) claimed: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(crate) trace_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]

@@ -20,6 +20,9 @@ fn keys_are_in_order_and_text_is_stored_as_sent() {
     let meta = EntryMeta {
         source: Some("visit"),
         source_id: Some("visit-9"),
+        client: None,
+        claimed: Some("cart"),
+        claimed_id: Some("cart-1"),
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         level: Some(Level::Warn),
         ..EntryMeta::default()
@@ -33,12 +36,47 @@ fn keys_are_in_order_and_text_is_stored_as_sent() {
         concat!(
             r#"{"ts":"2026-11-23T08:07:11.123456Z","seq":7,"instance":"log-1","key":"k\"1","part":0,"of":2,"#,
             r#""source":"visit","source_id":"visit-9","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","#,
-            r#""level":"warn","msg":"two\nlines \u001b[31m ü","fields":{"a": 1}}"#,
+            r#""claimed":"cart","claimed_id":"cart-1","level":"warn","msg":"two\nlines \u001b[31m ü","fields":{"a": 1}}"#,
             "\n",
             r#"{"ts":"2026-11-23T08:07:11.123456Z","seq":8,"instance":"log-1","key":"k\"1","part":1,"of":2,"msg":"x"}"#,
             "\n"
         )
     );
+}
+
+#[test]
+fn a_batch_is_identified_by_sender_key_and_content_but_not_by_trace_and_own_keys() {
+    let hash = KeyedHash::default();
+    let id = |meta: EntryMeta<'_>, key: &str, texts: &[&str]| {
+        let mut batch = Batch::new(Some(key.to_owned()));
+        texts.iter().for_each(|text| batch.push(&meta, text.as_bytes(), None));
+        batch.id(&hash).unwrap()
+    };
+    let visit = EntryMeta { source: Some("visit"), source_id: Some("visit-1"), ..EntryMeta::default() };
+    let first = id(visit, "k", &["a", "b"]);
+    let traced = EntryMeta { trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"), ..visit };
+    assert_eq!(id(traced, "k", &["a", "b"]), first);
+    for other in [
+        id(EntryMeta { source_id: None, ..visit }, "k", &["a", "b"]),
+        id(EntryMeta { client: Some("10.0.0.7"), ..EntryMeta::default() }, "k", &["a", "b"]),
+        id(EntryMeta { claimed: Some("visit"), ..EntryMeta::default() }, "k", &["a", "b"]),
+        id(visit, "l", &["a", "b"]),
+    ] {
+        assert_ne!(other.key, first.key);
+    }
+    for other in [
+        id(visit, "k", &["a"]),
+        id(visit, "k", &["a", "c"]),
+        id(visit, "k", &["b", "a"]),
+        id(visit, "k", &["ab", ""]),
+        id(EntryMeta { level: Some(Level::Warn), ..visit }, "k", &["a", "b"]),
+        id(EntryMeta { claimed: Some("x"), ..visit }, "k", &["a", "b"]),
+        id(EntryMeta { time: Some(Timestamp::UNIX_EPOCH), ..visit }, "k", &["a", "b"]),
+    ] {
+        assert_eq!(other.key, first.key);
+        assert_ne!(other.content, first.content);
+    }
+    assert_eq!(Batch::one(&visit, b"a", None).id(&hash), None);
 }
 
 #[test]

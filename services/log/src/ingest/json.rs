@@ -1,9 +1,9 @@
 //! Turns JSON values into entries. Pure.
 //!
 //! - a string: that text
-//! - an object with a text under `msg` or `message`: that text, with `level`, `trace_id`, `source` (if the
-//!   request names no sender) and `key` (if the request has none). Everything else goes to `fields`, along
-//!   with the object's own `fields`
+//! - an object with a text under `msg` or `message`: that text, with `level`, `trace_id`, `key` (if the request
+//!   has none), and `source` as the name that the sender claims. Everything else goes to `fields`, along with the
+//!   object's own `fields`
 //! - anything else: its JSON as text
 //!
 //! Other loggers' keys and words for the level are read ([`level_of`]). Nothing that a sender gives is dropped: what is
@@ -18,13 +18,11 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::level::level_of;
-use super::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
+use super::parsed::{IngestError, IngestLimits, MAX_KEY, MAX_NAME, ParsedBody, RejectedEntries};
 use super::time::{credible, time_of};
 use super::traceparent::is_trace_id;
 use crate::entry::{Batch, EntryMeta, write_string};
 
-/// Longest key, in bytes.
-pub(crate) const MAX_KEY: usize = 128;
 /// The JSON of an entry may take this many bytes per byte of text (`\u0001` is one), and this many more for
 /// keys and spaces. Longer JSON is not parsed, since a value of many small members takes far more memory than
 /// its text.
@@ -134,7 +132,7 @@ impl<'a> JsonParser<'a> {
         let mut fields = String::new();
         let mut level = None;
         let mut trace = None;
-        let mut source = None;
+        let mut claimed = None;
         let mut entry_key = None;
         for (key, raw) in &object.others {
             let text = || serde_json::from_str::<JsonText>(raw.get()).ok().map(|text| text.0.into_owned());
@@ -162,9 +160,9 @@ impl<'a> JsonParser<'a> {
                         continue;
                     }
                 }
-                "source" if self.meta.source.is_none() => {
-                    if let Some(name) = text() {
-                        source = Some(name);
+                "source" => {
+                    if let Some(name) = text().filter(|name| !name.is_empty() && name.len() <= MAX_NAME) {
+                        claimed = Some(name);
                         continue;
                     }
                 }
@@ -196,7 +194,7 @@ impl<'a> JsonParser<'a> {
         }
         meta.level = level.or(meta.level);
         meta.trace_id = trace.as_deref().or(meta.trace_id);
-        meta.source = source.as_deref().or(meta.source);
+        meta.claimed = claimed.as_deref().or(meta.claimed);
         meta.key = entry_key.as_deref();
         if self.fits(line, msg.0.len() + fields.len(), msg.0.is_empty()) {
             let fields = Some(fields.as_str()).filter(|fields| !fields.is_empty());

@@ -1,6 +1,6 @@
 //! OTLP log records as entries. Pure.
 //!
-//! The resource's `service.name` and `service.instance.id` become the source, the body the text (as JSON
+//! The resource's `service.name` and `service.instance.id` become the name and id that the sender claims, the body the text (as JSON
 //! unless it is a string), and the severity the level. Everything else goes to `fields`: the attributes, and,
 //! under OpenTelemetry's own names, `time` if it is not credible, `span_id`, `scope`, `event_name`, and
 //! `severity_text` or `severity_number` if the level says less.
@@ -17,7 +17,8 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
-use super::parsed::{IngestError, IngestLimits, ParsedBody, RejectedEntries};
+use super::RequestMeta;
+use super::parsed::{IngestError, IngestLimits, MAX_NAME, ParsedBody, RejectedEntries};
 use super::time::credible;
 use crate::entry::{Batch, EntryMeta, Level, timestamp};
 
@@ -31,27 +32,31 @@ pub(crate) fn decoded_size(body: &[u8], limits: IngestLimits) -> Result<usize, I
 /// Parses an export request. The length of a record is that of its text and its fields.
 pub(crate) fn parse(
     body: &[u8],
-    key: Option<String>,
-    arrival: Timestamp,
+    request: &RequestMeta,
     limits: IngestLimits,
 ) -> Result<ParsedBody, IngestError> {
     decoded_size(body, limits)?;
-    let request =
+    let export =
         ExportLogsServiceRequest::decode(body).map_err(|error| IngestError::Otlp(error.to_string()))?;
-    let mut parsed = ParsedBody { batch: Batch::new(key), rejected: RejectedEntries::default() };
+    let mut parsed =
+        ParsedBody { batch: Batch::new(request.key.clone()), rejected: RejectedEntries::default() };
     let mut line = 0;
-    for resource_logs in &request.resource_logs {
+    for resource_logs in &export.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
-        let meta = EntryMeta {
-            source: text_of(resource, "service.name"),
-            source_id: text_of(resource, "service.instance.id"),
-            ..EntryMeta::default()
-        };
+        let mut meta = request.entry_meta();
+        meta.claimed = name_of(resource, "service.name")?.or(meta.claimed);
+        meta.claimed_id = name_of(resource, "service.instance.id")?;
         for scope_logs in &resource_logs.scope_logs {
             let scope = scope_logs.scope.as_ref().map_or("", |scope| scope.name.as_str());
             for record in &scope_logs.log_records {
                 line += 1;
-                push(&mut parsed, line, meta, scope, record, arrival, limits.max_entry);
+                push(&mut parsed, line, meta, scope, record, request.arrival, limits.max_entry);
+                if parsed.batch.encoded_len() > limits.max_encoded {
+                    return Err(IngestError::TooMany {
+                        limit: limits.max_encoded,
+                        what: "bytes when decoded",
+                    });
+                }
             }
         }
     }
@@ -69,7 +74,11 @@ fn push(
 ) {
     let trace_id = (record.trace_id.len() == 16 && record.trace_id.iter().any(|b| *b != 0))
         .then(|| hex(&record.trace_id));
-    let mut meta = EntryMeta { trace_id: trace_id.as_deref(), level: level(record), ..meta };
+    let mut meta = EntryMeta {
+        trace_id: trace_id.as_deref().or(meta.trace_id),
+        level: level(record).or(meta.level),
+        ..meta
+    };
     let msg = match record.body.as_ref().and_then(|body| body.value.as_ref()) {
         Some(Any::StringValue(text)) => text.clone(),
         Some(other) => json(other).to_string(),
@@ -137,11 +146,15 @@ fn severity(record: &LogRecord) -> Option<(&'static str, Value)> {
     (!same).then(|| ("severity_number", number.into()))
 }
 
-fn text_of<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
-    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
-    match attribute.value.as_ref()?.value.as_ref()? {
-        Any::StringValue(text) if !text.is_empty() => Some(text),
-        _ => None,
+/// The name or id that a resource has under `key`.
+fn name_of<'a>(resource: &'a [KeyValue], key: &str) -> Result<Option<&'a str>, IngestError> {
+    let attribute = resource.iter().find(|attribute| attribute.key == key);
+    match attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+        Some(Any::StringValue(text)) if text.len() > MAX_NAME => {
+            Err(IngestError::Otlp(format!("{key} is longer than {MAX_NAME} bytes")))
+        }
+        Some(Any::StringValue(text)) if !text.is_empty() => Ok(Some(text)),
+        _ => Ok(None),
     }
 }
 
@@ -201,7 +214,7 @@ mod tests {
         KeyValue { key: key.to_owned(), value: Some(any(value)), ..KeyValue::default() }
     }
 
-    const LIMITS: IngestLimits = IngestLimits { max_entry: 1_000, max_entries: 100 };
+    const LIMITS: IngestLimits = IngestLimits { max_entry: 1_000, max_entries: 100, max_encoded: 50_000 };
 
     fn request(records: Vec<LogRecord>) -> Vec<u8> {
         let attributes = vec![
@@ -221,7 +234,7 @@ mod tests {
 
     fn read(records: Vec<LogRecord>) -> (Vec<Value>, RejectedEntries) {
         let body = request(records);
-        let parsed = parse(&body, None, Timestamp::UNIX_EPOCH, LIMITS).unwrap();
+        let parsed = parse(&body, &RequestMeta::default(), LIMITS).unwrap();
         let lines = String::from_utf8(render_at(&parsed.batch, Timestamp::UNIX_EPOCH, 1)).unwrap();
         (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), parsed.rejected)
     }
@@ -246,7 +259,7 @@ mod tests {
             entries,
             [json!({
                 "ts": "1970-01-01T00:00:00.000000Z", "seq": 1, "instance": "log-1",
-                "source": "cart", "source_id": "cart-1", "trace_id": "ab".repeat(16), "level": "warn",
+                "claimed": "cart", "claimed_id": "cart-1", "trace_id": "ab".repeat(16), "level": "warn",
                 "msg": "it is hot",
                 "fields": {
                     "n": 7, "list": [true], "odd": "NaN", "time": "1970-01-01T00:00:00.000001Z",
@@ -289,12 +302,50 @@ mod tests {
         let (entries, rejected) = read(vec![long, named]);
         assert_eq!(entries[0]["msg"], "started");
         assert_eq!((rejected.listed[0].line, rejected.listed[0].status), (1, 413));
-        assert!(matches!(parse(b"garbage", None, Timestamp::UNIX_EPOCH, LIMITS), Err(IngestError::Otlp(_))));
+        assert!(matches!(parse(b"garbage", &RequestMeta::default(), LIMITS), Err(IngestError::Otlp(_))));
+    }
+
+    #[test]
+    fn the_request_says_who_the_sender_is() {
+        let meta = RequestMeta {
+            source: Some("visit".to_owned()),
+            claimed: Some("other".to_owned()),
+            level: Some(Level::Info),
+            ..RequestMeta::default()
+        };
+        let body = request(vec![LogRecord { event_name: "x".into(), ..LogRecord::default() }]);
+        let parsed = parse(&body, &meta, LIMITS).unwrap();
+        let line = render_at(&parsed.batch, Timestamp::UNIX_EPOCH, 1);
+        let entry: Value = serde_json::from_slice(&line).unwrap();
+        let who = ["source", "source_id", "claimed", "claimed_id", "level"].map(|key| entry[key].clone());
+        assert_eq!(who, [json!("visit"), Value::Null, json!("cart"), json!("cart-1"), json!("info")]);
+    }
+
+    #[test]
+    fn what_the_records_share_is_bounded_as_often_as_it_is_repeated() {
+        let record = LogRecord { event_name: "x".into(), ..LogRecord::default() };
+        let export = |name: &str, scope: &str, records: usize| {
+            let attributes = vec![attribute("service.name", Any::StringValue(name.into()))];
+            let scope = InstrumentationScope { name: scope.into(), ..InstrumentationScope::default() };
+            let log_records = vec![record.clone(); records];
+            let logs = ResourceLogs {
+                resource: Some(Resource { attributes, ..Resource::default() }),
+                scope_logs: vec![ScopeLogs { scope: Some(scope), log_records, ..ScopeLogs::default() }],
+                ..ResourceLogs::default()
+            };
+            let body = ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec();
+            parse(&body, &RequestMeta::default(), LIMITS).map(|parsed| parsed.batch.len())
+        };
+        assert_eq!(export(&"n".repeat(200), "s", 100), Ok(100));
+        assert!(matches!(export(&"n".repeat(201), "s", 1), Err(IngestError::Otlp(_))));
+        assert_eq!(export("n", &"s".repeat(900), 20), Ok(20));
+        let too_long = IngestError::TooMany { limit: 50_000, what: "bytes when decoded" };
+        assert_eq!(export("n", &"s".repeat(900), 100), Err(too_long));
     }
 
     #[test]
     fn too_many_records_or_values_are_refused_before_they_are_decoded() {
-        let too_many = |body: &[u8]| match parse(body, None, Timestamp::UNIX_EPOCH, LIMITS) {
+        let too_many = |body: &[u8]| match parse(body, &RequestMeta::default(), LIMITS) {
             Err(IngestError::TooMany { limit, what }) => (limit, what),
             other => panic!("{other:?}"),
         };

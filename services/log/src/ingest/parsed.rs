@@ -7,6 +7,11 @@ use crate::entry::Batch;
 /// Maximum number of rejected entries that a reply lists; it counts all of them.
 pub(super) const MAX_LISTED: usize = 100;
 
+/// Longest idempotency key, in bytes.
+pub(crate) const MAX_KEY: usize = 255;
+/// Longest name or id of a sender, in bytes.
+pub(crate) const MAX_NAME: usize = 200;
+
 /// Limits on the content of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IngestLimits {
@@ -14,6 +19,8 @@ pub(crate) struct IngestLimits {
     pub(crate) max_entry: usize,
     /// Entries per batch, including rejected ones.
     pub(crate) max_entries: usize,
+    /// Bytes that the entries of an export may take encoded. What its records share is repeated in each of them.
+    pub(crate) max_encoded: usize,
 }
 
 /// Why a whole body is refused. A retry does not help.

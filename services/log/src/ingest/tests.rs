@@ -7,7 +7,7 @@ use super::traceparent::trace_id;
 use super::*;
 use crate::entry::tests::render_at;
 
-const LIMITS: IngestLimits = IngestLimits { max_entry: 100, max_entries: 300 };
+const LIMITS: IngestLimits = IngestLimits { max_entry: 100, max_entries: 300, max_encoded: 50_000 };
 
 fn read(
     kind: BodyKind,
@@ -61,7 +61,7 @@ fn nothing_in_a_json_value_is_lost() {
         (r#"{"msg":"m","trace_id":"x"}"#.to_owned(), json!({"msg": "m", "fields": {"trace_id": "x"}})),
         (
             r#"{"msg":"m","source":"nginx","n":1.50}"#.to_owned(),
-            json!({"msg": "m", "source": "nginx", "fields": {"n": 1.5}}),
+            json!({"msg": "m", "claimed": "nginx", "fields": {"n": 1.5}}),
         ),
         (r#"{"msg":"m","fields":{"a":1}}"#.to_owned(), json!({"msg": "m", "fields": {"a": 1}})),
         (
@@ -155,10 +155,38 @@ fn a_value_far_longer_than_an_entry_is_not_parsed() {
 }
 
 #[test]
-fn the_source_of_the_request_wins_over_that_of_a_line() {
-    let request = RequestMeta { source: Some("visit".into()), ..RequestMeta::default() };
-    let (entries, _) = read(BodyKind::Lines, &request, br#"{"msg":"m","source":"forged"}"#).unwrap();
-    assert_eq!(entries, [json!({"source": "visit", "msg": "m", "fields": {"source": "forged"}})]);
+fn what_a_line_says_about_its_sender_is_a_claim() {
+    let member = RequestMeta { source: Some("visit".into()), ..RequestMeta::default() };
+    let client = RequestMeta {
+        client: Some("10.0.0.7".into()),
+        claimed: Some("cron".into()),
+        ..RequestMeta::default()
+    };
+    let long = "x".repeat(201);
+    for (request, line, entry) in [
+        (
+            &member,
+            r#"{"msg":"m","source":"cart"}"#,
+            json!({"source": "visit", "claimed": "cart", "msg": "m"}),
+        ),
+        (
+            &client,
+            r#"{"msg":"m","source":"visit"}"#,
+            json!({"client": "10.0.0.7", "claimed": "visit", "msg": "m"}),
+        ),
+        (&client, r#""m""#, json!({"client": "10.0.0.7", "claimed": "cron", "msg": "m"})),
+        (
+            &client,
+            r#"{"msg":"m","client":"10.0.0.8","claimed":"visit","source_id":"visit-1","instance":"log-2","source":7}"#,
+            json!({"client": "10.0.0.7", "claimed": "cron", "msg": "m", "fields":
+                {"client": "10.0.0.8", "claimed": "visit", "source_id": "visit-1", "instance": "log-2", "source": 7}}),
+        ),
+    ] {
+        assert_eq!(read(BodyKind::Lines, request, line.as_bytes()).unwrap().0, [entry], "{line}");
+    }
+    let long = format!(r#"{{"msg":"m","source":"{long}"}}"#);
+    let refused = read(BodyKind::Lines, &client, long.as_bytes());
+    assert!(matches!(refused, Err(IngestError::NoneAccepted(_))), "it counts as a field: {refused:?}");
 }
 
 #[test]

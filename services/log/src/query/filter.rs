@@ -15,6 +15,7 @@ pub(super) struct FilterSpec {
     pub(super) contains: Option<String>,
     pub(super) regex: Option<String>,
     pub(super) source: Option<String>,
+    pub(super) claimed: Option<String>,
     pub(super) trace_id: Option<String>,
     pub(super) level: Option<Level>,
 }
@@ -29,6 +30,7 @@ pub(crate) struct Filter {
     contains: Option<String>,
     regex: Option<Arc<Pattern>>,
     source: Option<String>,
+    claimed: Option<String>,
     trace_id: Option<String>,
     level: Option<Level>,
     /// Bytes that every matching line contains.
@@ -44,13 +46,15 @@ impl Filter {
         let needle = (spec.contains.as_deref())
             .map(|text| escaped(text)[1..].strip_suffix(b"\"").unwrap_or_default().to_vec())
             .or_else(|| spec.trace_id.as_deref().map(|id| field("trace_id", id)))
-            .or_else(|| spec.source.as_deref().map(|name| field("source", name)));
+            .or_else(|| spec.source.as_deref().map(|name| field("source", name)))
+            .or_else(|| spec.claimed.as_deref().map(|name| field("claimed", name)));
         Ok(Self {
             since: None,
             until: None,
             contains: spec.contains,
             regex,
             source: spec.source,
+            claimed: spec.claimed,
             trace_id: spec.trace_id,
             level: spec.level,
             needle: needle.map(|needle| Finder::new(&needle).into_owned()),
@@ -83,6 +87,7 @@ impl Filter {
         let all = self.contains.is_none()
             && self.regex.is_none()
             && self.source.is_none()
+            && self.claimed.is_none()
             && self.trace_id.is_none()
             && self.level.is_none();
         if all {
@@ -93,6 +98,7 @@ impl Filter {
             expected.as_deref().is_none_or(|text| actual == Some(text))
         };
         same(&self.source, entry.source.as_deref())
+            && same(&self.claimed, entry.claimed.as_deref())
             && same(&self.trace_id, entry.trace_id.as_deref())
             && self.level.is_none_or(|least| {
                 entry

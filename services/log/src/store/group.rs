@@ -1,18 +1,49 @@
 //! Group commit: renders the submissions that wait into one write, and numbers their entries.
 
+use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
-use std::hash::Hash;
-use std::sync::Arc;
 
 use hubspoke_protocol::DedupWindow;
 
 use super::queue::Submission;
-use super::receipt::Receipt;
-use crate::entry::{SeqRange, Stamp, TimestampFormatter};
+use super::receipt::{AppendError, Receipt};
+use crate::entry::{BatchId, SeqRange, Stamp, TimestampFormatter};
 
-/// The keys of stored batches.
-pub(super) type KeyWindow = DedupWindow<Arc<str>, SeqRange>;
+/// The last batches with a key that were stored. Those of members are kept apart, so that no stranger can make it forget
+/// them by sending many.
+pub(super) struct KeyWindow {
+    members: DedupWindow<u128, StoredBatch>,
+    clients: DedupWindow<u128, StoredBatch>,
+}
+
+/// A batch with a key, once it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoredBatch {
+    pub(super) range: SeqRange,
+    /// [`BatchId::content`].
+    pub(super) content: u128,
+}
+
+impl KeyWindow {
+    /// A window of at most `capacity` keys of members, and as many of others.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { members: DedupWindow::new(capacity), clients: DedupWindow::new(capacity) }
+    }
+
+    /// The batch that was stored under the same key of the same sender.
+    pub(super) fn get(&self, id: &BatchId) -> Option<&StoredBatch> {
+        let window = if id.member { &self.members } else { &self.clients };
+        window.get(&id.key)
+    }
+
+    /// Adds a batch, unless its key is known.
+    pub(super) fn insert(&mut self, id: BatchId, range: SeqRange) {
+        let window = if id.member { &mut self.members } else { &mut self.clients };
+        if window.get(&id.key).is_none() {
+            window.insert(id.key, StoredBatch { range, content: id.content });
+        }
+    }
+}
 
 /// Submissions rendered for one write.
 #[derive(Default)]
@@ -20,13 +51,14 @@ pub(super) struct RenderedGroup {
     pub(super) bytes: Vec<u8>,
     /// Where each submission ends in `bytes`.
     pub(super) ends: Vec<usize>,
-    pub(super) receipts: Vec<Receipt>,
+    /// What each submission gets once the group is written.
+    pub(super) outcomes: Vec<Result<Receipt, AppendError>>,
     timestamps: TimestampFormatter,
 }
 
 impl RenderedGroup {
-    /// Renders submissions from the front until there are `size` bytes, at least one. Batches whose key is in
-    /// `stored`, or occurs earlier in the group, are not rendered again.
+    /// Renders submissions from the front until there are `size` bytes, at least one. Batches that are in
+    /// `stored`, or occur earlier in the group, are not rendered again.
     pub(super) fn render(
         &mut self,
         submissions: &VecDeque<Submission>,
@@ -37,20 +69,24 @@ impl RenderedGroup {
     ) {
         self.bytes.clear();
         self.ends.clear();
-        self.receipts.clear();
+        self.outcomes.clear();
         let mut numbering = Numbering::new(last_seq);
         for submission in submissions {
-            let batch = &submission.batch;
-            let known = batch.key().and_then(|key| stored.get(key));
-            let receipt = match known {
-                Some(range) => Receipt::new(*range, true),
-                None => numbering.assign(batch.key(), batch.len() as u64),
+            let (batch, id) = (&submission.batch, submission.id);
+            let known = id.and_then(|id| Some((stored.get(&id).or_else(|| numbering.get(id.key))?, id)));
+            let outcome = match known {
+                Some((first, BatchId { content, .. })) if first.content == content => {
+                    Ok(Receipt::new(first.range, true))
+                }
+                // A sender that has its answer relies on it that the batch will be stored.
+                Some(_) if submission.reply.is_some() => Err(AppendError::KeyReused),
+                _ => Ok(numbering.assign(id, batch.len() as u64)),
             };
-            if !receipt.duplicate {
+            if let Ok(Receipt { first, duplicate: false, .. }) = outcome {
                 let ts = self.timestamps.format(submission.at);
-                batch.render(&mut self.bytes, &Stamp { ts, instance }, receipt.first);
+                batch.render(&mut self.bytes, &Stamp { ts, instance }, first);
             }
-            self.receipts.push(receipt);
+            self.outcomes.push(outcome);
             self.ends.push(self.bytes.len());
             if self.bytes.len() >= size {
                 break;
@@ -66,35 +102,39 @@ impl RenderedGroup {
     }
 }
 
-/// Gives sequence numbers to the batches of a group. Batches with one key share those of the first.
-struct Numbering<K> {
+/// Gives sequence numbers to the batches of a group, and remembers those with a key: a group has tens of thousands.
+struct Numbering {
     last_seq: u64,
-    keys: HashMap<K, SeqRange>,
+    keys: HashMap<u128, StoredBatch>,
 }
 
-impl<K: Eq + Hash> Numbering<K> {
+impl Numbering {
     fn new(last_seq: u64) -> Self {
         Self { last_seq, keys: HashMap::new() }
     }
 
-    fn assign(&mut self, key: Option<K>, entries: u64) -> Receipt {
-        let next = SeqRange { first: self.last_seq + 1, last: self.last_seq + entries };
-        match key.map(|key| self.keys.entry(key)) {
-            Some(Entry::Occupied(first)) => return Receipt::new(*first.get(), true),
-            Some(Entry::Vacant(key)) => drop(key.insert(next)),
-            None => {}
+    /// The first batch of this group with a key.
+    fn get(&self, key: u128) -> Option<&StoredBatch> {
+        self.keys.get(&key)
+    }
+
+    fn assign(&mut self, id: Option<BatchId>, entries: u64) -> Receipt {
+        let range = SeqRange { first: self.last_seq + 1, last: self.last_seq + entries };
+        if let Some(BatchId { key, content, .. }) = id {
+            self.keys.entry(key).or_insert(StoredBatch { range, content });
         }
-        self.last_seq = next.last;
-        Receipt::new(next, false)
+        self.last_seq = range.last;
+        Receipt::new(range, false)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::hash::Hasher;
+    use hubspoke_protocol::KeyedHash;
+    use tokio::sync::oneshot;
 
     use super::*;
+    use crate::entry::{Batch, EntryMeta};
 
     #[test]
     fn a_large_batch_does_not_keep_its_memory() {
@@ -111,47 +151,68 @@ mod tests {
     #[test]
     fn sequence_numbers_have_no_gaps_and_a_key_has_one_range() {
         let mut numbering = Numbering::new(7);
-        let mut assign = |key, entries| {
-            let Receipt { first, last, duplicate } = numbering.assign(key, entries);
-            (first, last, duplicate)
-        };
-        assert_eq!(assign(Some("a"), 3), (8, 10, false));
-        assert_eq!(assign(None, 1), (11, 11, false));
-        assert_eq!(assign(Some("a"), 3), (8, 10, true));
-        assert_eq!(assign(Some("b"), 2), (12, 13, false));
+        let id = |key, content| Some(BatchId { member: true, key, content });
+        let mut assigned = |id, entries| numbering.assign(id, entries).range();
+        assert_eq!(assigned(id(1, 10), 3), SeqRange { first: 8, last: 10 });
+        assert_eq!(assigned(None, 1), SeqRange { first: 11, last: 11 });
+        assert_eq!(assigned(id(1, 20), 2), SeqRange { first: 12, last: 13 });
+        let first = StoredBatch { range: SeqRange { first: 8, last: 10 }, content: 10 };
+        assert_eq!((numbering.get(1), numbering.get(2)), (Some(&first), None));
     }
 
-    /// A key that counts comparisons.
-    struct CountedKey<'a>(u64, &'a Cell<u64>);
-
-    impl Hash for CountedKey<'_> {
-        fn hash<H: Hasher>(&self, state: &mut H) {
-            self.0.hash(state);
-        }
+    fn submission(key: &str, text: &str, answered: bool, hash: &KeyedHash) -> Submission {
+        let meta = EntryMeta { client: Some("10.0.0.7"), ..EntryMeta::default() };
+        let batch = Batch::one(&meta, text.as_bytes(), Some(key.to_owned()));
+        let reply = (!answered).then(|| oneshot::channel().0);
+        Submission { id: batch.id(hash), batch, at: jiff::Timestamp::UNIX_EPOCH, reply }
     }
 
-    impl PartialEq for CountedKey<'_> {
-        fn eq(&self, other: &Self) -> bool {
-            self.1.set(self.1.get() + 1);
-            self.0 == other.0
-        }
+    #[test]
+    fn a_key_is_refused_for_other_content_unless_the_sender_has_its_answer() {
+        let hash = KeyedHash::default();
+        let batches =
+            [("k", "a", false), ("k", "b", false), ("k", "a", false), ("k", "b", true), ("l", "b", false)];
+        let waiting = batches.map(|(key, text, answered)| submission(key, text, answered, &hash)).into();
+        let mut group = RenderedGroup::default();
+        group.render(&waiting, usize::MAX, 0, &KeyWindow::new(9), b",\"instance\":\"log-1\"");
+        let stored = |seq, duplicate| Ok(Receipt { first: seq, last: seq, duplicate });
+        assert_eq!(
+            group.outcomes,
+            [
+                stored(1, false),
+                Err(AppendError::KeyReused),
+                stored(1, true),
+                stored(2, false),
+                stored(3, false)
+            ]
+        );
+        assert_eq!(memchr::memchr_iter(b'\n', &group.bytes).count(), 3);
     }
 
-    impl Eq for CountedKey<'_> {}
+    #[test]
+    fn strangers_cannot_push_members_out_of_the_window() {
+        let mut window = KeyWindow::new(10);
+        let id = |member, key| BatchId { member, key, content: 0 };
+        let range = SeqRange { first: 7, last: 7 };
+        window.insert(id(true, 1), range);
+        (0..1_000).for_each(|key| window.insert(id(false, key), range));
+        assert!(window.get(&id(true, 1)).is_some() && window.get(&id(false, 1)).is_none());
+        assert_eq!((window.members.len(), window.clients.len()), (1, 10));
+        // The first batch stays.
+        window.insert(BatchId { content: 9, ..id(true, 1) }, SeqRange { first: 9, last: 9 });
+        assert_eq!(window.get(&id(true, 1)), Some(&StoredBatch { range, content: 0 }));
+    }
 
     /// A 4 MiB group holds some 30,000 keyed batches; searching them one by one took 450 million comparisons.
     #[test]
-    fn finding_the_keys_of_a_group_takes_linear_work() {
-        for keys in [1_000, 30_000] {
-            let comparisons = Cell::new(0);
-            let mut numbering = Numbering::new(0);
-            for round in 0..2 {
-                for key in 0..keys {
-                    let receipt = numbering.assign(Some(CountedKey(key, &comparisons)), 1);
-                    assert_eq!((receipt.first, receipt.duplicate), (key + 1, round == 1));
-                }
-            }
-            assert!(comparisons.get() <= 4 * keys, "{} comparisons for {keys} keys", comparisons.get());
-        }
+    fn the_keys_of_a_group_are_found_without_searching() {
+        let hash = KeyedHash::default();
+        let waiting: VecDeque<_> =
+            (0..30_000).map(|n| submission(&n.to_string(), "x", false, &hash)).collect();
+        let began = std::time::Instant::now();
+        let mut group = RenderedGroup::default();
+        group.render(&waiting, usize::MAX, 0, &KeyWindow::new(9), b"");
+        assert_eq!(group.outcomes.len(), 30_000);
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }

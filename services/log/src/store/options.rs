@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Approximate memory of a remembered key, in bytes.
-pub(crate) const KEY_MEMORY: usize = 200;
+/// Approximate memory of a remembered key, in bytes, whatever its length.
+pub(crate) const KEY_MEMORY: usize = 100;
 
 /// When an append is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,7 +31,8 @@ pub struct StoreOptions {
     pub ack: AckMode,
     /// Bytes of entries that may wait for the writer.
     pub queue_bytes: usize,
-    /// Idempotency keys to remember. The default covers ten seconds at 10,000 batches a second.
+    /// Idempotency keys of members to remember, and as many of others. The default covers ten seconds at 10,000 batches
+    /// a second.
     pub dedup_keys: usize,
     /// Bytes of recent entries to keep in memory while the log has followers.
     pub ring_bytes: usize,

@@ -11,11 +11,13 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::receipt::{AppendError, Receipt};
-use crate::entry::Batch;
+use crate::entry::{Batch, BatchId};
 
 /// One request's entries on their way to the writer.
 pub(super) struct Submission {
     pub(super) batch: Batch,
+    /// If the batch has a key.
+    pub(super) id: Option<BatchId>,
     pub(super) at: Timestamp,
     /// `None` if the sender already has its answer ([`AckMode::Queued`](super::AckMode::Queued)).
     pub(super) reply: Option<oneshot::Sender<Result<Receipt, AppendError>>>,
@@ -142,7 +144,7 @@ mod tests {
     fn submission(len: usize) -> (Submission, oneshot::Receiver<Result<Receipt, AppendError>>) {
         let (reply, receiver) = oneshot::channel();
         let batch = Batch::one(&EntryMeta::default(), &vec![b'x'; len], None);
-        (Submission { batch, at: Timestamp::UNIX_EPOCH, reply: Some(reply) }, receiver)
+        (Submission { batch, id: None, at: Timestamp::UNIX_EPOCH, reply: Some(reply) }, receiver)
     }
 
     #[test]

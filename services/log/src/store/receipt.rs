@@ -9,7 +9,7 @@ pub struct Receipt {
     pub first: u64,
     /// Sequence number of the last entry.
     pub last: u64,
-    /// A batch with the same key was stored earlier; this is its receipt.
+    /// The same batch was stored earlier, under the same key; this is its receipt.
     pub duplicate: bool,
 }
 
@@ -23,10 +23,13 @@ impl Receipt {
     }
 }
 
-/// Why a batch is not stored. The sender may retry.
+/// Why a batch is not stored. Unless its key is at fault, the sender may retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
+    /// The sender has used the key for something else.
+    #[error("this sender has used the key for another content; a key belongs to one request and its retries")]
+    KeyReused,
     /// The disk is slower than the senders.
     #[error("the write queue is full")]
     QueueFull,

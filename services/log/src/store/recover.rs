@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hubspoke_protocol::KeyedHash;
+use memchr::memmem::Finder;
+
 use super::active::{ActiveSegment, private_file};
 use super::blocks::{BlockReader, lines};
 use super::segment::{self, Segment, SegmentNames};
-use crate::entry::SeqRange;
 use crate::entry::line::{head, parse};
+use crate::entry::{BatchId, NO_CONTENT, SeqRange, add_content, batch_key, write_sender};
 
 /// How many of the newest blocks are read for the keys of their batches.
 const KEY_BLOCKS: u64 = 8;
@@ -53,8 +56,10 @@ pub(super) struct RecoveredLog {
     pub(super) last_seq: u64,
     /// The instance in the last entry.
     pub(super) instance: Option<String>,
-    /// Keys of the newest batches, oldest first.
-    pub(super) keys: Vec<(String, SeqRange)>,
+    /// Hashes the keys and contents of batches.
+    pub(super) hash: KeyedHash,
+    /// The newest batches that have keys, oldest first.
+    pub(super) keys: Vec<(BatchId, SeqRange)>,
     /// Bytes of an incomplete entry or batch that were cut off.
     pub(super) torn_bytes: u64,
     /// When the active segment was last written, unless it is empty.
@@ -117,8 +122,9 @@ fn recover(names: SegmentNames, lock: File, closed: Vec<Segment>) -> io::Result<
     }
     let (last_seq, instance) = last.map_or((0, None), |(seq, instance)| (seq, Some(instance)));
     let last_seq = last_seq.max(least_seq);
-    let keys = recent_keys(&closed, blocks);
-    Ok(RecoveredLog { names, lock, active, closed, last_seq, instance, keys, torn_bytes, active_write })
+    let hash = KeyedHash::default();
+    let keys = recent_keys(&closed, blocks, &hash);
+    Ok(RecoveredLog { names, lock, active, closed, last_seq, instance, hash, keys, torn_bytes, active_write })
 }
 
 /// Sequence number and instance of the last entry.
@@ -139,7 +145,7 @@ fn last_entry(blocks: &BlockReader) -> io::Result<Option<(u64, String)>> {
 
 /// The complete batches in the newest blocks, oldest first. An incomplete one must be stored when it is sent
 /// again. Unreadable blocks are skipped: a retry of their batches is stored twice, under its key.
-fn recent_keys(closed: &[Segment], active: BlockReader) -> Vec<(String, SeqRange)> {
+fn recent_keys(closed: &[Segment], active: BlockReader, hash: &KeyedHash) -> Vec<(BatchId, SeqRange)> {
     let unreadable = |path: &Path, error: io::Error| {
         let (file, error) = (path.display(), &error as &dyn Error);
         tracing::error!(%file, error, "can't read recent keys; retries of their batches are stored again");
@@ -160,25 +166,69 @@ fn recent_keys(closed: &[Segment], active: BlockReader) -> Vec<(String, SeqRange
         }
     }
     let mut buf = Vec::new();
-    let mut keys = Vec::new();
+    let mut batches = BatchCollector::new(hash);
     for (path, blocks) in newest_first.iter().rev() {
         for index in blocks.count().saturating_sub(KEY_BLOCKS)..blocks.count() {
             match blocks.read(index, &mut buf) {
-                Ok(()) => keys.extend(complete_batches(&buf)),
+                Ok(()) => batches.add_block(&buf),
                 Err(error) => unreadable(path, error),
             }
         }
     }
-    keys
+    batches.complete
 }
 
-fn complete_batches(block: &[u8]) -> impl Iterator<Item = (String, SeqRange)> {
-    let key = memchr::memmem::Finder::new(b",\"key\":\"").into_owned();
-    lines(block).filter(move |line| key.find(line).is_some()).filter_map(|line| {
+/// Puts batches with a key together from the lines of their entries, which follow one another.
+struct BatchCollector<'a> {
+    hash: &'a KeyedHash,
+    key: Finder<'static>,
+    complete: Vec<(BatchId, SeqRange)>,
+    /// The batch that the last line belongs to, as far as it has come, and its number of entries so far.
+    open: Option<(BatchId, SeqRange, u64)>,
+}
+
+impl<'a> BatchCollector<'a> {
+    fn new(hash: &'a KeyedHash) -> Self {
+        Self { hash, key: Finder::new(b",\"key\":\""), complete: Vec::new(), open: None }
+    }
+
+    fn add_block(&mut self, block: &[u8]) {
+        for line in lines(block) {
+            let keyed = self.key.find(line).is_some();
+            self.open = if keyed { self.add(line) } else { None };
+        }
+    }
+
+    /// Adds a line; returns the batch that it belongs to, unless that is complete now.
+    fn add(&mut self, line: &[u8]) -> Option<(BatchId, SeqRange, u64)> {
         let (head, entry) = (head(line)?, parse(line)?);
-        let key = entry.key?;
-        // A batch is written in order, so its last part stands for all of it.
-        let first = head.seq.saturating_sub(entry.part);
-        (entry.part + 1 == entry.of).then(|| (key.into_owned(), SeqRange { first, last: head.seq }))
-    })
+        let mut sender = Vec::new();
+        write_sender(
+            &mut sender,
+            entry.source.as_deref(),
+            entry.source_id.as_deref(),
+            entry.client.as_deref(),
+        );
+        let key = batch_key(self.hash, &sender, entry.key.as_deref()?);
+        let (mut id, mut range) = match self.open {
+            _ if entry.part == 0 => {
+                let id = BatchId { member: entry.source.is_some(), key, content: NO_CONTENT };
+                (id, SeqRange { first: head.seq, last: head.seq })
+            }
+            Some((id, range, parts))
+                if (id.key, parts) == (key, entry.part) && range.last.checked_add(1) == Some(head.seq) =>
+            {
+                (id, range)
+            }
+            _ => return None,
+        };
+        range.last = head.seq;
+        id.content = add_content(self.hash, id.content, head.own_time(), line);
+        let parts = entry.part.saturating_add(1);
+        if parts == entry.of {
+            self.complete.push((id, range));
+            return None;
+        }
+        Some((id, range, parts))
+    }
 }

@@ -72,8 +72,8 @@ impl Writer {
     ) -> io::Result<Self> {
         let last_write = log.last_write();
         let mut keys = KeyWindow::new(options.dedup_keys);
-        for (key, range) in log.keys {
-            keys.insert(key.into(), range);
+        for (id, range) in log.keys {
+            keys.insert(id, range);
         }
         let mut appender = Appender::new(disks(Arc::clone(&log.active.file)), log.active.len);
         if options.ack == AckMode::Synced {
@@ -145,7 +145,7 @@ impl Writer {
             self.shared.stats.on_commit.record(sample);
             self.publish(submissions, group, stored);
             let Some(failure) = outcome.failure else {
-                // If all were duplicates, nothing was written, which proves nothing about the disk.
+                // If all were duplicates or refused, nothing was written, which proves nothing about the disk.
                 if !group.bytes.is_empty() {
                     self.note_success();
                 }
@@ -170,12 +170,14 @@ impl Writer {
             return;
         }
         let first = self.last_seq + 1;
-        for (submission, receipt) in submissions.iter().zip(&group.receipts[..stored]) {
-            if !receipt.duplicate {
+        for (submission, outcome) in submissions.iter().zip(&group.outcomes[..stored]) {
+            if let Ok(receipt) = outcome
+                && !receipt.duplicate
+            {
                 self.last_seq = receipt.last;
                 self.first.get_or_insert(FirstEntry { seq: receipt.first, at: submission.at });
-                if let Some(key) = submission.batch.key() {
-                    self.keys.insert(key.into(), receipt.range());
+                if let Some(id) = submission.id {
+                    self.keys.insert(id, receipt.range());
                 }
             }
         }
@@ -189,11 +191,11 @@ impl Writer {
             self.shared.files.commit(self.appender.len());
             self.shared.last_seq.send_replace(self.last_seq);
         }
-        for (submission, receipt) in submissions.drain(..stored).zip(&group.receipts) {
-            if receipt.duplicate {
+        for (submission, outcome) in submissions.drain(..stored).zip(&group.outcomes) {
+            if outcome.is_ok_and(|receipt| receipt.duplicate) {
                 stats.duplicates.fetch_add(submission.batch.len() as u64, Ordering::Relaxed);
             }
-            submission.answer(Ok(*receipt));
+            submission.answer(*outcome);
         }
     }
 

@@ -32,7 +32,7 @@ async fn any_text_is_one_entry_and_the_reply_has_its_sequence_number() {
 async fn sender_trace_level_and_bytes_are_stored() {
     let log = Log::start().await;
     let reply = log
-        .post("/log?level=WARN")
+        .post("/log?level=WARN&source=back+up")
         .header("Hub-Source", "visit/visit-1a2b")
         .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
         .body(b"caf\xe9".to_vec())
@@ -46,6 +46,7 @@ async fn sender_trace_level_and_bytes_are_stored() {
         ("source_id", "visit-1a2b"),
         ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
         ("level", "warn"),
+        ("claimed", "back up"),
         ("msg", "caf\u{fffd}"),
         ("msg_base64", "Y2Fm6Q=="),
     ] {
@@ -74,7 +75,17 @@ async fn invalid_requests_are_refused_with_the_reason() {
     problem(header("content-encoding", "br").await.unwrap(), 415).await;
     problem(header("content-encoding", "gzip").await.unwrap(), 400).await;
     problem(log.post("/log?level=loud").body("x").send().await.unwrap(), 400).await;
-    problem(log.post("/log?lvl=warn").body("x").send().await.unwrap(), 400).await;
+    for (query, reason) in [
+        ("lvl=warn", "lvl: unknown parameter; the known ones are level, source, trace_id and key"),
+        ("source=", "source: must be 1 to 200 bytes"),
+        ("trace_id=4bf9", "trace_id: must be 32 lower-case hexadecimal digits, not all zero"),
+        ("key=", "key: must be 1 to 255 bytes"),
+    ] {
+        let reply = log.post(&format!("/log?{query}")).body("x").send().await.unwrap();
+        assert_eq!(problem(reply, 400).await, reason);
+    }
+    let two = log.post("/log?key=b").header("Idempotency-Key", "a").body("x").send().await.unwrap();
+    assert_eq!(problem(two, 400).await, "key: the request has another Idempotency-Key");
     problem(log.http.put(format!("{}/log", log.url)).send().await.unwrap(), 405).await;
     problem(log.get("/nowhere").send().await.unwrap(), 404).await;
     assert_eq!(entries(&log.file()).len(), 1);

@@ -7,6 +7,7 @@ mod kill;
 mod load;
 mod read;
 mod search;
+mod senders;
 mod siblings;
 mod store;
 mod tail;

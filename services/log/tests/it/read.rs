@@ -13,13 +13,16 @@ async fn entries_are_found_by_content_and_sender() {
     log.append("plain").await;
     let post = log.post("/log?level=error").header("Hub-Source", "visit").body("disk \"hot\"");
     assert_eq!(post.send().await.unwrap().status(), 200);
-    log.append("disk cold").await;
+    assert_eq!(log.post("/log?source=backup").body("disk cold").send().await.unwrap().status(), 200);
     for (path, expected) in [
         ("/log", vec!["disk cold", "disk \"hot\"", "plain"]),
         ("/log?order=asc&limit=2", vec!["plain", "disk \"hot\""]),
         ("/log?contains=disk", vec!["disk cold", "disk \"hot\""]),
         ("/log?contains=%22hot%22", vec!["disk \"hot\""]),
         ("/log?source=visit", vec!["disk \"hot\""]),
+        ("/log?source=backup", vec![]),
+        ("/log?claimed=backup", vec!["disk cold"]),
+        ("/log?claimed=visit", vec![]),
         ("/log?level=warn", vec!["disk \"hot\""]),
         ("/log?regex=%5Eplain%24", vec!["plain"]),
         ("/log?since=1h", vec!["disk cold", "disk \"hot\"", "plain"]),

@@ -29,14 +29,19 @@ impl Tail {
         Self { reply, parser: Parser::new(1 << 20), events: VecDeque::new(), last_id: String::new() }
     }
 
-    /// The next event: its name, sequence number and data; `None` at the end.
-    async fn next(&mut self) -> Option<(String, u64, Value)> {
+    /// The next event; `None` at the end.
+    async fn event(&mut self) -> Option<Event> {
         while self.events.is_empty() {
             let mut events = Vec::new();
             self.parser.feed(&chunk(&mut self.reply).await?, &mut events).unwrap();
             self.events.extend(events);
         }
-        let Event { name, id, data } = self.events.pop_front()?;
+        self.events.pop_front()
+    }
+
+    /// The next event: its name, sequence number and data; `None` at the end.
+    async fn next(&mut self) -> Option<(String, u64, Value)> {
+        let Event { name, id, data } = self.event().await?;
         let seq = id.rsplit_once(':').unwrap().1.parse().unwrap();
         self.last_id = id;
         Some((name, seq, serde_json::from_str(&data).unwrap()))
@@ -85,6 +90,38 @@ async fn a_follower_that_reconnects_misses_nothing() {
     log.append("five").await;
     assert_eq!(last.texts(3).await, ["three", "four", "five"]);
     assert_eq!(log.get("/log/tail?order=desc").send().await.unwrap().status(), 400);
+    log.stop().await;
+}
+
+/// The gateway picks an instance for each connection, so a client may come back to another one.
+#[tokio::test]
+async fn a_follower_of_another_instance_is_shown_the_gap() {
+    let log = Log::start().await;
+    log.append("one").await;
+    let own = log.find("/log").await[0]["instance"].as_str().unwrap().to_owned();
+    let gap = |after: &str| Some(json!({"after": after, "instance": own}));
+    for (query, last, expected) in [
+        ("", Some("log-other:17".to_owned()), gap("log-other:17")),
+        ("?since=1h", Some("log-other:17".to_owned()), gap("log-other:17")),
+        ("?cursor=log-other:17", None, gap("log-other:17")),
+        ("", Some(format!("{own}:17")), gap(&format!("{own}:17"))),
+        ("", Some(format!("{own}:1")), None),
+        ("", Some(format!("log-other:17,{own}:1")), None),
+        // As `hub logs -f` asks an instance that has joined.
+        ("?since=0s&cursor=log-other:17", None, None),
+        ("", None, None),
+    ] {
+        let mut tail = Tail::follow(&log, &format!("/log/tail{query}"), last.as_deref()).await;
+        log.append("after").await;
+        let mut first = tail.event().await.unwrap();
+        let shown = (first.name == "gap").then(|| serde_json::from_str::<Value>(&first.data).unwrap());
+        assert_eq!(shown, expected, "{query} {last:?}");
+        if shown.is_some() {
+            assert_eq!(first.id, "", "it can still resume where it was");
+            first = tail.event().await.unwrap();
+        }
+        assert_eq!(first.name, "message", "{query} {last:?}");
+    }
     log.stop().await;
 }
 

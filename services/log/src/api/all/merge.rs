@@ -1,14 +1,13 @@
 //! Merges streams of entries by time. Does no IO itself.
 
 use std::io;
-use std::sync::Arc;
 
-use hubspoke_protocol::DedupWindow;
+use hubspoke_protocol::{CopyFilter, EntryIdentity, entry_content};
 
 use crate::entry::line::{head, parse};
 use crate::query::SortOrder;
 
-/// How many keys to remember. Copies of an entry are seconds apart, since senders retry at once.
+/// How many entries with a key to remember. Copies of an entry are seconds apart, since senders retry at once.
 const DEDUP_KEYS: usize = 50_000;
 
 /// A stream of entries, in the order of the query.
@@ -21,8 +20,8 @@ pub(super) struct TimeMerge<L> {
     order: SortOrder,
     left: u64,
     started: bool,
-    /// Keys of entries that were passed on, with their part of the batch.
-    keys: DedupWindow<(Arc<str>, u64)>,
+    /// Entries with a key that were passed on.
+    copies: CopyFilter,
 }
 
 /// A stream and its next entry.
@@ -36,7 +35,7 @@ impl<L: EntryLines> TimeMerge<L> {
     pub(super) fn new(streams: Vec<L>, order: SortOrder, limit: Option<u64>) -> Self {
         let inputs = streams.into_iter().map(|lines| MergeInput { lines, next: None }).collect();
         let left = limit.unwrap_or(u64::MAX);
-        Self { inputs, order, left, started: false, keys: DedupWindow::new(DEDUP_KEYS) }
+        Self { inputs, order, left, started: false, copies: CopyFilter::new(DEDUP_KEYS) }
     }
 
     /// The next entry of all streams.
@@ -70,7 +69,17 @@ impl<L: EntryLines> TimeMerge<L> {
             return true;
         }
         let Some(entry) = parse(line) else { return true };
-        entry.key.is_none_or(|key| self.keys.insert((key.into(), entry.part), ()))
+        let content = std::str::from_utf8(line).ok().and_then(entry_content);
+        let time = head(line).and_then(|head| std::str::from_utf8(head.own_time()?).ok());
+        let (Some(key), Some(content)) = (&entry.key, content) else { return true };
+        self.copies.is_first(&EntryIdentity {
+            source: (entry.source.as_deref(), entry.source_id.as_deref()),
+            client: entry.client.as_deref(),
+            key,
+            part: (entry.part, entry.of),
+            time,
+            content,
+        })
     }
 }
 
