@@ -114,8 +114,9 @@ def own_service():
     (container,) = pod["spec"]["containers"]
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     check(env["HUB_REGISTRY__URL"] == "http://registry:20000", f"it registers at {env['HUB_REGISTRY__URL']}")
-    (port,) = container["ports"]
-    check(env["HUB_LISTEN"] == f"[::]:{port['containerPort']}", f"it listens on {env['HUB_LISTEN']}")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    check(env["HUB_LISTEN"] == f"[::]:{ports['http']}", f"it listens on {env['HUB_LISTEN']}")
+    check(env["HUB_METRICS_LISTEN"] == f"[::]:{ports['metrics']}", f"metrics are at {env['HUB_METRICS_LISTEN']}")
     for version in KUBERNETES:
         run(bin_folder() / "kubernetes-validate", "--strict", "-k", version, path)
 
