@@ -253,16 +253,8 @@ impl Model {
                 Effect::ListChanged(name) => {
                     changed.insert(name.to_string());
                 }
-                Effect::Returned(registration) => {
-                    self.live.insert(registration.of.clone());
-                    // It is told everything.
-                    let lists = catalog.lists(&registration.info).into_iter();
-                    let lists = lists.map(|(name, list)| {
-                        (name.to_string(), String::from_utf8(list.json().to_vec()).unwrap())
-                    });
-                    self.known.insert(registration.of.key.clone(), lists.collect());
-                }
-                Effect::Registered(registration) => {
+                // One that has returned is told everything.
+                Effect::Registered(registration) | Effect::Returned(registration) => {
                     self.live.insert(registration.of.clone());
                     assert_eq!(registration.revision, catalog.revision(), "a reply has the newest revision");
                     let lists = catalog.lists(&registration.info).into_iter();
