@@ -110,7 +110,7 @@ impl HubConfig {
         let visit = VisitConfig::in_file();
         let tables = [
             TableDefaults::new(PROCESS.name, &HubTable::default())?,
-            TableDefaults::new(hubspoke_registry::PROCESS.name, &Settings::default())?,
+            TableDefaults::new(hubspoke_registry::PROCESS.name, &Settings::in_one_process())?,
             TableDefaults::new(hubspoke_gateway::PROCESS.name, &gateway)?,
             TableDefaults::new(hubspoke_log::PROCESS.name, &LogConfig::default())?,
             TableDefaults::new(hubspoke_visit::PROCESS.name, &visit)?,

@@ -151,6 +151,15 @@ pub struct HistorySettings {
     pub changes: usize,
 }
 
+impl Settings {
+    /// The defaults of `hub up`. What it restores are mostly services of its own, which are gone if it was killed, so
+    /// those that don't answer are kept for less time.
+    #[must_use]
+    pub fn in_one_process() -> Self {
+        Self { restore_grace: Duration::from_secs(5), ..Self::default() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

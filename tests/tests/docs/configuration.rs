@@ -122,6 +122,7 @@ fn hub_defaults() -> Value {
     let config = HubConfig::load(&ConfigSource::default()).unwrap().0;
     let common =
         tree(serde_json::to_value(config.common).unwrap(), "hub", serde_json::to_value(config.hub).unwrap());
+    let common = tree(common, "registry", serde_json::to_value(config.registry).unwrap());
     let common = tree(common, "gateway", serde_json::to_value(config.gateway).unwrap());
     tree(common, "visit", serde_json::to_value(config.visit).unwrap())
 }

@@ -213,17 +213,20 @@ impl Catalog {
     }
 }
 
-/// The address of the instance with this id, or of the only one whose id begins with it.
+/// The address of the instance with this id, or of the only one whose id begins with it. One that may be dead gives way
+/// to one that is not: a later run of it.
 fn by_id<'a>(service: &'a ServiceEntry, wanted: &str) -> Option<&'a Arc<str>> {
-    let mut begins = None;
+    let (mut alive, mut suspect) = (Vec::new(), Vec::new());
     for (addr, instance) in &service.instances {
         let id = instance.info.instance_id();
         if id == wanted {
             return Some(addr);
         }
         if !wanted.is_empty() && id.starts_with(wanted) {
-            begins = Some(if begins.is_none() { Ok(addr) } else { Err(()) });
+            let like = if instance.state() == InstanceState::Suspect { &mut suspect } else { &mut alive };
+            like.push(addr);
         }
     }
-    begins?.ok()
+    let like = if alive.is_empty() { suspect } else { alive };
+    if let [addr] = like[..] { Some(addr) } else { None }
 }

@@ -110,4 +110,6 @@ fn an_instance_is_found_by_its_address_its_id_or_the_beginning_of_its_id() {
     ] {
         assert_eq!(fixture.catalog.find("a", text), found.map(|addr| key(0, addr)), "{text}");
     }
+    fixture.heartbeat(&key(0, 1), Answer::Missed);
+    assert_eq!(fixture.catalog.find("a", "id-"), Some(key(0, 2)), "the other one may be dead");
 }
