@@ -47,6 +47,8 @@ pub(crate) struct ClientConn {
     paused: AtomicBool,
     /// Since when the client has not been reading.
     blocked_since: AtomicU64,
+    /// The longest time for which it has not been reading, since its last request began.
+    longest_block: AtomicU64,
     /// What waits for the client to read.
     unsent: Charge,
     served: AtomicBool,
@@ -98,6 +100,7 @@ impl ClientConn {
             head: gateway.memory.heads.charge(),
             paused: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
+            longest_block: AtomicU64::new(0),
             unsent: gateway.memory.buffers.charge(),
             served: AtomicBool::new(false),
             h2: AtomicBool::new(false),
@@ -162,6 +165,7 @@ impl ClientConn {
     }
 
     pub(crate) fn request_began(&self) {
+        self.longest_block.store(0, Relaxed);
         self.active.fetch_add(1, Relaxed);
         self.served.store(true, Relaxed);
     }
@@ -198,8 +202,18 @@ impl ClientConn {
 
     /// Called after each write: how many bytes wait because the client's receive buffer is full, or 0.
     pub(crate) fn set_write_blocked(&self, unsent: usize) {
+        let since = self.blocked_since.load(Relaxed);
+        if unsent == 0 && since != 0 {
+            let block = self.gateway.millis(Instant::now()).saturating_sub(since);
+            self.longest_block.fetch_max(block, Relaxed);
+        }
         self.set_since(&self.blocked_since, unsent > 0);
         self.gateway.memory.waits(&self.unsent, unsent);
+    }
+
+    /// Whether the client has once not been reading for this long, since its last request began.
+    pub(crate) fn was_blocked_for(&self, time: Duration) -> bool {
+        u128::from(self.longest_block.load(Relaxed)) >= time.as_millis()
     }
 
     fn set_since(&self, since: &AtomicU64, holds: bool) {

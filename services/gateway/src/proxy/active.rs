@@ -20,6 +20,10 @@ use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService}
 /// The route that spans are named after.
 const ROUTE: &str = "/{service}/{*path}";
 
+/// A client that leaves a response unread, or an instance waiting for its body, for so long may be why the instance gives
+/// up.
+pub(super) const SLOW_CLIENT: Duration = Duration::from_secs(1);
+
 /// How long a client may keep sending its body after the instance has responded.
 const EARLY_RESPONSE: Duration = Duration::from_secs(5);
 
@@ -39,6 +43,8 @@ pub(crate) struct ActiveRequest {
     head: Option<Charge>,
     /// Disabled if no subscriber records it.
     span: Span,
+    /// The client left the response unread for `SLOW_CLIENT`.
+    is_unread: bool,
     record: RequestRecord,
 }
 
@@ -56,6 +62,7 @@ impl ActiveRequest {
             upstream: None,
             body: None,
             head: None,
+            is_unread: false,
             span: trace::server_span(source, request.method(), uri, ROUTE, request.headers()),
             record: RequestRecord::begin(request, client.caller(request.headers()), gateway.is_sampled()),
         })
@@ -157,6 +164,11 @@ impl ActiveRequest {
         self.record.bytes_out += bytes as u64;
     }
 
+    /// The client has left the response unread for this long.
+    pub(super) fn unread(&mut self, time: Duration) {
+        self.is_unread |= time >= SLOW_CLIENT;
+    }
+
     pub(super) fn complete(&mut self) {
         self.record.complete = true;
     }
@@ -167,8 +179,10 @@ impl ActiveRequest {
             return; // the client broke off its request, which closed the connection to the instance
         }
         if let (Some(service), Some(upstream)) = (&self.service, &self.upstream) {
-            // A removed instance is shutting down, so this is not a failure.
-            if !upstream.instance().is_removed() {
+            // A removed instance is shutting down, and one may give up on a client that reads too slowly: neither is a
+            // failure.
+            let is_unread = self.is_unread || self.client.was_blocked_for(SLOW_CLIENT);
+            if !upstream.instance().is_removed() && !is_unread {
                 self.client.gateway.instance_failed(service, upstream.instance());
             }
             tracing::warn!(

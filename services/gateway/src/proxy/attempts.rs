@@ -1,22 +1,19 @@
 //! The attempts of one request: at which instance, how many, and what follows a failure.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hubspoke_client::trace;
 use hubspoke_http1::header_map;
 use tracing::{Instrument, Span};
 
-use super::active::ActiveRequest;
+use super::active::{ActiveRequest, SLOW_CLIENT};
 use super::attempt;
 use super::attempt_context::{AttemptContext, AttemptFailure, UpstreamResponse};
 use crate::error::{Cause, RequestFailure};
 use crate::replay::ReplayState;
 use crate::retry::{self, Reached};
 use crate::upstream::{Instance, UpstreamService};
-
-/// A client that keeps an instance waiting for so long, in all, may be why the instance gives up.
-const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 /// A request that is ready to be sent to an instance of its service.
 pub(super) struct RoutedRequest {

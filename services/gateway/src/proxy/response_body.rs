@@ -77,6 +77,13 @@ impl ResponseBody {
         if let ResponseSource::Tunnel(tunnel) = relay.source { Some(tunnel) } else { None }
     }
 
+    /// The client has left the response unread for this long.
+    pub(crate) fn unread(&mut self, time: Duration) {
+        if let Some(active) = &mut self.active {
+            active.unread(time);
+        }
+    }
+
     fn finish_if_over(&mut self) {
         if let Content::Instance(relay) = &self.content
             && relay.source.is_over()

@@ -6,16 +6,14 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use tokio::time::{Instant, Sleep};
 
 use super::client_io::ClientIo;
 use super::stream_queue::{QueuedBytes, StreamQueue};
@@ -23,6 +21,7 @@ use super::swept_body::{SweptBodies, SweptBody};
 use crate::client_body::ClientBody;
 use crate::client_conn::{ClientConn, ConnCommand};
 use crate::error::Cause;
+use crate::h2_stream::{Pings, poll_capacity, poll_reset};
 use crate::memory::STREAM_WINDOW;
 use crate::proxy;
 use crate::proxy::response_body::ResponseBody;
@@ -31,9 +30,6 @@ use crate::proxy::response_body::ResponseBody;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 /// The most that h2 keeps of one response until the client's socket takes it.
 const SEND_BUFFER: usize = 16 << 10;
-/// A client is pinged this often, and disconnected if an answer takes longer than `PING_TIMEOUT`.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>) {
@@ -95,7 +91,7 @@ async fn serve_streams(
             }
         }
         match &mut pings {
-            Some(pings) => pings.poll_unanswered(cx).map(Ok),
+            Some(pings) => pings.poll_unanswered(true, cx).map(Ok),
             None => Poll::Pending,
         }
     })
@@ -172,8 +168,8 @@ async fn send_body(
     queue: &Arc<StreamQueue>,
 ) -> Result<(), h2::Error> {
     loop {
-        let frame = poll_fn(|cx| match stream.poll_reset(cx) {
-            Poll::Ready(reset) => Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from))),
+        let frame = poll_fn(|cx| match poll_reset(&mut stream, cx) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
             Poll::Pending if queue.poll_room(cx).is_pending() => Poll::Pending,
             Poll::Pending => Pin::new(&mut body).poll_frame(cx).map(Ok),
         });
@@ -208,58 +204,6 @@ async fn send_body(
                     return stream.send_trailers(trailers);
                 }
             }
-        }
-    }
-}
-
-/// Waits until the windows and the send buffer have room. Nothing is reserved while nothing is to be sent: that would
-/// take a part of the connection's window from other streams.
-fn poll_capacity(
-    stream: &mut SendStream<QueuedBytes>,
-    wanted: usize,
-    cx: &mut Context<'_>,
-) -> Poll<Result<usize, h2::Error>> {
-    stream.reserve_capacity(wanted);
-    loop {
-        if stream.capacity() > 0 {
-            return Poll::Ready(Ok(stream.capacity()));
-        }
-        if let Poll::Ready(reset) = stream.poll_reset(cx) {
-            return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
-        }
-        match ready!(stream.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Poll::Ready(Err(error)),
-            None => return Poll::Ready(Err(Reason::CANCEL.into())),
-        }
-    }
-}
-
-/// Finds out whether a silent client is still there.
-struct Pings {
-    ping_pong: PingPong,
-    timer: Pin<Box<Sleep>>,
-    is_waiting: bool,
-}
-
-impl Pings {
-    fn new(ping_pong: PingPong) -> Self {
-        Self { ping_pong, timer: Box::pin(tokio::time::sleep(PING_INTERVAL)), is_waiting: false }
-    }
-
-    /// Ready if a ping stays unanswered.
-    fn poll_unanswered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.is_waiting && self.ping_pong.poll_pong(cx).is_ready() {
-                self.is_waiting = false;
-                self.timer.as_mut().reset(Instant::now() + PING_INTERVAL);
-            }
-            ready!(self.timer.as_mut().poll(cx));
-            if self.is_waiting || self.ping_pong.send_ping(Ping::opaque()).is_err() {
-                return Poll::Ready(());
-            }
-            self.is_waiting = true;
-            self.timer.as_mut().reset(Instant::now() + PING_TIMEOUT);
         }
     }
 }

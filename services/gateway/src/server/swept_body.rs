@@ -90,8 +90,12 @@ impl Body for SweptBody {
     ) -> Poll<Option<Result<Frame<Bytes>, SweptBodyError>>> {
         let mut response = self.held.response.lock();
         let Some(response) = response.as_mut() else { return Poll::Ready(Some(Err(SweptBodyError::Unread))) };
+        let (since, now) = (self.held.unread_since.load(Relaxed), now(&self.gateway));
+        if since != 0 {
+            response.unread(Duration::from_millis(now.saturating_sub(since)));
+        }
         let frame = Pin::new(response).poll_frame(cx);
-        let since = if frame.is_pending() { 0 } else { now(&self.gateway) };
+        let since = if frame.is_pending() { 0 } else { now };
         self.held.unread_since.store(since, Relaxed);
         frame.map(|frame| frame.map(|frame| frame.map_err(SweptBodyError::Response)))
     }

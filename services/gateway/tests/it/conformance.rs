@@ -1,10 +1,21 @@
 //! Conformance: the claims of h2spec over HTTP/2, and WebSocket exchanges in the manner of the Autobahn test suite.
 
-use hubspoke_testkit::{h2_claims, websocket};
+use hubspoke_testkit::{conformance, h2_claims, websocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::support::*;
+
+#[tokio::test]
+async fn http1_is_spoken_as_rfc_9112_asks() {
+    let instance = FakeInstance::responding(HELLO).await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let mut failures = Vec::new();
+    for case in conformance::HTTP1 {
+        failures.extend(case.run(gateway.addr).await.err());
+    }
+    assert_eq!(failures, Vec::<String>::new());
+}
 
 #[tokio::test]
 async fn http2_is_spoken_as_rfc_9113_asks() {

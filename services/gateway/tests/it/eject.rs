@@ -128,3 +128,40 @@ async fn a_trial_whose_client_disconnects_does_not_keep_the_instance_ejected() {
     })
     .await;
 }
+
+/// A client that sends its body too slowly for the instance, or does not read what it sends.
+#[tokio::test]
+async fn an_instance_that_gives_up_on_a_slow_client_is_not_blamed() {
+    const PATIENCE: Duration = Duration::from_millis(1200);
+    const SLOWER: Duration = Duration::from_millis(1500);
+    let instance = FakeInstance::script(|mut raw, _| async move {
+        let head = raw.read_until(|text| text.contains("\r\n\r\n")).await;
+        if head.starts_with("GET ") {
+            raw.write("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+            let part = vec![b'x'; 1 << 16];
+            let writing =
+                async { while tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &part).await.is_ok() {} };
+            let _ = tokio::time::timeout(PATIENCE, writing).await;
+        } else {
+            tokio::time::sleep(PATIENCE).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::with("svc", &instance).await;
+    let requests = (0..12).map(|n| {
+        let gateway = &gateway;
+        async move {
+            let mut raw = gateway.connect().await;
+            match n % 2 {
+                0 => raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await,
+                _ => raw.write("POST /svc HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc").await,
+            }
+            tokio::time::sleep(SLOWER).await;
+            // Broken off or 502, whichever: nobody got an answer.
+            let read = raw.read_to_end().await;
+            assert!(read.starts_with("HTTP/1.1 200 OK\r\n") || status(&read) == 502, "{read}");
+        }
+    });
+    futures_util::future::join_all(requests).await;
+    assert_eq!(gateway.metric("instance_failures", &["svc"]).await, 0);
+}
