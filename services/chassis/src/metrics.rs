@@ -104,7 +104,10 @@ impl Metrics {
             .with_unit("{request}")
             .with_description("Requests in flight")
             .with_callback(move |active| {
-                active.observe(i64::try_from(load.heartbeat().in_flight).unwrap_or(i64::MAX), &[]);
+                active.observe(
+                    i64::try_from(load.heartbeat().in_flight.unwrap_or_default()).unwrap_or(i64::MAX),
+                    &[],
+                );
             })
             .build();
     }

@@ -12,6 +12,7 @@ use hubspoke_chassis::server::within_file_limit;
 use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::LoadCounters;
 use hubspoke_client::directory::{DirectoryFollower, Settled, View};
+use hubspoke_protocol::UpstreamCount;
 use parking_lot::Mutex;
 use rand::RngExt;
 
@@ -24,6 +25,7 @@ use crate::memory::Memory;
 use crate::refusal_log::{Refusal, RefusalLog};
 use crate::stats::{CauseCounters, DurationHistogram};
 use crate::upstream::{Instance, ServiceTable, TableBuilder, UpstreamService};
+use crate::upstream_counts;
 
 /// How long the acknowledgement of a push waits for requests in flight at the instances that it removes.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
@@ -53,6 +55,8 @@ pub(crate) struct Gateway {
     refusal_log: RefusalLog,
     /// HTTP/1 responses carry `Connection: close`.
     pub(crate) draining: AtomicBool,
+    /// Where the next heartbeat goes on with the counts of instances.
+    next_count: AtomicUsize,
     /// The zero of [`Gateway::millis`].
     epoch: Instant,
 }
@@ -89,6 +93,17 @@ impl DirectoryFollower for Gateway {
 }
 
 impl Gateway {
+    /// Counts for the next heartbeat, of instances that know only the core protocol: those report no load.
+    pub(crate) fn upstream_counts(&self) -> Vec<UpstreamCount> {
+        let table = self.table.load();
+        let is_core =
+            |instance: &&Arc<Instance>| instance.id == instance.addr && instance.stats.picks.get() > 0;
+        let all = table.instances().filter(is_core).map(|instance| instance.count()).collect();
+        let (counts, next) = upstream_counts::next(all, self.next_count.load(Relaxed));
+        self.next_count.store(next, Relaxed);
+        counts
+    }
+
     pub(crate) fn new(mut config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
         // A client's connection may need another one to an instance. The control port must not run out of files.
         config.limits.connections = within_file_limit(config.limits.connections, 2);
@@ -112,6 +127,7 @@ impl Gateway {
             refusals: CauseCounters::new(),
             refusal_log: RefusalLog::new(),
             draining: AtomicBool::new(false),
+            next_count: AtomicUsize::new(0),
             epoch: Instant::now(),
             config,
         }

@@ -36,6 +36,7 @@ mod route;
 mod server;
 mod stats;
 mod upstream;
+mod upstream_counts;
 
 pub use config::GatewayConfig;
 pub use memory::memory_bounds;

@@ -69,6 +69,10 @@ impl GatewayServer {
         metrics::allow_series(&metrics);
         let gateway = Arc::new(Gateway::new(own, &common.name, service.load(), &metrics));
         metrics::instruments(&metrics.meter(), &gateway);
+        let counted = Arc::downgrade(&gateway);
+        gateway.load.count_upstream(move || {
+            counted.upgrade().map(|gateway| gateway.upstream_counts()).unwrap_or_default()
+        });
         Ok(Self { service, gateway })
     }
 

@@ -137,8 +137,8 @@ fn histories(view: &CatalogView) -> String {
 
 fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
     let heartbeat = instance.last_heartbeat.as_ref();
-    let load = |pick: fn(&hubspoke_protocol::Load) -> u64| {
-        instance.load.as_ref().map_or("-".to_owned(), |load| pick(load).to_string())
+    let load = |pick: fn(&hubspoke_protocol::Load) -> Option<u64>| {
+        instance.load.as_ref().and_then(pick).map_or("-".to_owned(), |count| count.to_string())
     };
     vec![
         one_line(&instance.info.name, MAX),
@@ -147,7 +147,7 @@ fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
         instance.state.to_string(),
         describe::age(&instance.registered, now),
         heartbeat.map_or("-".to_owned(), |at| format!("{} ago", describe::age(at, now))),
-        load(|load| load.requests),
+        load(|load| Some(load.requests)),
         load(|load| load.in_flight),
         one_line(&instance.info.required_services.join(","), MAX),
     ]

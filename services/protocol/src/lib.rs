@@ -12,8 +12,9 @@ pub use self::names::{EVERY_SERVICE, InvalidName, RESERVED_NAMES, check_name};
 pub use self::protection::{ProtectionSwitch, ProtectionView};
 pub use self::revision::{InvalidRevision, Revision};
 pub use self::service::{InvalidInfo, PushMode, ServiceInfo, ServiceLists, Snapshot};
-pub use self::state::{Heartbeat, InstanceState, Status};
-pub use self::view::{CatalogView, InstanceView, Load, Reason, ReasonKind};
+pub use self::state::{Heartbeat, InstanceState, Load, Status};
+pub use self::upstream::{GatewayHeartbeat, UpstreamCount};
+pub use self::view::{CatalogView, InstanceView, Reason, ReasonKind};
 pub use self::watch::{ChangeView, HeardView, LoadView};
 
 mod addr;
@@ -28,5 +29,6 @@ mod revision;
 mod service;
 pub mod sse;
 mod state;
+mod upstream;
 mod view;
 mod watch;

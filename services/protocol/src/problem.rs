@@ -50,7 +50,10 @@ enum Lenient<T> {
     Invalid(IgnoredAny),
 }
 
-fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(de: D) -> Result<T, D::Error> {
+/// A value, or the default in place of one of the wrong type.
+pub(crate) fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    de: D,
+) -> Result<T, D::Error> {
     Ok(match Lenient::deserialize(de)? {
         Lenient::Valid(value) => value,
         Lenient::Invalid(IgnoredAny) => T::default(),

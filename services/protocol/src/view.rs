@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::protection::ProtectionView;
 use crate::revision::Revision;
 use crate::service::ServiceInfo;
-use crate::state::InstanceState;
+use crate::state::{InstanceState, Load};
 
 /// The whole catalogue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,16 +47,6 @@ pub struct InstanceView {
     /// Its latest changes with their reasons, oldest first.
     #[serde(default)]
     pub reasons: Vec<Reason>,
-}
-
-/// The load of an instance, from its last heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Load {
-    /// Requests served by this run of the process.
-    pub requests: u64,
-    /// Requests being served at that moment.
-    pub in_flight: u64,
 }
 
 /// Why an instance changed.

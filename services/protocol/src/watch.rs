@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::revision::Revision;
-use crate::view::{InstanceView, Load, ReasonKind};
+use crate::state::Load;
+use crate::view::{InstanceView, ReasonKind};
 
 /// The data of a `change` event: one instance after the change, or as it was last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -191,7 +191,7 @@ function sample(one, heartbeat, load) {
   if (Number.isNaN(at)) return;
   one.lastHeartbeat = at;
   if (!load || !Number.isFinite(load.Requests)) return;
-  one.inFlight = load.InFlight ?? 0;
+  one.inFlight = load.InFlight ?? null;
   const last = one.samples.at(-1);
   if (last && Math.abs(at - last.at) < SAME_TIME) return;
   // A counter decreases only if the process restarted, and time only if a clock was set.

@@ -44,6 +44,7 @@ mod state;
 mod tests;
 mod time;
 mod transition;
+mod upstream;
 
 impl Catalog {
     /// Applies one event.
@@ -64,6 +65,7 @@ impl Catalog {
             CatalogEvent::Heartbeat { of, result: Ok(reply) } => transition.heartbeat_answered(of, reply),
             CatalogEvent::Heartbeat { of, result: Err(why) } => transition.heartbeat_missed(of, &why),
             CatalogEvent::HeartbeatNotSent(of) => transition.heartbeat_not_sent(of),
+            CatalogEvent::UpstreamCounted { by, counts } => transition.upstream_counted(&by, counts),
             CatalogEvent::Drain { key, on } => transition.drain(&key, on),
             CatalogEvent::SetProtection(on) => transition.set_protection(on),
         };

@@ -175,8 +175,12 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         {
             self.idle.insert(of.clone(), idle);
         }
+        let mut counts = Vec::new();
         let result = match outcome {
-            Ok(reply) => Ok(reply),
+            Ok(reply) => Ok(reply.map(|reply| {
+                counts = reply.upstream;
+                reply.heartbeat
+            })),
             Err(Failure::Missed(why)) => Err(why),
             Err(Failure::NotSent(why)) => return self.not_sent(of, &why),
         };
@@ -201,6 +205,8 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         if (self.report)(CatalogEvent::Heartbeat { of: of.clone(), result }) == EventOutcome::Unknown {
             self.idle.remove(&of);
             self.failing.remove(&of);
+        } else if !counts.is_empty() {
+            (self.report)(CatalogEvent::UpstreamCounted { by: of.key, counts });
         }
     }
 

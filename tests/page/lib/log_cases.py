@@ -27,6 +27,8 @@ def test_entries_of_all_log_instances_are_shown_as_text(bench):
         expect(page.locator("#log li", has_text=f"</script> {n}").locator(".msg")).to_have_text(f"{evil} {n}")
     expect(page.locator("#log li")).to_have_count(3)
     assert page.locator("#log b, #log i, #log script").count() == 0
+    bench.members.call(logs[0].say("claimed", source=None, client="10.0.0.7", claimed="visit</b>"))
+    expect(page.locator("#log li", has_text="claimed").locator(".from")).to_contain_text('10.0.0.7 "visit</b>"')
     # New log instances are followed, and deregistered ones are dropped.
     bench.members.join("log", log_id="log-new")
     _following(page, 4)

@@ -98,7 +98,7 @@ class Member:
             gone.cancel()
             self._tails.discard(entry)
 
-    async def say(self, message, source="visit"):
+    async def say(self, message, source="visit", **more):
         """Sends an entry to all followers of this instance."""
         self._seq += 1
         entry = {
@@ -107,6 +107,7 @@ class Member:
             "instance": self.log_id,
             "source": source,
             "msg": message,
+            **more,
         }
         text = f"id: {self.log_id}:{self._seq}\ndata: {json.dumps(entry)}\n\n".encode()
         for queue, wanted in self._tails:

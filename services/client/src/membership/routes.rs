@@ -15,7 +15,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hubspoke_protocol::problem::{PROBLEM_JSON, ProblemDocument, ProblemType};
 use hubspoke_protocol::{
-    DIRECTORY_PATH, HEART_BEAT_PATH, HUB_REVISION, Heartbeat, Revision, SERVICES_PATH, ServiceInfo, Snapshot,
+    DIRECTORY_PATH, GatewayHeartbeat, HEART_BEAT_PATH, HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo,
+    Snapshot,
 };
 use serde::de::DeserializeOwned;
 
@@ -39,9 +40,9 @@ pub(super) fn routes(member: Arc<MemberState>) -> Router {
         .with_state(member)
 }
 
-async fn heart_beat(State(member): Member, headers: HeaderMap) -> Json<Heartbeat> {
+async fn heart_beat(State(member): Member, headers: HeaderMap) -> Json<GatewayHeartbeat> {
     member.on_heartbeat(revision(&headers));
-    Json(member.load.heartbeat())
+    Json(member.load.answer())
 }
 
 async fn directory(State(member): Member) -> impl IntoResponse {

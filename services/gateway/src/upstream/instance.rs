@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use hubspoke_protocol::{InstanceState, ServiceInfo};
+use hubspoke_protocol::{InstanceState, Load, ServiceInfo, UpstreamCount};
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::Notify;
@@ -92,6 +92,13 @@ impl Instance {
     /// Whether `info` describes this registration.
     pub(super) fn matches(&self, info: &ServiceInfo) -> bool {
         *self.addr == *info.addr && *self.id == *info.id() && self.metadata == Metadata::of(info)
+    }
+
+    /// Requests that were sent to it.
+    pub(crate) fn count(&self) -> UpstreamCount {
+        let in_flight = self.in_flight.load(Relaxed) as u64;
+        let load = Load { requests: self.stats.picks.get(), in_flight: Some(in_flight) };
+        UpstreamCount { service: self.service.to_string(), addr: self.addr.to_string(), load }
     }
 
     /// Whether it speaks HTTP/2 with prior knowledge.

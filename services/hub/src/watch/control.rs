@@ -58,7 +58,7 @@ impl SortBy {
 }
 
 fn in_flight(row: &Row) -> u64 {
-    row.view.load.map_or(0, |load| load.in_flight)
+    row.view.load.and_then(|load| load.in_flight).unwrap_or(0)
 }
 
 fn severity(state: InstanceState) -> u8 {

@@ -99,7 +99,7 @@ pub(super) fn table(view: &CatalogView, now: Timestamp) -> String {
             } else {
                 "-".to_owned()
             },
-            instance.load.map_or("-".to_owned(), |load| load.in_flight.to_string()),
+            instance.load.and_then(|load| load.in_flight).map_or("-".to_owned(), |count| count.to_string()),
         ]
     };
     let rows: Vec<_> = instances.iter().map(row).collect();

@@ -204,7 +204,7 @@ fn instance(
     let percent = share.map_or(String::new(), |share| format!("{:.1} %", 100.0 * share));
     let bar = bar::share(share.unwrap_or(0.0), expected, columns.bar);
     let load = row.view.load.filter(|_| !row.is_removed());
-    let in_flight = load.map_or("-".to_owned(), |load| load.in_flight.to_string());
+    let in_flight = load.and_then(|load| load.in_flight).map_or("-".to_owned(), |count| count.to_string());
     let flaps = row.flaps();
     let color = color(row.view.state);
     let line = Line::from(vec![

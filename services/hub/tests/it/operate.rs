@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use hubspoke_protocol::InstanceState;
-use hubspoke_testkit::{ClosedPort, RawConn, TestServer, eventually, process};
+use hubspoke_testkit::{ClosedPort, FakeMember, MemberReply, RawConn, TestServer, eventually, process};
 
 use crate::platform::{TestPlatform, command};
 
@@ -93,6 +93,25 @@ async fn a_registry_with_a_token_requires_it() {
         wrong.stderr.contains("the token in HUB_REGISTRY__TOKEN or registry.token_file is not"),
         "{wrong:?}"
     );
+}
+
+#[tokio::test]
+async fn requests_to_a_member_that_reports_none_are_counted_by_the_gateway() {
+    let platform = TestPlatform::start(&[]).await;
+    let shop = FakeMember::start().await;
+    shop.on_heartbeat(MemberReply::Body(r#"{"status":"ok"}"#.into()));
+    let info = serde_json::to_string(&shop.info("shop", &[])).unwrap();
+    let registered = platform.http.post(format!("{}/services", platform.registry())).body(info).send().await;
+    assert_eq!(registered.unwrap().status(), 200);
+    let load = async || platform.instance("shop", &shop.addr).await.load;
+    assert_eq!(load().await, None, "unknown");
+    eventually("they are counted", async || {
+        platform.http.get(format!("{}/shop/", platform.gateway())).send().await.unwrap();
+        load().await.is_some_and(|load| load.requests >= 20)
+    })
+    .await;
+    let status = platform.hub(&["status", "shop"]).await;
+    assert!(status.stdout.contains("passing"), "{status:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The JSON of the wire types.
 
 use hubspoke_protocol::{
-    Heartbeat, InvalidRevision, PushMode, Revision, ServiceInfo, ServiceLists, Snapshot, Status,
+    GatewayHeartbeat, Heartbeat, InvalidRevision, Load, PushMode, Revision, ServiceInfo, ServiceLists,
+    Snapshot, Status, UpstreamCount,
 };
 
 #[test]
@@ -60,10 +61,35 @@ fn the_json_of_a_snapshot_and_a_heartbeat() {
     };
     insta::assert_snapshot!(serde_json::to_string(&snapshot).unwrap(),
         @r#"{"Revision":"2a.7","Services":{"log":[]}}"#);
-    let beat = Heartbeat { status: Status::Draining, requests: 3, in_flight: 1 };
+    let beat = Heartbeat { status: Status::Draining, requests: Some(3), in_flight: Some(1) };
     insta::assert_snapshot!(serde_json::to_string(&beat).unwrap(),
         @r#"{"Status":"draining","Requests":3,"InFlight":1}"#);
-    assert_eq!(serde_json::from_str::<Heartbeat>("{}").unwrap(), Heartbeat::default());
+    for (body, requests, in_flight) in [
+        ("{}", None, None),
+        (r#"{"status":"ok"}"#, None, None),
+        (r#"{"Status":"ok","Requests":5}"#, Some(5), None),
+        (r#"{"Status":"serving","Requests":0,"InFlight":0}"#, Some(0), Some(0)),
+        (r#"{"Requests":"5","InFlight":-1}"#, None, None),
+        (r#"{"Requests":null,"InFlight":1}"#, None, Some(1)),
+    ] {
+        let heartbeat = serde_json::from_str::<Heartbeat>(body).unwrap();
+        assert_eq!(heartbeat, Heartbeat { status: Status::Serving, requests, in_flight }, "{body}");
+        assert_eq!(heartbeat.load().is_some(), requests.is_some());
+    }
+    let load = Load { requests: 200, in_flight: Some(1) };
+    let count = UpstreamCount { service: "shop".into(), addr: "10.0.0.7:9000".into(), load };
+    let gateway = GatewayHeartbeat { heartbeat: beat, upstream: vec![count] };
+    insta::assert_snapshot!(serde_json::to_string(&gateway).unwrap(),
+        @r#"{"Status":"draining","Requests":3,"InFlight":1,"Upstream":[{"Service":"shop","Addr":"10.0.0.7:9000","Requests":200,"InFlight":1}]}"#);
+    let text = serde_json::to_string(&gateway).unwrap();
+    assert_eq!(serde_json::from_str::<GatewayHeartbeat>(&text).unwrap(), gateway);
+    assert_eq!(serde_json::from_str::<Heartbeat>(&text).unwrap(), beat, "a registry that knows no counts");
+    assert_eq!(
+        serde_json::from_str::<GatewayHeartbeat>(r#"{"Upstream":7}"#).unwrap(),
+        GatewayHeartbeat::default()
+    );
+    let odd = r#"{"Status":"draining","Requests":1.5}"#;
+    assert_eq!(serde_json::from_str::<Heartbeat>(odd).unwrap().status, Status::Draining);
 }
 
 #[test]

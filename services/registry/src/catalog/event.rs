@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hubspoke_protocol::{Heartbeat, ServiceInfo};
+use hubspoke_protocol::{Heartbeat, ServiceInfo, UpstreamCount};
 
 use super::effect::Effect;
 use super::instance::Warnings;
@@ -20,6 +20,8 @@ pub(crate) enum CatalogEvent {
     Heartbeat { of: Incarnation, result: Result<Option<Heartbeat>, String> },
     /// A heartbeat could not be sent because the registry ran out of a resource; not a miss.
     HeartbeatNotSent(Incarnation),
+    /// A gateway's heartbeat reported what it has sent to instances.
+    UpstreamCounted { by: InstanceKey, counts: Vec<UpstreamCount> },
     /// An operator starts or stops draining an instance.
     Drain { key: InstanceKey, on: bool },
     /// An operator switches self-protection on or off.

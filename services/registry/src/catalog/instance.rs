@@ -14,6 +14,8 @@ use crate::config::FlapSettings;
 const MAX_REASONS: usize = 8;
 /// Longest detail of a history entry, in bytes.
 const MAX_DETAIL: usize = 200;
+/// Gateways whose counts are kept per instance.
+const MAX_GATEWAYS: usize = 8;
 
 /// What is odd about a registration, for people. Bounded by whoever checks registrations.
 pub(crate) type Warnings = Option<Arc<[String]>>;
@@ -33,8 +35,10 @@ pub(crate) struct InstanceRecord {
     pub(crate) registered: Time,
     /// When it last answered a heartbeat.
     pub(crate) last_heartbeat: Option<Time>,
-    /// Its load as last reported.
+    /// Its load as last reported by itself, or else as gateways count it.
     pub(crate) load: Option<Load>,
+    /// What each gateway, by its address, has counted.
+    counted: Vec<(Arc<str>, Load)>,
     /// Consecutive missed heartbeats.
     pub(super) misses: u32,
     /// When the first of them was missed.
@@ -88,6 +92,7 @@ impl InstanceRecord {
             registered: now,
             last_heartbeat: None,
             load: None,
+            counted: Vec::new(),
             misses: 0,
             failing_since: now,
             suspicion: None,
@@ -124,9 +129,27 @@ impl InstanceRecord {
     pub(super) fn answered(&mut self, now: Time, reply: Option<Heartbeat>) {
         self.last_heartbeat = Some(now);
         self.draining = reply.is_some_and(|reply| reply.status == Status::Draining);
-        if let Some(reply) = reply {
-            self.load = Some(Load { requests: reply.requests, in_flight: reply.in_flight });
+        // A load that is not reported is unknown, not none.
+        let own = reply.and_then(|reply| reply.load());
+        self.load = own.or_else(|| self.counted_load()).or(self.load);
+    }
+
+    /// A gateway has sent this much to it.
+    pub(super) fn count(&mut self, gateway: &Arc<str>, load: Load) {
+        if let Some((_, known)) = self.counted.iter_mut().find(|(known, _)| known == gateway) {
+            *known = load;
+        } else if self.counted.len() < MAX_GATEWAYS {
+            self.counted.push((gateway.clone(), load));
         }
+    }
+
+    /// What all gateways have counted; `None` if there is none.
+    fn counted_load(&self) -> Option<Load> {
+        let loads = self.counted.iter().map(|(_, load)| *load);
+        loads.reduce(|sum, load| Load {
+            requests: sum.requests.saturating_add(load.requests),
+            in_flight: sum.in_flight.zip(load.in_flight).map(|(sum, load)| sum.saturating_add(load)),
+        })
     }
 
     /// Its state, as shown to people.

@@ -109,8 +109,12 @@ fn key(name: u8, addr: u8) -> InstanceKey {
 fn answer(answer: Answer) -> Result<Option<Heartbeat>, String> {
     match answer {
         Answer::Plain => Ok(None),
-        Answer::Serving => Ok(Some(Heartbeat { status: Status::Serving, requests: 7, in_flight: 1 })),
-        Answer::Draining => Ok(Some(Heartbeat { status: Status::Draining, requests: 8, in_flight: 0 })),
+        Answer::Serving => {
+            Ok(Some(Heartbeat { status: Status::Serving, requests: Some(7), in_flight: Some(1) }))
+        }
+        Answer::Draining => {
+            Ok(Some(Heartbeat { status: Status::Draining, requests: Some(8), in_flight: Some(0) }))
+        }
         Answer::Missed => Err("refused".into()),
     }
 }

@@ -8,7 +8,9 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::trace;
-use hubspoke_protocol::{HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Heartbeat, Revision, ServiceInfo};
+use hubspoke_protocol::{
+    GatewayHeartbeat, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, Revision, ServiceInfo,
+};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -34,7 +36,7 @@ pub(super) struct ProbeResult {
     pub(super) of: Incarnation,
     pub(super) is_removed: bool,
     pub(super) duration: Duration,
-    pub(super) outcome: Result<Option<Heartbeat>, Failure>,
+    pub(super) outcome: Result<Option<GatewayHeartbeat>, Failure>,
     pub(super) idle: Option<IdleConn>,
 }
 

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn load_is_rendered_once_for_all_watchers_without_a_filter() {
         let catalog = SharedCatalog::new(Settings::default(), 1);
-        let (at, load) = (Timestamp::UNIX_EPOCH, Some(Load { requests: 1, in_flight: 0 }));
+        let (at, load) = (Timestamp::UNIX_EPOCH, Some(Load { requests: 1, in_flight: Some(0) }));
         let heartbeats =
             ["a", "b"].map(|name| (InstanceKey::new(name, "10.0.0.1:80"), AnsweredHeartbeat { at, load }));
         let event = WatchEvent::load(heartbeats);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
 use hubspoke_testkit::{FakeMember, MemberReply, eventually};
+use serde_json::json;
 
 use super::fixture::TestRegistry;
 use super::live_member::LiveMember;
@@ -50,8 +51,13 @@ async fn instances_that_do_not_answer_as_they_should_are_removed_with_the_reason
 async fn a_200_counts_as_alive_whatever_its_body() {
     let registry = TestRegistry::start().await;
     let mut fakes = Vec::new();
-    for reply in [MemberReply::Megabyte, MemberReply::Body("fine, thanks".into()), MemberReply::WithId("me")]
-    {
+    for reply in [
+        MemberReply::Megabyte,
+        MemberReply::Body("fine, thanks".into()),
+        MemberReply::Body("{}".into()),
+        MemberReply::Body(r#"{"status":"ok"}"#.into()),
+        MemberReply::WithId("me"),
+    ] {
         let fake = FakeMember::start().await;
         fake.on_heartbeat(reply);
         registry.register(&ServiceInfo { id: Some("me".into()), ..fake.info("odd", &[]) }).await;
@@ -61,7 +67,7 @@ async fn a_200_counts_as_alive_whatever_its_body() {
         eventually("it got several heartbeats", || async { fake.heartbeats().len() > 4 }).await;
     }
     let live = registry.live("odd").await;
-    assert_eq!(live.len(), 3);
+    assert_eq!(live.len(), 5);
     assert!(live.iter().all(|instance| instance.load.is_none() && instance.last_heartbeat.is_some()));
 }
 
@@ -72,7 +78,7 @@ async fn heartbeats_report_load_and_draining() {
     registry.register(&visit.snapshot_info("visit", &["log"])).await;
     log.on_heartbeat(MemberReply::Body(r#"{"Status":"serving","Requests":12,"InFlight":3}"#.into()));
     registry.register(&log.info("log", &[])).await;
-    let load = Some(Load { requests: 12, in_flight: 3 });
+    let load = Some(Load { requests: 12, in_flight: Some(3) });
     eventually("its load is shown", || async { registry.live("log").await[0].load == load }).await;
     log.on_heartbeat(MemberReply::Body(r#"{"Status":"draining","Requests":13,"InFlight":1}"#.into()));
     let notified = || async {
@@ -81,6 +87,40 @@ async fn heartbeats_report_load_and_draining() {
     };
     eventually("its dependents are notified", notified).await;
     assert_eq!(registry.state("log", &log.addr).await, Some(InstanceState::Draining));
+}
+
+#[tokio::test]
+async fn gateways_counts_fill_in_an_unknown_load() {
+    let registry = TestRegistry::start().await;
+    let (core, own, stranger) =
+        (FakeMember::start().await, FakeMember::start().await, FakeMember::start().await);
+    core.on_heartbeat(MemberReply::Body("{}".into()));
+    own.on_heartbeat(MemberReply::Body(r#"{"Status":"serving","Requests":5,"InFlight":0}"#.into()));
+    registry.register(&core.info("shop", &[])).await;
+    registry.register(&own.info("shop", &[])).await;
+    let counts = |requests: u64| {
+        let count =
+            |addr: &str| json!({"Service": "shop", "Addr": addr, "Requests": requests, "InFlight": 1});
+        json!({"Status": "serving", "Requests": 9, "InFlight": 0, "Upstream": [count(&core.addr), count(&own.addr)]})
+    };
+    // Only a member that may call the service knows what it has sent there.
+    stranger.on_heartbeat(MemberReply::Body(counts(1_000_000).to_string()));
+    registry.register(&stranger.info("stranger", &["log"])).await;
+    let mut gateways = Vec::new();
+    for requests in [200, 11] {
+        let gateway = FakeMember::start().await;
+        gateway.on_heartbeat(MemberReply::Body(counts(requests).to_string()));
+        registry.register(&gateway.info("gateway", &["*"])).await;
+        gateways.push(gateway);
+    }
+    let load_of = async |addr: &str| {
+        let shops = registry.live("shop").await;
+        shops.into_iter().find(|instance| instance.info.addr == addr).unwrap().load
+    };
+    let sum = Some(Load { requests: 211, in_flight: Some(2) });
+    eventually("the counts of both gateways are shown", || async { load_of(&core.addr).await == sum }).await;
+    let reported = Some(Load { requests: 5, in_flight: Some(0) });
+    assert_eq!(load_of(&own.addr).await, reported, "its own report is better");
 }
 
 #[tokio::test]

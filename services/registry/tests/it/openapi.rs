@@ -84,7 +84,7 @@ fn full_view(state: InstanceState, kind: ReasonKind) -> InstanceView {
         state,
         registered: now(),
         last_heartbeat: Some(now()),
-        load: Some(Load { requests: 1, in_flight: 2 }),
+        load: Some(Load { requests: 1, in_flight: Some(2) }),
         warnings: vec!["unknown key X".into()],
         reasons: vec![Reason { at: now(), kind, detail: "why".into() }],
     }
@@ -133,7 +133,7 @@ async fn documents_match_their_schemas() {
         let protection = Some(protection.clone());
         check("CatalogView", document(&CatalogView { revision, services, protection }));
     }
-    for load in [None, Some(Load { requests: 1, in_flight: 2 })] {
+    for load in [None, Some(Load { requests: 1, in_flight: Some(2) })] {
         let heard = HeardView { last_heartbeat: "x".into(), load };
         let addrs = BTreeMap::from([("127.0.0.1:1".to_owned(), heard)]);
         check("LoadView", document(&LoadView { services: [("visit".to_owned(), addrs)].into() }));

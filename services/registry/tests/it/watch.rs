@@ -160,7 +160,7 @@ async fn load_events_carry_what_heartbeats_report() {
             break load;
         }
     };
-    assert_eq!(load.in_flight, 2);
+    assert_eq!(load.in_flight, Some(2));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(in crate::watch) fn instance(service: &str, n: u16, requests: u64) -> Instan
         state: InstanceState::Passing,
         registered: at(0).to_string(),
         last_heartbeat: Some(at(10).to_string()),
-        load: Some(Load { requests, in_flight: 0 }),
+        load: Some(Load { requests, in_flight: Some(0) }),
         warnings: Vec::new(),
         reasons: vec![reason],
     }
@@ -41,7 +41,7 @@ pub(in crate::watch) fn heartbeat(
     requests: u64,
     in_flight: u64,
 ) -> CatalogUpdate {
-    let load = Some(Load { requests, in_flight });
+    let load = Some(Load { requests, in_flight: Some(in_flight) });
     let heartbeat = HeardView { last_heartbeat: at(seconds).to_string(), load };
     let of_addr = [(instance.info.addr.clone(), heartbeat)].into();
     CatalogUpdate::Load(LoadView { services: [(instance.info.name.clone(), of_addr)].into() })
@@ -89,14 +89,14 @@ fn rates_come_from_heartbeats() {
     later.tick(at(61));
     assert_eq!(row(&later, &b).samples.rate(), None);
     assert_eq!(row(&later, &a).samples.rate(), Some(0.0));
-    assert_eq!(row(&model, &a).view.load.unwrap().in_flight, 3);
+    assert_eq!(row(&model, &a).view.load.unwrap().in_flight, Some(3));
     model.tick(at(15));
     model.tick(at(16));
     assert_eq!(model.rates("log").collect::<Vec<_>>(), [110.0, 110.0]);
     // After a reconnection, the snapshot's counters continue those before.
     let mut later = a.clone();
     later.last_heartbeat = Some(at(20).to_string());
-    later.load = Some(Load { requests: 700, in_flight: 0 });
+    later.load = Some(Load { requests: 700, in_flight: Some(0) });
     model.apply(catalog(vec![later, b]), at(20));
     assert_eq!(row(&model, &a).rate(), 20.0);
 }
