@@ -90,7 +90,9 @@ async fn post(
     body: Vec<u8>,
 ) -> StatusCode {
     let peer = SocketAddr::new(client.parse().unwrap(), 40_000);
-    let mut request = Request::post(format!("/log?{query}")).extension(ConnectionHandle::new(peer));
+    let mut request = Request::post(format!("/log?{query}"))
+        .header("host", "localhost")
+        .extension(ConnectionHandle::new(peer));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
