@@ -6,6 +6,9 @@ use hubspoke_testkit::h2::{self, Frame, H2Conn, flag, kind};
 
 use super::support::*;
 
+/// A path, further fields, and the status.
+type Probe<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 /// Sends a request, and returns all frames of its stream, to its end or reset.
 async fn frames(conn: &mut H2Conn, stream: u32, fields: &[(&str, &str)]) -> Vec<Frame> {
     conn.write(h2::head(stream, fields, true)).await;
@@ -39,7 +42,7 @@ async fn a_response_to_head_has_no_data_whoever_makes_it() {
     gateway.set("dead", &[refusing]).await;
     let mut conn = H2Conn::connect(gateway.addr).await;
     let long = format!("/svc/{}", "a".repeat(9000));
-    let causes: &[(&str, &[(&str, &str)], u16)] = &[
+    let causes: &[Probe<'_>] = &[
         ("/svc", &[], 200),
         ("/nosuch", &[], 404),
         ("/svc/..", &[], 400),
