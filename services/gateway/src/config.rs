@@ -177,7 +177,7 @@ impl Default for LimitsConfig {
             client_burst: 100,
             head_memory: ByteSize::mib(12),
             replay_memory: ByteSize::mib(16),
-            buffer_memory: ByteSize::mib(32),
+            buffer_memory: ByteSize::mib(24),
             h2_connections: 500,
             streams: 128,
             pool_size: 1024,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use hubspoke_chassis::memory::MemoryBound;
+use hubspoke_chassis::server::{self, CONTROL_CONNECTIONS};
 use hubspoke_http1::limit_reads;
 
 use crate::config::{GatewayConfig, LimitsConfig};
@@ -17,7 +18,7 @@ pub(crate) const SMALL_HEAD: usize = 4 << 10;
 /// Memory of a header field besides its bytes: its entry in the map.
 const FIELD: usize = 104;
 
-/// How much a client may send ahead on an HTTP/2 stream.
+/// How much a client or an instance may send ahead on an HTTP/2 stream.
 pub(crate) const STREAM_WINDOW: u32 = 64 << 10;
 /// Memory for such streams whose instance does not read them.
 const UPLOADS: usize = 12 << 20;
@@ -169,14 +170,14 @@ impl Drop for Charge {
     }
 }
 
-/// What others can make a gateway with this configuration hold. `tests/bench/gateway/attack.py` measures it.
+/// What others can make a gateway with this configuration hold, its control port included. `tests/bench/gateway/attack.py` measures it.
 pub fn memory_bounds(config: &GatewayConfig) -> Vec<MemoryBound> {
     let limits = &config.limits;
     let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
     // Services that register later can't be known: they count as one more.
     let services = config.expose.len() + usize::from(config.exposes_all());
     let in_flight = limits.in_flight.saturating_mul(services);
-    vec![
+    let mut bounds = vec![
         MemoryBound::new("the gateway at rest", AT_REST, 1),
         MemoryBound::new("client connection, with a small head or a request", CONNECTION, limits.connections),
         MemoryBound::new("client connection over HTTP/2", H2_CONNECTION, limits.h2_connections),
@@ -185,7 +186,9 @@ pub fn memory_bounds(config: &GatewayConfig) -> Vec<MemoryBound> {
         MemoryBound::new("bodies kept for a retry", bytes(limits.replay_memory), 1),
         MemoryBound::new("bytes that nobody reads", bytes(limits.buffer_memory), 1),
         MemoryBound::new("uploads over HTTP/2 that no instance reads", UPLOADS, 1),
-    ]
+    ];
+    bounds.extend(server::memory_bounds(CONTROL_CONNECTIONS));
+    bounds
 }
 
 /// The memory that a parsed head takes up.

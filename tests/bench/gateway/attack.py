@@ -182,7 +182,7 @@ ATTACKS = {
     "closed-windows-h2": (35, start_h2(1) + b"".join(get_h2(n, b"/echo/big") for n in STREAMS), None),
     "tails-h1": (9_500, get(b"/echo/tail"), None),
     "tails-h2": (35, start_h2() + b"".join(get_h2(n, b"/echo/tail") for n in STREAMS), None),
-    "tunnels": (5_000, get(b"/echo/x", b"Connection: upgrade\r\nUpgrade: chat\r\n"), None),
+    "tunnels": (2_500, get(b"/echo/x", b"Connection: upgrade\r\nUpgrade: chat\r\n"), None),
     "rapid-reset": (200, rapid_reset(), None),
     "pings-h2": (200, start_h2(), frame(PING, 0, 0, bytes(8)) * 1000),
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(
     });
     match head.await {
         Some(Ok(Some((head, stream)))) => {
-            let body = exchange.into_response_body(stream);
+            let body = exchange.into_response_body(stream, context.client.gateway.memory.buffers.charge());
             Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H2(Box::new(body))))
         }
         Some(Ok(None)) => {
@@ -77,7 +77,9 @@ async fn connection(
             }
         }
     }
-    let conn = connect::h2(instance, context.settings.connect).await.map_err(AttemptFailure::unreached)?;
+    let conn = connect::h2(instance, context.settings.connect, &context.client.gateway.memory.buffers)
+        .await
+        .map_err(AttemptFailure::unreached)?;
     active.connected(now);
     if let (Some(pool), false) = (pool, instance.is_removed()) {
         pool.add_h2(conn.clone());

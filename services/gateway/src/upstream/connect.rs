@@ -17,10 +17,10 @@ use super::h2_conn::H2Conn;
 use super::instance::Instance;
 use super::instance_io::InstanceIo;
 use crate::error::Cause;
+use crate::memory::{Budget, STREAM_WINDOW};
 
-/// How much of a response an instance may send ahead on a stream. The connection's window is ample, so that a response
-/// that its client does not read delays no other.
-const STREAM_WINDOW: u32 = 64 << 10;
+/// How much of all responses an instance may send ahead: ample, so that a response that its client does not read delays
+/// no other.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// The most that h2 keeps of one request until the instance's socket takes it.
 const SEND_BUFFER: usize = 16 << 10;
@@ -91,7 +91,11 @@ pub(crate) fn h1_into_pool(instance: Arc<Instance>, worker: usize, timeout: Dura
 
 /// A connection for many HTTP/2 requests. It is open once the instance's settings have come: only then it is known how
 /// many streams it allows, and that it speaks HTTP/2 at all.
-pub(crate) async fn h2(instance: &Instance, timeout: Duration) -> Result<H2Conn, Cause> {
+pub(crate) async fn h2(
+    instance: &Instance,
+    timeout: Duration,
+    buffers: &Arc<Budget>,
+) -> Result<H2Conn, Cause> {
     let deadline = tokio::time::Instant::now() + timeout;
     let stream = tcp(instance, timeout).await?;
     let heard = Arc::<AtomicBool>::default();
@@ -111,7 +115,7 @@ pub(crate) async fn h2(instance: &Instance, timeout: Duration) -> Result<H2Conn,
             Poll::Pending => Poll::Pending,
         })
         .await?;
-        Ok(H2Conn::start(sender, connection))
+        Ok(H2Conn::start(sender, connection, buffers.clone()))
     };
     match tokio::time::timeout_at(deadline, opening).await {
         Ok(Ok(conn)) => Ok(conn),

@@ -18,7 +18,11 @@ use tokio::task::AbortHandle;
 
 use super::instance_io::InstanceIo;
 use crate::h2_stream::{Pings, poll_capacity, poll_reset};
+use crate::memory::{Budget, Charge, STREAM_WINDOW};
 use crate::replay::ReplayBody;
+
+/// How much of a response an instance may send ahead while memory is short.
+const SHORT_WINDOW: u32 = 2 << 10;
 
 /// An HTTP/2 connection to an instance.
 #[derive(Clone)]
@@ -45,12 +49,22 @@ impl Drop for RequestGuard {
 
 impl H2Conn {
     /// Drives the connection in a task, which ends with the last sender and request, or with the worker's event loop.
-    pub(super) fn start(sender: SendRequest<Bytes>, mut connection: Connection<InstanceIo, Bytes>) -> Self {
+    pub(super) fn start(
+        sender: SendRequest<Bytes>,
+        mut connection: Connection<InstanceIo, Bytes>,
+        buffers: Arc<Budget>,
+    ) -> Self {
+        let mut is_short = false;
         let state = Arc::<ConnState>::default();
         let conn = Self { sender, state: state.clone() };
         let mut pings = connection.ping_pong().map(Pings::new);
         tokio::spawn(async move {
             let end = poll_fn(|cx| {
+                // What instances send ahead can't be refused, only asked for in smaller pieces.
+                let window = if is_short { STREAM_WINDOW } else { SHORT_WINDOW };
+                if buffers.is_short() != is_short && connection.set_initial_window_size(window).is_ok() {
+                    is_short = !is_short;
+                }
                 if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(end);
                 }
@@ -158,8 +172,8 @@ impl H2Exchange {
     }
 
     /// The rest of the response.
-    pub(crate) fn into_response_body(self, stream: RecvStream) -> H2Response {
-        H2Response { stream, data_ended: false, _upload: self.upload, _guard: self.guard }
+    pub(crate) fn into_response_body(self, stream: RecvStream, ahead: Charge) -> H2Response {
+        H2Response { stream, data_ended: false, ahead, _upload: self.upload, _guard: self.guard }
     }
 }
 
@@ -168,6 +182,8 @@ pub(crate) struct H2Response {
     stream: RecvStream,
     /// All data was read; trailers may follow.
     data_ended: bool,
+    /// What its window lets the instance send ahead, while more is not waited for.
+    ahead: Charge,
     _upload: Option<Upload>,
     _guard: RequestGuard,
 }
@@ -186,7 +202,12 @@ impl H2Response {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if !self.data_ended {
-            if let Some(data) = ready!(self.stream.poll_data(cx)) {
+            let Poll::Ready(data) = self.stream.poll_data(cx) else {
+                self.ahead.set(0);
+                return Poll::Pending;
+            };
+            self.ahead.set(STREAM_WINDOW as usize);
+            if let Some(data) = data {
                 return Poll::Ready(Some(data.map(|data| {
                     // Opens the window for as much again; fails only on a stream that has ended.
                     let _ = self.stream.flow_control().release_capacity(data.len());
@@ -194,6 +215,7 @@ impl H2Response {
                 })));
             }
             self.data_ended = true;
+            self.ahead.set(0);
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
         Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))

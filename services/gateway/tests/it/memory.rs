@@ -138,3 +138,55 @@ async fn http2_connections_have_a_limit_of_their_own() {
     assert_eq!(status(&gateway.connect_and(GET).await), 200);
     drop((held, other));
 }
+
+#[tokio::test]
+async fn responses_pass_while_memory_for_unread_ones_is_short() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut h2c = hubspoke_protocol::ServiceInfo::new("svc", listener.local_addr().unwrap().to_string());
+    h2c.meta.insert("protocol".to_owned(), "h2c".to_owned());
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service =
+                hyper::service::service_fn(async |request: http::Request<hyper::body::Incoming>| {
+                    let size = if request.uri().path() == "/svc/big" { 32 << 20 } else { 200_000 };
+                    let body = http_body_util::Full::new(bytes::Bytes::from(vec![b'x'; size]));
+                    Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                });
+            let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            let connection = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            connections.spawn(async move { drop(connection.await) });
+        }
+    });
+    let h1 = FakeInstance::script(|mut raw, _| async move {
+        while let Some(request) = raw.request().await {
+            let size = if request.starts_with("GET /svc/big ") { 32 << 20 } else { 200_000 };
+            raw.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n")).await;
+            drop(raw.stream.write_all(&vec![b'x'; size]).await);
+        }
+    })
+    .await;
+    for instance in [h2c, h1.info("svc")] {
+        let gateway = Gateway::start(|config| config.limits.buffer_memory = ByteSize::kib(256)).await;
+        gateway.set("svc", &[instance]).await;
+        let mut unread = Vec::new();
+        for _ in 0..8 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut raw = RawConn { stream: socket.connect(gateway.addr).await.unwrap() };
+            raw.write("GET /svc/big HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            unread.push(raw);
+        }
+        eventually("they are answered", async || gateway.metric("replies", &["svc"]).await == 8).await;
+        for _ in 0..3 {
+            assert_eq!(gateway.get("/svc/small").await.bytes().await.unwrap().len(), 200_000);
+        }
+        // What waited is complete once it is read.
+        let mut read = Vec::new();
+        let reading = tokio::io::AsyncReadExt::read_to_end(&mut unread[0].stream, &mut read);
+        let _ = tokio::time::timeout(Duration::from_secs(3), reading).await;
+        assert!(read.len() > 1 << 20, "{}", read.len());
+    }
+}
