@@ -8,10 +8,12 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use hubspoke_chassis::{Problem, ProblemType};
-use hubspoke_protocol::{CatalogView, PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
+use hubspoke_protocol::{PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
+use serde::Serialize;
 
 pub(crate) use self::context::{Api, MAX_WAITS};
 pub(crate) use self::revision::stamp;
+use crate::shared::SharedCatalog;
 use crate::view;
 
 mod context;
@@ -40,22 +42,30 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-async fn all(State(api): State<Arc<Api>>) -> Response {
+async fn all(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
     let catalog = &api.dispatcher.catalog;
     let _permit = catalog.view_permit().await;
-    axum::Json(view::catalog(catalog, None)).into_response()
+    unread(catalog, &view::catalog(catalog, None))
 }
 
-async fn one(
-    State(api): State<Arc<Api>>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<CatalogView>, Problem> {
-    let view = view::catalog(&api.dispatcher.catalog, Some(std::slice::from_ref(&name)));
+async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let catalog = &api.dispatcher.catalog;
+    let view = view::catalog(catalog, Some(std::slice::from_ref(&name)));
     if view.services.is_empty() {
         let detail = format!("there is no service named {name:?}");
         return Err(Problem::new(ProblemType::NoSuchService, detail));
     }
-    Ok(axum::Json(view))
+    unread(catalog, &view)
+}
+
+/// A view as a response that counts until it is read.
+fn unread(catalog: &SharedCatalog, view: &impl Serialize) -> Result<Response, Problem> {
+    let text = serde_json::to_vec(view).unwrap_or_default();
+    let text = catalog.unread(text).ok_or_else(|| {
+        let detail = "other clients have not read their copies of the catalogue yet";
+        Problem::new(ProblemType::TooManyStreams, detail).retry_after(5)
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -26,6 +26,7 @@ pub(crate) use self::state::Catalog;
 pub(crate) use self::time::Time;
 use self::transition::Transition;
 
+mod counted;
 mod drains;
 mod effect;
 mod event;

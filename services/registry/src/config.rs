@@ -127,6 +127,8 @@ pub struct Limits {
     pub services: usize,
     /// Most instances in the catalogue.
     pub instances: usize,
+    /// Most memory that all registrations together may take up, those in lists and the history of changes included.
+    pub memory: ByteSize,
     /// Most names that one instance may require.
     pub required: usize,
     /// Longest `Meta` of one instance: the bytes of all its keys and values.
@@ -220,6 +222,7 @@ impl Default for Limits {
             body: ByteSize::kib(64),
             services: 20_000,
             instances: 100_000,
+            memory: ByteSize::mib(96),
             required: 256,
             meta: ByteSize::kib(4),
             registrations_per_second: 10_000,

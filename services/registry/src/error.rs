@@ -14,7 +14,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::OlderStart { .. } => Self::new(ProblemType::OlderStart, refusal.to_string()),
-            Refusal::TooManyInstances(_) => {
+            Refusal::TooManyInstances(_) | Refusal::TooMuchMemory(_) => {
                 Self::new(ProblemType::TooManyInstances, refusal.to_string()).retry_after(60)
             }
             Refusal::TooManyServices(_) => {

@@ -22,6 +22,7 @@ mod exchange;
 mod gauges;
 mod heartbeat;
 mod instruments;
+mod memory;
 mod notifier;
 mod page;
 mod persist;
@@ -32,4 +33,5 @@ mod view;
 mod watch;
 
 pub use config::Settings;
+pub use memory::memory_bounds;
 pub use server::{PROCESS, RegistryServer};

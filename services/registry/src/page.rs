@@ -12,7 +12,7 @@ use axum::routing::get;
 
 pub(crate) use self::relay::RelayState;
 
-mod relay;
+pub(crate) mod relay;
 
 /// The one trusted type is the URL of the page's worker.
 const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self'; \

@@ -2,16 +2,21 @@
 //!
 //! The lock is held for one event or one read, never across IO.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use hubspoke_protocol::Revision;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::catalog::{Catalog, Time};
 use crate::config::Settings;
 
 /// Views of the whole catalogue rendered at once: a large one takes a worker's time and many megabytes.
-const MAX_VIEWS: usize = 2;
+pub(crate) const MAX_VIEWS: usize = 2;
+/// Most memory of rendered views that clients have not read yet, in bytes. A single larger one is still sent.
+pub(crate) const UNREAD_VIEWS: usize = 32 << 20;
 
 /// The catalogue, shared by all tasks.
 #[derive(Debug)]
@@ -20,6 +25,20 @@ pub(crate) struct SharedCatalog {
     started: Instant,
     epoch: u64,
     views: Semaphore,
+    /// One permit per byte of [`UNREAD_VIEWS`].
+    unread: Arc<Semaphore>,
+}
+
+/// A rendered view, which takes its bytes from the budget until it is dropped, which is when it has been written.
+struct UnreadView {
+    text: Vec<u8>,
+    _permits: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for UnreadView {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
 }
 
 impl SharedCatalog {
@@ -30,6 +49,7 @@ impl SharedCatalog {
             started: Instant::now(),
             epoch,
             views: Semaphore::new(MAX_VIEWS),
+            unread: Arc::new(Semaphore::new(UNREAD_VIEWS)),
         }
     }
 
@@ -45,6 +65,14 @@ impl SharedCatalog {
         self.views.acquire().await.ok() // never closed
     }
 
+    /// A rendered view as bytes that count until a client has read them. `None` if too much is unread already: clients
+    /// that read nothing must not fill the memory with copies of the catalogue.
+    pub(crate) fn unread(&self, text: Vec<u8>) -> Option<Bytes> {
+        let size = u32::try_from(text.len().min(UNREAD_VIEWS)).ok()?;
+        let permits = self.unread.clone().try_acquire_many_owned(size).ok()?;
+        Some(Bytes::from_owner(UnreadView { text, _permits: permits }))
+    }
+
     /// The newest revision.
     pub(crate) fn revision(&self) -> Revision {
         self.revision_of(self.with(|catalog, _| catalog.revision()))
@@ -53,5 +81,23 @@ impl SharedCatalog {
     /// Revision `n` of this epoch.
     pub(crate) fn revision_of(&self, n: u64) -> Revision {
         Revision { epoch: self.epoch, n }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unread_views_are_bounded_in_all() {
+        let catalog = SharedCatalog::new(Settings::default(), 1);
+        let view = |size| catalog.unread(vec![b'x'; size]);
+        let held = [view(UNREAD_VIEWS / 2), view(UNREAD_VIEWS / 2)];
+        assert!(held.iter().all(Option::is_some) && view(1).is_none());
+        drop(held);
+        let larger = view(UNREAD_VIEWS + 1);
+        assert!(larger.is_some() && view(1).is_none());
+        drop(larger);
+        assert_eq!(view(3).unwrap(), "xxx");
     }
 }

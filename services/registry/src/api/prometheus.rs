@@ -2,24 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
+use axum::response::Response;
 use hubspoke_chassis::Problem;
 use hubspoke_protocol::{InstanceState, InstanceView, MetricsTargets};
 
 use super::context::Api;
+use super::unread;
 use super::watch::services;
 use crate::view;
 
 pub(super) async fn targets(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Vec<MetricsTargets>>, Problem> {
+) -> Result<Response, Problem> {
     let only = services(query.as_deref().unwrap_or_default())?;
     let catalog = &api.dispatcher.catalog;
     let _permit = catalog.view_permit().await;
     let view = view::catalog(catalog, (!only.is_empty()).then_some(&only));
-    Ok(Json(view.services.into_values().flatten().filter_map(target).collect()))
+    let targets: Vec<_> = view.services.into_values().flatten().filter_map(target).collect();
+    unread(catalog, &targets)
 }
 
 /// An element per instance, because each has its own labels.

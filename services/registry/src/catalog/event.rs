@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use hubspoke_protocol::{Heartbeat, ServiceInfo, UpstreamCount};
 
 use super::effect::Effect;
@@ -106,4 +107,6 @@ pub(crate) enum Refusal {
     TooManyInstances(usize),
     #[error("the catalogue is full: {0} services")]
     TooManyServices(usize),
+    #[error("the catalogue is full: all registrations together may take up {0}")]
+    TooMuchMemory(ByteSize),
 }

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, ServiceInfo, Status};
+use hubspoke_protocol::{Heartbeat, InstanceState, Load, ReasonKind, Status};
 
+use super::counted::CountedInfo;
 use super::list::ListedInstance;
 use super::time::Time;
 use crate::config::FlapSettings;
@@ -26,7 +27,7 @@ pub(crate) struct InstanceRecord {
     /// The number of the incarnation: the revision at which it registered.
     pub(crate) incarnation: u64,
     /// Its registration, including the push key.
-    pub(crate) info: Arc<ServiceInfo>,
+    pub(crate) info: CountedInfo,
     /// What is odd about its registration.
     pub(crate) warnings: Warnings,
     /// The instance as its dependents see it.
@@ -83,7 +84,7 @@ pub(crate) struct HistoryEntry {
 }
 
 impl InstanceRecord {
-    pub(super) fn new(now: Time, incarnation: u64, info: Arc<ServiceInfo>) -> Self {
+    pub(super) fn new(now: Time, incarnation: u64, info: CountedInfo) -> Self {
         Self {
             incarnation,
             listed: Arc::new(ListedInstance::new(info.clone(), InstanceState::Passing)),

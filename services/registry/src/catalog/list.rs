@@ -7,18 +7,20 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use hubspoke_protocol::{InstanceState, ServiceInfo};
 
+use super::counted::CountedInfo;
+
 /// One instance in a list.
 #[derive(Debug)]
 pub(crate) struct ListedInstance {
     /// Its registration, including the push key, which must not be sent.
-    pub(crate) info: Arc<ServiceInfo>,
+    pub(crate) info: CountedInfo,
     /// Its state, as dependents see it.
     pub(crate) state: InstanceState,
     json: OnceLock<Bytes>,
 }
 
 impl ListedInstance {
-    pub(super) fn new(info: Arc<ServiceInfo>, state: InstanceState) -> Self {
+    pub(super) fn new(info: CountedInfo, state: InstanceState) -> Self {
         Self { info, state, json: OnceLock::new() }
     }
 

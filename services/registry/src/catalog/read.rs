@@ -121,19 +121,19 @@ impl Catalog {
 
     /// The registration of an instance.
     pub(crate) fn registered(&self, key: &InstanceKey) -> Option<&Arc<ServiceInfo>> {
-        self.get(key).map(|instance| &instance.info)
+        self.get(key).map(|instance| &*instance.info)
     }
 
     /// The same, if the registered incarnation is this one.
     pub(crate) fn registered_as(&self, of: &Incarnation) -> Option<&Arc<ServiceInfo>> {
-        self.get(&of.key).filter(|instance| instance.incarnation == of.number).map(|instance| &instance.info)
+        self.get(&of.key).filter(|instance| instance.incarnation == of.number).map(|instance| &*instance.info)
     }
 
     /// The registration of the incarnation to which a heartbeat is to be sent, and whether it was removed and is only
     /// checked for its return.
     pub(crate) fn to_check(&self, of: &Incarnation) -> Option<(&Arc<ServiceInfo>, bool)> {
         let registered = self.registered_as(of).map(|info| (info, false));
-        registered.or_else(|| self.get_rechecked(of).map(|removed| (&removed.instance.info, true)))
+        registered.or_else(|| self.get_rechecked(of).map(|removed| (&*removed.instance.info, true)))
     }
 
     /// Lists of the instances that were removed lately, of the services that a member requires: what it may still know
@@ -192,7 +192,7 @@ impl Catalog {
     /// What the snapshot file stores.
     pub(crate) fn saved(&self) -> SavedCatalog {
         let save = |instance: &InstanceRecord| SavedInstance {
-            info: instance.info.clone(),
+            info: Arc::clone(&instance.info),
             registered: instance.registered,
             drained: instance.drained,
         };

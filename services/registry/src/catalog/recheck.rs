@@ -44,7 +44,7 @@ impl Transition<'_> {
         if removed.recheck_until.is_some_and(|until| until <= now) || self.is_taken(removed) {
             return self.end_recheck(&of.key);
         }
-        let info = removed.instance.info.clone();
+        let info = removed.instance.info.clone(); // counted already, so only the number of instances can be too high
         if self.catalog.check_room(&info).is_err() {
             self.schedule(of, HeartbeatTiming::Interval);
             return EventOutcome::Unchanged;

@@ -20,9 +20,9 @@ impl Transition<'_> {
         let key = InstanceKey::new(&info.name, &info.addr);
         match self.catalog.get_mut(&key) {
             Some(known) if known.info.id() != info.id() => self.replace(key, info, warnings),
-            Some(known) if *known.info == info && !known.is_restored() => {
+            Some(known) if **known.info == info && !known.is_restored() => {
                 known.warnings = warnings;
-                let (number, info) = (known.incarnation, known.info.clone());
+                let (number, info) = (known.incarnation, Arc::clone(&known.info));
                 self.registered(Incarnation { key, number }, info);
                 Ok(EventOutcome::Unchanged)
             }
@@ -39,7 +39,8 @@ impl Transition<'_> {
         warnings: Warnings,
     ) -> Result<EventOutcome, Refusal> {
         self.catalog.check_room(&info)?;
-        let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
+        let mut instance =
+            InstanceRecord::new(self.now, self.catalog.revision + 1, self.catalog.memory.count(info));
         instance.warnings = warnings;
         if let Some(earlier) = self.catalog.take_removed(&key) {
             instance.inherit(earlier);
@@ -62,9 +63,10 @@ impl Transition<'_> {
         info: ServiceInfo,
         warnings: Warnings,
     ) -> Result<EventOutcome, Refusal> {
-        self.catalog.check_services(&info)?;
+        self.catalog.check_content(&info)?;
         let Some(earlier) = self.take(&key) else { return Ok(EventOutcome::Unknown) };
-        let mut instance = InstanceRecord::new(self.now, self.catalog.revision + 1, Arc::new(info));
+        let mut instance =
+            InstanceRecord::new(self.now, self.catalog.revision + 1, self.catalog.memory.count(info));
         instance.warnings = warnings;
         let detail = format!("previous Id: {:?}", earlier.info.instance_id());
         let drained = earlier.drained;
@@ -87,13 +89,14 @@ impl Transition<'_> {
         info: ServiceInfo,
         warnings: Warnings,
     ) -> Result<EventOutcome, Refusal> {
-        self.catalog.check_services(&info)?;
+        self.catalog.check_content(&info)?;
         let now = self.now;
+        let info = self.catalog.memory.count(info);
         let Some(instance) = self.catalog.get_mut(&key) else { return Ok(EventOutcome::Unknown) };
         instance.warnings = warnings;
         let was_restored = instance.is_restored();
         let is_visible = instance.info.public() != info.public();
-        let before = std::mem::replace(&mut instance.info, Arc::new(info));
+        let before = std::mem::replace(&mut instance.info, info);
         if was_restored {
             instance.suspicion = None;
             instance.note(now, ReasonKind::Recovered, "renewed its registration");
@@ -110,7 +113,7 @@ impl Transition<'_> {
         if was_restored || is_visible {
             self.changed(&key, if was_restored { ReasonKind::Recovered } else { ReasonKind::Registered });
         }
-        self.registered(Incarnation { key, number }, info);
+        self.registered(Incarnation { key, number }, Arc::clone(&info));
         Ok(EventOutcome::Changed)
     }
 }

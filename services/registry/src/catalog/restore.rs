@@ -16,7 +16,11 @@ impl Transition<'_> {
             return Ok(EventOutcome::Unchanged);
         }
         self.catalog.check_room(&saved.info)?;
-        let mut instance = InstanceRecord::new(saved.registered, self.catalog.revision + 1, saved.info);
+        let mut instance = InstanceRecord::new(
+            saved.registered,
+            self.catalog.revision + 1,
+            self.catalog.memory.count(saved.info),
+        );
         if let Some(earlier) = self.catalog.take_removed(&key) {
             instance.inherit(earlier);
         }
@@ -41,7 +45,11 @@ impl Transition<'_> {
             return Ok(EventOutcome::Unchanged);
         }
         self.catalog.check_room(&saved.info)?;
-        let mut instance = InstanceRecord::new(saved.registered, self.catalog.revision + 1, saved.info);
+        let mut instance = InstanceRecord::new(
+            saved.registered,
+            self.catalog.revision + 1,
+            self.catalog.memory.count(saved.info),
+        );
         instance.note(at, ReasonKind::Removed, "before the registry restarted");
         self.catalog.service(key.name.clone()).offered = true;
         self.list_removed(&key, instance, ReasonKind::Restored, at);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hubspoke_protocol::{EVERY_SERVICE, ServiceInfo};
 
+use super::counted::{self, InfoMemory};
 use super::drains::StandingDrains;
 use super::event::Refusal;
 use super::instance::InstanceRecord;
@@ -35,6 +36,8 @@ pub(crate) struct Catalog {
     pub(super) held_back: usize,
     pub(super) protection: SelfProtection,
     pub(super) drains: StandingDrains,
+    /// What all registrations take up.
+    pub(super) memory: InfoMemory,
     /// Whether removals were held back when that was last announced.
     pub(super) announced_protecting: bool,
     /// Removed instances that are still shown, by the revision of their removal: oldest first.
@@ -96,6 +99,7 @@ impl Catalog {
             held_back: 0,
             announced_protecting: false,
             drains: StandingDrains::default(),
+            memory: InfoMemory::default(),
             removed: BTreeMap::new(),
         }
     }
@@ -123,11 +127,15 @@ impl Catalog {
         if self.instances >= self.settings.limits.instances {
             return Err(Refusal::TooManyInstances(self.instances));
         }
-        self.check_services(info)
+        self.check_content(info)
     }
 
-    /// Whether there is room for the services that a registration adds.
-    pub(super) fn check_services(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+    /// Whether there is room for what a registration says, and for the services that it adds.
+    pub(super) fn check_content(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        let max = self.settings.limits.memory.as_u64();
+        if (self.memory.used() + counted::size(info)) as u64 > max {
+            return Err(Refusal::TooMuchMemory(self.settings.limits.memory));
+        }
         let required =
             info.required_services.iter().filter(|name| *name != EVERY_SERVICE && **name != info.name);
         let new =

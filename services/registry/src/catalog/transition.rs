@@ -32,7 +32,7 @@ impl<'a> Transition<'a> {
         kind: ReasonKind,
     ) -> (Incarnation, Arc<ServiceInfo>) {
         instance.relist();
-        let (number, info) = (instance.incarnation, instance.info.clone());
+        let (number, info) = (instance.incarnation, Arc::clone(&instance.info));
         self.catalog.subscribe(&key, &info);
         let service = self.catalog.service(key.name.clone());
         service.offered = true;

@@ -40,14 +40,14 @@ use crate::event_stream::{self, event};
 use crate::shared::SharedCatalog;
 
 /// Most relays at once.
-const MAX_RELAYS: usize = 16;
+pub(crate) const MAX_RELAYS: usize = 8;
 /// Most log instances per relay.
-const MAX_SOURCES: usize = 32;
-/// Longest event, in bytes; a log entry is far shorter.
-const MAX_EVENT: usize = 2 << 20;
+pub(crate) const MAX_SOURCES: usize = 32;
+/// Longest event, in bytes. A longer one is dropped, which the page shows: `hub logs` has it.
+pub(crate) const MAX_EVENT: usize = 256 << 10;
 /// Most events of a relay in flight, and most bytes of those of log instances.
 const MAX_IN_FLIGHT: usize = 64;
-const MAX_BYTES_IN_FLIGHT: usize = 4 << 20;
+pub(crate) const MAX_BYTES_IN_FLIGHT: usize = 2 << 20;
 /// A log instance must answer within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// A stream on which nothing has come for this long is dead. Log instances send a comment every 15 s.

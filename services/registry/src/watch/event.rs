@@ -89,19 +89,21 @@ impl WatchEvent {
             Self::Load { heartbeats, .. } => {
                 let included = |(key, _): &&(InstanceKey, _)| filter.includes(&key.name);
                 let mut heartbeats = heartbeats.iter().filter(included).peekable();
-                heartbeats.peek().is_some().then(|| load_text(heartbeats))
+                // Not shared with others, so it counts; the next one is as good.
+                heartbeats.peek().is_some().then(|| catalog.unread(load_text(heartbeats).into())).flatten()
             }
             Self::Protection(text) => Some(text.clone()),
         }
     }
 }
 
-/// The whole catalogue for one watcher, and its revision.
-pub(super) async fn snapshot(catalog: &SharedCatalog, filter: &WatchFilter) -> (Bytes, u64) {
+/// The whole catalogue for one watcher, and its revision. `None` if other clients hold too much that they have not read.
+pub(super) async fn snapshot(catalog: &SharedCatalog, filter: &WatchFilter) -> Option<(Bytes, u64)> {
     let only = (!filter.services.is_empty()).then_some(filter.services.as_slice());
     let _permit = if only.is_none() { catalog.view_permit().await } else { None };
     let view = view::catalog(catalog, only);
-    (text("snapshot", Some(view.revision), &view), view.revision.n)
+    let text = text("snapshot", Some(view.revision), &view);
+    Some((catalog.unread(text.into())?, view.revision.n))
 }
 
 fn change_text(catalog: &SharedCatalog, change: &Change) -> Bytes {

@@ -38,6 +38,8 @@ impl Drop for CountedWatcher {
 enum StreamEnd {
     Disconnected,
     TooSlow,
+    /// Too much memory is held by others; the watcher reconnects.
+    Overloaded,
 }
 
 /// Starts a stream: its events as text, and the task that sends them. `None` if there are `max` watchers already.
@@ -74,7 +76,7 @@ async fn send(
     let (texts, mut seen) = match resume(feed, filter) {
         Some(resumed) => resumed,
         None => {
-            let (text, revision) = snapshot(&feed.catalog, filter).await;
+            let (text, revision) = snapshot(&feed.catalog, filter).await.ok_or(StreamEnd::Overloaded)?;
             (vec![text], revision)
         }
     };
