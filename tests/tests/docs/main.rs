@@ -16,6 +16,7 @@ mod architecture;
 mod commands;
 mod configuration;
 mod markdown;
+mod memory;
 mod python;
 
 /// Holds the part of a page between `<!-- generated from SOURCE -->` and its end to what it should be, or writes it.

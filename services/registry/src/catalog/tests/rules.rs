@@ -1,5 +1,6 @@
 //! One rule per test.
 
+use bytesize::ByteSize;
 use hubspoke_protocol::{InstanceState, ReasonKind};
 
 use super::*;
@@ -292,7 +293,7 @@ fn a_full_catalogue_refuses_new_instances_but_takes_renewals() {
 #[test]
 fn what_registrations_take_up_is_bounded_in_all() {
     let mut fixture = Fixture::new();
-    let large = |n: u64| {
+    let large = |n: u8| {
         let mut large = info(0, n, Some(n), &[]);
         large.meta.insert("large".to_owned(), "x".repeat(4000));
         large
