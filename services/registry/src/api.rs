@@ -9,14 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_protocol::{PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
-use serde::Serialize;
 
 pub(crate) use self::context::{Api, MAX_WAITS};
+use self::document::unread;
 pub(crate) use self::revision::stamp;
-use crate::shared::SharedCatalog;
 use crate::view;
 
 mod context;
+mod document;
 mod member;
 mod operator;
 mod prefer;
@@ -56,16 +56,6 @@ async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Re
         return Err(Problem::new(ProblemType::NoSuchService, detail));
     }
     unread(catalog, &view)
-}
-
-/// A view as a response that counts until it is read.
-fn unread(catalog: &SharedCatalog, view: &impl Serialize) -> Result<Response, Problem> {
-    let text = serde_json::to_vec(view).unwrap_or_default();
-    let text = catalog.unread(text).ok_or_else(|| {
-        let detail = "other clients have not read their copies of the catalogue yet";
-        Problem::new(ProblemType::TooManyStreams, detail).retry_after(5)
-    })?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 async fn openapi() -> impl IntoResponse {

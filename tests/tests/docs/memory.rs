@@ -18,7 +18,7 @@ const AT_REST: usize = 16 << 20;
 
 /// Each service with its bounds.
 fn services() -> [(&'static str, Vec<MemoryBound>); 4] {
-    let connections = Common::default().max_connections;
+    let connections = Common::of(&hubspoke_visit::PROCESS).unwrap().max_connections;
     let with_port = |own: Vec<MemoryBound>| {
         let rest = [MemoryBound::new("the process at rest", AT_REST, 1)];
         let port = server::memory_bounds(connections);

@@ -8,7 +8,7 @@ use hubspoke_chassis::Problem;
 use hubspoke_protocol::{InstanceState, InstanceView, MetricsTargets};
 
 use super::context::Api;
-use super::unread;
+use super::document::unread;
 use super::watch::services;
 use crate::view;
 
