@@ -108,7 +108,7 @@ impl Server {
             limits,
             app,
             builder,
-            streams: Arc::new(Semaphore::new(limits.connections)),
+            streams: Arc::new(Semaphore::new(limits.streams)),
             table: ConnectionTable::new(limits),
             tasks: JoinSet::new(),
             graceful: GracefulShutdown::new(),
@@ -171,7 +171,7 @@ impl Server {
             connection: connection.clone(),
             handle: handle.clone(),
             streams: self.streams.clone(),
-            streams_per_client: self.limits.per_client,
+            streams_per_client: self.limits.streams_per_client,
         };
         let io = TokioIo::new(ClientStream::new(stream, connection.clone(), WRITE_TIMEOUT));
         let mut builder = self.builder.clone();

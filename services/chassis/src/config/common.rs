@@ -35,7 +35,8 @@ pub struct Common {
     pub metrics_listen: Option<SocketAddr>,
     /// Names under which web pages may reach this process, beside its own. `*.SUFFIX` is all names below; `*` is any.
     pub allowed_hosts: Vec<String>,
-    /// Connections to one port at once, and HTTP/2 requests in flight on it. Further ones replace idle connections.
+    /// Connections to one port at once; half as many HTTP/2 requests may be in flight. Further ones replace idle
+    /// connections.
     pub max_connections: usize,
     /// How long requests in flight may take at shutdown.
     #[serde(with = "humantime_serde")]
@@ -87,7 +88,7 @@ impl Common {
             control_listen: process.control_listen.map(str::parse).transpose()?,
             metrics_listen: None,
             allowed_hosts: Vec::new(),
-            max_connections: 512,
+            max_connections: 1024,
             shutdown_grace: Duration::from_secs(10),
             registry: RegistryLink {
                 url: "http://127.0.0.1:20000".to_owned(),

@@ -69,14 +69,15 @@ impl ConnectionTable {
         }
         let of_client = |state: &ConnectionState| state.client.address == client.address;
         let replaceable = |state: &ConnectionState| !state.is_reserved() && (!has_share || of_client(state));
-        if let Some((entry, idle)) = self.longest_idle(now, replaceable) {
-            return match self.limits.min_idle.checked_sub(idle) {
-                None => {
-                    entry.state.close_if_idle(); // if it ends, its place is free
-                    Admission::Wait(PAUSE)
-                }
-                Some(rest) => Admission::Wait(rest),
-            };
+        let is_due = |state: &ConnectionState| state.idle(now) >= Some(self.min_idle(state));
+        let closable = |state: &ConnectionState| replaceable(state) && is_due(state);
+        if let Some((entry, _)) = self.longest_idle(now, closable) {
+            entry.state.close_if_idle(); // if it ends, its place is free
+            return Admission::Wait(PAUSE);
+        }
+        // One that has had requests is about to be due.
+        if let Some((_, idle)) = self.longest_idle(now, |state| state.requested() && replaceable(state)) {
+            return Admission::Wait(self.limits.min_idle.saturating_sub(idle).max(PAUSE));
         }
         if self.reserved < self.limits.reserve {
             return Admission::Reserve;
@@ -87,6 +88,10 @@ impl ConnectionTable {
             entry.task.abort();
         }
         Admission::Wait(PAUSE)
+    }
+
+    fn min_idle(&self, state: &ConnectionState) -> Duration {
+        if state.requested() { self.limits.min_idle } else { self.limits.min_idle_unused }
     }
 
     fn longest_idle(

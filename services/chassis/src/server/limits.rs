@@ -28,9 +28,11 @@ pub const RESERVE: usize = 32;
 
 /// Time for a request's head to arrive, and for an idle connection to send another one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection must have been idle before it is closed for a new one: a client that has just connected gets
-/// the time to send its request.
+/// How long a connection must have been idle before it is closed for a new one. A client keeps one for its next request,
+/// and expects that it may be closed meanwhile.
 const MIN_IDLE: Duration = Duration::from_millis(100);
+/// The same for one that has had no request yet. Its client is about to send one, and takes a close for a failure.
+const MIN_IDLE_UNUSED: Duration = Duration::from_secs(2);
 /// File descriptors for everything else that a process opens.
 const OTHER_FILES: usize = 32;
 
@@ -39,19 +41,25 @@ const OTHER_FILES: usize = 32;
 pub struct PortLimits {
     /// Time for a request's head to arrive.
     pub(super) head: Duration,
-    /// Connections, and HTTP/2 requests in flight.
+    /// Connections.
     pub(super) connections: usize,
-    /// The same, per client address (for IPv6, per /64 network).
+    /// Connections per client address (for IPv6, per /64 network).
     pub(super) per_client: usize,
+    /// HTTP/2 requests in flight on all connections.
+    pub(super) streams: usize,
+    /// The same, per client address.
+    pub(super) streams_per_client: usize,
     /// Connections beyond that, whose health checks are answered.
     pub(super) reserve: usize,
     /// How long a connection must have been idle before it is closed for a new one.
     pub(super) min_idle: Duration,
+    /// The same for one that has had no request yet.
+    pub(super) min_idle_unused: Duration,
 }
 
 impl PortLimits {
-    /// At most so many connections, or as many as the limit of open files allows. One client address may have three
-    /// quarters of them.
+    /// At most so many connections, or as many as the limit of open files allows, and half as many HTTP/2 requests in
+    /// flight. One client address may have three quarters of either.
     pub fn new(connections: usize) -> Self {
         Self::within(connections, raise_file_limit())
     }
@@ -62,9 +70,12 @@ impl PortLimits {
         Self {
             head: HEAD_TIMEOUT,
             connections,
-            per_client: (connections * 3).div_ceil(4),
+            per_client: share(connections),
+            streams: streams(connections),
+            streams_per_client: share(streams(connections)),
             reserve: (others / 8).min(RESERVE),
             min_idle: MIN_IDLE,
+            min_idle_unused: MIN_IDLE_UNUSED,
         }
     }
 }
@@ -79,6 +90,17 @@ fn other_files(files: usize) -> usize {
     (files / 4).max(OTHER_FILES)
 }
 
+/// The HTTP/2 requests in flight on a port with so many connections: half as many, because each takes up more than half
+/// of a connection's memory.
+const fn streams(connections: usize) -> usize {
+    connections.div_ceil(2)
+}
+
+/// What one client address may have.
+const fn share(all: usize) -> usize {
+    (all * 3).div_ceil(4)
+}
+
 /// The memory that the clients of a port with so many connections can make it hold, without what the handlers hold.
 pub fn memory_bounds(connections: usize) -> Vec<MemoryBound> {
     // A connection speaks one of the two versions. HTTP/1: a head in a handler's hands, a buffer to read into, and one
@@ -88,7 +110,7 @@ pub fn memory_bounds(connections: usize) -> Vec<MemoryBound> {
     let stream = MAX_HEADER_LIST as usize + 2 * STREAM_SEND_BUFFER;
     vec![
         MemoryBound::new("connections", connection, connections + RESERVE),
-        MemoryBound::new("HTTP/2 requests in flight", stream, connections),
+        MemoryBound::new("HTTP/2 requests in flight", stream, streams(connections)),
     ]
 }
 

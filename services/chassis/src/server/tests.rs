@@ -37,8 +37,11 @@ async fn start(head: Duration, connections: usize) -> (SocketAddr, watch::Sender
         head,
         connections,
         per_client: connections,
+        streams: connections,
+        streams_per_client: connections,
         reserve: 8,
         min_idle: Duration::from_millis(200),
+        min_idle_unused: Duration::from_millis(200),
     };
     tokio::spawn(serve(limits, listener, app, drain));
     (addr, start_drain)

@@ -52,7 +52,12 @@ async fn endless(connections: usize) -> (SocketAddr, Arc<AtomicUsize>, watch::Se
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (start_drain, draining) = watch::channel(false);
-    let limits = PortLimits { per_client: connections, ..PortLimits::new(connections) };
+    let limits = PortLimits {
+        per_client: connections,
+        streams: connections,
+        streams_per_client: connections,
+        ..PortLimits::new(connections)
+    };
     tokio::spawn(serve(limits, listener, app, Drain::new(draining, Duration::from_secs(10))));
     (addr, made, start_drain)
 }
