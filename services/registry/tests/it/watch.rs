@@ -224,6 +224,7 @@ async fn a_stop_does_not_wait_for_a_watcher_that_does_not_read() {
     let mut settings = quick();
     settings.limits.meta = bytesize::ByteSize::mib(1);
     settings.limits.body = bytesize::ByteSize::mib(2);
+    settings.limits.memory = bytesize::ByteSize::mib(256);
     let registry = TestRegistry::with(settings).await;
     let fake = FakeMember::start().await;
     // A snapshot larger than socket buffers.
