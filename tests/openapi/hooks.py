@@ -32,9 +32,13 @@ def before_call(context, case, kwargs):
             number = sum(addr.encode())
             if number % 4:
                 case.body[key] = UNUSED_ADDRS[number % len(UNUSED_ADDRS)]
-            elif addr.startswith("["):
-                # The pattern in the description does not fully describe IPv6 addresses.
-                case.body[key] = f"[2001:db8::{number:x}]:1"
+            else:
+                # The patterns in the description do not fully describe names and IPv6 addresses.
+                case.body[key] = f"[2001:db8::{number:x}]:1" if addr.startswith("[") else f"h{number:x}.example:1"
+        # A member without an Id may not be checked at another host, which a schema can't express.
+        addrs = [case.body.get(key) for key in ("Addr", "ControlAddr")]
+        if not case.body.get("Id") and all(isinstance(addr, str) and ADDR.fullmatch(addr) for addr in addrs):
+            case.body["ControlAddr"] = addrs[0]
     if "{name}" in case.path and case.path_parameters and case.meta.generation.mode.is_positive:
         calls[case.operation.label] += 1
         if calls[case.operation.label] % 2:
