@@ -88,7 +88,7 @@ def test_relays_are_bounded(bench):
     bench.members.join("log", log_id="log-1")
     open_ones = []
     try:
-        for _ in range(16):
+        for _ in range(8):
             stream = socket.create_connection(("127.0.0.1", bench.registry.port))
             open_ones.append(stream)
             stream.sendall(b"GET /log/tail HTTP/1.1\r\nhost: localhost\r\n\r\n")
