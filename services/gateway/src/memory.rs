@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// The limit of the container is 256 MiB.
+    /// The container has 320 MiB, of which the control and metrics ports may take up 31.
     #[test]
     fn all_bounds_together_fit_the_container() {
         let total: usize = memory_bounds(&GatewayConfig::default()).iter().map(MemoryBound::total).sum();
