@@ -16,8 +16,9 @@ const HUB: &str = env!("CARGO_BIN_EXE_hub");
 const ADDRS: [&str; 5] = ["LISTEN", "HUB__GATEWAY", "HUB__GATEWAY_CONTROL", "HUB__LOG", "HUB__VISIT"];
 
 fn hub(dir: &TempDir, args: &[&str]) -> Command {
-    let mut command = Command::new(HUB);
-    command.args(args).current_dir(dir.path()).env_clear();
+    // The tests themselves may run under nohup, and an ignored signal is inherited.
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=HUP", HUB]).args(args).current_dir(dir.path()).env_clear();
     command
 }
 
