@@ -87,7 +87,10 @@ pub(crate) struct Greeter {
 
 impl Greeter {
     pub(crate) async fn start(platform: &Platform, vars: &[(&str, &str)]) -> Self {
-        Self::spawn(command(), platform, vars).await
+        // The tests themselves may run under nohup, and an ignored signal is inherited.
+        let mut env = process::command("/usr/bin/env");
+        env.arg("--default-signal=HUP").arg(binary());
+        Self::spawn(env, platform, vars).await
     }
 
     /// Starts one with a limit of open files: `-S 64` is a soft one, `48` a hard one.
