@@ -5,7 +5,7 @@
 /// Memory that others can make this process hold: `count` things of at most `size` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBound {
-    /// What holds it.
+    /// The things, in a few words.
     pub what: &'static str,
     /// Bytes of one, at most.
     pub size: usize,

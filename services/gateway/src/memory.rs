@@ -25,12 +25,12 @@ const UPLOADS: usize = 12 << 20;
 
 /// Measured: the gateway with two services, with a catalogue of some instances.
 const AT_REST: usize = 24 << 20;
-/// Measured: a connection with a request in flight, its connection to the instance, its head of up to [`SMALL_HEAD`] and
+/// Estimated from the peaks of attacks: a connection with a request in flight, its connection to the instance, its head of up to [`SMALL_HEAD`] and
 /// what is read ahead for it while memory is short.
 const CONNECTION: usize = 7 << 10;
-/// Measured: the library's buffers for frames of 16 KiB in both directions, over and above [`CONNECTION`].
+/// Estimated: the library's buffers for frames of 16 KiB in both directions, over and above [`CONNECTION`].
 const H2_CONNECTION: usize = 64 << 10;
-/// Measured: a request in flight on a stream, with what is read ahead for it while memory is short.
+/// Estimated from the peaks of attacks: a request in flight on a stream, with what is read ahead for it while memory is short.
 const STREAM: usize = 5 << 10;
 
 /// Sizes of reads, the largest while less than half of the budget is used, and the least if it is used up.
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// The container has 320 MiB, of which the control and metrics ports may take up 31.
+    /// The container has 320 MiB, of which the metrics port may take up 15.
     #[test]
     fn all_bounds_together_fit_the_container() {
         let total: usize = memory_bounds(&GatewayConfig::default()).iter().map(MemoryBound::total).sum();

@@ -21,7 +21,6 @@ mod conn;
 pub(crate) mod connect;
 mod h2_conn;
 mod instance;
-mod instance_io;
 pub(crate) mod pool;
 mod service;
 

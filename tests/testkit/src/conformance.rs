@@ -1,5 +1,7 @@
 //! What every HTTP/1 server must do, by the sections of the RFCs: the requests that h1spec sends, and others that two
 //! servers could read differently. For the gateway and for services alike: no case depends on what is served.
+//!
+//! One file, although it is long, because it is one table.
 
 use std::net::SocketAddr;
 use std::time::Duration;

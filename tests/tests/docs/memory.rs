@@ -22,36 +22,29 @@ fn services() -> [(&'static str, Vec<MemoryBound>); 4] {
     let with_port = |own: Vec<MemoryBound>| {
         let rest = [MemoryBound::new("the process at rest", AT_REST, 1)];
         let port = server::memory_bounds(connections);
-        let metrics = server::memory_bounds(server::CONTROL_CONNECTIONS);
-        rest.into_iter().chain(port).chain(metrics.into_iter().map(on_metrics_port)).chain(own).collect()
+        rest.into_iter().chain(port).chain(metrics_port()).chain(own).collect()
     };
-    let gateway = hubspoke_gateway::memory_bounds(&GatewayConfig::default()).into_iter();
-    let small_port = || server::memory_bounds(server::CONTROL_CONNECTIONS).into_iter();
-    let gateway = gateway.chain(small_port().map(on_control_port)).chain(small_port().map(on_metrics_port));
+    // Those of its control port are among its own.
+    let gateway = hubspoke_gateway::memory_bounds(&GatewayConfig::default());
     [
         ("registry", with_port(hubspoke_registry::memory_bounds(&Settings::default(), connections))),
-        ("gateway", gateway.collect()),
+        ("gateway", gateway.into_iter().chain(metrics_port()).collect()),
         ("log", with_port(hubspoke_log::memory_bounds(&LogConfig::default(), connections))),
         ("visit", with_port(Vec::new())),
     ]
 }
 
-fn on_control_port(bound: MemoryBound) -> MemoryBound {
-    let what = if bound.what == "connections" {
-        "connections to the control port"
-    } else {
-        "HTTP/2 requests on the control port"
-    };
-    MemoryBound { what, ..bound }
-}
-
-fn on_metrics_port(bound: MemoryBound) -> MemoryBound {
-    let what = if bound.what == "connections" {
-        "connections to the metrics port"
-    } else {
-        "HTTP/2 requests on the metrics port"
-    };
-    MemoryBound { what, ..bound }
+/// The bounds of the port that has only metrics.
+fn metrics_port() -> impl Iterator<Item = MemoryBound> {
+    server::memory_bounds(server::CONTROL_CONNECTIONS).into_iter().map(|bound| {
+        let is_connections = bound.what == "connections";
+        let what = if is_connections {
+            "connections to the metrics port"
+        } else {
+            "HTTP/2 requests on the metrics port"
+        };
+        MemoryBound { what, ..bound }
+    })
 }
 
 fn total(bounds: &[MemoryBound]) -> usize {

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_millis(2500);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What to ask.
+/// The process to ask.
 #[derive(Debug, Clone, Copy)]
 pub enum HealthQuery {
     /// A process that runs one service, with its control routes at this address, according to the configuration.
@@ -30,7 +30,7 @@ pub enum HealthQuery {
     },
 }
 
-/// What a port answered.
+/// The answer of a port.
 enum Answer {
     Ready,
     NotReady(String),

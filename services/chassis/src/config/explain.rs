@@ -1,4 +1,4 @@
-//! What is wrong with a key or a value, in words, with what would be right.
+//! Explains an invalid key or value in words, with a valid one.
 
 use std::net::SocketAddr;
 
@@ -45,7 +45,7 @@ pub(super) fn invalid_file(kind: &Kind) -> String {
     format!("{place}: not valid TOML: {}; text stands in quotes", reason.join(" ").trim())
 }
 
-/// What serde expects, as people call it.
+/// The type that serde expects, in people's words.
 fn in_words(expected: &str) -> String {
     let integers = [("u8", u64::from(u8::MAX)), ("u16", u64::from(u16::MAX)), ("u32", u64::from(u32::MAX))];
     if let Some((_, max)) = integers.iter().find(|(name, _)| *name == expected) {

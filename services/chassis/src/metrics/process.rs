@@ -1,5 +1,5 @@
 //! The metrics of the process, under the names that Prometheus' client libraries agree on: `process_cpu_seconds_total`
-//! and others. They come from `/proc`, so there are none on other systems than Linux.
+//! and others. They are read from `/proc`, so only Linux has them.
 
 use std::fs;
 

@@ -30,13 +30,14 @@ impl Default for SpareFile {
 }
 
 impl SpareFile {
-    /// Gives the descriptor up if `error` is the lack of one; false if it is another error, or there is none to give.
+    /// Closes the spare descriptor if `error` is the lack of one. Returns false for another error, or if it is closed
+    /// already.
     pub(super) fn release(&mut self, error: &io::Error) -> bool {
         let lacks_files = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
         lacks_files && self.0.take().is_some()
     }
 
-    /// Takes a descriptor again; false if there is none.
+    /// Opens the spare descriptor again. Returns false if the process still has no descriptor.
     pub(super) fn refill(&mut self) -> bool {
         if self.0.is_none() {
             self.0 = File::open("/dev/null").ok();

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use h2::client::Builder;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio_util::io::InspectReader;
 
 use super::conn::Conn;
 use super::h2_conn::H2Conn;
 use super::instance::Instance;
-use super::instance_io::InstanceIo;
 use crate::error::Cause;
 use crate::memory::{Budget, STREAM_WINDOW};
 
@@ -98,7 +98,14 @@ pub(crate) async fn h2(
 ) -> Result<H2Conn, Cause> {
     let deadline = tokio::time::Instant::now() + timeout;
     let stream = tcp(instance, timeout).await?;
+    // The first that an instance sends are its settings (RFC 9113, 3.4).
     let heard = Arc::<AtomicBool>::default();
+    let hears = heard.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            hears.store(true, Relaxed);
+        }
+    });
     let opening = async {
         let (sender, mut connection) = Builder::new()
             .enable_push(false)
@@ -107,7 +114,7 @@ pub(crate) async fn h2(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEAD_SIZE)
-            .handshake(InstanceIo::new(stream, heard.clone()))
+            .handshake(stream)
             .await?;
         poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(end) => Poll::Ready(end.and(Err(h2::Reason::NO_ERROR.into()))),

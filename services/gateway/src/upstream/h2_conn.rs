@@ -14,9 +14,9 @@ use h2::client::{Connection, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
-use super::instance_io::InstanceIo;
 use crate::h2_stream::{Pings, poll_capacity, poll_reset};
 use crate::memory::{Budget, Charge, STREAM_WINDOW};
 use crate::replay::ReplayBody;
@@ -49,9 +49,9 @@ impl Drop for RequestGuard {
 
 impl H2Conn {
     /// Drives the connection in a task, which ends with the last sender and request, or with the worker's event loop.
-    pub(super) fn start(
+    pub(super) fn start<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         sender: SendRequest<Bytes>,
-        mut connection: Connection<InstanceIo, Bytes>,
+        mut connection: Connection<T, Bytes>,
         buffers: Arc<Budget>,
     ) -> Self {
         let mut is_short = false;

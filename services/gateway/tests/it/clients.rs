@@ -27,20 +27,6 @@ async fn raw_from(gateway: &Gateway, addr: &str, bytes: &str) -> RawConn {
     raw
 }
 
-/// An instance that answers `GET /svc/quick`, and nothing else.
-async fn silent() -> FakeInstance {
-    FakeInstance::script(|mut raw, seen| async move {
-        while let Some(request) = raw.request().await {
-            if request.starts_with("GET /svc/quick ") {
-                raw.write(HELLO).await;
-            } else {
-                seen.lock().unwrap().push(request);
-            }
-        }
-    })
-    .await
-}
-
 async fn gateway_with(instance: &FakeInstance, in_flight: usize, client_in_flight: usize) -> Gateway {
     let gateway = Gateway::start(|config| {
         config.limits.client_in_flight = client_in_flight;

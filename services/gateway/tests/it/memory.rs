@@ -14,20 +14,6 @@ fn large_head(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Large: {}\r\n", "y".repeat(20_000))
 }
 
-/// An instance that answers `GET /svc/quick`, and nothing else.
-async fn silent() -> FakeInstance {
-    FakeInstance::script(|mut raw, seen| async move {
-        while let Some(request) = raw.request().await {
-            if request.starts_with("GET /svc/quick ") {
-                raw.write(HELLO).await;
-            } else {
-                seen.lock().unwrap().push(request);
-            }
-        }
-    })
-    .await
-}
-
 async fn gateway_with(instance: &FakeInstance) -> Gateway {
     let gateway = Gateway::start(|config| config.limits.head_memory = ByteSize::kib(64)).await;
     gateway.set("svc", &[instance.info("svc")]).await;

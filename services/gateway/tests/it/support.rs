@@ -201,3 +201,17 @@ impl FakeInstance {
 
 /// A response with a length.
 pub(crate) const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+
+/// An instance that answers `GET /svc/quick`, and nothing else.
+pub(crate) async fn silent() -> FakeInstance {
+    FakeInstance::script(|mut raw, seen| async move {
+        while let Some(request) = raw.request().await {
+            if request.starts_with("GET /svc/quick ") {
+                raw.write(HELLO).await;
+            } else {
+                seen.lock().unwrap().push(request);
+            }
+        }
+    })
+    .await
+}
