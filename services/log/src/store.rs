@@ -18,7 +18,6 @@ use self::disk::DiskFactory;
 pub(crate) use self::files::FilesSnapshot;
 pub(crate) use self::options::KEY_MEMORY;
 pub use self::options::{AckMode, FileLimits, StoreOptions};
-use self::queue::Submission;
 pub use self::receipt::{AppendError, Receipt};
 pub use self::recover::OpenError;
 use self::ring::RingFollower;
@@ -104,21 +103,22 @@ impl Store {
     }
 
     /// Hands a batch to the writer. It is on its way when this returns; await the result for the receipt,
-    /// which is `None` if the mode is [`AckMode::Queued`].
+    /// which is `None` if the mode is [`AckMode::Queued`]. `clock` is read once the order of the batch among the others
+    /// is certain, and must return at once.
     ///
     /// # Errors
     /// [`AppendError::QueueFull`] and [`AppendError::Closed`], at once.
-    pub fn append(
+    pub fn append<C: FnOnce() -> Timestamp>(
         &self,
         batch: Batch,
-        at: Timestamp,
-    ) -> Result<impl Future<Output = Result<Option<Receipt>, AppendError>> + use<>, AppendError> {
+        clock: C,
+    ) -> Result<impl Future<Output = Result<Option<Receipt>, AppendError>> + use<C>, AppendError> {
         // While writes fail, senders wait for the receipt in every mode, so that nothing is accepted only to
         // be dropped.
         let waits = self.ack != AckMode::Queued || !self.shared.healthy();
         let (reply, receipt) = waits.then(oneshot::channel).unzip();
         let id = batch.id(&self.hash);
-        self.shared.queue.push(Submission { batch, id, at, reply })?;
+        self.shared.queue.push(batch, id, reply, clock)?;
         Ok(async move {
             let Some(receipt) = receipt else { return Ok(None) };
             receipt.await.unwrap_or(Err(AppendError::Closed)).map(Some)

@@ -57,7 +57,7 @@ pub(super) async fn append(State(app): State<Arc<LogApp>>, request: Request) -> 
     let (ParsedBody { batch, rejected }, memory) =
         if large { off_thread(&app.parsers, parse).await? } else { parse()? };
     let accepted = batch.len();
-    let pending = app.store.append(batch, Timestamp::now())?;
+    let pending = app.store.append(batch, Timestamp::now)?;
     // From here on the entries count in the store's queue.
     drop(memory);
     Ok(reply(accepted, pending.await?, rejected))

@@ -49,7 +49,7 @@ async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiE
     })
     .await?;
     if !parsed.batch.is_empty() {
-        let pending = app.store.append(parsed.batch, Timestamp::now())?;
+        let pending = app.store.append(parsed.batch, Timestamp::now)?;
         drop(memory);
         pending.await?;
     }

@@ -18,10 +18,14 @@ pub(super) struct Submission {
     pub(super) batch: Batch,
     /// If the batch has a key.
     pub(super) id: Option<BatchId>,
+    /// When it arrived.
     pub(super) at: Timestamp,
     /// `None` if the sender already has its answer ([`AckMode::Queued`](super::AckMode::Queued)).
-    pub(super) reply: Option<oneshot::Sender<Result<Receipt, AppendError>>>,
+    pub(super) reply: Option<ReceiptSender>,
 }
+
+/// Where the sender of a submission waits for its answer.
+pub(super) type ReceiptSender = oneshot::Sender<Result<Receipt, AppendError>>;
 
 impl Submission {
     /// Answers the sender, if it still waits.
@@ -65,8 +69,17 @@ impl AppendQueue {
     }
 
     /// Adds a submission or refuses it at once. An empty queue takes one of any size.
-    pub(super) fn push(&self, submission: Submission) -> Result<(), AppendError> {
-        let weight = submission.batch.weight();
+    ///
+    /// `clock` is read when its place is certain: so the times of arrival are in the order of the sequence numbers,
+    /// which readers that sort by time rely on.
+    pub(super) fn push(
+        &self,
+        batch: Batch,
+        id: Option<BatchId>,
+        reply: Option<ReceiptSender>,
+        clock: impl FnOnce() -> Timestamp,
+    ) -> Result<(), AppendError> {
+        let weight = batch.weight();
         let mut state = self.state.lock();
         if state.closed {
             return Err(AppendError::Closed);
@@ -75,7 +88,7 @@ impl AppendQueue {
             return Err(AppendError::QueueFull);
         }
         state.bytes += weight;
-        state.waiting.push_back(submission);
+        state.waiting.push_back(Submission { batch, id, at: clock(), reply });
         let wake = std::mem::take(&mut state.writer_sleeps);
         drop(state);
         if wake {
@@ -141,33 +154,46 @@ mod tests {
     use super::*;
     use crate::entry::EntryMeta;
 
-    fn submission(len: usize) -> (Submission, oneshot::Receiver<Result<Receipt, AppendError>>) {
-        let (reply, receiver) = oneshot::channel();
+    fn push(queue: &AppendQueue, len: usize) -> Result<(), AppendError> {
         let batch = Batch::one(&EntryMeta::default(), &vec![b'x'; len], None);
-        (Submission { batch, id: None, at: Timestamp::UNIX_EPOCH, reply: Some(reply) }, receiver)
+        queue.push(batch, None, None, Timestamp::now)
+    }
+
+    #[test]
+    fn times_of_arrival_are_in_the_order_of_the_queue() {
+        let queue = AppendQueue::new(usize::MAX);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| push(&queue, 1).unwrap()));
+            }
+        });
+        let mut group = VecDeque::new();
+        queue.take(&mut group, Duration::ZERO);
+        assert_eq!(group.len(), 40_000);
+        assert!(group.iter().is_sorted_by_key(|submission| submission.at));
     }
 
     #[test]
     fn a_group_counts_until_it_is_released() {
         let queue = AppendQueue::new(3_000);
-        queue.push(submission(1_000).0).unwrap();
-        queue.push(submission(1_000).0).unwrap();
-        assert_eq!(queue.push(submission(1_000).0), Err(AppendError::QueueFull));
+        push(&queue, 1_000).unwrap();
+        push(&queue, 1_000).unwrap();
+        assert_eq!(push(&queue, 1_000), Err(AppendError::QueueFull));
         let mut group = VecDeque::new();
         let Taken::Group { bytes } = queue.take(&mut group, Duration::ZERO) else { panic!("no group") };
         assert_eq!(group.len(), 2);
-        assert_eq!(queue.push(submission(1_000).0), Err(AppendError::QueueFull));
+        assert_eq!(push(&queue, 1_000), Err(AppendError::QueueFull));
         queue.release(bytes);
         assert_eq!(queue.bytes(), 0);
-        queue.push(submission(9_000).0).unwrap();
+        push(&queue, 9_000).unwrap();
     }
 
     #[test]
     fn a_closed_queue_hands_out_the_rest_and_then_ends() {
         let queue = AppendQueue::new(3_000);
-        queue.push(submission(1).0).unwrap();
+        push(&queue, 1).unwrap();
         queue.close();
-        assert_eq!(queue.push(submission(1).0), Err(AppendError::Closed));
+        assert_eq!(push(&queue, 1), Err(AppendError::Closed));
         let mut group = VecDeque::new();
         assert!(matches!(queue.take(&mut group, Duration::from_secs(9)), Taken::Group { .. }));
         group.clear();
@@ -177,8 +203,9 @@ mod tests {
     #[test]
     fn an_abandoned_queue_answers_every_sender() {
         let queue = AppendQueue::new(3_000);
-        let (waiting, mut receiver) = submission(1);
-        queue.push(waiting).unwrap();
+        let (reply, mut receiver) = oneshot::channel();
+        let batch = Batch::one(&EntryMeta::default(), b"x", None);
+        queue.push(batch, None, Some(reply), Timestamp::now).unwrap();
         queue.abandon();
         assert_eq!(receiver.try_recv().unwrap(), Err(AppendError::Closed));
     }

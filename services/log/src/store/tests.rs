@@ -42,7 +42,7 @@ fn text(msg: &str) -> Batch {
 }
 
 async fn append(store: &Store, batch: Batch) -> Result<Receipt, AppendError> {
-    Ok(store.append(batch, Timestamp::now())?.await?.expect("a receipt"))
+    Ok(store.append(batch, Timestamp::now)?.await?.expect("a receipt"))
 }
 
 /// Sequence number and text of every entry, in order.

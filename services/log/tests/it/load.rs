@@ -89,9 +89,18 @@ async fn readers_see_each_entry_once_and_in_order_while_files_come_and_go() {
         let entries = std::fs::read_dir(log.dir.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
-    // Maintenance runs once a second: some rounds of it.
-    while start.elapsed() < Duration::from_secs(3) || !names().iter().any(|name| compressed(name)) {
-        assert!(start.elapsed() < Duration::from_secs(20), "nothing is compressed: {:?}", names());
+    // Maintenance runs once a second: some rounds of it, until files have come and gone.
+    let first = |name: &str| name.contains("-0000000000000001-");
+    let mut first_closed = false;
+    loop {
+        let names = names();
+        first_closed |= names.iter().any(|name| first(name));
+        let first_removed = first_closed && !names.iter().any(|name| first(name));
+        let compressed = names.iter().any(|name| compressed(name));
+        if start.elapsed() > Duration::from_secs(3) && first_removed && compressed {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing is compressed or removed: {names:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     done.store(true, Ordering::Relaxed);

@@ -28,6 +28,30 @@ fn random_letters() -> String {
     (0..250_000).map(|_| random()).collect()
 }
 
+/// Why a reply that is not whole ends: its status, or its last line if it has begun, says so.
+async fn reason(mut reply: Response) -> String {
+    if reply.status() != 200 {
+        return problem(reply, 503).await;
+    }
+    let (ended, body) = until_aborted(&mut reply).await;
+    assert!(ended, "no client mistakes a part for the whole");
+    let last: Value = serde_json::from_str(body.lines().last().unwrap()).unwrap();
+    assert_eq!(last["type"], "urn:hubspoke:problem:query-timeout", "{last}");
+    last["detail"].as_str().unwrap().to_owned()
+}
+
+/// Whether a reply is aborted, and what came before.
+async fn until_aborted(reply: &mut Response) -> (bool, String) {
+    let mut body = Vec::new();
+    let aborted = loop {
+        match reply.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            ended => break ended.is_err(),
+        }
+    };
+    (aborted, String::from_utf8(body).unwrap())
+}
+
 /// A log with entries of 250,000 letters.
 async fn log_with(change: impl FnOnce(&mut Config<LogConfig>)) -> Log {
     let log = Log::start_with(change).await;
@@ -50,13 +74,11 @@ async fn search(log: &Log, path: &str, pattern: &str) -> Response {
 async fn a_query_that_searches_for_too_long_is_ended_and_says_so() {
     let log = log_with(|config| config.own.max_query_time = Duration::from_millis(200)).await;
     for pattern in SLOW {
-        let began = Instant::now();
-        let reply = search(&log, "/log", pattern).await;
-        let detail = problem(reply, 503).await;
+        // By itself it would take minutes, more than the client waits.
+        let detail = reason(search(&log, "/log", pattern).await).await;
         assert!(detail.contains("200ms") && detail.contains("max_query_time"), "{detail}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{pattern}: {:?}", began.elapsed());
     }
-    problem(search(&log, "/log/all", SLOW[0]).await, 503).await;
+    reason(search(&log, "/log/all", SLOW[0]).await).await;
     log.stop().await;
 }
 
@@ -66,39 +88,43 @@ async fn a_reply_that_has_begun_ends_with_the_reason_and_is_aborted() {
     // Found at once, and sent while the search goes on.
     log.append("\u{e4}bb").await;
     log.append_lines(format!("\"{}\"\n", "x".repeat(200_000))).await;
-    let mut reply = search(&log, "/log?limit=0", r"^x{9}|bb|(?:a?){3000}\W\d\W").await;
+    let reply = search(&log, "/log?limit=0", r"^x{9}|bb|(?:a?){3000}\W\d\W").await;
     assert_eq!(reply.status(), 200);
-    let mut body = Vec::new();
-    let ended = loop {
-        match reply.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            ended => break ended,
-        }
-    };
-    assert!(ended.is_err(), "no client mistakes a part for the whole");
-    let body = String::from_utf8(body).unwrap();
-    let last: Value = serde_json::from_str(body.lines().last().unwrap()).unwrap();
-    assert_eq!(last["type"], "urn:hubspoke:problem:query-timeout", "{last}");
+    let detail = reason(reply).await;
+    assert!(detail.contains("2s"), "{detail}");
     log.stop().await;
 }
+
+/// Compiling in a debug build and filling the cache of a DFA, which ask nobody, take a second of a busy machine.
+const SOON: Duration = Duration::from_secs(2);
+/// How often a machine may be too busy for that.
+const ATTEMPTS: usize = 10;
 
 #[tokio::test]
 async fn a_query_whose_client_leaves_ends_at_once() {
     let log = log_with(|config| config.own.max_queries = 1).await;
     for pattern in SLOW {
-        let searching = tokio::spawn(request(&log, "/log", pattern).send());
-        eventually("it has the only place", async || {
-            log.get("/log?limit=1").send().await.unwrap().status() == 503
-        })
-        .await;
-        searching.abort();
-        let left = Instant::now();
-        eventually("the place is free", async || {
-            log.get("/log?limit=1").send().await.unwrap().status() == 200
-        })
-        .await;
-        // Some milliseconds; the rest is for a machine that is busy with other tests.
-        assert!(left.elapsed() < Duration::from_secs(2), "{pattern}: {:?}", left.elapsed());
+        // One that goes on takes minutes, and keeps its place for ten seconds each time.
+        let mut took = Vec::new();
+        while took.last().is_none_or(|last| *last > SOON) {
+            assert!(took.len() < ATTEMPTS, "{pattern}: {took:?}");
+            let start = || tokio::spawn(request(&log, "/log", pattern).send());
+            let mut searching = start();
+            eventually("it has the only place", async || {
+                if searching.is_finished() {
+                    searching = start(); // the place was the other query's
+                }
+                log.get("/log?limit=1").send().await.unwrap().status() == 503
+            })
+            .await;
+            searching.abort();
+            let left = Instant::now();
+            eventually("the place is free", async || {
+                log.get("/log?limit=1").send().await.unwrap().status() == 200
+            })
+            .await;
+            took.push(left.elapsed());
+        }
     }
     log.stop().await;
 }

@@ -55,7 +55,7 @@ fn text(msg: &str) -> Batch {
 }
 
 async fn append(store: &Store, batch: Batch) -> Result<Receipt, AppendError> {
-    Ok(store.append(batch, Timestamp::now())?.await?.expect("a receipt"))
+    Ok(store.append(batch, Timestamp::now)?.await?.expect("a receipt"))
 }
 
 /// Sequence number and text of every entry in the files, in order. Lines that are not entries are skipped.
@@ -111,7 +111,7 @@ async fn a_batch_with_a_key_is_stored_once_even_across_a_restart() {
     let store = open(&options(dir.path()), "log-a").await;
     // Both in the queue at once: the second is still recognized.
     let pending: Vec<_> =
-        (0..2).map(|_| store.append(keyed("k1", &["one", "two"]), Timestamp::now()).unwrap()).collect();
+        (0..2).map(|_| store.append(keyed("k1", &["one", "two"]), Timestamp::now).unwrap()).collect();
     let mut duplicates = 0;
     for pending in pending {
         let receipt = pending.await.unwrap().unwrap();
@@ -158,10 +158,10 @@ async fn queued_entries_are_written_at_close_and_later_ones_are_refused() {
     options.ack = AckMode::Queued;
     let store = open(&options, "log-a").await;
     for n in 0..1_000 {
-        assert_eq!(store.append(text(&n.to_string()), Timestamp::now()).unwrap().await, Ok(None));
+        assert_eq!(store.append(text(&n.to_string()), Timestamp::now).unwrap().await, Ok(None));
     }
     store.close();
-    assert_eq!(store.append(text("late"), Timestamp::now()).err(), Some(AppendError::Closed));
+    assert_eq!(store.append(text("late"), Timestamp::now).err(), Some(AppendError::Closed));
     store.ended().await;
     assert_eq!(entries(dir.path()).len(), 1_000);
 }

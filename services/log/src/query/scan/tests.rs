@@ -39,7 +39,7 @@ fn store(dir: &std::path::Path, count: u64, pad: usize, limits: FileLimits) -> S
         for n in 1..=count {
             let text = format!("n{n}. {}", "x".repeat(pad));
             let batch = Batch::one(&EntryMeta::default(), text.as_bytes(), None);
-            let pending = store.append(batch, at(60 * n)).unwrap();
+            let pending = store.append(batch, || at(60 * n)).unwrap();
             if n % 50 == 0 || n == count {
                 pending.await.unwrap();
             }
@@ -115,7 +115,7 @@ fn a_clock_set_back_does_not_change_the_order_of_arrival() {
     let store = Store::open(StoreOptions::new(dir.path().join("services.log")), "log-1").unwrap();
     for second in [100, 200, 150, 300] {
         let batch = Batch::one(&EntryMeta::default(), b"x", None);
-        let pending = store.append(batch, at(second)).unwrap();
+        let pending = store.append(batch, || at(second)).unwrap();
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(pending).unwrap();
     }
     assert_eq!(run(&store, "cursor=log-1:0"), [1, 2, 3, 4]);
@@ -131,7 +131,7 @@ fn late_store(dir: &std::path::Path, entries: &[(u64, u64)]) -> Store {
     for (arrival, event) in entries {
         let time = Some(at(*event)).filter(|_| event != arrival);
         let batch = Batch::one(&EntryMeta { time, ..EntryMeta::default() }, b"x", None);
-        runtime.block_on(store.append(batch, at(*arrival)).unwrap()).unwrap();
+        runtime.block_on(store.append(batch, || at(*arrival)).unwrap()).unwrap();
     }
     store
 }

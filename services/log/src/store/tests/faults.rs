@@ -91,7 +91,7 @@ proptest! {
             for (b, len) in group.iter().enumerate() {
                 let texts: Vec<String> = (0..*len).map(|n| format!("{g}.{b}.{n}")).collect();
                 let batch = || keyed(&format!("{g}.{b}"), &texts.iter().map(String::as_str).collect::<Vec<_>>());
-                pending.push((texts.clone(), store.append(batch(), Timestamp::now()).unwrap()));
+                pending.push((texts.clone(), store.append(batch(), Timestamp::now).unwrap()));
                 batches.push(batch());
             }
             for (texts, pending) in pending {

@@ -91,7 +91,7 @@ async fn entries_in_one_group_get_their_own_answers(disk: &SmallDisk) {
     let mut pending = Vec::new();
     for n in 0..100 {
         let entry = if n % 2 == 0 { format!("{n}:{large}") } else { n.to_string() };
-        pending.push((entry.clone(), store.append(text(&entry), Timestamp::now()).unwrap()));
+        pending.push((entry.clone(), store.append(text(&entry), Timestamp::now).unwrap()));
     }
     let mut stored = Vec::new();
     for (entry, pending) in pending {
@@ -111,7 +111,7 @@ async fn queued_mode_reports_a_full_disk_to_later_senders(disk: &SmallDisk) {
     // of this mode.
     while store.healthy() {
         assert!(Instant::now() < deadline, "the disk never fills up");
-        match store.append(text(&"x".repeat(100_000)), Timestamp::now()) {
+        match store.append(text(&"x".repeat(100_000)), Timestamp::now) {
             Ok(pending) => drop(pending.await),
             Err(error) => assert_eq!(error, AppendError::QueueFull),
         }
@@ -119,7 +119,7 @@ async fn queued_mode_reports_a_full_disk_to_later_senders(disk: &SmallDisk) {
     // From then on senders wait for the outcome.
     for _ in 0..10 {
         let pending = loop {
-            match store.append(text(&"x".repeat(100_000)), Timestamp::now()) {
+            match store.append(text(&"x".repeat(100_000)), Timestamp::now) {
                 Ok(pending) => break pending,
                 Err(error) => assert_eq!(error, AppendError::QueueFull),
             }
