@@ -10,6 +10,7 @@
 //!   test tells them to and record what they are sent.
 //! - [`otlp::Collector`] is an OpenTelemetry collector that decodes what it receives.
 //! - [`conformance`] is what every HTTP/1 server must do, by the sections of the RFCs.
+//! - [`etcd`] runs a real etcd, if there is one, and kills, stops, restores it.
 //! - [`process`] runs a binary in a clean environment, with a deadline.
 //!
 //! Everything panics when it fails, and everything that runs stops when it is dropped.
@@ -38,6 +39,7 @@ pub use self::server::{ClosedPort, TestServer};
 pub use self::wait::{DEADLINE, eventually};
 
 pub mod conformance;
+pub mod etcd;
 pub mod h2;
 pub mod h2_claims;
 mod log;

@@ -103,14 +103,14 @@ fn document(name: &str, defaults: &Value) -> String {
 /// The defaults of a process as one tree of keys.
 fn defaults<T: Table>(process: &Process) -> Value {
     let (config, _) = Layers::config::<T>(process, &ConfigSource::default()).unwrap();
-    tree(
-        serde_json::to_value(config.common).unwrap(),
-        process.name,
-        serde_json::to_value(config.own).unwrap(),
-    )
+    tree(serde_json::to_value(config.common).unwrap(), process.name, config.own)
 }
 
-fn tree(mut common: Value, name: &str, own: Value) -> Value {
+fn tree<T: Table>(mut common: Value, name: &str, own: T) -> Value {
+    let mut own = serde_json::to_value(own).unwrap();
+    for key in T::BESIDE {
+        common[*key] = own.as_object_mut().unwrap().remove(*key).unwrap();
+    }
     match &mut common[name] {
         Value::Object(table) => table.extend(own.as_object().unwrap().clone()),
         table => *table = own,
@@ -120,11 +120,10 @@ fn tree(mut common: Value, name: &str, own: Value) -> Value {
 
 fn hub_defaults() -> Value {
     let config = HubConfig::load(&ConfigSource::default()).unwrap().0;
-    let common =
-        tree(serde_json::to_value(config.common).unwrap(), "hub", serde_json::to_value(config.hub).unwrap());
-    let common = tree(common, "registry", serde_json::to_value(config.registry).unwrap());
-    let common = tree(common, "gateway", serde_json::to_value(config.gateway).unwrap());
-    tree(common, "visit", serde_json::to_value(config.visit).unwrap())
+    let common = tree(serde_json::to_value(config.common).unwrap(), "hub", config.hub);
+    let common = tree(common, "registry", config.registry);
+    let common = tree(common, "gateway", config.gateway);
+    tree(common, "visit", config.visit)
 }
 
 fn generated() -> String {

@@ -68,7 +68,10 @@ fn read<T: Table>(process: &Process, file: Option<PathBuf>) -> Result<Value, Con
 fn read_source<T: Table>(process: &Process, source: &ConfigSource) -> Result<Value, ConfigError> {
     let (config, _) = Layers::config::<T>(process, source)?;
     let mut all = serde_json::to_value(config.common).unwrap();
-    let own = serde_json::to_value(config.own).unwrap();
+    let mut own = serde_json::to_value(config.own).unwrap();
+    for key in T::BESIDE {
+        all[*key] = own.as_object_mut().unwrap().remove(*key).unwrap();
+    }
     match &mut all[process.name] {
         Value::Object(link) => link.extend(own.as_object().unwrap().clone()),
         table => *table = own,

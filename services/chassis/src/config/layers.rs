@@ -47,6 +47,8 @@ impl ConfigSource {
 pub struct TableDefaults<'a> {
     name: &'a str,
     values: Dict,
+    /// The defaults of the tables in [`Table::BESIDE`].
+    beside: Vec<(&'static str, Value)>,
 }
 
 impl<'a> TableDefaults<'a> {
@@ -54,11 +56,16 @@ impl<'a> TableDefaults<'a> {
     ///
     /// # Errors
     /// If `table` does not serialize to a table: a bug in its type.
-    pub fn new(name: &'a str, table: &impl Serialize) -> Result<Self, ConfigError> {
-        let value = Value::serialize(table).map_err(|error| ConfigError::new(error.to_string()))?;
-        let values = value.into_dict().ok_or_else(|| ConfigError::new("the defaults are not a table"))?;
-        Ok(Self { name, values })
+    pub fn new<T: Table>(name: &'a str, table: &T) -> Result<Self, ConfigError> {
+        let mut values = dict(table)?;
+        let beside = T::BESIDE.iter().filter_map(|key| Some((*key, values.remove(*key)?))).collect();
+        Ok(Self { name, values, beside })
     }
+}
+
+fn dict(table: &impl Serialize) -> Result<Dict, ConfigError> {
+    let value = Value::serialize(table).map_err(|error| ConfigError::new(error.to_string()))?;
+    value.into_dict().ok_or_else(|| ConfigError::new("the defaults are not a table"))
 }
 
 /// The merged layers of one process's configuration. Top-level keys are known; the values are not checked yet.
@@ -95,9 +102,12 @@ impl Layers {
         source: &ConfigSource,
     ) -> Result<Self, ConfigError> {
         let common = Common::of(process).map_err(|error| ConfigError::new(error.to_string()))?;
-        let common = TableDefaults::new("", &common)?.values;
+        let common = dict(&common)?;
         let mut defaults = common.clone();
-        for TableDefaults { name, values } in tables {
+        for TableDefaults { name, values, beside } in tables {
+            for (key, value) in beside {
+                defaults.entry((*key).to_owned()).or_insert_with(|| value.clone());
+            }
             match defaults.entry((*name).to_owned()).or_insert_with(|| Value::from(Dict::new())) {
                 Value::Dict(_, dict) => dict.extend(values.clone()),
                 _ => return Err(ConfigError::new(format!("a table can't be named {name}: it is a key"))),
@@ -125,7 +135,7 @@ impl Layers {
         if let Some(Value::Dict(_, registry)) = dict.get_mut(REGISTRY) {
             registry.retain(|key, _| self.is_link_key(key));
         }
-        let mut common: Common = self.extract(Value::from(dict), "")?;
+        let mut common: Common = self.extract(Value::from(dict), "", &[])?;
         common.advertise = common.advertise.map(with_brackets);
         common.check().map_err(|(key, why)| self.error_at(&key, &why))?;
         Ok(common)
@@ -136,16 +146,26 @@ impl Layers {
     /// # Errors
     /// [`ConfigError`] for an unknown key or an invalid value.
     pub fn table<T: Table>(&self, name: &str) -> Result<T, ConfigError> {
-        let mut dict = match self.merged()?.remove(name) {
+        let mut merged = self.merged()?;
+        let mut dict = match merged.remove(name) {
             Some(Value::Dict(_, dict)) => dict,
             Some(_) => return Err(self.error_at(name, "must be a table")),
             None => Dict::new(),
         };
+        for key in T::BESIDE {
+            if dict.contains_key(*key) {
+                return Err(self.error_at(&format!("{name}.{key}"), &format!("is set as [{key}]")));
+            }
+            dict.extend(merged.remove(*key).map(|value| ((*key).to_owned(), value)));
+        }
         if name == REGISTRY {
             dict.retain(|key, _| !self.is_link_key(key));
         }
-        let table: T = self.extract(Value::from(dict), name)?;
-        table.check().map_err(|(key, why)| self.error_at(&format!("{name}.{key}"), &why))?;
+        let table: T = self.extract(Value::from(dict), name, T::BESIDE)?;
+        table.check().map_err(|(key, why)| {
+            let beside = T::BESIDE.iter().any(|table| key.split('.').next() == Some(*table));
+            self.error_at(&if beside { key } else { format!("{name}.{key}") }, &why)
+        })?;
         Ok(table)
     }
 
@@ -168,7 +188,7 @@ impl Layers {
 
     /// All values, merged.
     pub(super) fn merged(&self) -> Result<Dict, ConfigError> {
-        let mut merged = self.figment.extract::<Dict>().map_err(|error| self.explain(&error, ""))?;
+        let mut merged = self.figment.extract::<Dict>().map_err(|error| self.explain(&error, "", &[]))?;
         split_lists(&mut merged, &self.defaults);
         Ok(merged)
     }
@@ -202,19 +222,27 @@ impl Layers {
         Ok(())
     }
 
-    fn extract<T: DeserializeOwned>(&self, value: Value, table: &str) -> Result<T, ConfigError> {
-        value.deserialize::<T>().map_err(|error| self.explain(&error, table))
+    fn extract<T: DeserializeOwned>(
+        &self,
+        value: Value,
+        table: &str,
+        beside: &[&str],
+    ) -> Result<T, ConfigError> {
+        value.deserialize::<T>().map_err(|error| self.explain(&error, table, beside))
     }
 
-    fn explain(&self, error: &figment::Error, table: &str) -> ConfigError {
-        let mut path: Vec<&str> = if table.is_empty() { vec![] } else { vec![table] };
+    /// `beside` are the keys of the table that are tables of their own.
+    fn explain(&self, error: &figment::Error, table: &str, beside: &[&str]) -> ConfigError {
+        let is_beside = error.path.first().is_some_and(|key| beside.contains(&key.as_str()));
+        let mut path: Vec<&str> = if table.is_empty() || is_beside { vec![] } else { vec![table] };
         path.extend(error.path.iter().map(String::as_str));
         if let Kind::UnknownField(field, known) = &error.kind {
             // Figment's path ends with the field for some sources and with its table for others.
             if path.last() != Some(&field.as_str()) {
                 path.push(field);
             }
-            return self.unknown_key(&path.join("."), known.iter().copied());
+            return self
+                .unknown_key(&path.join("."), known.iter().copied().filter(|key| !beside.contains(key)));
         }
         if path.is_empty() {
             let source = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref());

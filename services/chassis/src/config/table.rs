@@ -19,10 +19,14 @@ pub struct Config<T> {
 /// The serialized default must contain every field, `None` as `null`. A key whose default is a list may be given as
 /// comma-separated text.
 pub trait Table: Serialize + DeserializeOwned + Default {
+    /// Fields whose tables stand beside this one instead of below it, because services share them: with `["etcd"]` the
+    /// field `etcd` is read from the table `[etcd]`.
+    const BESIDE: &'static [&'static str] = &[];
+
     /// Checks what the types can't: ranges, and keys that exclude each other.
     ///
     /// # Errors
-    /// The key below the table, and the reason why its value is invalid.
+    /// The key below the table (or a table beside it, with its name), and the reason why its value is invalid.
     fn check(&self) -> Result<(), (String, String)> {
         Ok(())
     }

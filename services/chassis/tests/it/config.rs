@@ -223,6 +223,49 @@ fn the_registry_has_the_link_keys_beside_its_own() {
 }
 
 #[test]
+fn a_table_that_services_share_stands_beside_their_own() {
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Engine {
+        endpoints: Vec<String>,
+    }
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Own {
+        file: String,
+        engine: Engine,
+    }
+    impl Table for Own {
+        const BESIDE: &'static [&'static str] = &["engine"];
+
+        fn check(&self) -> Result<(), (String, String)> {
+            match self.engine.endpoints.first() {
+                Some(first) if first == "x" => Err(("engine.endpoints".to_owned(), "is x".to_owned())),
+                _ => Ok(()),
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let load = |text: &str| {
+        let config = Layers::config::<Own>(&PROCESS, &file(folder.path(), text));
+        config.map(|(config, _)| config.own).map_err(|error| error.to_string())
+    };
+    assert_eq!(load("[engine]\nendpoints = 'a,b'").unwrap().engine.endpoints, ["a", "b"]);
+    let (config, _) = Layers::config::<Own>(&PROCESS, &vars(&[("HUB_ENGINE__ENDPOINTS", "c")])).unwrap();
+    assert_eq!(config.own.engine.endpoints, ["c"]);
+    for (text, expected) in [
+        ("[engine]\nendpoints = 'x'", "log.toml: engine.endpoints: is x"),
+        ("[engine]\nendpoint = 'x'", "log.toml: engine.endpoint: unknown key; known keys: endpoints;"),
+        ("[engine]\nendpoints = 7", "log.toml: engine.endpoints: 7 is not valid: expected a list"),
+        ("[log]\nfil = 'x'", "log.toml: log.fil: unknown key; known keys: file;"),
+        ("[log.engine]\nendpoints = 'x'", "log.toml: log.engine: is set as [engine]"),
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn each_value_is_shown_with_its_origin() {
     let folder = tempfile::tempdir().unwrap();
     let mut source = file(folder.path(), "[log]\nfile = 'a.log'\n");

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+pub use self::client::{Etcd, Listing};
+pub use self::config::{Config, InvalidConfig};
+pub use self::error::{Cause, Error};
+pub use self::lease::{Lease, LeaseState};
+pub use self::proto::KeyValue;
+pub use self::txn::{Compare, MAX_OPS, Op, OpResult, Txn, TxnReply};
+pub use self::watch::{Change, Snapshot, Update, Watch};
+
+mod auth;
+mod batches;
+mod client;
+mod config;
+mod connection;
+mod endpoints;
+mod error;
+mod history;
+mod lease;
+mod proto;
+mod rpc;
+mod txn;
+mod watch;
