@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status, Streaming};
 
-use super::Update;
 use super::progress;
 use crate::auth::AuthSession;
 use crate::batches::Fragments;
@@ -21,6 +20,7 @@ use crate::proto::{
 };
 use crate::rpc::Method;
 use crate::txn::prefix_end;
+use crate::update::Update;
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const STATUS: Method = Method::read("/etcdserverpb.Maintenance/Status");
