@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use futures_util::task::AtomicWaker;
 use http::{HeaderMap, HeaderValue, Response};
 use hubspoke_http1::{Command, Supervisor};
 use parking_lot::Mutex;
@@ -20,6 +19,7 @@ use crate::config::TimeoutsConfig;
 use crate::error::Cause;
 use crate::gateway::Gateway;
 use crate::memory::{Charge, SMALL_HEAD};
+use crate::task_waker::TaskWaker;
 
 /// How long a head that is not small may take while the memory for heads is used up.
 const SHORT_OF_MEMORY: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ pub(crate) struct ClientConn {
     served: AtomicBool,
     h2: AtomicBool,
     command: AtomicU8,
-    waker: AtomicWaker,
+    waker: TaskWaker,
     has_interim: AtomicBool,
     /// Interim responses of the request whose handler is being polled. Whoever polls it takes them right after, so one
     /// queue serves all streams of a connection: they share a thread.
@@ -105,7 +105,7 @@ impl ClientConn {
             served: AtomicBool::new(false),
             h2: AtomicBool::new(false),
             command: AtomicU8::new(ConnCommand::Continue as u8),
-            waker: AtomicWaker::new(),
+            waker: TaskWaker::default(),
             has_interim: AtomicBool::new(false),
             interim: Mutex::default(),
             gateway,
@@ -177,6 +177,9 @@ impl ClientConn {
 
     /// Called after each read: the memory of the incomplete head that the bytes so far end within, or 0.
     pub(crate) fn set_reading_head(&self, memory: usize) {
+        if memory == 0 && !self.is_reading_head() {
+            return;
+        }
         self.set_since(&self.head_since, memory > 0);
         self.head.set(memory);
     }
@@ -203,7 +206,10 @@ impl ClientConn {
     /// Called after each write: how many bytes wait because the client's receive buffer is full, or 0.
     pub(crate) fn set_write_blocked(&self, unsent: usize) {
         let since = self.blocked_since.load(Relaxed);
-        if unsent == 0 && since != 0 {
+        if unsent == 0 && since == 0 {
+            return;
+        }
+        if unsent == 0 {
             let block = self.gateway.millis(Instant::now()).saturating_sub(since);
             self.longest_block.fetch_max(block, Relaxed);
         }

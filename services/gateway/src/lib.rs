@@ -35,6 +35,7 @@ mod retry;
 mod route;
 mod server;
 mod stats;
+mod task_waker;
 mod upstream;
 mod upstream_counts;
 

@@ -57,7 +57,7 @@ pub(crate) fn handle(
         let mut response = match next {
             Next::Forward(ref mut routed, mut active) => {
                 match attempts::run(routed, &mut active).instrument(span).await {
-                    Ok(response) => response.into_response(active),
+                    Ok(response) => attempt_context::into_response(response, active),
                     Err(failure) => own_response(&client, problem_response(&failure, active)),
                 }
             }

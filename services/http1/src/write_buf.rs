@@ -88,7 +88,7 @@ impl WriteBuf {
     /// Whether so much waits that no more of a body is polled for.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.len() >= read_buf::limit()
+        !self.is_empty() && self.len() >= read_buf::limit()
     }
 
     /// Bytes that wait.

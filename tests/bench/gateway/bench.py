@@ -82,7 +82,8 @@ class Run:
     def start(self, core, command, **env):
         log = open(self.dir / "log.txt", "a")
         env = {**os.environ, **PATHS, **env}
-        child = subprocess.Popen(["taskset", "-c", core, *command], stdout=log, stderr=log, env=env)
+        # Elsewhere than in a checkout: its configuration files are for its own build.
+        child = subprocess.Popen(["taskset", "-c", core, *command], stdout=log, stderr=log, env=env, cwd=self.dir)
         self.children.append(child)
         return child
 
@@ -205,8 +206,8 @@ def telemetry(name):
     }
 
 
-def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo",), **more):
-    """Starts a gateway, and a registry with one instance of each service."""
+def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo",), under=(), **more):
+    """Starts a gateway, and a registry with one instance of each service. `under` runs the gateway under another program."""
     registry, control, port = free_port(), free_port(), free_port()
     quiet = {"HUB_TELEMETRY__LOG": "warn"}
     run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
@@ -216,7 +217,7 @@ def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo
         urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
     child = run.start(
         core,
-        [binaries / "gateway"],
+        [*under, binaries / "gateway"],
         HUB_LISTEN=f"127.0.0.1:{port}",
         HUB_CONTROL_LISTEN=f"127.0.0.1:{control}",
         HUB_REGISTRY__URL=f"http://127.0.0.1:{registry}",
@@ -273,7 +274,7 @@ def main():
             for case in cases:
                 for _ in range(args.rounds):
                     for name, workers in ((name, workers) for name in proxies for workers in sizes):
-                        binaries = args.before if name == "before" else args.bin
+                        binaries = (args.before if name == "before" else args.bin).resolve()
                         child, port, h2_port = start_proxy(run, name, binaries, backend, workers)
                         load(case, port, h2_port, 1, directory, load_core)
                         before = cpu_seconds(child.pid)

@@ -9,9 +9,9 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::active::ActiveRequest;
-use super::attempt_context::{AttemptContext, AttemptFailure, ResponseTimer, UpstreamResponse};
+use super::attempt_context::{AttemptContext, AttemptFailure, ResponseTimer};
 use super::attempt_h2;
-use super::response_body::ResponseSource;
+use super::response_body::{Relay, ResponseSource};
 use super::tunnel::Tunnel;
 use crate::error::Cause;
 use crate::memory::Charge;
@@ -24,7 +24,7 @@ pub(super) async fn run(
     instance: &Arc<Instance>,
     now: Instant,
     active: &mut ActiveRequest,
-) -> Result<Box<UpstreamResponse>, AttemptFailure> {
+) -> Result<Box<Relay>, AttemptFailure> {
     if instance.speaks_h2() {
         // Boxed: most requests don't need its memory.
         return Box::pin(attempt_h2::run(context, instance, now, active)).await;
@@ -52,12 +52,12 @@ pub(super) async fn upgrade(
     instance: &Arc<Instance>,
     now: Instant,
     active: &mut ActiveRequest,
-) -> Result<Box<UpstreamResponse>, AttemptFailure> {
+) -> Result<Box<Relay>, AttemptFailure> {
     let conn = connect::h1(instance, context.settings.connect).await.map_err(AttemptFailure::unreached)?;
     active.connected(now);
     let mut response = send(context, instance, conn, now + active.connect_time(), true).await?;
     if response.head.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let ResponseSource::H1(conn) = response.relay.source
+        && let ResponseSource::H1(conn) = std::mem::take(&mut response.source)
     {
         let (stream, first) = conn.http.into_parts();
         let tunnel = Tunnel {
@@ -67,7 +67,7 @@ pub(super) async fn upgrade(
             in_flight: instance.begin(),
             _slot: active.take_slot(),
         };
-        response.relay.source = ResponseSource::Tunnel(Box::new(tunnel));
+        response.source = ResponseSource::Tunnel(Box::new(tunnel));
     }
     Ok(response)
 }
@@ -79,7 +79,7 @@ async fn send(
     mut conn: Box<Conn>,
     now: Instant,
     upgrade: bool,
-) -> Result<Box<UpstreamResponse>, AttemptFailure> {
+) -> Result<Box<Relay>, AttemptFailure> {
     let mut timer = ResponseTimer::new(context, now);
     let memory = &context.client.gateway.memory;
     let mut unsent: Option<Charge> = None;
@@ -103,7 +103,7 @@ async fn send(
     .await;
     let error = match outcome {
         Some(Ok(head)) => {
-            return Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H1(conn)));
+            return Ok(context.relay(instance, head, ResponseSource::H1(conn)));
         }
         Some(Err(error)) => Some(error),
         None => None,

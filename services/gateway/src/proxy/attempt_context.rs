@@ -1,5 +1,4 @@
-//! The state that the attempts of one request share, and the outcome of one: an [`UpstreamResponse`] or an
-//! [`AttemptFailure`].
+//! The state that the attempts of one request share, and the outcome of one: a [`Relay`] or an [`AttemptFailure`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +30,28 @@ pub(super) struct AttemptContext {
 }
 
 impl AttemptContext {
+    /// An instance responds.
+    pub(super) fn relay(
+        &self,
+        instance: &Arc<Instance>,
+        head: Response<()>,
+        source: ResponseSource,
+    ) -> Box<Relay> {
+        // A live stream may be silent for any time.
+        let is_live = headers::is_event_stream(head.headers()) || headers::is_grpc(head.headers());
+        let config = &self.client.gateway.config;
+        Box::new(Relay {
+            head,
+            source,
+            instance: instance.clone(),
+            idle: (!is_live).then_some(self.settings.idle),
+            removed: config.timeouts.removed,
+            timer: None,
+            pool_size: config.limits.pool_size,
+            worker: self.client.worker,
+        })
+    }
+
     /// Passes on an interim response (RFC 9110, 15.2). An HTTP/1 client gets its `100 Continue` when its body is read.
     pub(super) fn interim(&self, mut head: Response<()>) {
         let (status, request) = (head.status(), &self.request);
@@ -60,47 +81,16 @@ impl AttemptFailure {
     }
 }
 
-/// An instance's response that has begun.
-pub(super) struct UpstreamResponse {
-    pub(super) head: Response<()>,
-    pub(super) relay: Relay,
-}
-
-impl UpstreamResponse {
-    pub(super) fn new(
-        context: &AttemptContext,
-        instance: &Arc<Instance>,
-        head: Response<()>,
-        source: ResponseSource,
-    ) -> Box<Self> {
-        // A live stream may be silent for any time.
-        let is_live = headers::is_event_stream(head.headers()) || headers::is_grpc(head.headers());
-        let idle = (!is_live).then_some(context.settings.idle);
-        let pool_size = context.client.gateway.config.limits.pool_size;
-        let relay = Relay {
-            source,
-            instance: instance.clone(),
-            idle,
-            removed: context.client.gateway.config.timeouts.removed,
-            timer: None,
-            pool_size,
-            worker: context.client.worker,
-        };
-        Box::new(Self { head, relay })
-    }
-
-    /// The response to the client.
-    pub(super) fn into_response(self, mut active: Box<ActiveRequest>) -> Response<ResponseBody> {
-        let (mut parts, ()) = self.head.into_parts();
-        let status = parts.status.as_u16();
-        active.responded(status);
-        let instance = &self.relay.instance;
-        instance.stats.count_response(status);
-        headers::response(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
-        parts.headers.entry(HUB_INSTANCE).or_insert_with(|| instance.label.clone());
-        parts.version = Version::HTTP_11;
-        Response::from_parts(parts, ResponseBody::relay(self.relay, active))
-    }
+/// The response to the client.
+pub(super) fn into_response(mut relay: Box<Relay>, mut active: Box<ActiveRequest>) -> Response<ResponseBody> {
+    let (mut parts, ()) = std::mem::take(&mut relay.head).into_parts();
+    let status = parts.status.as_u16();
+    active.responded(status);
+    relay.instance.stats.count_response(status);
+    headers::response(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
+    parts.headers.entry(HUB_INSTANCE).or_insert_with(|| relay.instance.label.clone());
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, ResponseBody::relay(relay, active))
 }
 
 /// Limits the wait for a response to begin. The time counts from when the instance has the whole request; before that,

@@ -9,8 +9,8 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::active::ActiveRequest;
-use super::attempt_context::{AttemptContext, AttemptFailure, ResponseTimer, UpstreamResponse};
-use super::response_body::ResponseSource;
+use super::attempt_context::{AttemptContext, AttemptFailure, ResponseTimer};
+use super::response_body::{Relay, ResponseSource};
 use crate::error::Cause;
 use crate::retry::Reached;
 use crate::upstream::{H2Conn, H2Exchange, Instance, connect};
@@ -25,7 +25,7 @@ pub(super) async fn run(
     instance: &Arc<Instance>,
     now: Instant,
     active: &mut ActiveRequest,
-) -> Result<Box<UpstreamResponse>, AttemptFailure> {
+) -> Result<Box<Relay>, AttemptFailure> {
     let (conn, reused) = connection(context, instance, now, active).await?;
     let (request, body, on_continue) = context.request.clone().into_h2();
     let unsent = |error: h2::Error| failure(instance, &error, Reached::Nothing, reused);
@@ -49,7 +49,7 @@ pub(super) async fn run(
     match head.await {
         Some(Ok(Some((head, stream)))) => {
             let body = exchange.into_response_body(stream, context.client.gateway.memory.buffers.charge());
-            Ok(UpstreamResponse::new(context, instance, head, ResponseSource::H2(Box::new(body))))
+            Ok(context.relay(instance, head, ResponseSource::H2(Box::new(body))))
         }
         Some(Ok(None)) => {
             Err(AttemptFailure { reached: Reached::Response, ..AttemptFailure::unreached(Cause::BadReply) })

@@ -9,7 +9,8 @@ use tracing::{Instrument, Span};
 
 use super::active::{ActiveRequest, SLOW_CLIENT};
 use super::attempt;
-use super::attempt_context::{AttemptContext, AttemptFailure, UpstreamResponse};
+use super::attempt_context::{AttemptContext, AttemptFailure};
+use super::response_body::Relay;
 use crate::error::{Cause, RequestFailure};
 use crate::replay::ReplayState;
 use crate::retry::{self, Reached};
@@ -27,7 +28,7 @@ pub(super) struct RoutedRequest {
 pub(super) async fn run(
     routed: &mut RoutedRequest,
     active: &mut ActiveRequest,
-) -> Result<Box<UpstreamResponse>, RequestFailure> {
+) -> Result<Box<Relay>, RequestFailure> {
     let RoutedRequest { service, key, context } = routed;
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut last_resort: Option<Arc<Instance>> = None;

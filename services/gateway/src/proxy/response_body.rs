@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -47,6 +48,8 @@ pub(crate) enum ResponseSource {
 
 /// A response that an instance is sending.
 pub(crate) struct Relay {
+    /// Taken when the response begins.
+    pub(crate) head: Response<()>,
     pub(crate) source: ResponseSource,
     pub(crate) instance: Arc<Instance>,
     /// The longest time without a byte; `None` for a live stream.
@@ -65,8 +68,8 @@ impl ResponseBody {
         Self { content: Content::Text(Some(text.into())), active: Some(active) }
     }
 
-    pub(crate) fn relay(relay: Relay, active: Box<ActiveRequest>) -> Self {
-        let mut response = Self { content: Content::Instance(Box::new(relay)), active: Some(active) };
+    pub(crate) fn relay(relay: Box<Relay>, active: Box<ActiveRequest>) -> Self {
+        let mut response = Self { content: Content::Instance(relay), active: Some(active) };
         response.finish_if_over();
         response
     }
