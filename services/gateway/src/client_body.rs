@@ -4,9 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::RecvStream;
 use http_body::{Body, Frame};
 use hubspoke_http1::{RequestBody, RequestBodyError};
+use tokio::io::{Interest, Ready};
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::memory::{Charge, Memory, STREAM_WINDOW};
@@ -53,6 +55,25 @@ impl ClientBody {
             Self::H1(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::H1),
             Self::H2(body) => body.poll_frame(cx),
         }
+    }
+
+    /// Nobody reads the body for now: counts what the client may send ahead. False if there is no memory for it.
+    pub(crate) fn reserve_ahead(&self) -> bool {
+        match self {
+            // It waits in the client's socket.
+            Self::H1(_) => true,
+            Self::H2(body) => body.ahead.raise(STREAM_WINDOW as usize),
+        }
+    }
+
+    /// Whether the client has closed its side, as far as the event loop knows. On HTTP/2 its stream's task learns it.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let Self::H1(body) = self else { return false };
+        let closed = body.with_stream(|read| {
+            let ready = read.ready(Interest::READABLE).now_or_never();
+            ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+        });
+        closed == Some(true)
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

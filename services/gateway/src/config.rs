@@ -82,6 +82,10 @@ pub struct TimeoutsConfig {
     /// Time for all attempts until a response begins, without the time that the client takes to send.
     #[serde(with = "humantime_serde")]
     pub total: Duration,
+    /// How long a request waits, from its beginning on, if no instance of its service is there: the only one is being
+    /// replaced, or refuses connections. A service that has had none for a minute is not waited for. 0 switches it off.
+    #[serde(with = "humantime_serde")]
+    pub wait: Duration,
     /// Longest silence within a body, in either direction.
     #[serde(with = "humantime_serde")]
     pub idle: Duration,
@@ -103,6 +107,7 @@ impl Default for TimeoutsConfig {
             request_header: Duration::from_secs(10),
             first_byte: Duration::from_secs(60), // nginx's proxy_read_timeout
             total: Duration::from_secs(90),
+            wait: Duration::from_secs(5),
             idle: Duration::from_secs(60),
             removed: Duration::from_secs(600),
             keep_alive: Duration::from_secs(75),
@@ -134,6 +139,8 @@ pub struct LimitsConfig {
     pub client_connections: usize,
     /// Requests in flight per service.
     pub in_flight: usize,
+    /// Requests in flight per service that wait for an instance; see [`TimeoutsConfig::wait`].
+    pub waiting: usize,
     /// Requests in flight per client address (for IPv6, per /64 network), streams and upgraded connections included; 0
     /// is no limit. Behind one of [`GatewayConfig::trusted_proxies`], the address that it reports counts.
     pub client_in_flight: usize,
@@ -171,6 +178,7 @@ impl Default for LimitsConfig {
             connections: 10_000,
             client_connections: 5_000, // half of all, so that one address can't lock everybody out
             in_flight: 5_000,
+            waiting: 2_500,
             client_in_flight: 2_500, // half of one service's
             client_in_flight_percent: 50,
             client_rate: 0,
@@ -218,6 +226,9 @@ pub struct ServiceConfig {
     /// See [`TimeoutsConfig::total`].
     #[serde(with = "humantime_serde")]
     pub total: Option<Duration>,
+    /// See [`TimeoutsConfig::wait`].
+    #[serde(with = "humantime_serde")]
+    pub wait: Option<Duration>,
     /// See [`TimeoutsConfig::idle`].
     #[serde(with = "humantime_serde")]
     pub idle: Option<Duration>,
@@ -227,6 +238,8 @@ pub struct ServiceConfig {
     pub body_rate: Option<ByteSize>,
     /// See [`LimitsConfig::in_flight`].
     pub in_flight: Option<usize>,
+    /// See [`LimitsConfig::waiting`].
+    pub waiting: Option<usize>,
     /// See [`RetryConfig::attempts`].
     pub attempts: Option<u32>,
 }

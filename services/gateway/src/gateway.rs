@@ -70,8 +70,9 @@ impl DirectoryFollower for Gateway {
             durations: &self.durations,
         };
         let current = self.table.load_full();
-        let next = Arc::new(builder.next(&current, view));
+        let next = Arc::new(builder.next(&current, view, Instant::now()));
         self.table.store(next.clone());
+        next.services().for_each(|service| service.wake());
         let removed = current.removed(&next);
         removed.iter().for_each(|instance| instance.remove());
         self.removed.lock().extend(removed);

@@ -29,10 +29,16 @@ type InstanceValue = fn(&Instance) -> u64;
 type Values = fn(&Gateway, &mut Observe<'_>);
 
 /// Instruments with one value per service.
-const PER_SERVICE: [Instrument<ServiceValue>; 6] = [
+const PER_SERVICE: [Instrument<ServiceValue>; 8] = [
     (Counter, "hub.gateway.requests", "{request}", "Requests", |it| it.stats().requests.get()),
     (Counter, "hub.gateway.retries", "{attempt}", "Attempts after the first", |it| it.stats().retries.get()),
     (Counter, "hub.gateway.ejections", "{ejection}", "Ejections", |it| it.stats().ejections.get()),
+    (Counter, "hub.gateway.waits", "{request}", "Requests that waited for an instance", |it| {
+        it.stats().waits.get()
+    }),
+    (Gauge, "hub.gateway.waiting", "{request}", "Requests that wait for an instance", |it| {
+        it.waiting() as u64
+    }),
     (Gauge, "hub.gateway.in_flight", "{request}", "Requests in flight", |it| it.in_flight() as u64),
     (Gauge, "hub.gateway.ejected", "{instance}", "Ejected instances", |it| it.ejected() as u64),
     (Gauge, "hub.gateway.instances", "{instance}", "Registered instances", |it| it.instances.len() as u64),

@@ -36,6 +36,7 @@ pub(crate) mod record;
 pub(crate) mod response_body;
 pub(crate) mod tunnel;
 mod upstream_request;
+mod waiting;
 
 /// Answers one request. All synchronous work is done before the future is created, which keeps the future small.
 pub(crate) fn handle(

@@ -141,6 +141,16 @@ impl ReplayState {
         state.waited + state.waiting.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// Nobody reads the body for now. False if there is no memory for what the client may send ahead.
+    pub(crate) fn reserve_ahead(&self) -> bool {
+        self.0.lock().body.reserve_ahead()
+    }
+
+    /// Whether the client has gone while nobody read.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.0.lock().body.is_cut_off()
+    }
+
     /// Bytes read from the client.
     pub(crate) fn received(&self) -> u64 {
         self.0.lock().received

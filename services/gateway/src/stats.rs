@@ -71,6 +71,7 @@ impl CauseCounters {
 pub(crate) struct ServiceStats {
     pub(crate) requests: EventCounter,
     pub(crate) retries: EventCounter,
+    pub(crate) waits: EventCounter,
     pub(crate) ejections: EventCounter,
     /// Requests that the gateway answered itself, with an error.
     pub(crate) failures: CauseCounters,
@@ -82,6 +83,7 @@ impl ServiceStats {
         Self {
             requests: EventCounter::new(),
             retries: EventCounter::new(),
+            waits: EventCounter::new(),
             ejections: EventCounter::new(),
             failures: CauseCounters::new(),
             duration: durations.0.bind(&[KeyValue::new("service", service.to_owned())]),

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use hubspoke_client::directory::View;
 use hubspoke_protocol::EVERY_SERVICE;
@@ -15,7 +16,7 @@ use crate::stats::DurationHistogram;
 pub(crate) use self::conn::Conn;
 pub(crate) use self::h2_conn::{H2Conn, H2Exchange, H2Response};
 pub(crate) use self::instance::{InFlightGuard, Instance, REMOVAL_CHECK};
-pub(crate) use self::service::{Admission, ServiceSettings, UpstreamService};
+pub(crate) use self::service::{Admission, ServiceSettings, UpstreamService, WaitSlot};
 
 mod conn;
 pub(crate) mod connect;
@@ -42,10 +43,13 @@ pub(crate) struct TableBuilder<'a> {
 }
 
 impl TableBuilder<'_> {
-    /// The table for `view`. Services and instances that `current` has too are taken over from it.
-    pub(crate) fn next(&self, current: &ServiceTable, view: &View) -> ServiceTable {
+    /// The table for `view`. Services and instances that `current` has too are taken over from it. A service that the
+    /// registry has just forgotten stays for a while, without instances.
+    pub(crate) fn next(&self, current: &ServiceTable, view: &View, now: Instant) -> ServiceTable {
         let config = self.config;
-        let known = view.services().map(|(name, _)| name);
+        let forgotten = current.services().filter(|service| view.instances(&service.name).is_none());
+        let remembered = forgotten.filter(|service| service.is_remembered(now)).map(|service| &*service.name);
+        let known = view.services().map(|(name, _)| name).chain(remembered);
         let listed = config.expose.iter().map(String::as_str);
         let names: Vec<_> = if config.exposes_all() { known.collect() } else { listed.collect() };
         let services = names
@@ -54,8 +58,8 @@ impl TableBuilder<'_> {
             .map(|name| {
                 let infos = view.instances(name).unwrap_or_default();
                 let service = match current.service(name) {
-                    Some(service) => service.with_instances(infos, self.workers),
-                    None => UpstreamService::new(name, infos, config, self.workers, self.durations),
+                    Some(service) => service.with_instances(infos, self.workers, now),
+                    None => UpstreamService::new(name, infos, config, self.workers, self.durations, now),
                 };
                 (Box::from(name), Arc::new(service))
             })

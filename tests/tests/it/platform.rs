@@ -110,6 +110,20 @@ async fn no_visit_fails_while_one_log_replica_lives() {
     assert_eq!(visiting.stop().await, 0, "visits failed");
 }
 
+/// As with ctrl-c and another start, or `docker compose up --force-recreate visit`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_visit_is_replaced_under_load_and_no_visit_fails() {
+    let mut platform = Platform::start().await.log(1).await.visit(1).await;
+    let visiting = VisitLoad::start(&platform);
+    for _ in 0..3 {
+        visiting.at_least(200).await;
+        platform.visits.remove(0).stop().await;
+        platform = platform.visit(1).await;
+    }
+    visiting.at_least(200).await;
+    assert_eq!(visiting.stop().await, 0, "visits failed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_log_replica_a_visit_fails_and_its_number_is_not_reused() {
     let mut platform = Platform::start().await.log(1).await.visit(1).await;

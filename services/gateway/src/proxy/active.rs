@@ -130,6 +130,14 @@ impl ActiveRequest {
         self.record.connect = since.elapsed();
     }
 
+    /// The request has waited for an instance, for the `first` time or again.
+    pub(super) fn waited(&mut self, time: Duration, first: bool) {
+        self.record.waited += time;
+        if let (true, Some(service)) = (first, &self.service) {
+            service.stats().waits.count();
+        }
+    }
+
     /// The head of the response has arrived.
     pub(super) fn responded(&mut self, status: u16) {
         self.head = None;

@@ -79,6 +79,11 @@ impl AttemptFailure {
     pub(super) fn unreached(cause: Cause) -> Self {
         Self { cause, reached: Reached::Nothing, stale: false, request_at_fault: false }
     }
+
+    /// Whether nothing listens at the instance's address: it has stopped, or is starting.
+    pub(super) fn nobody_is_there(&self) -> bool {
+        self.reached == Reached::Nothing && matches!(self.cause, Cause::ConnectRefused | Cause::ConnectFailed)
+    }
 }
 
 /// The response to the client.

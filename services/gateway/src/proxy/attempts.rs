@@ -11,6 +11,7 @@ use super::active::{ActiveRequest, SLOW_CLIENT};
 use super::attempt;
 use super::attempt_context::{AttemptContext, AttemptFailure};
 use super::response_body::Relay;
+use super::waiting::{self, Waiting};
 use crate::error::{Cause, RequestFailure};
 use crate::replay::ReplayState;
 use crate::retry::{self, Reached};
@@ -33,12 +34,29 @@ pub(super) async fn run(
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut last_resort: Option<Arc<Instance>> = None;
     let mut last: Option<Box<RequestFailure>> = None;
+    let mut progress = Progress::default();
     loop {
         // The first attempt follows immediately, so the clock need not be read again.
-        let now = if active.attempts() == 0 { active.began() } else { Instant::now() };
+        let now = if progress.has_paused || active.attempts() > 0 { Instant::now() } else { active.began() };
         let eject = &context.client.gateway.config.eject;
-        let picked = service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng());
-        let Some(instance) = picked.or_else(|| last_resort.take()) else {
+        let picked = match progress.must_wait {
+            true => None,
+            false => service.pick(&tried, key.as_deref(), now, eject, &mut rand::rng()),
+        };
+        let last_resort_now = || last_resort.take().filter(|_| !progress.must_wait);
+        let Some(instance) = picked.or_else(last_resort_now) else {
+            // Boxed: most requests don't need its memory.
+            if Box::pin(progress.pause(context, service, active)).await {
+                // An instance that refused a connection may be there by now; one that may have seen the request does
+                // not get it again.
+                if !progress.may_be_seen {
+                    tried.clear();
+                }
+                continue;
+            }
+            if active.body().is_some_and(ReplayState::is_cut_off) {
+                return Err(RequestFailure::new(Cause::BadBody).for_service(&service.name));
+            }
             let none = || RequestFailure::new(Cause::NoInstance).for_service(&service.name);
             return Err(last.map_or_else(none, |last| *last));
         };
@@ -79,9 +97,13 @@ pub(super) async fn run(
         if !failed.stale && !may_be_the_clients(&failed, active) {
             gateway.instance_failed(service, &instance);
         }
-        let may_retry = may_retry(context, &failed, active)
+        progress.may_be_seen |= failed.reached != Reached::Nothing;
+        let may_resend = may_resend(context, &failed, active);
+        let may_retry = may_resend
+            && active.attempts() - progress.forgiven <= context.settings.attempts
             && (failed.stale || service.may_retry(Instant::now(), &gateway.config.retry));
-        if !may_retry {
+        (progress.must_wait, progress.is_broken) = (!may_retry, !failed.nobody_is_there());
+        if !(may_retry || may_resend && failed.nobody_is_there()) {
             return Err(failure);
         }
         service.stats().retries.count();
@@ -103,9 +125,48 @@ pub(super) async fn run(
         tried.push(instance);
         last = Some(Box::new(failure));
         // Instances may have been registered or removed in the meantime.
-        if let Some(current) = gateway.table.load().service(&service.name) {
-            *service = current.clone();
+        waiting::refresh(context, service);
+    }
+}
+
+/// How far a request has come in all of its attempts.
+#[derive(Default)]
+struct Progress {
+    waiting: Option<Waiting>,
+    /// Nothing is left to be tried without a pause.
+    must_wait: bool,
+    has_paused: bool,
+    /// The last attempt failed at an instance that was there.
+    is_broken: bool,
+    /// An instance may have seen the request.
+    may_be_seen: bool,
+    /// Attempts before the last pause: nobody was there, so they don't count towards the limit.
+    forgiven: u32,
+}
+
+impl Progress {
+    /// Waits until there are other instances, or for a moment. False if the request may not wait, or no longer.
+    async fn pause(
+        &mut self,
+        context: &AttemptContext,
+        service: &mut Arc<UpstreamService>,
+        active: &mut ActiveRequest,
+    ) -> bool {
+        if self.is_broken && !service.is_empty() {
+            return false;
         }
+        if self.waiting.is_none() {
+            self.waiting = Waiting::begin(context, service, active, Instant::now());
+        }
+        let Some(waiting) = &self.waiting else { return false };
+        let began = Instant::now();
+        let goes_on = waiting.next(context, service, active.body()).await;
+        active.waited(began.elapsed(), !self.has_paused);
+        (self.has_paused, self.must_wait) = (true, false);
+        if !self.may_be_seen {
+            self.forgiven = active.attempts();
+        }
+        goes_on
     }
 }
 
@@ -136,9 +197,7 @@ fn may_be_the_clients(failed: &AttemptFailure, active: &ActiveRequest) -> bool {
     failed.request_at_fault || failed.reached != Reached::Nothing && was_kept_waiting()
 }
 
-fn may_retry(context: &AttemptContext, failed: &AttemptFailure, active: &ActiveRequest) -> bool {
+fn may_resend(context: &AttemptContext, failed: &AttemptFailure, active: &ActiveRequest) -> bool {
     let replayable = active.body().is_none_or(ReplayState::is_replayable);
-    active.attempts() <= context.settings.attempts
-        && Instant::now() < context.deadline
-        && retry::may_retry(failed.reached, &context.request.method, replayable)
+    Instant::now() < context.deadline && retry::may_retry(failed.reached, &context.request.method, replayable)
 }

@@ -22,6 +22,8 @@ pub(super) struct RequestRecord {
     pub(super) attempted: Instant,
     /// How long the last connection took to open.
     pub(super) connect: Duration,
+    /// How long it waited for an instance.
+    pub(super) waited: Duration,
     /// When the head of the response came. Set only for the access log: reading the clock costs time.
     responded: Option<Instant>,
     pub(super) bytes_out: u64,
@@ -71,6 +73,7 @@ impl RequestRecord {
             attempts: 0,
             attempted: began,
             connect: Duration::ZERO,
+            waited: Duration::ZERO,
             responded: None,
             bytes_out: 0,
             complete: false,
@@ -116,6 +119,7 @@ impl RequestRecord {
             bytes_out = self.bytes_out,
             complete = self.complete,
             broke_off = self.broke_off.as_ref().map(tracing::field::display),
+            wait_ms = (!self.waited.is_zero()).then(|| ms(self.waited)),
             connect_ms = ms(self.connect),
             first_byte_ms = self.responded.map(|at| ms(at - self.began)),
             duration_ms = ms(now - self.began),

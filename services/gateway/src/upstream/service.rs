@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hubspoke_protocol::ServiceInfo;
+use hubspoke_protocol::{InstanceState, ServiceInfo};
 use parking_lot::Mutex;
 use rand::Rng;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use super::instance::Instance;
 use crate::balance::{self, Balance, PickTier, Weights};
 use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, RetryConfig, Sticky};
 use crate::retry::RetryBudget;
 use crate::stats::{DurationHistogram, ServiceStats};
+
+/// How long requests wait for an instance after the service has had its last one. One that is gone for longer is not
+/// being replaced.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// One public service, as of one table.
 pub(crate) struct UpstreamService {
@@ -23,6 +29,8 @@ pub(crate) struct UpstreamService {
     weights: Weights,
     /// Whether an instance speaks HTTP/2.
     h2: bool,
+    /// Since when it has had no instance that takes requests.
+    empty_since: Option<Instant>,
     state: Arc<ServiceState>,
 }
 
@@ -31,6 +39,10 @@ struct ServiceState {
     stats: ServiceStats,
     in_flight: AtomicUsize,
     retry_budget: Mutex<RetryBudget>,
+    /// Requests that wait for an instance.
+    waiting: AtomicUsize,
+    /// Notified by each new table.
+    changed: Arc<Notify>,
 }
 
 /// The settings of a service: its own if it has any, otherwise the general ones.
@@ -42,12 +54,14 @@ pub(crate) struct ServiceSettings {
     pub(crate) connect: Duration,
     pub(crate) first_byte: Duration,
     pub(crate) total: Duration,
+    pub(crate) wait: Duration,
     pub(crate) idle: Duration,
     /// Bytes; 0 is no limit.
     pub(crate) body_size: u64,
     /// Bytes per second; 0 is no limit.
     pub(crate) body_rate: u64,
     pub(crate) in_flight: usize,
+    pub(crate) waiting: usize,
     pub(crate) attempts: u32,
 }
 
@@ -62,10 +76,12 @@ impl ServiceSettings {
             connect: own.connect.unwrap_or(timeouts.connect),
             first_byte: own.first_byte.unwrap_or(timeouts.first_byte),
             total: own.total.unwrap_or(timeouts.total),
+            wait: own.wait.unwrap_or(timeouts.wait),
             idle: own.idle.unwrap_or(timeouts.idle),
             body_size: own.body_size.unwrap_or(limits.body_size).as_u64(),
             body_rate: own.body_rate.unwrap_or(limits.body_rate).as_u64(),
             in_flight: own.in_flight.unwrap_or(limits.in_flight),
+            waiting: own.waiting.unwrap_or(limits.waiting),
             attempts: own.attempts.unwrap_or(config.retry.attempts),
         }
     }
@@ -80,6 +96,22 @@ impl Drop for Admission {
     }
 }
 
+/// One request that waits for an instance; it counts until this is dropped.
+pub(crate) struct WaitSlot(Arc<ServiceState>);
+
+impl WaitSlot {
+    /// Completes when there is another table; it need not be polled before that.
+    pub(crate) fn changed(&self) -> OwnedNotified {
+        self.0.changed.clone().notified_owned()
+    }
+}
+
+impl Drop for WaitSlot {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
 impl UpstreamService {
     pub(super) fn new(
         name: &str,
@@ -87,6 +119,7 @@ impl UpstreamService {
         config: &GatewayConfig,
         workers: usize,
         durations: &DurationHistogram,
+        now: Instant,
     ) -> Self {
         let service = Self {
             name: name.into(),
@@ -94,17 +127,20 @@ impl UpstreamService {
             instances: Vec::new(),
             weights: Weights::default(),
             h2: false,
+            empty_since: None,
             state: Arc::new(ServiceState {
                 stats: ServiceStats::new(name, durations),
                 in_flight: AtomicUsize::new(0),
                 retry_budget: Mutex::new(RetryBudget::new(&config.retry)),
+                waiting: AtomicUsize::new(0),
+                changed: Arc::default(),
             }),
         };
-        service.with_instances(infos, workers)
+        service.with_instances(infos, workers, now)
     }
 
     /// The same service with the instances that are registered now; those that it has already stay.
-    pub(super) fn with_instances(&self, infos: &[Arc<ServiceInfo>], workers: usize) -> Self {
+    pub(super) fn with_instances(&self, infos: &[Arc<ServiceInfo>], workers: usize, now: Instant) -> Self {
         let known: HashMap<_, _> =
             self.instances.iter().map(|instance| ((&*instance.addr, &*instance.id), instance)).collect();
         let instances: Vec<_> = infos
@@ -117,12 +153,16 @@ impl UpstreamService {
                 _ => Arc::new(Instance::new(info, workers)),
             })
             .collect();
+        let takes_requests =
+            |info: &Arc<ServiceInfo>| matches!(info.state(), InstanceState::Passing | InstanceState::Suspect);
+        let is_empty = !infos.iter().any(takes_requests);
         let weights: Vec<u32> = instances.iter().map(|instance| instance.weight()).collect();
         Self {
             name: self.name.clone(),
             settings: self.settings.clone(),
             weights: Weights::new(&weights),
             h2: instances.iter().any(|instance| instance.speaks_h2()),
+            empty_since: is_empty.then(|| self.empty_since.unwrap_or(now)),
             instances,
             state: self.state.clone(),
         }
@@ -133,6 +173,32 @@ impl UpstreamService {
         let admission = Admission(self.state.clone());
         self.stats().requests.count();
         (self.state.in_flight.fetch_add(1, Relaxed) < self.settings.in_flight).then_some(admission)
+    }
+
+    /// Whether it has an instance, or had one not long ago, or is new.
+    pub(crate) fn is_remembered(&self, now: Instant) -> bool {
+        self.empty_since.is_none_or(|since| now.saturating_duration_since(since) < REMEMBERED)
+    }
+
+    /// Whether it has no instance that takes requests.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.empty_since.is_some()
+    }
+
+    /// Counts a request that waits for an instance, unless too many wait.
+    pub(crate) fn wait(&self) -> Option<WaitSlot> {
+        let slot = WaitSlot(self.state.clone());
+        (self.state.waiting.fetch_add(1, Relaxed) < self.settings.waiting).then_some(slot)
+    }
+
+    /// Requests that wait for an instance.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.waiting.load(Relaxed)
+    }
+
+    /// Wakes the requests that wait: the table that this is in is in place.
+    pub(crate) fn wake(&self) {
+        self.state.changed.notify_waiters();
     }
 
     /// Takes a retry out of the budget, if one is left.

@@ -36,7 +36,7 @@ fn an_exposed_service_is_known_before_it_has_instances() {
         workers: 1,
         durations: &durations,
     };
-    let table = builder.next(&ServiceTable::default(), &Directory::default().view());
+    let table = builder.next(&ServiceTable::default(), &Directory::default().view(), Instant::now());
     assert!(!table.is_ready());
     let log = table.service("log").unwrap();
     let mut rng = StdRng::seed_from_u64(1);
@@ -46,9 +46,16 @@ fn an_exposed_service_is_known_before_it_has_instances() {
 
 #[test]
 fn an_instance_lasts_as_long_as_its_registration() {
-    let first = UpstreamService::new("log", &[info(1, "20000")], &GatewayConfig::default(), 1, &durations());
+    let first = UpstreamService::new(
+        "log",
+        &[info(1, "20000")],
+        &GatewayConfig::default(),
+        1,
+        &durations(),
+        Instant::now(),
+    );
     let same = |infos: &[Arc<ServiceInfo>]| {
-        Arc::ptr_eq(&first.with_instances(infos, 1).instances[0], &first.instances[0])
+        Arc::ptr_eq(&first.with_instances(infos, 1, Instant::now()).instances[0], &first.instances[0])
     };
     // The greatest weight is 10000; a greater one must not look like another registration at every push.
     assert!(same(&[info(1, "20000")]) && same(&[info(1, "10000")]));
@@ -65,9 +72,9 @@ fn a_push_with_many_instances_takes_linear_time() {
         services: [("log".into(), Arc::new(service))].into(),
         ready: true,
     };
-    let current = UpstreamService::new("log", &infos, &config, 1, &durations());
+    let current = UpstreamService::new("log", &infos, &config, 1, &durations(), Instant::now());
     let began = Instant::now();
-    let next = table(current.with_instances(&infos[1..], 1));
+    let next = table(current.with_instances(&infos[1..], 1, Instant::now()));
     let removed = table(current).removed(&next);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(matches!(&*removed, [only] if *only.addr == *infos[0].addr));

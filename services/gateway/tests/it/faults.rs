@@ -35,13 +35,6 @@ async fn silent() -> FakeInstance {
     .await
 }
 
-async fn problem_of(response: reqwest::Response) -> serde_json::Value {
-    assert!(response.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));
-    let text = response.text().await.unwrap();
-    assert!(!text.contains("127.0.0.1"), "an address: {text}");
-    serde_json::from_str(&text).unwrap()
-}
-
 #[tokio::test]
 async fn each_failure_has_its_status_and_cause() {
     let garbage = FakeInstance::responding("not HTTP at all\r\n\r\n").await;

@@ -27,3 +27,4 @@ mod routing;
 mod slow;
 mod streams;
 mod support;
+mod waiting;

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// The gateway's metrics, as `/metrics` names them after `hub_gateway_`; a test compares them with it.
-pub(crate) const METRICS: [&str; 15] = [
+pub(crate) const METRICS: [&str; 17] = [
     "connections",
     "connections_opened",
     "ejected",
@@ -33,6 +33,8 @@ pub(crate) const METRICS: [&str; 15] = [
     "request_duration_seconds_count",
     "requests",
     "retries",
+    "waiting",
+    "waits",
 ];
 
 /// A gateway with its registry.
@@ -51,6 +53,7 @@ impl Gateway {
         let registry = FakeRegistry::start().await;
         let mut own = GatewayConfig::exposing_all();
         own.workers = 2;
+        own.timeouts.wait = Duration::ZERO; // a test that waits says so
         change(&mut own);
         let mut common = Common::of(&PROCESS).unwrap();
         common.listen = "127.0.0.1:0".parse().unwrap();
@@ -214,4 +217,11 @@ pub(crate) async fn silent() -> FakeInstance {
         }
     })
     .await
+}
+
+pub(crate) async fn problem_of(response: reqwest::Response) -> serde_json::Value {
+    assert!(response.headers()["hub-instance"].to_str().unwrap().starts_with("gateway-"));
+    let text = response.text().await.unwrap();
+    assert!(!text.contains("127.0.0.1"), "an address: {text}");
+    serde_json::from_str(&text).unwrap()
 }

@@ -139,6 +139,13 @@ impl<R> RequestBody<R> {
     pub(super) fn empty() -> Self {
         Self(None)
     }
+
+    /// Looks at the stream that the body is read from; `None` after its end. Whoever does not read for a while can find
+    /// out by it that the client has gone.
+    pub fn with_stream<T>(&self, look: impl FnOnce(&R) -> T) -> Option<T> {
+        let state = self.0.as_ref()?.state.lock();
+        state.read.as_ref().map(|read| look(&read.stream))
+    }
 }
 
 impl<R: AsyncRead + Unpin> Body for RequestBody<R> {
