@@ -4,8 +4,12 @@
 //! tells which kind of registry this is. One that stamps its answers with `Hub-Revision` gets a renewal every 15 s,
 //! and at once when a heartbeat shows that the directory is out of date. One that knows only the core protocol would
 //! list a renewing member twice, so the member registers again only after 90 s without a heartbeat.
+//!
+//! There may be several registries, all of one platform. The one that answered last is asked; if it fails, the next one
+//! is, and then stays. Their revisions are comparable, so the directory keeps what it knows.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,22 +18,26 @@ use axum::Router;
 use hubspoke_protocol::{PushMode, ServiceInfo};
 use rand::RngExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::registry::RegistryClient;
 use self::state::MemberState;
+use self::targets::Target;
 use crate::directory::Directory;
 use crate::load::LoadCounters;
 
 pub use self::advertise::{Advertise, Families, Reach, default_route_ip};
-pub use self::config::{InvalidUrl, MemberConfig, MemberError, Timing, check_registry_url};
+pub use self::config::{MemberConfig, MemberError, Timing};
 pub use self::registry::RegistryError;
+pub use self::url::{InvalidUrl, RegistryUrls, check_registry_url};
 
 mod advertise;
 mod config;
 mod registry;
 mod routes;
 mod state;
+mod targets;
+mod url;
 
 /// When many members are out of date at once, their renewals are spread over this time. It also lets a push arrive
 /// first, which makes the renewal cheap.
@@ -180,7 +188,7 @@ impl Member {
     /// [`RegistryError`] if the registry could not be reached or refused; it then removes the member when it misses
     /// heartbeats.
     pub async fn deregister(&self) -> Result<(), RegistryError> {
-        self.registry.deregister(&self.info()).await?;
+        self.ask(|target, limit| self.deregister_at(target, limit)).await?;
         self.state.joined.send_replace(false);
         Ok(())
     }
@@ -222,7 +230,42 @@ impl Member {
 
     /// Registers once. Returns whether the registry's epoch has changed.
     async fn register(&self) -> Result<bool, RegistryError> {
-        let resolved = self.config.advertise.resolve(&self.config.registry).await;
+        self.ask(|target, limit| self.register_at(target, limit)).await
+    }
+
+    /// Makes a call to one registry after another until one answers, at most for [`Timing::timeout`]. Each gets a limit
+    /// for its call.
+    async fn ask<T, F>(&self, call: impl Fn(Target, Duration) -> F) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
+        let Timing { timeout, attempt, .. } = self.config.timing;
+        let deadline = Instant::now() + timeout;
+        let mut round = self.registry.round();
+        let mut failure = None;
+        while let Ok(Some(target)) = timeout_at(deadline, round.next(attempt)).await {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = if round.is_over() { left } else { left.min(attempt) };
+            let error = match target {
+                Ok(target) => match call(target.clone(), limit).await {
+                    Err(error) if error.is_local() => error,
+                    outcome => {
+                        if round.answered(&target) {
+                            tracing::info!(registry = %target, "another registry answers now");
+                        }
+                        return outcome;
+                    }
+                },
+                Err(error) => RegistryError::NoAnswer(error.into()),
+            };
+            failure = Some(error);
+        }
+        Err(failure
+            .unwrap_or_else(|| RegistryError::NoAnswer(io::Error::from(io::ErrorKind::TimedOut).into())))
+    }
+
+    async fn register_at(&self, target: Target, limit: Duration) -> Result<bool, RegistryError> {
+        let resolved = self.config.advertise.resolve(&target.addrs).await;
         let (addr, control_addr) = resolved.map_err(RegistryError::Address)?;
         let info = Arc::new(ServiceInfo {
             addr,
@@ -233,7 +276,7 @@ impl Member {
         });
         *self.state.registered.lock() = info.clone();
         self.state.directory.begin_registration();
-        match self.registry.register(&info).await {
+        match self.registry.register(&target, limit, &info).await {
             Ok((lists, revision)) => {
                 self.state.core_only.store(revision.is_none(), Relaxed);
                 let other_epoch = self.state.directory.apply_registration(lists, revision);
@@ -247,6 +290,10 @@ impl Member {
                 Err(error)
             }
         }
+    }
+
+    async fn deregister_at(&self, target: Target, limit: Duration) -> Result<(), RegistryError> {
+        self.registry.deregister(&target, limit, &self.info()).await
     }
 }
 

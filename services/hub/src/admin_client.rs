@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use hubspoke_chassis::config::RegistryLink;
 use hubspoke_client::Token;
-use hubspoke_client::membership::check_registry_url;
+use hubspoke_client::membership::{RegistryUrls, check_registry_url};
 use hubspoke_protocol::{
     CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, SERVICES_PATH, WATCH_PATH, check_name,
 };
@@ -60,29 +62,34 @@ impl InstanceRef {
     }
 }
 
-/// A client for one registry. Clones share its connections.
+/// A client for one registry, or several of one platform: if one fails, the next one is asked. Clones share connections.
 #[derive(Debug, Clone)]
 pub(crate) struct AdminClient {
-    url: String,
+    urls: RegistryUrls,
+    /// All of them, for people.
+    shown: String,
+    /// The one that answered last.
+    first: Arc<AtomicUsize>,
     token: Option<Token>,
     http: reqwest::Client,
 }
 
 impl AdminClient {
-    /// For the registry at `url`, or else the one in the configuration.
+    /// For the registries at `url`, or else those in the configuration.
     ///
     /// # Errors
     /// If the token file can't be read, or the HTTP client can't be built.
     pub(crate) fn new(link: &RegistryLink, url: Option<String>) -> anyhow::Result<Self> {
-        let url = url.unwrap_or_else(|| link.url.clone()).trim_end_matches('/').to_owned();
+        let urls = RegistryUrls::parse(url.as_deref().unwrap_or(&link.url))?;
         let redirect = reqwest::redirect::Policy::none();
         let http = reqwest::Client::builder().no_proxy().redirect(redirect).connect_timeout(CONNECT_TIMEOUT);
-        Ok(Self { url, token: link.read_token()?, http: http.build()? })
+        let (token, http) = (link.read_token()?, http.build()?);
+        Ok(Self { shown: urls.to_string(), urls, first: Arc::default(), token, http })
     }
 
-    /// The registry's base URL.
+    /// The registry's base URL, or all of several, for people.
     pub(crate) fn url(&self) -> &str {
-        &self.url
+        &self.shown
     }
 
     /// The HTTP client: no proxy, no redirects, and a timeout only for connecting.
@@ -107,22 +114,25 @@ impl AdminClient {
     /// The catalogue's changes, or only those of `service`.
     pub(crate) fn watch(&self, service: Option<&str>) -> EventSource {
         let query = service.map(|service| format!("?service={service}")).unwrap_or_default();
-        let url = self.url.clone();
+        let shown = self.shown.clone();
         let refused = move |status, headers: &HeaderMap, body: &[u8]| {
-            registry_error::refused(&url, status, headers, body, false)
+            registry_error::refused(&shown, status, headers, body, false)
         };
-        EventSource::open(self.http.clone(), format!("{}{WATCH_PATH}{query}", self.url), refused)
+        let urls = self.urls.iter().map(|url| format!("{url}{WATCH_PATH}{query}")).collect();
+        EventSource::open(self.http.clone(), urls, refused)
     }
 
     /// Drains an instance, or undoes that.
     pub(crate) async fn drain(&self, instance: &InstanceRef, drain: bool) -> anyhow::Result<()> {
         let method = if drain { Method::PUT } else { Method::DELETE };
-        self.send(self.request(method, &format!("{}/drain", instance.path()))).await.map(drop)
+        let path = format!("{}/drain", instance.path());
+        self.send(|url| self.request(method.clone(), url, &path)).await.map(drop)
     }
 
     /// Removes an instance from the catalogue.
     pub(crate) async fn deregister(&self, instance: &InstanceRef) -> anyhow::Result<()> {
-        self.send(self.request(Method::DELETE, &instance.path())).await.map(drop)
+        let path = instance.path();
+        self.send(|url| self.request(Method::DELETE, url, &path)).await.map(drop)
     }
 
     /// The state of self-protection.
@@ -133,13 +143,13 @@ impl AdminClient {
     /// Switches self-protection on or off.
     pub(crate) async fn protect(&self, enabled: bool) -> anyhow::Result<()> {
         let switch = ProtectionSwitch { enabled };
-        self.send(self.request(Method::PUT, PROTECTION_PATH).json(&switch)).await.map(drop)
+        self.send(|url| self.request(Method::PUT, url, PROTECTION_PATH).json(&switch)).await.map(drop)
     }
 
     /// Only changes carry the token: reading requires none, and `--registry` may name any server.
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    fn request(&self, method: Method, registry: &str, path: &str) -> RequestBuilder {
         let token = self.token.as_ref().filter(|_| method != Method::GET);
-        let request = self.http.request(method, format!("{}{path}", self.url)).timeout(TIMEOUT);
+        let request = self.http.request(method, format!("{registry}{path}")).timeout(TIMEOUT);
         match token {
             Some(token) => request.bearer_auth(token.get()),
             None => request,
@@ -148,31 +158,58 @@ impl AdminClient {
 
     /// Reads a document.
     async fn read<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<(T, String)> {
-        let reply = self.send(self.request(Method::GET, path)).await?;
+        let reply = self.send(|url| self.request(Method::GET, url, path)).await?;
         let (status, headers) = (reply.status(), reply.headers().clone());
         let text = reply.text().await;
         let text =
             text.map_err(|error| anyhow!("the registry broke off its answer: {}", Cause::of(&error)))?;
         let document = serde_json::from_str(&text);
         let document =
-            document.map_err(|_| anyhow!(registry_error::not_a_registry(&self.url, status, &headers)))?;
+            document.map_err(|_| anyhow!(registry_error::not_a_registry(&self.shown, status, &headers)))?;
         Ok((document, text))
     }
 
-    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let request = request.build()?;
-        let with_token = request.headers().contains_key(AUTHORIZATION);
-        let reply = self.http.execute(request).await.map_err(|error| {
-            let hub = invocation::command_line();
-            anyhow!(registry_error::unanswered(&self.url, &Cause::of(&error), &hub))
-        })?;
-        if reply.status().is_success() {
-            return Ok(reply);
+    /// Sends a request, made for the URL of a registry, to one after another until one answers. One that can't do its
+    /// work does not speak for the others.
+    async fn send(&self, request: impl Fn(&str) -> RequestBuilder) -> anyhow::Result<Response> {
+        let (count, first) = (self.urls.iter().len(), self.first.load(Relaxed));
+        let mut failure = anyhow!("no registry is configured");
+        for at in (first..first + count).map(|at| at % count) {
+            let Some(url) = self.urls.iter().nth(at) else { break };
+            let request = request(url).build()?;
+            let with_token = request.headers().contains_key(AUTHORIZATION);
+            let reply = match self.http.execute(request).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    let hub = invocation::command_line();
+                    failure = anyhow!(registry_error::unanswered(&self.shown, &Cause::of(&error), &hub));
+                    continue;
+                }
+            };
+            let status = reply.status();
+            if status.is_success() {
+                self.first.store(at, Relaxed);
+                return Ok(reply);
+            }
+            let headers = reply.headers().clone();
+            let body = read_start(reply).await;
+            failure = anyhow!(registry_error::refused(url, status, &headers, &body, with_token));
+            if !status.is_server_error() {
+                break;
+            }
         }
-        let (status, headers) = (reply.status(), reply.headers().clone());
-        let body = read_start(reply).await;
-        bail!(registry_error::refused(&self.url, status, &headers, &body, with_token))
+        Err(failure)
     }
+}
+
+/// The URLs of registries as they are typed, separated by commas: see [`server_url`].
+///
+/// # Errors
+/// If one of them can't be one.
+pub(crate) fn registry_urls(text: &str) -> Result<String, String> {
+    let urls: Result<Vec<_>, _> = text.split(',').map(|url| server_url(url.trim())).collect();
+    let urls = urls?.join(",");
+    RegistryUrls::parse(&urls).map(|_| urls).map_err(|error| error.to_string())
 }
 
 /// The URL of a server as it is typed: `http://HOST:PORT`, or only `HOST:PORT`.
@@ -214,6 +251,16 @@ mod tests {
             let error = server_url(text).unwrap_err();
             assert!(error.contains("such as http://127.0.0.1:20000"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn several_registries_are_separated_by_commas() {
+        assert_eq!(registry_urls("hub-1:1, http://hub-2:2/").as_deref(), Ok("http://hub-1:1,http://hub-2:2"));
+        for text in ["", "hub-1:1,", "hub-1:1,,hub-2:2"] {
+            assert!(registry_urls(text).is_err(), "{text:?}");
+        }
+        let many: Vec<_> = (0..17).map(|n| format!("hub-{n}:1")).collect();
+        assert!(registry_urls(&many.join(",")).unwrap_err().contains("more than 16 registries"));
     }
 
     #[test]

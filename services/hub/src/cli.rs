@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubspoke_chassis::boot::{self, HealthQuery};
 use hubspoke_chassis::config::ConfigSource;
 
-use crate::admin_client::{AdminClient, InstanceRef, server_url};
+use crate::admin_client::{AdminClient, InstanceRef, registry_urls};
 use crate::config::{HubConfig, PROCESS};
 use crate::demo::{self, DemoArgs};
 use crate::describe;
@@ -128,8 +128,8 @@ struct UpArgs {
 
 #[derive(Args)]
 struct RegistryArg {
-    /// Use this registry instead of the configured one (registry.url, HUB_REGISTRY__URL)
-    #[arg(long = "registry", value_name = "URL", value_parser = server_url)]
+    /// Use this registry instead of the configured one (registry.url, HUB_REGISTRY__URL). Several are separated by commas
+    #[arg(long = "registry", value_name = "URL", value_parser = registry_urls)]
     url: Option<String>,
 }
 

@@ -56,15 +56,15 @@ pub(crate) struct EventSource {
 }
 
 impl EventSource {
-    /// Opens the stream at `url`. `http` must have no timeout for whole responses. `refusal` puts an answer that
+    /// Opens the stream at the first of `urls` that has it; all have the same. `http` must have no timeout for whole responses. `refusal` puts an answer that
     /// is not an event stream into words.
     pub(crate) fn open(
         http: reqwest::Client,
-        url: String,
+        urls: Vec<String>,
         refusal: impl Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync + 'static,
     ) -> Self {
         let (sender, updates) = mpsc::channel(QUEUED);
-        let reader = tokio::spawn(async move { read_forever(http, url, &refusal, sender).await });
+        let reader = tokio::spawn(async move { read_forever(http, urls, &refusal, sender).await });
         Self { updates, reader: AbortOnDropHandle::new(reader) }
     }
 
@@ -85,15 +85,17 @@ impl EventSource {
 
 async fn read_forever(
     http: reqwest::Client,
-    url: String,
+    urls: Vec<String>,
     refusal: &Refusal,
     updates: mpsc::Sender<StreamUpdate>,
 ) {
+    let mut urls = urls.iter().cycle();
+    let mut url = urls.next().map(String::as_str).unwrap_or_default();
     let mut last_id = String::new();
     let mut backoff = MIN_BACKOFF;
     loop {
         let began = Instant::now();
-        let ended = read(&http, &url, refusal, &mut last_id, &updates).await;
+        let ended = read(&http, url, refusal, &mut last_id, &updates).await;
         if began.elapsed() >= LASTING {
             backoff = MIN_BACKOFF;
         }
@@ -104,6 +106,7 @@ async fn read_forever(
         if updates.send(StreamUpdate::Disconnected { reason }).await.is_err() {
             return; // the source was dropped
         }
+        url = urls.next().map_or(url, String::as_str);
         // Jitter, so that not all clients reconnect at once after the server restarts.
         sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);

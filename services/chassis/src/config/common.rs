@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hubspoke_client::Token;
-use hubspoke_client::membership::check_registry_url;
+use hubspoke_client::membership::RegistryUrls;
 use hubspoke_protocol::{InvalidAddr, RESERVED_NAMES, check_addr, check_host, check_name};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -52,7 +52,7 @@ pub struct Common {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RegistryLink {
-    /// Base URL.
+    /// Base URL, or several separated by commas: any of them is asked, and if it fails the next one.
     pub url: String,
     /// Bearer token for registering.
     pub token: Option<Secret>,
@@ -127,7 +127,7 @@ impl Common {
                 return Err(at("advertise_host", &"advertise is set too; remove one of them"));
             }
         }
-        check_registry_url(&registry.url).map_err(|error| at("registry.url", &error))?;
+        RegistryUrls::parse(&registry.url).map_err(|error| at("registry.url", &error))?;
         if registry.token.is_some() && registry.token_file.is_some() {
             return Err(at("registry.token_file", &"registry.token is set too; remove one of them"));
         }

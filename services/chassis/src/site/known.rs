@@ -30,9 +30,14 @@ impl KnownHosts {
         let machine = rustix::system::uname();
         let machine = machine.nodename().to_string_lossy();
         let short = machine.split('.').next().unwrap_or_default();
-        let registry = common.registry.url.split("://").nth(1);
-        let settings = [common.advertise.as_deref(), common.advertise_host.as_deref(), registry];
-        let settings = settings.into_iter().flatten().filter_map(|host| name_of(host.trim_end_matches('/')));
+        let registries = common.registry.url.split(',').filter_map(|url| url.split("://").nth(1));
+        let settings = [common.advertise.as_deref(), common.advertise_host.as_deref()];
+        let settings = settings
+            .into_iter()
+            .flatten()
+            .chain(registries)
+            .map(str::trim)
+            .filter_map(|host| name_of(host.trim_end_matches('/')));
         Self::of([&common.name, &*machine, short].into_iter().chain(settings), &common.allowed_hosts)
     }
 

@@ -46,7 +46,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// let log = LogClient::new(directory, &ServiceInfo::new("greeter", "10.0.0.7:8080"))?;
 /// // If one instance fails, another one gets the entry; the result is the `Id` of the one that stored it.
 /// let stored_by = log.send("hello, ada").await?;
-/// # assert_eq!(stored_by, other.info().id());
+/// # assert_eq!(stored_by, other.info().instance_id());
 /// # assert_eq!(other.texts(), ["hello, ada"]);
 /// # Ok(())
 /// # }

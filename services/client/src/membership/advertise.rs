@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hubspoke_protocol::{InvalidInfo, ServiceInfo, check_ip};
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 
 /// Where others reach a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,17 +69,13 @@ impl Advertise {
         ServiceInfo { addr, control_addr, ..info.clone() }.check()
     }
 
-    /// The addresses to register now: for callers, and for the registry.
-    pub(super) async fn resolve(&self, registry: &str) -> io::Result<(String, Option<String>)> {
-        let reaches = [Some(&self.addr), self.control_addr.as_ref()];
-        let is_local = |reach: &&Reach| matches!(reach, Reach::Local { .. });
-        let targets =
-            if reaches.iter().flatten().any(is_local) { addrs_of(registry).await? } else { Vec::new() };
+    /// The addresses to register now: for callers, and for the registry, which has these addresses.
+    pub(super) async fn resolve(&self, registry: &[SocketAddr]) -> io::Result<(String, Option<String>)> {
         let control_addr = match &self.control_addr {
-            Some(reach) => Some(reach.resolve(&targets).await?),
+            Some(reach) => Some(reach.resolve(registry).await?),
             None => None,
         };
-        Ok((self.addr.resolve(&targets).await?, control_addr))
+        Ok((self.addr.resolve(registry).await?, control_addr))
     }
 }
 
@@ -92,15 +88,6 @@ impl Reach {
             }
         }
     }
-}
-
-/// The addresses of the registry, in the resolver's order.
-async fn addrs_of(registry: &str) -> io::Result<Vec<SocketAddr>> {
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let url = registry.parse::<reqwest::Url>().map_err(invalid)?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = url.port_or_known_default().unwrap_or(80);
-    Ok(lookup_host((host, port)).await?.collect())
 }
 
 /// The local address that the route to the registry starts from: of a family that is listened on, and one that others

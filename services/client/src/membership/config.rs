@@ -1,11 +1,11 @@
 //! What a member is configured with.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use hubspoke_protocol::{InvalidInfo, ServiceInfo, check_ip};
+use hubspoke_protocol::{InvalidInfo, ServiceInfo};
 
 use super::advertise::Advertise;
+use super::url::InvalidUrl;
 use crate::http::HttpClientError;
 use crate::token::Token;
 
@@ -17,8 +17,10 @@ pub struct Timing {
     pub renew: Duration,
     /// With a core-only registry, the member registers again after this long without a heartbeat. 90 s by default.
     pub silence: Duration,
-    /// Timeout of one call to the registry. 5 s by default.
+    /// Timeout of one call to the registry, or to all of several. 5 s by default.
     pub timeout: Duration,
+    /// How long one registry may take while there is another one to ask. 3 s by default.
+    pub attempt: Duration,
     /// Pause after a first failed call; see [`backoff`](crate::backoff). 100 ms by default.
     pub backoff: Duration,
     /// Longest pause between failed calls. 2 s by default.
@@ -34,6 +36,7 @@ impl Default for Timing {
             renew: Duration::from_secs(15),
             silence: Duration::from_secs(90),
             timeout: Duration::from_secs(5),
+            attempt: Duration::from_secs(3),
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
             epoch_grace: Duration::from_secs(20),
@@ -45,7 +48,8 @@ impl Default for Timing {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MemberConfig {
-    /// Base URL of the registry, such as `http://127.0.0.1:20000`.
+    /// Base URL of the registry, such as `http://127.0.0.1:20000`, or several separated by commas: see
+    /// [`RegistryUrls`](super::RegistryUrls). Any of them is asked; if it fails, the next one.
     pub registry: String,
     /// Bearer token for registering, if the registry requires one.
     pub token: Option<Token>,
@@ -83,34 +87,4 @@ pub enum MemberError {
     /// The HTTP client could not be created.
     #[error(transparent)]
     Client(#[from] HttpClientError),
-}
-
-/// Checks the base URL of a registry: `http://host:port`, optionally with a path. The host must be one that can be
-/// connected to, as in [`check_ip`].
-///
-/// # Errors
-/// [`InvalidUrl`], which quotes the text.
-pub fn check_registry_url(text: &str) -> Result<(), InvalidUrl> {
-    let invalid = |why| InvalidUrl { text: text.to_owned(), why };
-    let url = reqwest::Url::parse(text).ok().filter(|url| {
-        url.scheme() == "http"
-            && url.has_host()
-            && url.port() != Some(0)
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    });
-    let url = url.ok_or_else(|| invalid("expected http://host:port"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    // The URL parser has turned every form of IPv4 into four decimal numbers.
-    host.parse::<IpAddr>().map_or(Ok(()), |ip| check_ip(ip).map_err(invalid))
-}
-
-/// The text is not the base URL of a registry, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a valid URL; {why}")]
-pub struct InvalidUrl {
-    text: String,
-    why: &'static str,
 }

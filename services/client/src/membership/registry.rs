@@ -2,17 +2,23 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use hubspoke_protocol::problem::ProblemDocument;
 use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo, ServiceLists};
+use reqwest::header::HOST;
 use reqwest::{Method, Response, StatusCode};
 
-use super::config::{MemberConfig, MemberError, check_registry_url};
+use super::config::{MemberConfig, MemberError};
+use super::targets::{Round, Target, Targets};
+use super::url::RegistryUrls;
 use crate::http;
 use crate::token::Token;
 
 /// Longest answer that is read, in bytes: room for ten times 10,000 instances of some 400 bytes each.
 const MAX_ANSWER: usize = 40 << 20;
+/// Longest time to connect to one address: a lost packet is sent again after a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest part of an error response that goes into an error, in characters.
 const MAX_DETAIL: usize = 300;
 
@@ -51,6 +57,12 @@ impl RegistryError {
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
+
+    /// Whether another registry may answer otherwise. One that refuses the member itself speaks for all of them; one
+    /// that can't do its work does not.
+    pub(super) fn is_local(&self) -> bool {
+        !matches!(self, Self::Refused { status, .. } if *status < 500)
+    }
 }
 
 impl From<reqwest::Error> for RegistryError {
@@ -59,30 +71,36 @@ impl From<reqwest::Error> for RegistryError {
     }
 }
 
-/// Calls one registry.
+/// Calls the registries.
 pub(super) struct RegistryClient {
     http: reqwest::Client,
-    url: String,
+    targets: Targets,
     token: Option<Token>,
 }
 
 impl RegistryClient {
     pub(super) fn new(config: &MemberConfig) -> Result<Self, MemberError> {
-        check_registry_url(&config.registry)?;
+        let urls = RegistryUrls::parse(&config.registry)?;
         // A call every 15 s is not worth keeping a connection open.
-        let timeout = config.timing.timeout;
-        let http = http::client(timeout, |builder| builder.timeout(timeout).pool_max_idle_per_host(0))?;
-        let url = format!("{}{SERVICES_PATH}", config.registry.trim_end_matches('/'));
-        Ok(Self { http, url, token: config.token.clone() })
+        let connect_timeout = CONNECT_TIMEOUT.min(config.timing.timeout);
+        let http = http::client(connect_timeout, |builder| builder.pool_max_idle_per_host(0))?;
+        Ok(Self { http, targets: Targets::new(&urls), token: config.token.clone() })
+    }
+
+    /// Begins a call: the registries to try, one after another.
+    pub(super) fn round(&self) -> Round<'_> {
+        self.targets.round()
     }
 
     /// Registers or renews. Returns the instances of the required services, and the revision unless the registry is
     /// core-only.
     pub(super) async fn register(
         &self,
+        target: &Target,
+        limit: Duration,
         info: &ServiceInfo,
     ) -> Result<(ServiceLists, Option<Revision>), RegistryError> {
-        let mut response = self.send(Method::POST, info).await?;
+        let mut response = self.send(Method::POST, target, limit, info).await?;
         let revision = response.headers().get(HUB_REVISION).and_then(|value| value.to_str().ok());
         let revision = revision.and_then(|text| text.parse().ok());
         let body = read(&mut response).await?;
@@ -92,12 +110,24 @@ impl RegistryClient {
     }
 
     /// Deregisters this run of the member.
-    pub(super) async fn deregister(&self, info: &ServiceInfo) -> Result<(), RegistryError> {
-        read(&mut self.send(Method::DELETE, info).await?).await.map(drop)
+    pub(super) async fn deregister(
+        &self,
+        target: &Target,
+        limit: Duration,
+        info: &ServiceInfo,
+    ) -> Result<(), RegistryError> {
+        read(&mut self.send(Method::DELETE, target, limit, info).await?).await.map(drop)
     }
 
-    async fn send(&self, method: Method, info: &ServiceInfo) -> Result<Response, RegistryError> {
-        let mut request = self.http.request(method, &self.url).json(info);
+    async fn send(
+        &self,
+        method: Method,
+        target: &Target,
+        limit: Duration,
+        info: &ServiceInfo,
+    ) -> Result<Response, RegistryError> {
+        let request = self.http.request(method, target.url(SERVICES_PATH)).timeout(limit);
+        let mut request = request.header(HOST, target.host()).json(info);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.get());
         }

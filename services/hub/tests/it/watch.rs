@@ -56,6 +56,13 @@ async fn once_prints_the_catalogue_and_exits() {
     let failed = process::run(command).await;
     assert_eq!(failed.code, Some(1));
     assert!(failed.stderr.starts_with("hub: no registry answers at"), "{failed:?}");
+    // Of several registries, one is enough.
+    let several = format!("{},{}", closed.url(), platform.registry());
+    let table = platform.hub(&["watch", "--once", "--registry", &several]).await;
+    assert_eq!((table.code, table.stdout.contains("log ")), (Some(0), true), "{table:?}");
+    let mut watch = WatchProcess::start(platform.command(&["watch", "--registry", &several]));
+    watch.line("log").await;
+    assert_eq!(watch.interrupt().await, Some(0));
 }
 
 #[tokio::test]
