@@ -53,6 +53,11 @@ impl Etcd {
         Self { limit, ..self.clone() }
     }
 
+    /// How long a request may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// A key below the configured prefix.
     pub fn key(&self, name: &str) -> String {
         format!("{}/{name}", self.prefix)

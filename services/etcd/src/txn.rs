@@ -41,6 +41,8 @@ pub enum OpResult {
     Put,
     /// So many keys were deleted.
     Deleted(i64),
+    /// A nested transaction was done: its own compares decided about it.
+    Txn(TxnReply),
     /// Keys were read.
     Read {
         /// The keys.
@@ -77,7 +79,7 @@ impl Txn {
         self
     }
 
-    /// The longest of its three lists, to compare with [`MAX_OPS`].
+    /// The longest of its three lists, to compare with [`MAX_OPS`]; nested transactions count as one.
     pub fn ops(&self) -> usize {
         self.0.compare.len().max(self.0.success.len()).max(self.0.failure.len())
     }
@@ -88,9 +90,7 @@ impl Txn {
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        let mut ops = self.0.success.iter().chain(&self.0.failure);
-        let reads = ops.all(|op| matches!(op.request, Some(Request::Range(_))));
-        if reads { Kind::Read } else { Kind::Write }
+        if only_reads(&self.0) { Kind::Read } else { Kind::Write }
     }
 
     pub(crate) fn into_request(self) -> TxnRequest {
@@ -176,6 +176,12 @@ impl Op {
         Self::range(RangeRequest { range_end: prefix_end(&key), key, ..RangeRequest::default() })
     }
 
+    /// A transaction of its own within the one around it: if its compares do not hold, the others are not affected. etcd
+    /// counts its operations on top of those around it.
+    pub fn txn(txn: Txn) -> Self {
+        Self(Request::Txn(txn.0))
+    }
+
     pub(crate) fn range(request: RangeRequest) -> Self {
         Self(Request::Range(request))
     }
@@ -199,11 +205,20 @@ impl TxnReply {
     }
 }
 
+fn only_reads(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
+        Some(Request::Range(_)) => true,
+        Some(Request::Txn(nested)) => only_reads(nested),
+        _ => false,
+    })
+}
+
 fn result(op: ResponseOp) -> Option<OpResult> {
     Some(match op.response? {
         Response::Range(range) => OpResult::Read { kvs: range.kvs, count: range.count },
         Response::Put(_) => OpResult::Put,
         Response::DeleteRange(deleted) => OpResult::Deleted(deleted.deleted),
+        Response::Txn(nested) => OpResult::Txn(nested.into()),
     })
 }
 
@@ -232,6 +247,9 @@ mod tests {
         let read = Txn::new().when(Compare::exists("a")).then(Op::get("a")).or_else(Op::get_prefix("b"));
         assert_eq!(read.kind(), Kind::Read);
         assert_eq!(read.clone().or_else(Op::delete("a")).kind(), Kind::Write);
-        assert_eq!(read.or_else(Op::put("a", "b")).ops(), 2);
+        assert_eq!(Txn::new().then(Op::txn(read.clone())).kind(), Kind::Read);
+        let nested = read.or_else(Op::put("a", "b"));
+        assert_eq!(nested.ops(), 2);
+        assert_eq!(Txn::new().then(Op::txn(nested)).kind(), Kind::Write);
     }
 }

@@ -1,43 +1,48 @@
-//! One number per visit, taken in one step, so that no two visits get the same.
-//!
-//! With a file, numbers are reserved in blocks: the file has the last number that may be given out, and is
-//! synced before the first number of a block is used. So no number is given out twice, whatever happens, and
-//! the disk is written once per block. The price: a crash leaves a gap of at most a block. A clean stop
-//! leaves none.
+//! One number per visit, taken in one step, so that no two visits get the same: counted by this process alone
+//! (`local`), or by all replicas together (`shared`).
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use hubspoke_etcd::Etcd;
 
 pub use self::file::StateError;
-use self::file::StateFile;
+pub use self::local::BLOCK;
+use self::local::LocalCount;
+use self::shared::SharedCount;
+pub use self::shared::{CountStats, SharedCountError};
 
 mod file;
-
-/// Numbers reserved at a time.
-pub const BLOCK: u64 = 1_000;
+mod local;
+mod shared;
 
 /// Gives out numbers. Clones share the count.
 #[derive(Debug, Clone)]
-pub struct VisitCounter {
-    count: Arc<Mutex<Count>>,
+pub struct VisitCounter(Storage);
+
+#[derive(Debug, Clone)]
+enum Storage {
+    Local(LocalCount),
+    Shared(Arc<SharedCount>),
 }
 
-#[derive(Debug)]
-struct Count {
-    /// The last number given out.
-    last: u64,
-    /// The last number that may be given out.
-    reserved: u64,
-    file: Option<Arc<StateFile>>,
+/// Why a visit has no number.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CountError {
+    /// The file can't be written.
+    #[error("can't reserve numbers in the state file")]
+    File(#[from] io::Error),
+    /// The shared count gave no number.
+    #[error("can't take a number from the shared count")]
+    Shared(#[from] SharedCountError),
 }
 
 impl VisitCounter {
     /// Starts at 1; a restart forgets the count.
     pub fn in_memory() -> Self {
-        Self::from(Count { last: 0, reserved: u64::MAX, file: None })
+        Self(Storage::Local(LocalCount::in_memory()))
     }
 
     /// Continues after the number in the file. Blocks on the disk.
@@ -45,125 +50,54 @@ impl VisitCounter {
     /// # Errors
     /// [`StateError`].
     pub fn in_file(path: &Path) -> Result<Self, StateError> {
-        let (file, last) = StateFile::open(path)?;
-        Ok(Self::from(Count { last, reserved: last, file: Some(Arc::new(file)) }))
+        Ok(Self(Storage::Local(LocalCount::in_file(path)?)))
+    }
+
+    /// Shares the count in a key of etcd with all replicas that use the key. Needs a Tokio runtime; the counter's task
+    /// ends with its last clone.
+    pub fn in_etcd(etcd: &Etcd, key: impl Into<String>) -> Self {
+        Self(Storage::Shared(Arc::new(SharedCount::start(etcd.clone(), key.into()))))
     }
 
     /// The next number.
     ///
     /// # Errors
-    /// If the next block can't be reserved; then no number is given out.
-    pub async fn next(&self) -> io::Result<u64> {
-        let mut count = self.count.lock().await;
-        if count.last == count.reserved {
-            let reserved = count.reserved + BLOCK;
-            count.save(reserved).await?;
-            count.reserved = reserved;
+    /// [`CountError`]; then no number is given out.
+    pub async fn next(&self) -> Result<u64, CountError> {
+        match &self.0 {
+            Storage::Local(count) => Ok(count.next().await?),
+            Storage::Shared(count) => Ok(count.next().await?),
         }
-        count.last += 1;
-        Ok(count.last)
     }
 
-    /// The last number given out.
+    /// The last number given out; by any replica if the count is shared, as far as is known.
     pub async fn last(&self) -> u64 {
-        self.count.lock().await.last
+        match &self.0 {
+            Storage::Local(count) => count.last().await,
+            Storage::Shared(count) => count.last().await,
+        }
     }
 
-    /// Releases reserved numbers that were not given out, so that a restart continues without a gap. A later
-    /// call of [`VisitCounter::next`] reserves again.
+    /// Releases numbers that were reserved and not given out, so that a restart continues without a gap. A later call
+    /// of [`VisitCounter::next`] reserves again.
     ///
     /// # Errors
     /// If the file can't be written; then a restart leaves a gap.
     pub async fn release(&self) -> io::Result<()> {
-        let mut count = self.count.lock().await;
-        let last = count.last;
-        count.save(last).await?;
-        if count.file.is_some() {
-            count.reserved = last;
+        match &self.0 {
+            Storage::Local(count) => count.release().await,
+            Storage::Shared(_) => Ok(()), // nothing is reserved ahead
         }
-        Ok(())
     }
-}
 
-impl From<Count> for VisitCounter {
-    fn from(count: Count) -> Self {
-        Self { count: Arc::new(Mutex::new(count)) }
-    }
-}
-
-impl Count {
-    async fn save(&self, number: u64) -> io::Result<()> {
-        let Some(file) = self.file.clone() else { return Ok(()) };
-        tokio::task::spawn_blocking(move || file.write(number)).await.map_err(io::Error::other)?
+    /// What the shared count has done so far, if it is shared.
+    pub fn stats(&self) -> Option<Arc<CountStats>> {
+        match &self.0 {
+            Storage::Local(_) => None,
+            Storage::Shared(count) => Some(count.stats()),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::fs;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn concurrent_visitors_get_different_numbers() {
-        let dir = tempfile::tempdir().unwrap();
-        for counter in [VisitCounter::in_memory(), VisitCounter::in_file(&dir.path().join("count")).unwrap()]
-        {
-            let mut visitors = tokio::task::JoinSet::new();
-            for _ in 0..2_500 {
-                let counter = counter.clone();
-                visitors.spawn(async move { counter.next().await.unwrap() });
-            }
-            let numbers: BTreeSet<u64> = visitors.join_all().await.into_iter().collect();
-            assert_eq!(numbers, (1..=2_500).collect());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_clean_stop_leaves_no_gap_and_a_crash_repeats_no_number() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("count");
-        let counter = VisitCounter::in_file(&path).unwrap();
-        assert_eq!(counter.next().await.unwrap(), 1);
-        assert_eq!(counter.next().await.unwrap(), 2);
-        counter.release().await.unwrap();
-        drop(counter);
-        let counter = VisitCounter::in_file(&path).unwrap();
-        assert_eq!(counter.next().await.unwrap(), 3);
-        drop(counter); // like a crash: nothing is released
-        let counter = VisitCounter::in_file(&path).unwrap();
-        assert_eq!(counter.next().await.unwrap(), 2 + BLOCK + 1);
-        counter.release().await.unwrap();
-        assert_eq!(counter.next().await.unwrap(), 2 + BLOCK + 2, "a straggler after the release");
-        drop(counter);
-        assert!(VisitCounter::in_file(&path).unwrap().next().await.unwrap() > 2 + BLOCK + 2);
-    }
-
-    #[tokio::test]
-    async fn an_invalid_file_and_a_second_process_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("count");
-        for content in ["", "x", "-1", "1.5", "18446744073709551616"] {
-            fs::write(&path, content).unwrap();
-            assert!(matches!(VisitCounter::in_file(&path), Err(StateError::Invalid(_))), "{content:?}");
-        }
-        fs::write(&path, "7\n").unwrap();
-        let counter = VisitCounter::in_file(&path).unwrap();
-        assert!(matches!(VisitCounter::in_file(&path), Err(StateError::InUse(_))));
-        assert_eq!(counter.next().await.unwrap(), 8);
-    }
-
-    #[tokio::test]
-    async fn without_a_reservation_no_number_is_given_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("inner").join("count");
-        fs::create_dir(dir.path().join("inner")).unwrap();
-        let counter = VisitCounter::in_file(&path).unwrap();
-        fs::remove_dir_all(dir.path().join("inner")).unwrap();
-        assert!(counter.next().await.is_err());
-        assert_eq!(counter.last().await, 0);
-        fs::create_dir(dir.path().join("inner")).unwrap();
-        assert_eq!(counter.next().await.unwrap(), 1);
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@ use axum::response::{IntoResponse, Response};
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LogError;
 
+use crate::counter::CountError;
+
 /// Seconds until a retry makes sense.
 const RETRY_AFTER: u32 = 1;
 
@@ -15,12 +17,15 @@ pub(crate) enum VisitError {
     Log(#[from] LogError),
     /// It has no number.
     #[error("the visit could not be counted")]
-    Count(#[from] std::io::Error),
+    Count(#[from] CountError),
 }
 
 impl IntoResponse for VisitError {
     fn into_response(self) -> Response {
-        tracing::warn!(error = &self as &dyn std::error::Error, "a visit failed");
+        // Of the shared count, the cause is logged once, not for each visit.
+        if !matches!(self, Self::Count(CountError::Shared(_))) {
+            tracing::warn!(error = &self as &dyn std::error::Error, "a visit failed");
+        }
         let cause = match self {
             Self::Log(_) => ProblemType::NotLogged,
             Self::Count(_) => ProblemType::NotCounted,

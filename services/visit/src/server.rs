@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::LOG_SERVICE;
+use hubspoke_etcd::{Etcd, InvalidConfig};
 
 use crate::api::{self, VisitApp};
 use crate::config::{CountStorage, PROCESS, VisitConfig};
 use crate::counter::{StateError, VisitCounter};
+use crate::metrics;
 
 /// Why the service can't start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,9 @@ pub enum VisitServerError {
     /// The addresses can't be bound, or the member can't be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// etcd's settings are invalid.
+    #[error("etcd.{0}")]
+    Etcd(#[from] InvalidConfig),
     /// The state file can't be used.
     #[error("can't restore the count")]
     State(#[from] StateError),
@@ -47,6 +52,11 @@ impl VisitServer {
         let service = Service::builder(PROCESS).requires([LOG_SERVICE]).bind(&common).await?;
         let counter = match own.state {
             CountStorage::Memory => VisitCounter::in_memory(),
+            CountStorage::Etcd => {
+                let etcd = Etcd::new(own.etcd)?;
+                let key = etcd.key(&format!("counts/{}", common.name));
+                VisitCounter::in_etcd(&etcd, key)
+            }
             CountStorage::File => {
                 tokio::task::spawn_blocking(move || VisitCounter::in_file(&own.file)).await??
             }
@@ -55,6 +65,9 @@ impl VisitServer {
         let visits = meter.u64_counter("hub.visit.visits");
         let visits = visits.with_unit("{visit}").with_description("Visits that got a number").build();
         visits.add(0, &[]);
+        if let Some(stats) = counter.stats() {
+            metrics::register(&meter, &stats);
+        }
         let app = VisitApp {
             counter,
             visits,

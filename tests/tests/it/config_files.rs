@@ -177,9 +177,14 @@ fn lists<T: Table>(process: &Process) -> usize {
     let lists: Vec<String> = paths(&defaults, false).into_iter().filter(is_list).collect();
     for path in &lists {
         let set = |place, text: &str| value_of::<T>(process, path, place, text);
-        let valid = [["log", "visit"], ["10.0.0.0/8", "fd00::/8"], ["a.example", "b.example"]]
-            .into_iter()
-            .find(|[one, two]| set(Place::File, &format!("['{one}', '{two}']")).is_ok());
+        let kinds = [
+            ["log", "visit"],
+            ["10.0.0.0/8", "fd00::/8"],
+            ["a.example", "b.example"],
+            ["http://a.example:1", "http://b.example:2"],
+        ];
+        let valid =
+            kinds.into_iter().find(|[one, two]| set(Place::File, &format!("['{one}', '{two}']")).is_ok());
         let [one, two] = valid.unwrap_or_else(|| panic!("no valid value of {path} is known"));
         let expected = set(Place::File, &format!("['{one}', '{two}']")).unwrap();
         assert_eq!(expected.as_array().unwrap().len(), 2, "{path}");

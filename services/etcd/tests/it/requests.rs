@@ -41,6 +41,29 @@ async fn transactions_compare_write_and_read() {
 }
 
 #[tokio::test]
+async fn nested_transactions_are_decided_one_by_one_at_one_revision() {
+    let Some(cluster) = etcd::start(1).await else { return };
+    let etcd = client(&cluster);
+    put(&etcd, "/b", "taken").await;
+    let create = |key: &str| {
+        Op::txn(Txn::new().when(Compare::absent(key)).then(Op::put(key, "1")).or_else(Op::get(key)))
+    };
+    let reply = etcd.txn(Txn::new().then(create("/a")).then(create("/b")).then(create("/c"))).await.unwrap();
+    let nested: Vec<_> = reply
+        .results
+        .iter()
+        .map(|result| match result {
+            OpResult::Txn(reply) => (reply.succeeded, reply.first_read().map(|kv| kv.value.clone())),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(nested, [(true, None), (false, Some("taken".into())), (true, None)]);
+    for key in ["/a", "/c"] {
+        assert_eq!(etcd.get(key).await.unwrap().unwrap().mod_revision, reply.revision);
+    }
+}
+
+#[tokio::test]
 async fn a_long_list_comes_in_pages_of_one_revision() {
     let Some(cluster) = etcd::start(1).await else { return };
     let etcd = client(&cluster);

@@ -143,6 +143,40 @@ async fn a_count_in_a_file_continues_after_a_restart() {
 }
 
 #[tokio::test]
+async fn replicas_with_etcd_share_one_count_and_without_it_visits_fail_in_time() {
+    let Some(mut cluster) = hubspoke_testkit::etcd::start(1).await else { return };
+    let endpoints = cluster.endpoints();
+    let in_etcd = |config: &mut Config<VisitConfig>| {
+        config.own.state = CountStorage::Etcd;
+        config.own.etcd.endpoints = endpoints.clone();
+        config.own.etcd.request_timeout = std::time::Duration::from_secs(1);
+    };
+    let (one, two) = (Visit::start(in_etcd).await, Visit::start(in_etcd).await);
+    for expected in [1, 3, 5] {
+        assert_eq!(one.count("/visit").await, expected);
+        assert_eq!(two.count("/visit").await, expected + 1);
+    }
+    let stats: Value = one.get("/visit/stats").await.json().await.unwrap();
+    assert_eq!(stats["total"], 6, "of all replicas");
+    let metrics = one.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("hub_visit_count_writes_total"), "{metrics}");
+    cluster.kill_all().await;
+    let refused = one.get("/visit").await;
+    assert_eq!(
+        (refused.status(), &refused.headers()["retry-after"]),
+        (503.try_into().unwrap(), &"1".try_into().unwrap())
+    );
+    let problem = refused.text().await.unwrap();
+    assert!(problem.contains("urn:hubspoke:problem:not-counted"), "{problem}");
+    assert!(!problem.contains("127.0.0.1"), "the cause is logged, not sent to the caller");
+    assert_eq!(one.get("/readyz").await.status(), 200, "the others are away, too");
+    cluster.restart_all().await;
+    assert_eq!(two.count("/visit").await, 7);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn the_routes_are_below_the_registered_name() {
     let visit = Visit::start(|config| config.common.name = "hits".to_owned()).await;
     assert_eq!((visit.count("/hits").await, visit.count("/").await), (1, 2));
