@@ -6,7 +6,7 @@
 //! - [`config`]: defaults, file, environment; errors that name the file or variable
 //! - [`telemetry`]: lines on stderr, OTLP; [`metrics`]: `/metrics`; [`trace`]: a span per request
 //! - [`server`]: the accept loop; [`health`]: `/livez`, `/readyz`
-//! - [`site`]: which requests web pages may make
+//! - [`site`]: which requests web pages may make; [`rights`]: which tokens may do what
 //! - [`problem`]: error responses (RFC 9457); [`json`]: lenient JSON bodies
 //! - [`rate_limit`]: a rate with a burst, per client; [`memory`]: what others can make a process hold
 
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metrics;
 pub mod problem;
 pub mod rate_limit;
+pub mod rights;
 pub mod server;
 pub mod service;
 pub mod site;

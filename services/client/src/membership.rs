@@ -126,6 +126,12 @@ impl Member {
         self.state.registered.lock().clone()
     }
 
+    /// Whether this is the key that the registry sends with each push: whoever sends it is the registry. Compared in
+    /// constant time.
+    pub fn is_push_key(&self, key: &[u8]) -> bool {
+        self.state.is_push_key(key)
+    }
+
     /// Whether the registry knows this member: true from the first registration to [`Member::deregister`].
     pub fn joined(&self) -> watch::Receiver<bool> {
         self.state.joined.subscribe()

@@ -75,15 +75,25 @@ impl Token {
     pub fn get(&self) -> Arc<str> {
         match &self.0 {
             Source::Fixed(token) => token.clone(),
-            Source::File(file) => file.get(Instant::now()),
+            Source::File(file) => file.get(Instant::now(), MAX_AGE),
+        }
+    }
+
+    /// Reads the file again at once, after `refused` was refused. Returns the token if it is another one now.
+    pub fn newer_than(&self, refused: &str) -> Option<Arc<str>> {
+        match &self.0 {
+            Source::Fixed(_) => None,
+            Source::File(file) => {
+                Some(file.get(Instant::now(), Duration::ZERO)).filter(|token| **token != *refused)
+            }
         }
     }
 }
 
 impl TokenFile {
-    fn get(&self, now: Instant) -> Arc<str> {
+    fn get(&self, now: Instant, max_age: Duration) -> Arc<str> {
         let mut last = self.last.lock();
-        if now.saturating_duration_since(last.at) < MAX_AGE {
+        if now.saturating_duration_since(last.at) < max_age {
             return last.token.clone();
         }
         last.at = now;
@@ -153,18 +163,20 @@ mod tests {
         let token = Token::in_file(&path).unwrap();
         let file = token_file(&token);
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(token.newer_than("first"), None, "unchanged");
         std::fs::write(&path, "second").unwrap();
-        assert_eq!(&*file.get(Instant::now()), "first", "read a moment ago");
-        assert_eq!(&*file.get(later(2)), "second");
+        assert_eq!(&*file.get(Instant::now(), MAX_AGE), "first", "read a moment ago");
+        assert_eq!(token.newer_than("first").as_deref(), Some("second"), "read again at once");
+        assert_eq!(&*file.get(later(2), MAX_AGE), "second");
         for invalid in ["", " \n", "two words", "a\0b", "schlüssel", &"x".repeat(10_000)] {
             std::fs::write(&path, invalid).unwrap();
-            assert_eq!(&*file.get(later(10)), "second", "{invalid:?}");
+            assert_eq!(&*file.get(later(10), MAX_AGE), "second", "{invalid:?}");
             file.last.lock().at = Instant::now();
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(&*file.get(later(20)), "second", "the file is gone");
+        assert_eq!(&*file.get(later(20), MAX_AGE), "second", "the file is gone");
         std::fs::write(&path, "third").unwrap();
-        assert_eq!(&*file.get(later(30)), "third");
+        assert_eq!(&*file.get(later(30), MAX_AGE), "third");
     }
 
     /// As the kubelet replaces a Secret: `token` → `..data/token`, `..data` → a folder by date.
@@ -183,7 +195,7 @@ mod tests {
         assert_eq!(&*token.get(), "first");
         symlink("v2", at("..new")).unwrap();
         std::fs::rename(at("..new"), at("..data")).unwrap();
-        assert_eq!(&*token_file(&token).get(Instant::now() + MAX_AGE), "second");
+        assert_eq!(&*token_file(&token).get(Instant::now() + MAX_AGE, MAX_AGE), "second");
     }
 
     #[test]

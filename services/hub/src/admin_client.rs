@@ -15,7 +15,7 @@ use hubspoke_protocol::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::cause::Cause;
@@ -92,9 +92,23 @@ impl AdminClient {
         &self.shown
     }
 
-    /// The HTTP client: no proxy, no redirects, and a timeout only for connecting.
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.http
+    /// A request to a service that asks for the token, too: the log service.
+    pub(crate) fn get(&self, url: &str) -> RequestBuilder {
+        let request = self.http.get(url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token.get()),
+            None => request,
+        }
+    }
+
+    /// The stream of events at `url`, requested with the token.
+    pub(crate) fn events(
+        &self,
+        url: String,
+        refusal: impl Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync + 'static,
+    ) -> EventSource {
+        let client = self.clone();
+        EventSource::open(move |url| client.get(url), vec![url], refusal)
     }
 
     /// The whole catalogue.
@@ -119,7 +133,8 @@ impl AdminClient {
             registry_error::refused(&shown, status, headers, body, false)
         };
         let urls = self.urls.iter().map(|url| format!("{url}{WATCH_PATH}{query}")).collect();
-        EventSource::open(self.http.clone(), urls, refused)
+        let http = self.http.clone();
+        EventSource::open(move |url| http.get(url), urls, refused)
     }
 
     /// Drains an instance, or undoes that.

@@ -18,6 +18,7 @@ use crate::invocation;
 use crate::logs::{self, LogsArgs};
 use crate::output::print;
 use crate::status::{self, Selection};
+use crate::token::{self, TokenCommand};
 use crate::up;
 use crate::watch::{self, WatchArgs};
 
@@ -90,6 +91,11 @@ enum HubCommand {
         #[command(flatten)]
         instance: InstanceArg,
     },
+    /// Make, list and revoke the tokens of a platform
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// Ask the `hub up` that runs here whether all its services are ready: exit 0 if they are, else 1
     Healthcheck,
     /// Operate the registry itself
@@ -124,6 +130,9 @@ struct UpArgs {
     /// Run N visit replicas
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     visit: Option<u16>,
+    /// Also without tokens, listen on addresses that other machines reach (hub.insecure)
+    #[arg(long)]
+    insecure: bool,
 }
 
 #[derive(Args)]
@@ -149,19 +158,27 @@ pub fn run(cli: HubCli) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return boot::invalid_config(PROCESS.name, &error),
     };
-    if let Err(error) = config.common.registry.read_token() {
+    let command = cli.command.unwrap_or(HubCommand::Up(cli.up));
+    // Its own token may be one that `hub token` is about to make.
+    if !matches!(command, HubCommand::Token { .. })
+        && let Err(error) = config.common.registry.read_token()
+    {
         return boot::invalid_config(PROCESS.name, &error);
     }
     if cli.check_config {
         return boot::show_config(PROCESS.name, &layers);
     }
-    match cli.command.unwrap_or(HubCommand::Up(cli.up)) {
+    match command {
         HubCommand::Up(up) => {
             if let Err(error) = HubConfig::check_up(&layers) {
                 return boot::invalid_config(PROCESS.name, &error);
             }
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
+            config.hub.insecure |= up.insecure;
+            if let Err(error) = config.check_exposure(&layers) {
+                return boot::invalid_config(PROCESS.name, &error);
+            }
             let telemetry = config.common.telemetry.clone();
             boot::run(&PROCESS, &telemetry, &source, run_up(config))
         }
@@ -184,6 +201,7 @@ async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<(
     let client = |registry: RegistryArg| AdminClient::new(&config.common.registry, registry.url);
     match command {
         HubCommand::Up(_) | HubCommand::Healthcheck => Ok(()),
+        HubCommand::Token { command } => token::run(command, config.common.access.tokens_file.as_deref()),
         HubCommand::Status { selection, json, registry } => {
             print(&status::run(&client(registry)?, selection.as_ref(), json).await?)
         }

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use hubspoke_chassis::boot::reachable;
-use hubspoke_chassis::config::{Common, ConfigError, ConfigSource, Layers, TableDefaults};
+use hubspoke_chassis::config::{Common, ConfigError, ConfigSource, Layers, Secret, TableDefaults};
+use hubspoke_chassis::rights::random_token;
 use hubspoke_chassis::{Config, Process, Table};
 use hubspoke_client::membership::default_route_ip;
 use hubspoke_gateway::GatewayConfig;
@@ -42,6 +43,8 @@ pub struct HubTable {
     pub log: SocketAddr,
     /// Where the first visit replica listens.
     pub visit: SocketAddr,
+    /// Whether to listen on addresses that other machines reach although no tokens are required.
+    pub insecure: bool,
     /// Directory for all files; each replica has a subdirectory.
     pub data_dir: PathBuf,
 }
@@ -59,6 +62,7 @@ impl Default for HubTable {
             gateway_control: local(20011),
             log: local(20002),
             visit: local(20003),
+            insecure: false,
             data_dir: "data".into(),
         }
     }
@@ -94,6 +98,8 @@ pub struct HubConfig {
     pub visit: VisitConfig,
     /// The host that members which listen on a wildcard register if none is set.
     local_host: Option<String>,
+    /// The token of the services in this process, if a tokens file is set and no token. Nobody else knows it.
+    own_token: Secret,
 }
 
 impl HubConfig {
@@ -145,6 +151,7 @@ impl HubConfig {
             log: layers.table(hubspoke_log::PROCESS.name)?,
             visit: layers.table(hubspoke_visit::PROCESS.name)?,
             local_host: None,
+            own_token: Secret::new(random_token()),
         };
         Ok((config, layers))
     }
@@ -171,6 +178,41 @@ impl HubConfig {
     /// [`ConfigError`] if `registry.url` is set.
     pub fn check_up(layers: &Layers) -> Result<(), ConfigError> {
         layers.refuse(REGISTRY_URL, "hub up runs its own registry; set listen to choose its address")
+    }
+
+    /// Whether requests that change the catalogue or read entries require a token.
+    pub fn requires_tokens(&self) -> bool {
+        let Common { registry, access, .. } = &self.common;
+        registry.token.is_some() || registry.token_file.is_some() || access.tokens_file.is_some()
+    }
+
+    /// Refuses to serve other machines without tokens, unless that is what the operator wants.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first address that is not a loopback address.
+    pub fn check_exposure(&self, layers: &Layers) -> Result<(), ConfigError> {
+        if self.hub.insecure || self.requires_tokens() {
+            return Ok(());
+        }
+        let HubTable { gateway, gateway_control, log, visit, .. } = self.hub;
+        let addrs = [
+            ("listen", self.common.listen),
+            ("hub.gateway", gateway),
+            ("hub.gateway_control", gateway_control),
+            ("hub.log", log),
+            ("hub.visit", visit),
+        ];
+        match addrs.into_iter().find(|(_, addr)| !addr.ip().to_canonical().is_loopback()) {
+            None => Ok(()),
+            Some((key, addr)) => Err(layers.error_at(
+                key,
+                &format!(
+                    "other machines reach {addr}, and without tokens each of them may register services and read all \
+                     log entries; make tokens with `hub token new --operator --file FILE` and set access.tokens_file, \
+                     or pass --insecure"
+                ),
+            )),
+        }
     }
 
     /// The registry's configuration.
@@ -221,6 +263,9 @@ impl HubConfig {
         let mut common = self.common.clone();
         if listen.ip().is_unspecified() {
             common.advertise_host = self.advertise_host().map(str::to_owned);
+        }
+        if common.access.tokens_file.is_some() && common.registry.token_file.is_none() {
+            common.registry.token.get_or_insert_with(|| self.own_token.clone());
         }
         name.clone_into(&mut common.name);
         common.listen = listen;

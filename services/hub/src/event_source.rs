@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use hubspoke_protocol::sse;
-use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -56,15 +56,15 @@ pub(crate) struct EventSource {
 }
 
 impl EventSource {
-    /// Opens the stream at the first of `urls` that has it; all have the same. `http` must have no timeout for whole responses. `refusal` puts an answer that
-    /// is not an event stream into words.
+    /// Opens the stream at the first of `urls` that has it; all have the same. `request` makes a request with a client that
+    /// has no timeout for whole responses. `refusal` puts an answer that is not an event stream into words.
     pub(crate) fn open(
-        http: reqwest::Client,
+        request: impl Fn(&str) -> RequestBuilder + Send + Sync + 'static,
         urls: Vec<String>,
         refusal: impl Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync + 'static,
     ) -> Self {
         let (sender, updates) = mpsc::channel(QUEUED);
-        let reader = tokio::spawn(async move { read_forever(http, urls, &refusal, sender).await });
+        let reader = tokio::spawn(async move { read_forever(&request, urls, &refusal, sender).await });
         Self { updates, reader: AbortOnDropHandle::new(reader) }
     }
 
@@ -84,7 +84,7 @@ impl EventSource {
 }
 
 async fn read_forever(
-    http: reqwest::Client,
+    request: &(dyn Fn(&str) -> RequestBuilder + Send + Sync),
     urls: Vec<String>,
     refusal: &Refusal,
     updates: mpsc::Sender<StreamUpdate>,
@@ -95,7 +95,7 @@ async fn read_forever(
     let mut backoff = MIN_BACKOFF;
     loop {
         let began = Instant::now();
-        let ended = read(&http, url, refusal, &mut last_id, &updates).await;
+        let ended = read(request(url), refusal, &mut last_id, &updates).await;
         if began.elapsed() >= LASTING {
             backoff = MIN_BACKOFF;
         }
@@ -115,14 +115,13 @@ async fn read_forever(
 
 /// Reads one connection to its end.
 async fn read(
-    http: &reqwest::Client,
-    url: &str,
+    request: RequestBuilder,
     refusal: &Refusal,
     last_id: &mut String,
     updates: &mpsc::Sender<StreamUpdate>,
 ) -> anyhow::Result<()> {
     let failed = |error: reqwest::Error| anyhow!(Cause::of(&error).to_string());
-    let mut request = http.get(url).header(ACCEPT, sse::CONTENT_TYPE);
+    let mut request = request.header(ACCEPT, sse::CONTENT_TYPE);
     if !last_id.is_empty() {
         request = request.header(sse::LAST_EVENT_ID, last_id.as_str());
     }

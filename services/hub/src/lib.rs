@@ -21,5 +21,6 @@ mod registry_error;
 mod status;
 mod table;
 mod text;
+mod token;
 pub mod up;
 mod watch;

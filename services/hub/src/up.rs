@@ -54,6 +54,8 @@ pub struct HubAddrs {
     pub logs: Vec<(SocketAddr, PathBuf)>,
     /// Each visit replica.
     pub visits: Vec<SocketAddr>,
+    /// Whether writing entries requires a token.
+    pub requires_tokens: bool,
     /// The host that people and members use for a wildcard address. Unset: loopback.
     pub host: Option<String>,
 }
@@ -99,6 +101,7 @@ impl Hub {
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
             visits: visits.iter().map(VisitServer::local_addr).collect(),
+            requires_tokens: config.requires_tokens(),
             host: config.advertise_host().map(str::to_owned),
         };
         Ok(Self { registry, gateway, logs, visits, addrs, _data_dir: data_dir })
@@ -181,9 +184,11 @@ impl HubAddrs {
             if registry == PROCESS.listen { String::new() } else { format!(" --registry http://{registry}") };
         let gateway = boot::reachable(self.gateway);
         let (visit, log) = (quoted(&format!("{gateway}/visit")), quoted(&format!("{gateway}/log")));
-        text += &format!(
-            "\nTry:   curl {visit}\n       curl -d hello {log}\n       {hub} status{option}\nStop:  ctrl-c\n"
-        );
+        text += &format!("\nTry:   curl {visit}\n");
+        if !self.requires_tokens {
+            text += &format!("       curl -d hello {log}\n");
+        }
+        text += &format!("       {hub} status{option}\nStop:  ctrl-c\n");
         text
     }
 
@@ -324,6 +329,7 @@ mod tests {
             gateway_control: addr("127.0.0.1:20011"),
             logs: vec![],
             visits: vec![],
+            requires_tokens: false,
             host: None,
         };
         assert!(addrs.banner("0", "hub").contains("\n       hub status\n"));

@@ -43,6 +43,9 @@ pub struct LogConfig {
     /// instance may keep the others waiting in `/log/all`.
     #[serde(with = "humantime_serde")]
     pub max_stall: Duration,
+    /// Whether entries are taken from anybody, also if tokens are required: for senders that have none, and for clients
+    /// of the gateway.
+    pub anonymous_writes: bool,
     /// When to rotate the file.
     pub rotate: RotateConfig,
     /// When to remove closed files.
@@ -88,6 +91,7 @@ impl Default for LogConfig {
             max_queries: 8,
             max_query_time: Duration::from_secs(30),
             max_stall: Duration::from_secs(90),
+            anonymous_writes: false,
             rotate: RotateConfig::default(),
             retain: RetainConfig::default(),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use hubspoke_chassis::rights::Denied;
 use hubspoke_chassis::site::SiteError;
 use hubspoke_chassis::{Problem, ProblemType};
 
@@ -21,6 +22,8 @@ const DISK_RETRY_AFTER: u32 = 10;
 pub(crate) enum ApiError {
     #[error(transparent)]
     Site(#[from] SiteError),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("{name}: {reason}")]
     Header { name: &'static str, reason: String },
     #[error(transparent)]
@@ -54,6 +57,7 @@ pub(crate) enum ApiError {
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let cause = match &error {
+            ApiError::Denied(denied) => return denied.clone().into(),
             ApiError::Site(error) => error.problem_type(),
             ApiError::Header { .. } => ProblemType::InvalidHeader,
             ApiError::Query(_) => ProblemType::InvalidQuery,

@@ -85,6 +85,8 @@ impl LogServer {
         let readers = Arc::new(Semaphore::new(READERS));
         let app = LogApp {
             store,
+            access: service.access(),
+            anonymous_writes: own.anonymous_writes,
             name: common.name.into(),
             id: service.id().into(),
             directory: service.directory(),

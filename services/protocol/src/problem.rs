@@ -128,12 +128,14 @@ problem_types! {
     EmptyEntry = "empty-entry", 400;
     /// No entry of the batch is valid; `failed` lists the first ones.
     NoValidEntry = "no-valid-entry", 400;
-    /// The registry's bearer token is missing or wrong.
+    /// The bearer token is missing, unknown, revoked or expired.
     InvalidToken = "invalid-token", 401;
     /// The push key that the member registered with is missing or wrong.
     InvalidPushKey = "invalid-push-key", 401;
     /// A page of another site sent the request.
     CrossSite = "cross-site", 403;
+    /// The token is for something else: another service's name, or another role.
+    NotPermitted = "not-permitted", 403;
     /// The address is outside the networks that may register.
     AddressNotAllowed = "address-not-allowed", 403;
     /// Nothing is served at this path.

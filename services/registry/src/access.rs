@@ -1,15 +1,12 @@
-//! Access rules: which requests may change the catalogue, and which instances may register.
+//! Which instances may register, and how fast. Who may do so is decided by `hubspoke_chassis::rights`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use axum::http::{HeaderMap, HeaderValue, header};
 use hubspoke_chassis::rate_limit::{RateLimit, RateState};
-use hubspoke_client::Token;
 use hubspoke_protocol::{RESERVED_NAMES, ServiceInfo};
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use subtle::ConstantTimeEq;
 
 use crate::config::Limits;
 
@@ -23,8 +20,6 @@ const MAX_META: usize = 64;
 /// Why a request is refused before it reaches the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("this request requires the registry's token (Authorization: Bearer TOKEN)")]
-    Token,
     #[error("{0} is not in a network that may register (registry.allow_addrs)")]
     Address(String),
     #[error("{0} is not an IP address, and only IP addresses may register if registry.allow_addrs is set")]
@@ -55,7 +50,6 @@ pub(crate) enum Denied {
 /// The access rules.
 #[derive(Debug)]
 pub(crate) struct Access {
-    token: Option<Token>,
     networks: Vec<IpNet>,
     limits: Limits,
     registrations: Option<RateLimit>,
@@ -63,19 +57,10 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    pub(crate) fn new(token: Option<Token>, networks: Vec<IpNet>, limits: Limits) -> Self {
+    pub(crate) fn new(networks: Vec<IpNet>, limits: Limits) -> Self {
         let per_second = limits.registrations_per_second;
         let registrations = RateLimit::new(per_second, per_second);
-        Self { token, networks, limits, registrations, rate: Mutex::default() }
-    }
-
-    /// Checks an `Authorization` header against the token, if there is one.
-    pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        let Some(token) = &self.token else { return Ok(()) };
-        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let given = authorization.and_then(bearer).ok_or(Denied::Token)?;
-        // In constant time, so that the response time does not reveal how much of it was right.
-        if given.ct_eq(token.get().as_bytes()).into() { Ok(()) } else { Err(Denied::Token) }
+        Self { networks, limits, registrations, rate: Mutex::default() }
     }
 
     /// Checks an instance against the rules for registration. Its names and addresses are valid.
@@ -139,41 +124,20 @@ fn is_visible_ascii(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn bearer(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = authorization.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
 
-    fn access(token: Option<&str>, networks: &[&str]) -> Access {
+    fn access(networks: &[&str]) -> Access {
         let networks = networks.iter().map(|net| net.parse().unwrap()).collect();
-        Access::new(token.map(|token| Token::fixed(token).unwrap()), networks, Limits::default())
-    }
-
-    #[test]
-    fn only_the_right_token_is_accepted() {
-        let closed = access(Some("hush"), &[]);
-        let with = |authorization: Option<&str>| -> HeaderMap {
-            authorization.map(|value| (header::AUTHORIZATION, value.parse().unwrap())).into_iter().collect()
-        };
-        for wrong in
-            [None, Some("Bearer hus"), Some("Bearer hushh"), Some("hush"), Some("Basic hush"), Some("")]
-        {
-            assert_eq!(closed.check_token(&with(wrong)), Err(Denied::Token), "{wrong:?}");
-        }
-        assert_eq!(closed.check_token(&with(Some("Bearer hush"))), Ok(()));
-        assert_eq!(closed.check_token(&with(Some("bearer hush"))), Ok(()));
-        assert_eq!(access(None, &[]).check_token(&with(None)), Ok(()));
+        Access::new(networks, Limits::default())
     }
 
     #[test]
     fn only_addresses_in_allowed_networks_may_register() {
-        let some = access(None, &["10.0.0.0/8", "fd00::/8"]);
+        let some = access(&["10.0.0.0/8", "fd00::/8"]);
         let info = |addr: &str, control: Option<&str>| ServiceInfo {
             control_addr: control.map(str::to_owned),
             ..ServiceInfo::new("a", addr)
@@ -188,14 +152,14 @@ mod tests {
             Err(Denied::Address(_))
         ));
         assert!(matches!(some.check_info(&info("localhost:80", None)), Err(Denied::NotAnAddress(_))));
-        assert_eq!(access(None, &[]).check_info(&info("localhost:80", None)), Ok(()));
+        assert_eq!(access(&[]).check_info(&info("localhost:80", None)), Ok(()));
     }
 
     #[test]
     fn meta_is_limited_in_bytes_and_entries() {
         let with = |entries: usize, value: &str| {
             let meta = (0..entries).map(|i| (format!("k{i}"), value.to_owned())).collect();
-            access(None, &[]).check_info(&ServiceInfo { meta, ..ServiceInfo::new("a", "h:1") })
+            access(&[]).check_info(&ServiceInfo { meta, ..ServiceInfo::new("a", "h:1") })
         };
         assert_eq!(with(MAX_META, ""), Ok(()));
         assert_eq!(with(MAX_META + 1, ""), Err(Denied::MetaTooMany(MAX_META + 1)));
@@ -204,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_id_must_be_visible_ascii() {
-        let open = access(None, &[]);
+        let open = access(&[]);
         let info = |id: &str| ServiceInfo { id: Some(id.to_owned()), ..ServiceInfo::new("a", "10.0.0.1:80") };
         for id in ["log-1f2e3d4c5b6a7988", "10.0.0.1:80", "550e8400-e29b-41d4-a716-446655440000", "a/b~c%20"]
         {
@@ -220,7 +184,7 @@ mod tests {
     fn registrations_are_limited_to_a_burst_and_a_rate() {
         let limited = |registrations_per_second| {
             let limits = Limits { registrations_per_second, ..Limits::default() };
-            Access::new(None, Vec::new(), limits)
+            Access::new(Vec::new(), limits)
         };
         let (access, start) = (limited(10), Instant::now());
         let admitted = |now| (0..20).filter(|_| access.check_rate(now).is_ok()).count();

@@ -131,6 +131,10 @@ pub struct Limits {
     pub memory: ByteSize,
     /// Most names that one instance may require.
     pub required: usize,
+    /// Most instances that one member's token may have in the catalogue, under all its names.
+    pub member_instances: usize,
+    /// Most names that the instances of one member's token may require without anybody offering them.
+    pub member_required: usize,
     /// Longest `Meta` of one instance: the bytes of all its keys and values.
     pub meta: ByteSize,
     /// Registrations per second that change something; renewals are not counted. 0: no limit.
@@ -224,6 +228,8 @@ impl Default for Limits {
             instances: 100_000,
             memory: ByteSize::mib(96),
             required: 256,
+            member_instances: 2000,
+            member_required: 500,
             meta: ByteSize::kib(4),
             registrations_per_second: 10_000,
             watchers: 256,
@@ -256,6 +262,8 @@ impl Table for Settings {
             ("push.concurrency", push.concurrency),
             ("limits.services", limits.services),
             ("limits.instances", limits.instances),
+            ("limits.member_instances", limits.member_instances),
+            ("limits.member_required", limits.member_required),
         ];
         let zero = durations.iter().find(|(_, span, positive)| *positive && span.is_zero());
         // Longer ones are useless, and very long ones overflow when they are added to a time.
@@ -287,7 +295,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/registry.toml");
         let text = std::fs::read_to_string(path).unwrap();
         let key = |line: &str| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).map(str::to_owned);
-        let optional = ["token", "token_file", "data_dir"];
+        let optional = ["token", "token_file", "tokens_file", "data_dir"];
         let shown = text.lines().map(|line| {
             let shown =
                 key(line).filter(|shown| !optional.iter().any(|name| shown.starts_with(&format!("{name} "))));

@@ -5,6 +5,7 @@ use hubspoke_protocol::InvalidInfo;
 
 use crate::access::Denied;
 use crate::catalog::Refusal;
+use crate::quotas::OverQuota;
 
 pub(crate) fn invalid(error: &InvalidInfo) -> Problem {
     Problem::new(ProblemType::InvalidRegistration, error.to_string())
@@ -24,10 +25,19 @@ impl From<Refusal> for Problem {
     }
 }
 
+impl From<OverQuota> for Problem {
+    fn from(over: OverQuota) -> Self {
+        let cause = match over {
+            OverQuota::Instances { .. } => ProblemType::TooManyInstances,
+            OverQuota::Required { .. } => ProblemType::TooManyServices,
+        };
+        Self::new(cause, over.to_string()).retry_after(60)
+    }
+}
+
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let cause = match denied {
-            Denied::Token => ProblemType::InvalidToken,
             Denied::Address(_) | Denied::NotAnAddress(_) => ProblemType::AddressNotAllowed,
             Denied::ControlHost { .. }
             | Denied::ReservedName(_)

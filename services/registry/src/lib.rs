@@ -26,6 +26,7 @@ mod memory;
 mod notifier;
 mod page;
 mod persist;
+mod quotas;
 mod server;
 mod shared;
 mod unsaved;

@@ -21,6 +21,7 @@ use crate::gauges;
 use crate::heartbeat::{HeartbeatCommand, Heartbeats};
 use crate::page::{self, RelayState};
 use crate::persist::SnapshotFile;
+use crate::quotas::Quotas;
 
 /// The constants of the registry's process.
 pub const PROCESS: Process =
@@ -43,11 +44,10 @@ impl RegistryServer {
     /// [`BindError`] if the address can't be bound or the configuration can't be used.
     pub async fn bind(config: Config<Settings>) -> Result<Self, BindError> {
         let Config { common, own: settings } = config;
-        let token = common.registry.read_token()?;
         let service = Service::builder(PROCESS).standalone().bind(&common).await?;
         let (dispatcher, commands) = Dispatcher::new(&settings, rand::random(), &service.metrics());
         let dispatcher = Arc::new(dispatcher);
-        let access = Arc::new(Access::new(token, settings.allow_addrs.clone(), settings.limits.clone()));
+        let access = Arc::new(Access::new(settings.allow_addrs.clone(), settings.limits.clone()));
         let file = settings.data_dir.as_deref().map(SnapshotFile::in_folder);
         if let Some(file) = &file {
             file.restore(&dispatcher, &access);
@@ -71,7 +71,9 @@ impl RegistryServer {
         let end_streams = CancellationToken::new();
         let api = Api {
             dispatcher: dispatcher.clone(),
-            access: access.clone(),
+            access,
+            rights: service.access(),
+            quotas: Quotas::new(&settings.limits),
             deregister_wait: settings.push.deregister_wait,
             is_saved: file.is_some(),
             waits: Semaphore::new(MAX_WAITS),
@@ -80,7 +82,7 @@ impl RegistryServer {
         };
         let max_body = usize::try_from(settings.limits.body.as_u64()).unwrap_or(usize::MAX);
         let routes = api::routes(Arc::new(api))
-            .merge(page::routes(RelayState::new(catalog.clone(), access, end_streams.clone())))
+            .merge(page::routes(RelayState::new(catalog.clone(), service.access(), end_streams.clone())))
             .layer(DefaultBodyLimit::max(max_body))
             .layer(from_fn_with_state(catalog.clone(), api::stamp));
 

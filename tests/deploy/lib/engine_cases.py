@@ -81,7 +81,7 @@ def own_addresses():
 def files_apart():
     before = platform.entries()
     for _ in range(60):
-        get(f"{GATEWAY}/log", "POST", b"whose file is this?")
+        platform.write_entry(b"whose file is this?")
     after = platform.entries()
     grown = {name for name in after if len(after[name]) > len(before.get(name, []))}
     check(len(grown) == 3, f"60 entries went to {sorted(grown)}")
@@ -106,7 +106,7 @@ def served_by(total):
     served = collections.Counter()
     connection = http.client.HTTPConnection("127.0.0.1", 31001, timeout=10)
     for number in range(total):
-        connection.request("POST", "/log", f"entry {number}")
+        connection.request("POST", "/log", f"entry {number}", platform.token("--member", "tester"))
         reply = connection.getresponse()
         body = reply.read()
         check(reply.status == 200, f"entry {number}: {reply.status} {body!r}")
@@ -271,10 +271,30 @@ def tool():
     check({"log", "visit", "gateway"} <= set(listed["Services"]), f"hub status lists {listed}")
 
 
+def tokens():
+    """Only who has a token registers a service, under its own name, until it is revoked; the same for entries."""
+    register = ("POST", json.dumps({"Name": "shop", "Addr": "127.1.2.3:9"}))
+    services, log = f"{platform.REGISTRY}/services", f"{GATEWAY}/log"
+    shop, other = platform.token("--member", "shop"), platform.token("--member", "other")
+    for headers, expected in ((None, 401), (other, 403), (shop, 200)):
+        status, _, body = get(services, *register, headers=headers)
+        check(status == expected, f"{headers} may register: {status} {body!r}")
+    check(get(services, "DELETE", register[1], headers=shop)[0] == 200, "it may not leave")
+    for method, headers, expected in (("GET", None, 401), ("GET", shop, 403), ("POST", None, 401), ("POST", shop, 200)):
+        status, _, body = get(log, method, "hello" if method == "POST" else None, headers=headers)
+        check(status == expected, f"{method} /log as {headers}: {status} {body!r}")
+    check("hello" in compose("run", "--rm", "hub", "logs"), "hub logs shows no entry")
+    check("other" in compose("run", "--rm", "hub", "token", "list"), "hub token list does not show the token")
+    compose("run", "--rm", "hub", "token", "revoke", "shop")
+    wait_for("the token to be revoked", lambda: get(services, *register, headers=shop)[0] == 401, 20)
+    (made,) = containers("tokens", every=True)
+    check(platform.inspect(made)["State"]["ExitCode"] == 0, "the service that makes tokens failed")
+
+
 def down():
     """Takes under 5 s, and every process exits with 0. Entries and volumes stay, and are there after the next up."""
     marker = f"before the end {time.time()}"
-    check(get(f"{GATEWAY}/log", "POST", marker.encode())[0] == 200, "the last entry")
+    check(platform.write_entry(marker.encode())[0] == 200, "the last entry")
     before = platform.entries()
     since = str(int(time.time()))
     began = time.monotonic()
@@ -293,7 +313,9 @@ def down():
     for file, lines in before.items():
         check(after.get(file, [])[: len(lines)] == lines, f"{file} lost entries")
     platform.wait_for_passing("log", 3)
-    replies = [get(f"http://{platform.address(c)}:20002/log?contains={marker.replace(' ', '%20')}") for c in containers("log")]
+    reader = platform.token("--reader")
+    replies = [get(f"http://{platform.address(c)}:20002/log?contains={marker.replace(' ', '%20')}", headers=reader)
+               for c in containers("log")]
     holders = [body for status, _, body in replies if status == 200 and marker.encode() in body]
     check(len(holders) == 1, f"{len(holders)} instances answer with the entry from before")
 
@@ -351,6 +373,7 @@ CASES = (
     ("log replicas have their own files", files_apart),
     ("no root, no capabilities, nothing writable but volumes", isolation.unprivileged),
     ("hub status from a container", tool),
+    ("tokens", tokens),
     ("metrics for dashboard and alerts", metrics),
     ("balance over 3", lambda: balance(3)),
     ("balance over 5, 1 and 3 again", balance_of_5_and_1),

@@ -1,7 +1,9 @@
 """The platform under test: a Compose project from the real files, on other ports."""
 
+import functools
 import json
 import os
+import re
 from pathlib import Path
 
 from . import harness
@@ -20,6 +22,18 @@ MEMBERS = ("gateway", "log", "visit")
 def compose(*arguments, files=FILES, timeout=180, **options):
     chosen = [part for file in files for part in ("-f", file)]
     return run("docker", "compose", "-p", PROJECT, *chosen, *arguments, timeout=timeout, env=ENV, **options)
+
+
+@functools.cache
+def token(*rights):
+    """Returns the header with a new token: `token("--reader")`."""
+    out = compose("run", "--rm", "-T", "hub", "token", "new", *rights)
+    return {"Authorization": f"Bearer {re.search('hub_[0-9a-f]{48}', out)[0]}"}
+
+
+def write_entry(text, **options):
+    """Sends an entry through the gateway, as a member."""
+    return get(f"{GATEWAY}/log", "POST", text, headers=token("--member", "tester"), **options)
 
 
 def containers(service, every=False):
@@ -82,8 +96,10 @@ def wait_for_gateway(service, count, seconds=30):
     """Waits until the gateway sends requests to exactly `count` instances."""
 
     def seen():
-        ask = ("POST", b"which instance is this?") if service == "log" else ("GET", None)
-        ids = {get(f"{GATEWAY}/{service}", *ask)[1].get("Hub-Instance") for _ in range(count * 12)}
+        def ask():
+            return write_entry(b"which instance is this?") if service == "log" else get(f"{GATEWAY}/{service}")
+
+        ids = {ask()[1].get("Hub-Instance") for _ in range(count * 12)}
         return len(ids - {None}) == count
 
     wait_for(f"the gateway to use {count} instances of {service}", seen, seconds)
@@ -120,3 +136,4 @@ def entries():
 
 def remove():
     compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5", may_fail=True)
+    token.cache_clear()

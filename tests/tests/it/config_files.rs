@@ -129,7 +129,8 @@ fn registry() {
 
 #[test]
 fn gateway() {
-    complete::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &[]);
+    // It asks for no tokens.
+    complete::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &["access.tokens_file"]);
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn log() {
 
 #[test]
 fn visit() {
-    complete::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS, &[]);
+    complete::<hubspoke_visit::VisitConfig>(&hubspoke_visit::PROCESS, &["access.tokens_file"]);
 }
 
 /// Where a value is set.

@@ -17,5 +17,6 @@ mod conformance;
 mod manifests;
 mod platform;
 mod policies;
+mod rights;
 mod series;
 mod web_pages;

@@ -106,8 +106,8 @@ fn in_compose(name: &str) -> Container {
     };
     container.ports =
         texts("ports").iter().map(|port| port.rsplit(':').next().unwrap().parse().unwrap()).collect();
-    container.volumes =
-        texts("volumes").iter().map(|volume| volume.split(':').nth(1).unwrap().to_owned()).collect();
+    let volumes = texts("volumes").into_iter().filter(|volume| !volume.ends_with(":ro"));
+    container.volumes = volumes.map(|volume| volume.split(':').nth(1).unwrap().to_owned()).collect();
     let grace = service["stop_grace_period"].as_str().unwrap();
     container.grace = Duration::from_secs(grace.trim_end_matches('s').parse().unwrap());
     container
@@ -139,6 +139,15 @@ fn in_kubernetes_at(name: &str, pod_ip: &str) -> Container {
     let mut container = Container::of(name);
     container.image = spec["image"].as_str().unwrap().to_owned();
     for variable in spec["env"].as_array().unwrap() {
+        if let Some(secret) = variable["valueFrom"]["secretKeyRef"].as_object() {
+            // Without the Secret, the variable is unset.
+            assert_eq!(
+                (&secret["name"], &secret["optional"]),
+                (&"hubspoke-tokens".into(), &true.into()),
+                "{name}"
+            );
+            continue;
+        }
         let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
             Some("status.podIP") => pod_ip.to_owned(),
             Some("metadata.name") => format!("{name}-0"),
@@ -343,14 +352,15 @@ fn every_compose_service_can_be_scaled_and_is_built_alike() {
             "{name}: {pids} processes and threads are not enough on a machine with many cores"
         );
         if let Some(build) = service.get("build") {
-            assert_eq!(service["image"], format!("hubspoke/{name}:${{HUBSPOKE_VERSION:-{VERSION}}}"));
-            assert_eq!(build["target"], **name);
+            let image = if name == "tokens" { "hub" } else { name };
+            assert_eq!(service["image"], format!("hubspoke/{image}:${{HUBSPOKE_VERSION:-{VERSION}}}"));
+            assert_eq!(build["target"], *image);
             assert_eq!(build["args"]["VERSION"], format!("${{HUBSPOKE_VERSION:-{VERSION}}}"), "{name}");
             assert_eq!(build["args"]["REVISION"], "${HUBSPOKE_REVISION:-unknown}", "{name}");
             built += 1;
         }
     }
-    assert_eq!(built, SERVICES.len() + 1, "all services and hub are built");
+    assert_eq!(built, SERVICES.len() + 2, "all services and hub are built, hub for two services");
 }
 
 #[test]
@@ -386,8 +396,11 @@ fn overlays_set_valid_settings() {
             for own in object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten() {
                 assert_eq!(own["name"], name, "{path}");
                 for variable in own["env"].as_array().into_iter().flatten() {
-                    let (key, value) =
-                        (variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
+                    let key = variable["name"].as_str().unwrap();
+                    let Some(value) = variable["value"].as_str() else {
+                        assert_eq!(variable["valueFrom"]["secretKeyRef"]["optional"], false, "{path}: {key}");
+                        continue;
+                    };
                     container.vars.insert(key.to_owned(), value.to_owned());
                     seen += 1;
                 }
@@ -404,6 +417,37 @@ fn overlays_set_valid_settings() {
         }
     }
     assert!(seen >= 3, "only {seen} variables were found");
+}
+
+/// In Compose each service has the token that `tokens` makes for it; in Kubernetes those of an optional Secret, which the
+/// production overlay requires.
+#[test]
+fn every_service_finds_its_token() {
+    let compose = compose();
+    let made: Vec<_> = compose["services"]["tokens"]["command"].as_array().unwrap().clone();
+    let production = documents("config/k8s/overlays/production/tokens.yaml");
+    for (name, ..) in SERVICES {
+        let container = in_compose(name);
+        let (common, _) = load(name, &root().join(format!("config/{name}.toml")), &container).unwrap();
+        assert!(compose["services"][name]["depends_on"].get("tokens").is_some(), "{name}");
+        let asks = ["registry", "log"].contains(&name);
+        assert_eq!(common.access.tokens_file, asks.then(|| "/tokens/tokens".into()), "{name}");
+        if name != "registry" {
+            assert!(made.contains(&name.into()), "{name}: {made:?}");
+            assert_eq!(common.registry.token_file, Some(format!("/tokens/{name}.token").into()));
+        }
+        let required = production.iter().find(|object| object["metadata"]["name"] == name).unwrap();
+        let key = |object: &Value, variable: &str| {
+            let env = &object["spec"]["template"]["spec"]["containers"][0]["env"];
+            let found = env.as_array().unwrap().iter().find(|own| own["name"] == variable);
+            found.map(|own| own["valueFrom"]["secretKeyRef"]["key"].clone())
+        };
+        for object in [required, &workload(name)] {
+            let (file, token) = (key(object, "HUB_ACCESS__TOKENS_FILE"), key(object, "HUB_REGISTRY__TOKEN"));
+            assert_eq!(file, asks.then(|| "tokens-file".into()), "{name}");
+            assert_eq!(token, (name != "registry").then(|| format!("{name}.token").into()), "{name}");
+        }
+    }
 }
 
 #[test]

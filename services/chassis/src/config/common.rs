@@ -43,6 +43,8 @@ pub struct Common {
     pub shutdown_grace: Duration,
     /// The registry to join.
     pub registry: RegistryLink,
+    /// Who may call this process.
+    pub access: AccessSettings,
     /// Logs, traces and metrics.
     pub telemetry: Telemetry,
 }
@@ -58,6 +60,16 @@ pub struct RegistryLink {
     pub token: Option<Secret>,
     /// A file that contains the token.
     pub token_file: Option<PathBuf>,
+}
+
+/// Who may call this process.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AccessSettings {
+    /// The tokens that are accepted, as hashes, one a line; `hub token` writes it. It is read again when it changes. The
+    /// registry and the log service ask for tokens.
+    pub tokens_file: Option<PathBuf>,
 }
 
 /// Logs, traces and metrics of the process.
@@ -95,6 +107,7 @@ impl Common {
                 token: None,
                 token_file: None,
             },
+            access: AccessSettings::default(),
             telemetry: Telemetry { log: "info".to_owned(), otlp_endpoint: None, heartbeat_traces: 0.01 },
         })
     }

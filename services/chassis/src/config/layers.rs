@@ -264,7 +264,8 @@ impl Layers {
         self.error_at(path, &format!("unknown key; known keys: {known}{}", meant.unwrap_or_default()))
     }
 
-    fn error_at(&self, path: &str, why: &str) -> ConfigError {
+    /// An error about a key, which names the file or the variable that sets it.
+    pub fn error_at(&self, path: &str, why: &str) -> ConfigError {
         ConfigError::new(match self.origin(path) {
             Origin::Default => format!("{path}: {why}"),
             Origin::File(file) => format!("{}: {path}: {why}", file.display()),

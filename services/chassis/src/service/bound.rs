@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use super::membership::Membership;
 use super::middleware::Middleware;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
+use crate::rights::AccessControl;
 use crate::server::{self, CONTROL_CONNECTIONS, Drain, PortLimits};
 use crate::site::{KnownHosts, SiteRule};
 
@@ -32,6 +34,7 @@ pub struct Service {
     pub(super) metrics_addr: Option<SocketAddr>,
     pub(super) hosts: KnownHosts,
     pub(super) member: Option<Member>,
+    pub(super) access: Arc<AccessControl>,
     pub(super) log: LogClient,
     pub(super) load: LoadCounters,
     pub(super) readiness: Readiness,
@@ -62,6 +65,11 @@ impl Service {
     /// The instances of the required services. Always empty for a standalone service.
     pub fn directory(&self) -> Directory {
         self.member.as_ref().map(|member| member.directory().clone()).unwrap_or_default()
+    }
+
+    /// Who may do what here, by the tokens in the configuration. A service that requires one asks for it in its handlers.
+    pub fn access(&self) -> Arc<AccessControl> {
+        self.access.clone()
     }
 
     /// Sends entries to the log service, which must be among the required services.

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use axum::Router;
 use hubspoke_client::membership::MemberConfig;
@@ -14,6 +15,7 @@ use crate::boot::boot;
 use crate::config::{Common, Config, NoTable, Process};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
+use crate::rights::AccessControl;
 use crate::site::KnownHosts;
 use crate::{server, telemetry};
 
@@ -78,7 +80,7 @@ impl ServiceBuilder {
     /// # Errors
     /// [`BindError`] if an address can't be bound or the configuration is invalid.
     pub async fn bind(self, common: &Common) -> Result<Service, BindError> {
-        let token = if self.is_member { common.registry.read_token()? } else { None };
+        let token = common.registry.read_token()?;
         server::raise_file_limit();
         let public = listen(common.listen, "listen", self.process.name)?;
         let optional =
@@ -102,14 +104,15 @@ impl ServiceBuilder {
         let mut member = None;
         if self.is_member {
             let mut config = MemberConfig::new(&common.registry.url, info.clone());
-            config.token = token;
+            config.token = token.clone();
             config.advertise = advertise(common, &public, control.as_ref());
             let joining = Member::new(config, load.clone())?;
             directory = joining.directory().clone();
             Membership::pending(&readiness);
             member = Some(joining);
         }
-        let log = LogClient::new(directory, &info)?;
+        let log = LogClient::with_token(directory, &info, token.clone().filter(|_| self.is_member))?;
+        let access = Arc::new(AccessControl::new(common, token, member.clone(), &metrics)?);
         let grace = common.shutdown_grace;
         Ok(Service {
             grace,
@@ -123,6 +126,7 @@ impl ServiceBuilder {
             metrics_addr,
             hosts: KnownHosts::new(common),
             member,
+            access,
             log,
             load,
             readiness,

@@ -14,6 +14,7 @@ use super::error::{AttemptError, LogError, entry_at_fault};
 use super::post::{ATTEMPT_TIMEOUT, PendingEntry, Poster};
 use crate::directory::Directory;
 use crate::http::{self, HttpClientError};
+use crate::token::Token;
 use crate::trace::{self, Attempt};
 
 /// The name of the log service.
@@ -63,9 +64,21 @@ impl LogClient {
     /// # Errors
     /// [`HttpClientError`] if the HTTP client can't be created.
     pub fn new(directory: Directory, sender: &ServiceInfo) -> Result<Self, HttpClientError> {
+        Self::with_token(directory, sender, None)
+    }
+
+    /// A client that also shows the log instances a token.
+    ///
+    /// # Errors
+    /// [`HttpClientError`] if the HTTP client can't be created.
+    pub fn with_token(
+        directory: Directory,
+        sender: &ServiceInfo,
+        token: Option<Token>,
+    ) -> Result<Self, HttpClientError> {
         let http = http::client(ATTEMPT_TIMEOUT, |builder| builder.pool_idle_timeout(IDLE_TIMEOUT))?;
         let source = format!("{}/{}", sender.name, sender.id()).into();
-        let batchers = Arc::new(Batchers::new(Poster { http, source }));
+        let batchers = Arc::new(Batchers::new(Poster { http, source, token }));
         Ok(Self { directory, batchers })
     }
 

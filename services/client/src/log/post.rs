@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::error::{AttemptError, entry_at_fault};
+use crate::token::Token;
 
 /// Timeout of one attempt: an instance that hangs must leave time for the others.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,6 +94,7 @@ pub(super) struct Poster {
     pub(super) http: reqwest::Client,
     /// `NAME/ID`.
     pub(super) source: Arc<str>,
+    pub(super) token: Option<Token>,
 }
 
 impl Poster {
@@ -162,7 +164,10 @@ impl Poster {
 
     fn request(&self, addr: &str, content_type: &str, key: Option<&str>) -> RequestBuilder {
         let request = self.http.post(format!("http://{addr}{LOG_PATH}"));
-        let request = request.header(HUB_SOURCE, &*self.source).header(CONTENT_TYPE, content_type);
+        let mut request = request.header(HUB_SOURCE, &*self.source).header(CONTENT_TYPE, content_type);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.get());
+        }
         match key {
             Some(key) => request.header(IDEMPOTENCY_KEY, key),
             None => request,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_protocol::problem::ProblemDocument;
@@ -126,12 +127,24 @@ impl RegistryClient {
         limit: Duration,
         info: &ServiceInfo,
     ) -> Result<Response, RegistryError> {
-        let request = self.http.request(method, target.url(SERVICES_PATH)).timeout(limit);
-        let mut request = request.header(HOST, target.host()).json(info);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.get());
+        let send = |token: Option<Arc<str>>| {
+            let request = self.http.request(method.clone(), target.url(SERVICES_PATH)).timeout(limit);
+            let request = request.header(HOST, target.host()).json(info);
+            match token {
+                Some(token) => request.bearer_auth(token),
+                None => request,
+            }
+            .send()
+        };
+        let sent = self.token.as_ref().map(Token::get);
+        let mut response = send(sent.clone()).await?;
+        // The file may have another token by now.
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(newer) =
+                self.token.as_ref().zip(sent).and_then(|(token, sent)| token.newer_than(&sent))
+        {
+            response = send(Some(newer)).await?;
         }
-        let mut response = request.send().await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

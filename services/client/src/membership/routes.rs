@@ -97,13 +97,7 @@ async fn event(
 
 fn has_push_key(member: &MemberState, headers: &HeaderMap) -> bool {
     let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    sent.and_then(|value| value.strip_prefix("Bearer "))
-        .is_some_and(|key| constant_time_eq(key, &member.push_key))
-}
-
-/// Compares in a time that does not depend on where the first difference is.
-fn constant_time_eq(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    sent.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|key| member.is_push_key(key.as_bytes()))
 }
 
 fn revision(headers: &HeaderMap) -> Option<Revision> {

@@ -43,6 +43,12 @@ impl MemberState {
         }
     }
 
+    /// Compares in a time that does not depend on where the first difference is.
+    pub(super) fn is_push_key(&self, key: &[u8]) -> bool {
+        let own = self.push_key.as_bytes();
+        own.len() == key.len() && own.iter().zip(key).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    }
+
     pub(super) fn is_joined(&self) -> bool {
         *self.joined.borrow()
     }

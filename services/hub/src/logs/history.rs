@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, bail};
 use hubspoke_client::log::LOG_SERVICE;
 use hubspoke_protocol::InstanceState;
 use jiff::Timestamp;
-use reqwest::Response;
+use reqwest::{Response, StatusCode};
 use tokio::time::timeout;
 
 use super::args::{LogsArgs, encode};
@@ -78,12 +78,18 @@ async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow
     }
     let mut failure = anyhow!("none is registered");
     for url in urls {
-        let request = registry.http().get(format!("{url}/{LOG_SERVICE}/all?{query}")).send();
+        let request = registry.get(&format!("{url}/{LOG_SERVICE}/all?{query}")).send();
         match timeout(RESPONSE_TIMEOUT, request).await {
             Ok(Ok(reply)) if reply.status().is_success() => return Ok(Some(reply)),
             Ok(Ok(reply)) => {
                 let status = reply.status();
                 let detail = text::problem_detail(&reply.bytes().await.unwrap_or_default());
+                if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                    bail!(
+                        "{detail} ({status}); set HUB_REGISTRY__TOKEN or registry.token_file to a reader's or an \
+                         operator's token"
+                    );
+                }
                 if status.is_client_error() && args.gateway.is_none() {
                     bail!("{detail} ({status})"); // any other instance would refuse it too
                 }

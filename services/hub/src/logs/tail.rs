@@ -181,9 +181,7 @@ impl TailSet<'_> {
             }
         } else if !self.by_addr.contains_key(addr) {
             let url = format!("http://{addr}/{LOG_SERVICE}/tail?{}", self.query);
-            let stream = EventSource::open(self.registry.http().clone(), vec![url], |status, _, body| {
-                refusal(status, body)
-            });
+            let stream = self.registry.events(url, |status, _, body| refusal(status, body));
             let task = self.running.spawn(forward(addr.clone(), stream, self.updates.clone()));
             self.by_addr.insert(addr.clone(), task);
         }

@@ -26,6 +26,12 @@ fn commands_that_parse_and_commands_that_do_not() {
         "hub deregister log/log-1",
         "hub registry protect",
         "hub registry protect off",
+        "hub up --insecure",
+        "hub token new --member shop --member cart --expires 90d --file t",
+        "hub token new --operator --name ada --out token",
+        "hub token init --member log --operator hub",
+        "hub token list",
+        "hub token revoke shop",
     ] {
         assert!(HubCli::try_parse_from(line.split(' ')).is_ok(), "{line}");
     }

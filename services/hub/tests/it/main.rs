@@ -9,5 +9,6 @@ mod logs;
 mod operate;
 mod platform;
 mod pty;
+mod token;
 mod up;
 mod watch;

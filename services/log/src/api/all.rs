@@ -11,11 +11,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::ServiceInfo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -42,8 +44,11 @@ const CHUNK: usize = 64 << 10;
 
 pub(super) async fn read(
     State(app): State<Arc<LogApp>>,
+    connection: Option<Extension<ConnectionHandle>>,
+    headers: HeaderMap,
     RawQuery(text): RawQuery,
 ) -> Result<Response, ApiError> {
+    app.require_reader(&headers, connection.as_deref()).await?;
     let text = text.as_deref().unwrap_or("");
     let (query, admitted) = admit(&app, text).await?;
     let (order, limit) = (query.order, query.limit);
@@ -79,8 +84,11 @@ pub(super) async fn read(
 /// The sibling's entries, or its address if it does not answer.
 async fn request(app: &LogApp, sibling: &ServiceInfo, path: &str) -> Result<LineReader, String> {
     let reply = async {
-        let reply = app.http.get(format!("http://{}{path}", sibling.addr)).send();
-        let reply = timeout(HEAD_TIMEOUT, reply).await??;
+        let mut request = app.http.get(format!("http://{}{path}", sibling.addr));
+        if let Some(token) = app.access.own_token() {
+            request = request.bearer_auth(token.get());
+        }
+        let reply = timeout(HEAD_TIMEOUT, request.send()).await??;
         let status = reply.status();
         if status.is_success() {
             Ok(reply)

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use hubspoke_chassis::rights::{AccessControl, Denied, Right};
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_client::Directory;
 use tokio::sync::{Semaphore, watch};
 
@@ -25,6 +29,10 @@ pub(crate) const LONG_EVENTS: usize = 8 << 20;
 
 pub(crate) struct LogApp {
     pub(crate) store: Arc<Store>,
+    /// Who may write and read entries.
+    pub(crate) access: Arc<AccessControl>,
+    /// Whether entries are taken from anybody, tokens or not.
+    pub(crate) anonymous_writes: bool,
     pub(crate) limits: IngestLimits,
     /// Memory for request bodies.
     pub(crate) bodies: BodyBudget,
@@ -56,4 +64,25 @@ pub(crate) struct LogApp {
     pub(crate) max_stall: Duration,
     /// Becomes true at shutdown: followers would never leave by themselves.
     pub(crate) closing: watch::Receiver<bool>,
+}
+
+impl LogApp {
+    /// Checks that the sender of a request may write entries in the name of `source`.
+    pub(super) async fn require_writer(&self, parts: &Parts, source: Option<&str>) -> Result<(), Denied> {
+        if self.anonymous_writes {
+            return Ok(());
+        }
+        let connection = parts.extensions.get::<ConnectionHandle>();
+        let right = Right::WriteEntries(source.unwrap_or_default());
+        self.access.require(right, &parts.headers, connection).await.map(drop)
+    }
+
+    /// Checks that the sender of a request may read entries.
+    pub(super) async fn require_reader(
+        &self,
+        headers: &HeaderMap,
+        connection: Option<&ConnectionHandle>,
+    ) -> Result<(), Denied> {
+        self.access.require(Right::ReadEntries(&self.name), headers, connection).await.map(drop)
+    }
 }

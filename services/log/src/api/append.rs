@@ -41,6 +41,7 @@ struct AppendReply {
 pub(super) async fn append(State(app): State<Arc<LogApp>>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let meta = request_meta(&parts, &app.directory)?;
+    app.require_writer(&parts, meta.source.as_deref()).await?;
     let kind = BodyKind::of(text(&parts.headers, header::CONTENT_TYPE.as_str())?);
     let encoding = ContentEncoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
     let limit = if kind == BodyKind::Text { app.limits.max_entry } else { app.max_batch };

@@ -32,12 +32,13 @@ pub(super) async fn export(State(app): State<Arc<LogApp>>, request: Request) -> 
 
 async fn export_records(app: &LogApp, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    let meta = request_meta(&parts, &app.directory)?;
+    app.require_writer(&parts, meta.source.as_deref()).await?;
     let kind = text(&parts.headers, header::CONTENT_TYPE.as_str())?.unwrap_or("");
     if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(PROTOBUF)) {
         return Err(ApiError::NotProtobuf);
     }
     let encoding = ContentEncoding::of(text(&parts.headers, header::CONTENT_ENCODING.as_str())?)?;
-    let meta = request_meta(&parts, &app.directory)?;
     let (limit, limits) = (app.max_batch, app.limits);
     let (body, mut memory) = app.bodies.read(&parts, body, limit).await?;
     let (parsed, memory) = off_thread(&app.parsers, move || {

@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use hubspoke_chassis::Problem;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::sse::{self, EventWriter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -48,9 +50,11 @@ const TURN: usize = 16 << 10;
 
 pub(super) async fn tail(
     State(app): State<Arc<LogApp>>,
+    connection: Option<Extension<ConnectionHandle>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
+    app.require_reader(&headers, connection.as_deref()).await?;
     let text = query.unwrap_or_default();
     let pattern = if Query::asks_for_pattern(&text) {
         Some(Arc::clone(&app.pattern_tails).try_acquire_owned().map_err(|_| ApiError::Busy)?)

@@ -37,6 +37,8 @@ fn fixture(queue_bytes: usize) -> Fixture {
     let (open, closing) = watch::channel(false);
     let readers = Arc::new(Semaphore::new(64 << 20));
     let app = Arc::new(LogApp {
+        access: Arc::default(),
+        anonymous_writes: false,
         store: Arc::new(Store::open_with(options, "log-1", script.disks()).unwrap()),
         limits: IngestLimits { max_entry: 100_000, max_entries: 100, max_encoded: 400_000 },
         bodies: BodyBudget::new(1 << 20),
@@ -129,7 +131,7 @@ async fn a_thousand_followers_get_every_entry_in_order() {
     let mut followers = tokio::task::JoinSet::new();
     for n in 0..1_000 {
         let query = RawQuery((n % 2 == 0).then(|| "contains=even".to_owned()));
-        let reply = tail::tail(State(Arc::clone(app)), HeaderMap::new(), query).await.unwrap();
+        let reply = tail::tail(State(Arc::clone(app)), None, HeaderMap::new(), query).await.unwrap();
         followers.spawn(async move {
             let step = if n % 2 == 0 { 2 } else { 1 };
             let mut body = reply.into_body().into_data_stream();

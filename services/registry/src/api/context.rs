@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use hubspoke_chassis::Problem;
+use hubspoke_chassis::rights::{AccessControl, Denied, Right, Subject};
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::ServiceInfo;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::catalog::{CatalogEvent, Initiator, InstanceKey, Warnings};
 use crate::dispatch::{Dispatcher, RegistrationReply};
+use crate::quotas::{KnownService, OverQuota, Quotas};
 
 /// Most registrations that wait for acknowledgements at once. Further ones are answered without waiting.
 pub(crate) const MAX_WAITS: usize = 256;
@@ -22,6 +26,10 @@ const SAVE_WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct Api {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) access: Arc<Access>,
+    /// Who may do what.
+    pub(crate) rights: Arc<AccessControl>,
+    /// What each member may add.
+    pub(crate) quotas: Quotas,
     /// How long a deregistration waits for acknowledgements of the dependents.
     pub(crate) deregister_wait: Duration,
     /// Whether the catalogue is written to a snapshot file.
@@ -35,6 +43,32 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// Checks that the sender of a request may operate the registry.
+    pub(super) async fn require_operator(
+        &self,
+        headers: &HeaderMap,
+        connection: &ConnectionHandle,
+    ) -> Result<(), Denied> {
+        self.rights.require(Right::Operate, headers, Some(connection)).await.map(drop)
+    }
+
+    /// Checks a registration that changes the catalogue against the quotas of the member that sent it. Several at once
+    /// may exceed them by their number.
+    pub(super) fn check_quotas(
+        &self,
+        subject: &Subject,
+        info: &ServiceInfo,
+        is_new: bool,
+    ) -> Result<(), OverQuota> {
+        let Some((token, names)) = subject.member() else { return Ok(()) };
+        self.dispatcher.catalog.with(|catalog, _| {
+            self.quotas.check(token, names, info, is_new, |name| {
+                let instances = catalog.instances_of(name);
+                KnownService { instances: instances.unwrap_or(0), is_known: instances.is_some() }
+            })
+        })
+    }
+
     /// Deregisters an instance and waits, within bounds, until its dependents have acknowledged that.
     pub(super) async fn deregister(
         &self,

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hubspoke_chassis::Problem;
+use hubspoke_chassis::rights::Right;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::{HUB_WARNING, PushMode};
 
 use super::context::Api;
@@ -22,20 +25,24 @@ use crate::error::invalid;
 /// `POST /services`
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    api.access.check_token(&headers)?;
+    let subject = api.rights.authenticate(&headers, Some(&connection)).await?;
     let (mut info, warnings) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
+    api.rights.permit(&subject, Right::Register(&info.name), &headers, Some(&connection)).await?;
     info.state = None;
     let mut seen = HashSet::new();
     info.required_services.retain(|name| seen.insert(name.clone()));
     api.access.check_info(&info)?;
-    let is_renewal = api.dispatcher.catalog.with(|catalog, _| {
-        catalog.registered(&InstanceKey::new(&info.name, &info.addr)).is_some_and(|known| **known == info)
+    let (is_new, is_renewal) = api.dispatcher.catalog.with(|catalog, _| {
+        let known = catalog.registered(&InstanceKey::new(&info.name, &info.addr));
+        (known.is_none(), known.is_some_and(|known| **known == info))
     });
     if !is_renewal {
+        api.check_quotas(&subject, &info, is_new)?;
         api.access.check_rate(Instant::now())?;
     }
     let mode = info.push();
@@ -55,12 +62,14 @@ pub(super) async fn register(
 /// `DELETE /services`
 pub(super) async fn deregister(
     State(api): State<Arc<Api>>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(), Problem> {
-    api.access.check_token(&headers)?;
+    let subject = api.rights.authenticate(&headers, Some(&connection)).await?;
     let (info, _) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
+    api.rights.permit(&subject, Right::Register(&info.name), &headers, Some(&connection)).await?;
     let key = InstanceKey::new(&info.name, &info.addr);
     api.deregister(key, info.id, Initiator::Instance).await
 }

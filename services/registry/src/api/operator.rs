@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_chassis::{Json, Problem, ProblemType};
 use hubspoke_protocol::{ProtectionSwitch, ProtectionView};
 
@@ -15,18 +17,20 @@ use crate::view;
 pub(super) async fn drain(
     State(api): State<Arc<Api>>,
     Path((name, instance)): Path<(String, String)>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    set_drain(&api, &headers, &name, &instance, true).await
+    set_drain(&api, &headers, &connection, &name, &instance, true).await
 }
 
 /// `DELETE /services/{name}/{instance}/drain`
 pub(super) async fn undrain(
     State(api): State<Arc<Api>>,
     Path((name, instance)): Path<(String, String)>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    set_drain(&api, &headers, &name, &instance, false).await
+    set_drain(&api, &headers, &connection, &name, &instance, false).await
 }
 
 /// `DELETE /services/{name}/{instance}`: for entries whose process is gone. A process that runs comes back with its next
@@ -34,9 +38,10 @@ pub(super) async fn undrain(
 pub(super) async fn deregister(
     State(api): State<Arc<Api>>,
     Path((name, instance)): Path<(String, String)>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
 ) -> Result<(), Problem> {
-    api.access.check_token(&headers)?;
+    api.require_operator(&headers, &connection).await?;
     let key = find(&api, &name, &instance)?;
     api.deregister(key, None, Initiator::Operator).await?;
     api.saved().await;
@@ -51,10 +56,11 @@ pub(super) async fn protection(State(api): State<Arc<Api>>) -> axum::Json<Protec
 /// `PUT /protection`
 pub(super) async fn set_protection(
     State(api): State<Arc<Api>>,
+    Extension(connection): Extension<ConnectionHandle>,
     headers: HeaderMap,
     Json(switch): Json<ProtectionSwitch>,
 ) -> Result<axum::Json<ProtectionView>, Problem> {
-    api.access.check_token(&headers)?;
+    api.require_operator(&headers, &connection).await?;
     api.dispatcher.apply(CatalogEvent::SetProtection(switch.enabled), None)?;
     api.saved().await;
     Ok(axum::Json(view::protection(&api.dispatcher.catalog)))
@@ -63,11 +69,12 @@ pub(super) async fn set_protection(
 async fn set_drain(
     api: &Api,
     headers: &HeaderMap,
+    connection: &ConnectionHandle,
     name: &str,
     instance: &str,
     on: bool,
 ) -> Result<(), Problem> {
-    api.access.check_token(headers)?;
+    api.require_operator(headers, connection).await?;
     let key = find(api, name, instance)?;
     api.dispatcher.apply(CatalogEvent::Drain { key, on }, None)?;
     api.saved().await;

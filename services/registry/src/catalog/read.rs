@@ -112,6 +112,11 @@ impl Catalog {
         info.required_services.iter().map(of).max().unwrap_or(0)
     }
 
+    /// The number of instances of a service; `None` if the catalogue does not have the name.
+    pub(crate) fn instances_of(&self, name: &str) -> Option<usize> {
+        self.services.get(name).map(|service| service.instances.len())
+    }
+
     /// The dependents of a service.
     pub(crate) fn dependents(&self, name: &str) -> Vec<InstanceKey> {
         let by_name = self.services.get(name).into_iter().flat_map(|service| &service.dependents);

@@ -2,8 +2,9 @@
 //!
 //! The registry relays them because the page may connect to its own origin only, and because a browser often can't
 //! reach the addresses that log instances register (in containers, for example). Only registered addresses are
-//! contacted, with the caller's query. Events are passed on unchanged; only their ids are read. If the registry has a
-//! token, the relay requires it, since log entries may contain what the catalogue does not.
+//! contacted, with the caller's query. Events are passed on unchanged; only their ids are read. If the registry knows
+//! tokens, the relay requires one for reading entries, which may contain what the catalogue does not. It does not pass
+//! that on: a log instance knows the registry by its own push key.
 //!
 //! Everything is bounded: relays, log instances per relay, and bytes in flight. A reader that is slow slows down its
 //! log instances' streams, which then send `dropped`; one that takes nothing is disconnected
@@ -22,6 +23,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hubspoke_chassis::rights::{AccessControl, Right};
 use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LOG_SERVICE;
@@ -35,7 +37,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::access::Access;
+use crate::catalog::InstanceKey;
 use crate::event_stream::{self, event};
 use crate::shared::SharedCatalog;
 
@@ -63,13 +65,17 @@ const KEEP_ALIVE_CHECKS: u32 = 20;
 #[derive(Debug, Clone)]
 pub(crate) struct RelayState {
     catalog: Arc<SharedCatalog>,
-    access: Arc<Access>,
+    access: Arc<AccessControl>,
     shutdown: CancellationToken,
     slots: Arc<Semaphore>,
 }
 
 impl RelayState {
-    pub(crate) fn new(catalog: Arc<SharedCatalog>, access: Arc<Access>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        catalog: Arc<SharedCatalog>,
+        access: Arc<AccessControl>,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self { catalog, access, shutdown, slots: Arc::new(Semaphore::new(MAX_RELAYS)) }
     }
 }
@@ -85,7 +91,7 @@ async fn tail(
     RawQuery(query): RawQuery,
     Extension(connection): Extension<ConnectionHandle>,
 ) -> Result<Response, Problem> {
-    access.check_token(&headers)?;
+    access.require(Right::ReadEntries(LOG_SERVICE), &headers, Some(&connection)).await?;
     let slot = slots.try_acquire_owned().map_err(|_| {
         let detail = format!("{MAX_RELAYS} clients follow the log already");
         Problem::new(ProblemType::TooManyStreams, detail).retry_after(10)
@@ -236,6 +242,14 @@ impl LogSource {
             .body(Empty::<Bytes>::new())?;
         if let Some(id) = &self.last_id {
             request.headers_mut().insert(sse::LAST_EVENT_ID, id.clone());
+        }
+        let key = InstanceKey::new(LOG_SERVICE, &self.addr);
+        let key = self
+            .relay
+            .catalog
+            .with(|catalog, _| catalog.registered(&key).and_then(|info| info.push_key.clone()));
+        if let Some(key) = key.and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok()) {
+            request.headers_mut().insert(header::AUTHORIZATION, key);
         }
         let reply = sender.send_request(request).await?;
         let kind = reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();

@@ -62,6 +62,8 @@ fn app(dir: &Path, id: &str) -> Arc<LogApp> {
     let options = StoreOptions::new(dir.join("services.log"));
     let readers = Arc::new(Semaphore::new(64 << 20));
     Arc::new(LogApp {
+        access: Arc::default(),
+        anonymous_writes: false,
         store: Arc::new(Store::open(options, id).unwrap()),
         limits: IngestLimits { max_entry: 10_000, max_entries: 100, max_encoded: 100_000 },
         bodies: BodyBudget::new(1 << 20),

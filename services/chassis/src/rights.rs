@@ -1,0 +1,22 @@
+//! Who may do what: bearer tokens, the rights that come with them, and what happens to requests without.
+//!
+//! A process that stores what others may not change or read asks [`AccessControl`]: the registry and the log service do.
+//! With neither a token of its own nor a tokens file, everybody may do everything.
+//!
+//! A tokens file has one token a line, as `NAME ROLE [SERVICE…] [expires=TIME] sha256:HASH` ([`TokenEntry`]). `hub token`
+//! writes it. Tokens are 192 random bits, so an unsalted, fast hash is enough: nobody finds one by trying, and the
+//! file is of no use to whoever reads it.
+
+pub use self::control::AccessControl;
+pub use self::denied::Denied;
+pub use self::role::{Right, Role};
+pub use self::subject::Subject;
+pub use self::token_set::{InvalidTokens, TokenEntry, TokenSet, hash_of, random_token};
+
+mod control;
+mod denied;
+mod refusals;
+mod role;
+mod subject;
+mod token_set;
+mod tokens_file;
