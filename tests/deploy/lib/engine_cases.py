@@ -276,6 +276,7 @@ def tokens():
     register = ("POST", json.dumps({"Name": "shop", "Addr": "127.1.2.3:9"}))
     services, log = f"{platform.REGISTRY}/services", f"{GATEWAY}/log"
     shop, other = platform.token("--member", "shop"), platform.token("--member", "other")
+    wait_for("the new tokens", lambda: get(services, *register, headers=other)[0] == 403, 5)
     for headers, expected in ((None, 401), (other, 403), (shop, 200)):
         status, _, body = get(services, *register, headers=headers)
         check(status == expected, f"{headers} may register: {status} {body!r}")

@@ -12,7 +12,7 @@ use super::denied::Denied;
 use super::refusals::Refusals;
 use super::role::Right;
 use super::subject::Subject;
-use super::tokens_file::TokensFile;
+use super::tokens_file::{MAX_AGE, MAX_AGE_UNKNOWN, TokensFile};
 use crate::config::{Common, ConfigError};
 use crate::metrics::Metrics;
 use crate::server::ConnectionHandle;
@@ -133,11 +133,14 @@ impl AccessControl {
         if self.member.as_ref().is_some_and(|member| member.is_push_key(given)) {
             return Ok(Subject::Registry);
         }
-        let tokens = self.file.as_ref().map(|file| file.tokens(now));
-        let entry = tokens.as_ref().and_then(|tokens| tokens.find(given)).ok_or(Denied::Unknown)?;
+        let entry = self.file.as_ref().and_then(|file| {
+            let find = |max_age| file.tokens(now, max_age).find(given).cloned();
+            find(MAX_AGE).or_else(|| find(MAX_AGE_UNKNOWN))
+        });
+        let entry = entry.ok_or(Denied::Unknown)?;
         match entry.expires.filter(|_| entry.is_expired(clock())) {
             Some(at) => Err(Denied::Expired { name: entry.name.clone(), at }),
-            None => Ok(Subject::Token(entry.clone())),
+            None => Ok(Subject::Token(entry)),
         }
     }
 }

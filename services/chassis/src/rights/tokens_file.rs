@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use super::token_set::{InvalidTokens, TokenSet};
 
 /// How long the content is used before the file is read again: as long as a revoked token lasts.
-const MAX_AGE: Duration = Duration::from_secs(2);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(2);
+/// The same for a token that is unknown: it may have been made a moment ago.
+pub(super) const MAX_AGE_UNKNOWN: Duration = Duration::from_millis(250);
 /// Longest file, in bytes: some 10,000 tokens.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -52,10 +54,10 @@ impl TokensFile {
         Ok(Self { path: path.to_owned(), last: Mutex::new(last) })
     }
 
-    /// The tokens at this time.
-    pub(super) fn tokens(&self, now: Instant) -> Arc<TokenSet> {
+    /// The tokens at this time; the file is read again if that was done `max_age` ago.
+    pub(super) fn tokens(&self, now: Instant, max_age: Duration) -> Arc<TokenSet> {
         let mut last = self.last.lock();
-        if now.saturating_duration_since(last.at) < MAX_AGE {
+        if now.saturating_duration_since(last.at) < max_age {
             return last.tokens.clone();
         }
         last.at = now;
@@ -114,7 +116,7 @@ mod tests {
         let file = TokensFile::open(&path).unwrap();
         let start = Instant::now();
         let knows = |token: &str, seconds| {
-            file.tokens(start + Duration::from_secs(seconds)).find(token.as_bytes()).is_some()
+            file.tokens(start + Duration::from_secs(seconds), MAX_AGE).find(token.as_bytes()).is_some()
         };
         assert!(knows(&a, 1) && !knows(&b, 1));
         std::fs::write(&path, line("b", &b)).unwrap();

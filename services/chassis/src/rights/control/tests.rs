@@ -68,6 +68,23 @@ fn a_token_of_the_file_has_its_role_until_it_expires() {
 }
 
 #[test]
+fn a_new_token_is_known_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    std::fs::write(&path, "").unwrap();
+    let control = control(None, Some(&path)).unwrap();
+    let entry = TokenEntry { name: "new".into(), role: Role::Reader, expires: None, hash: hash_of("new") };
+    std::fs::write(&path, entry.to_string()).unwrap();
+    let after = |millis| {
+        let now = Instant::now() + std::time::Duration::from_millis(millis);
+        control.subject(&with(Some("Bearer new")), now, self::now).is_ok()
+    };
+    assert!(after(300));
+    std::fs::write(&path, "").unwrap();
+    assert!(after(400) && !after(3000), "a revoked one within seconds");
+}
+
+#[test]
 fn a_file_that_can_t_be_used_is_an_error_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");
