@@ -144,6 +144,7 @@ def dev_overlay():
     for thing in objects(render("config/k8s/overlays/dev")):
         check(thing["kind"] != "HorizontalPodAutoscaler", "an autoscaler remains")
         check(not (thing.get("spec") or {}).get("volumeClaimTemplates"), "a volume claim remains")
+        check(thing["kind"] != "PersistentVolumeClaim", "a volume claim remains")
 
 
 def config_map():
