@@ -11,8 +11,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Balance;
+use crate::host_name::is_host_name;
+
+pub use self::service::{EncodedSlash, ServiceConfig, Sticky};
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
+
+mod service;
 
 /// The `[gateway]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +26,10 @@ pub use crate::retry::RetryConfig;
 pub struct GatewayConfig {
     /// Names of the public services; `"*"` is every service, including those that register later.
     pub expose: Vec<String>,
+    /// The domain below which each service has a host of its own: `NAME.example.com`. `NAME.localhost` is always one.
+    pub domain: Option<String>,
+    /// Hosts of the gateway itself, which the members of a service can't ask for.
+    pub hosts: Vec<String>,
     /// Threads that serve requests; 0 is one per core.
     pub workers: usize,
     /// How an instance is picked among those that pass their health checks.
@@ -50,6 +59,8 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             expose: vec!["log".to_owned(), "visit".to_owned()],
+            domain: None,
+            hosts: Vec::new(),
             workers: 0,
             balance: Balance::Random,
             trusted_proxies: Vec::new(),
@@ -205,95 +216,29 @@ impl LimitsConfig {
     }
 }
 
-/// Overrides for one service. An unset key means the general one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct ServiceConfig {
-    /// See [`GatewayConfig::balance`].
-    pub balance: Option<Balance>,
-    /// Requests with the same value of this header field or cookie go to the same instance: `header:NAME` or
-    /// `cookie:NAME`.
-    pub sticky: Option<Sticky>,
-    /// Whether a path with an encoded slash is refused or passed on.
-    pub encoded_slash: EncodedSlash,
-    /// See [`TimeoutsConfig::connect`].
-    #[serde(with = "humantime_serde")]
-    pub connect: Option<Duration>,
-    /// See [`TimeoutsConfig::first_byte`].
-    #[serde(with = "humantime_serde")]
-    pub first_byte: Option<Duration>,
-    /// See [`TimeoutsConfig::total`].
-    #[serde(with = "humantime_serde")]
-    pub total: Option<Duration>,
-    /// See [`TimeoutsConfig::wait`].
-    #[serde(with = "humantime_serde")]
-    pub wait: Option<Duration>,
-    /// See [`TimeoutsConfig::idle`].
-    #[serde(with = "humantime_serde")]
-    pub idle: Option<Duration>,
-    /// See [`LimitsConfig::body_size`].
-    pub body_size: Option<ByteSize>,
-    /// See [`LimitsConfig::body_rate`].
-    pub body_rate: Option<ByteSize>,
-    /// See [`LimitsConfig::in_flight`].
-    pub in_flight: Option<usize>,
-    /// See [`LimitsConfig::waiting`].
-    pub waiting: Option<usize>,
-    /// See [`RetryConfig::attempts`].
-    pub attempts: Option<u32>,
-}
-
-/// How `%2f` in a path is handled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum EncodedSlash {
-    /// The request is refused with 400, since most services can't tell it from a slash.
-    #[default]
-    Refuse,
-    /// The path is passed on unchanged.
-    Pass,
-}
-
-/// Where a request's key for sticky routing is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-#[non_exhaustive]
-pub enum Sticky {
-    /// A header field.
-    Header(http::HeaderName),
-    /// A cookie.
-    Cookie(String),
-}
-
-impl TryFrom<String> for Sticky {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("header", name)) => {
-                name.parse().map(Self::Header).map_err(|_| format!("{name:?} is not a valid header name"))
-            }
-            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
-            _ => Err(format!("{text:?} is neither header:NAME nor cookie:NAME")),
-        }
-    }
-}
-
-impl From<Sticky> for String {
-    fn from(sticky: Sticky) -> Self {
-        match sticky {
-            Sticky::Header(name) => format!("header:{name}"),
-            Sticky::Cookie(name) => format!("cookie:{name}"),
-        }
-    }
-}
-
 impl GatewayConfig {
     /// The defaults, but with every service public.
     pub fn exposing_all() -> Self {
         Self { expose: vec![EVERY_SERVICE.to_owned()], ..Self::default() }
+    }
+
+    /// A host can be given to one service only.
+    fn check_service_hosts(&self) -> Result<(), (String, String)> {
+        let mut taken = BTreeMap::from([("localhost".to_owned(), "the gateway")]);
+        let own = self.hosts.iter().chain(&self.domain);
+        taken.extend(own.map(|host| (host.to_ascii_lowercase(), "the gateway")));
+        for (name, service) in &self.services {
+            let key = format!("services.{name}.hosts");
+            for host in service.hosts.iter().flatten() {
+                if !is_host_name(host) {
+                    return Err((key, format!("{host:?} is not a valid host name")));
+                }
+                if let Some(holder) = taken.insert(host.to_ascii_lowercase(), name) {
+                    return Err((key, format!("{host} is a host of {holder} already")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether every service is public.
@@ -319,6 +264,11 @@ impl hubspoke_chassis::Table for GatewayConfig {
                 return invalid("services", &error);
             }
         }
+        if let Some(host) = self.domain.iter().chain(&self.hosts).find(|host| !is_host_name(host)) {
+            let key = if self.domain.as_ref() == Some(host) { "domain" } else { "hosts" };
+            return invalid(key, &format!("{host:?} is not a valid host name"));
+        }
+        self.check_service_hosts()?;
         let (limits, timeouts) = (&self.limits, &self.timeouts);
         let header_count = format!("must be from 1 to {MAX_FIELDS}");
         for (key, valid, error) in [

@@ -115,6 +115,11 @@ impl RequestFailure {
         Self::with_detail(Cause::BadFraming, &"this port speaks HTTP without TLS")
     }
 
+    /// The path is not for the public.
+    pub(crate) fn for_members() -> Self {
+        Self::with_detail(Cause::NoSuchService, &"the path is for the registry and for operators")
+    }
+
     fn with_detail(cause: Cause, detail: &dyn std::fmt::Display) -> Self {
         Self { detail: Some(detail.to_string()), ..Self::new(cause) }
     }

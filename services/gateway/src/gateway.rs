@@ -71,6 +71,16 @@ impl DirectoryFollower for Gateway {
         };
         let current = self.table.load_full();
         let next = Arc::new(builder.next(&current, view, Instant::now()));
+        for refusal in
+            next.refused_hosts().iter().filter(|refusal| !current.refused_hosts().contains(refusal))
+        {
+            tracing::warn!(
+                service = %refusal.service,
+                host = %refusal.host,
+                error = &refusal.reason as &dyn std::error::Error,
+                "the service's members ask for a host that it does not get"
+            );
+        }
         self.table.store(next.clone());
         next.services().for_each(|service| service.wake());
         let removed = current.removed(&next);

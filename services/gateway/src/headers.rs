@@ -12,10 +12,12 @@ use http::header::{
 };
 use hubspoke_http1::is_disguised_framing_field;
 
+pub(crate) mod prefix;
 mod provenance;
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -37,6 +39,8 @@ pub(crate) struct Hop<'a> {
     pub(crate) may_upgrade: bool,
     /// The host that the request is for.
     pub(crate) host: Option<&'a HeaderValue>,
+    /// What was removed from the front of the path.
+    pub(crate) prefix: Option<&'a HeaderValue>,
     /// This gateway's entry in `Via`, for this request's version.
     pub(crate) via: &'a HeaderValue,
 }
@@ -309,6 +313,9 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn set_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    if let Some(prefix) = hop.prefix {
+        headers.insert(X_FORWARDED_PREFIX, prefix::report(headers.get(X_FORWARDED_PREFIX), prefix));
+    }
     // A trusted proxy's list is continued; any other was removed.
     let before = hop.trusted && headers.contains_key(X_FORWARDED_FOR);
     let list = if before { appended(headers, hop.client) } else { hop.client.clone() };

@@ -1,5 +1,6 @@
 //! The gateway's instruments, which read its counters when `/metrics` is scraped.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
@@ -55,7 +56,7 @@ const PER_INSTANCE: [Instrument<InstanceValue>; 4] = [
 ];
 
 /// Instruments with other labels.
-const OTHERS: [Instrument<Values>; 4] = [
+const OTHERS: [Instrument<Values>; 5] = [
     (Counter, "hub.gateway.replies", "{reply}", "Responses of instances, by status", responses),
     (
         Counter,
@@ -65,6 +66,13 @@ const OTHERS: [Instrument<Values>; 4] = [
         failures,
     ),
     (Counter, "hub.gateway.refusals", "{request}", "Requests refused before a service was matched", refusals),
+    (
+        Gauge,
+        "hub.gateway.refused_hosts",
+        "{host}",
+        "Hosts that the service's members ask for and do not get",
+        refused_hosts,
+    ),
     (Gauge, "hub.gateway.connections", "{connection}", "Open client connections", |gateway, observe| {
         observe(gateway.connections.load(Relaxed) as u64, &[]);
     }),
@@ -75,7 +83,12 @@ const OTHERS: [Instrument<Values>; 4] = [
 pub(crate) fn allow_series(metrics: &Metrics) {
     let per_service = PER_SERVICE.iter().map(|(_, name, ..)| *name);
     let per_instance = PER_INSTANCE.iter().map(|(_, name, ..)| *name);
-    let others = ["hub.gateway.failures", "hub.gateway.replies", "hub.gateway.request.duration"];
+    let others = [
+        "hub.gateway.refused_hosts",
+        "hub.gateway.failures",
+        "hub.gateway.replies",
+        "hub.gateway.request.duration",
+    ];
     let names = per_service.chain(per_instance).chain(others);
     names.for_each(|name| metrics.allow_series(name, MAX_SERIES));
 }
@@ -141,6 +154,15 @@ fn failures(gateway: &Gateway, observe: &mut Observe<'_>) {
 fn refusals(gateway: &Gateway, observe: &mut Observe<'_>) {
     for (cause, count) in gateway.refusals.iter() {
         observe(count, &[KeyValue::new("cause", cause.name())]);
+    }
+}
+
+fn refused_hosts(gateway: &Gateway, observe: &mut Observe<'_>) {
+    let table = gateway.table.load();
+    let mut counts = BTreeMap::<&str, u64>::new();
+    table.refused_hosts().iter().for_each(|refusal| *counts.entry(&refusal.service).or_default() += 1);
+    for (service, count) in counts {
+        observe(count, &[KeyValue::new("service", service.to_owned())]);
     }
 }
 

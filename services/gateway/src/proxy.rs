@@ -133,12 +133,23 @@ fn prepare(
         return Err(Cause::RateLimited.into());
     }
     let table = gateway.table.load();
-    let Some(service) = table.service(name) else {
+    let named = host.as_ref().and_then(|host| table.by_host(host.as_bytes()));
+    let by_host = named.is_some();
+    let Some(service) = named.or_else(|| table.service(name)) else {
         let cause = if table.is_ready() { Cause::NoSuchService } else { Cause::NotReady };
         return Err(cause.into());
     };
     let service = service.clone();
     drop(table);
+    let mut path_and_query =
+        parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let prefix = service.prefix().filter(|_| !by_host);
+    if let Some(prefix) = prefix {
+        path_and_query = headers::prefix::strip(&path_and_query, prefix);
+    }
+    if (by_host || prefix.is_some()) && service.is_guarded() && route::is_for_members(path_and_query.path()) {
+        return Err(RequestFailure::for_members().for_service(&service.name));
+    }
     let settings = service.settings.clone();
     if path.encoded_slash && !settings.pass_encoded_slash {
         return Err(RequestFailure::from(route::BadTarget::EncodedSlash).for_service(&service.name));
@@ -171,13 +182,13 @@ fn prepare(
         trusted: client.trusted,
         may_upgrade: parts.version == Version::HTTP_11,
         host: host.as_ref(),
+        prefix,
         via: gateway.vias.of(parts.version),
     };
     let options = headers::request(&mut parts.headers, &hop, || {
         let mut rng = rand::rng();
         headers::new_trace(rng.random(), rng.random())
     });
-    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     if !host_is_header && let Some(host) = host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
         parts.headers.insert(HOST, host);
     }
@@ -196,7 +207,7 @@ fn prepare(
     active.prepared(&parts.headers, body.clone());
     let request = UpstreamRequest {
         method: parts.method,
-        path,
+        path: path_and_query,
         headers: parts.headers,
         body,
         version: parts.version,
@@ -208,6 +219,7 @@ fn prepare(
         settings,
         request,
         is_retry: false,
+        is_stripped: prefix.is_some(),
         new_connection: false,
         deadline,
     };

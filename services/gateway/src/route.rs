@@ -63,6 +63,27 @@ pub(crate) fn may_be_public(service: &str, own: &str) -> bool {
     service != own && !RESERVED_NAMES.contains(&service)
 }
 
+/// Whether a path is one of those that members serve to the registry and to operators, in any spelling that a server may
+/// take for it. For paths that do not begin with the name of their service.
+pub(crate) fn is_for_members(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len().min(64));
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at).filter(|_| decoded.len() < 64) {
+        let (byte, len) = match byte {
+            b'%' => (decode(bytes, at).unwrap_or(byte), 3),
+            _ => (byte, 1),
+        };
+        match byte {
+            b'/' if decoded.is_empty() => {}
+            b'/' | b';' => break,
+            _ => decoded.push(byte),
+        }
+        at += len;
+    }
+    RESERVED_NAMES.iter().any(|name| decoded.eq_ignore_ascii_case(name.as_bytes()))
+}
+
 fn first_segment(path: &str) -> &str {
     let rest = path.strip_prefix('/').unwrap_or(path);
     rest.split_once('/').map_or(rest, |(first, _)| first)

@@ -10,17 +10,21 @@ use hubspoke_client::directory::View;
 use hubspoke_protocol::EVERY_SERVICE;
 
 use crate::config::GatewayConfig;
+use crate::host_name::{below, lower, name_of};
 use crate::route::may_be_public;
 use crate::stats::DurationHistogram;
 
 pub(crate) use self::conn::Conn;
 pub(crate) use self::h2_conn::{H2Conn, H2Exchange, H2Response};
+use self::hosts::HostClaim;
+pub(crate) use self::hosts::HostRefusal;
 pub(crate) use self::instance::{InFlightGuard, Instance, REMOVAL_CHECK};
 pub(crate) use self::service::{Admission, ServiceSettings, UpstreamService, WaitSlot};
 
 mod conn;
 pub(crate) mod connect;
 mod h2_conn;
+mod hosts;
 mod instance;
 pub(crate) mod pool;
 mod service;
@@ -29,6 +33,12 @@ mod service;
 #[derive(Default)]
 pub(crate) struct ServiceTable {
     services: HashMap<Box<str>, Arc<UpstreamService>>,
+    /// Hosts that services have beside those below `domains`.
+    hosts: HashMap<Box<str>, Arc<UpstreamService>>,
+    /// The domains below which each service has a host.
+    domains: Vec<Box<str>>,
+    /// Hosts that members ask for in vain.
+    refused: Vec<HostRefusal>,
     ready: bool,
 }
 
@@ -52,7 +62,7 @@ impl TableBuilder<'_> {
         let known = view.services().map(|(name, _)| name).chain(remembered);
         let listed = config.expose.iter().map(String::as_str);
         let names: Vec<_> = if config.exposes_all() { known.collect() } else { listed.collect() };
-        let services = names
+        let services: HashMap<_, _> = names
             .into_iter()
             .filter(|name| *name != EVERY_SERVICE && may_be_public(name, self.own_name))
             .map(|name| {
@@ -64,7 +74,16 @@ impl TableBuilder<'_> {
                 (Box::from(name), Arc::new(service))
             })
             .collect();
-        ServiceTable { services, ready: view.revision().is_some() || view.services().next().is_some() }
+        let claims: Vec<_> =
+            services.values().map(|service| service.host_claim()).filter(HostClaim::is_any).collect();
+        let has = |host: &str, service: &str| {
+            current.hosts.get(host).is_some_and(|holder| *holder.name == *service)
+        };
+        let (assigned, refused) = hosts::assign(&claims, has, config, self.own_name);
+        let of = |(host, name): (Box<str>, Box<str>)| Some((host, Arc::clone(services.get(&name)?)));
+        let hosts = assigned.into_iter().filter_map(of).collect();
+        let ready = view.revision().is_some() || view.services().next().is_some();
+        ServiceTable { services, hosts, domains: hosts::domains(config), refused, ready }
     }
 }
 
@@ -78,6 +97,19 @@ impl ServiceTable {
     /// The public service of that name.
     pub(crate) fn service(&self, name: &str) -> Option<&Arc<UpstreamService>> {
         self.services.get(name)
+    }
+
+    /// The public service that a request's `Host` names; `None` for any other host.
+    pub(crate) fn by_host(&self, host: &[u8]) -> Option<&Arc<UpstreamService>> {
+        let name = lower(name_of(host)?);
+        // A host that was given away counts more than one that a service has by its name.
+        let own = if self.hosts.is_empty() { None } else { self.hosts.get(&*name) };
+        own.or_else(|| self.domains.iter().find_map(|domain| self.services.get(below(&name, domain)?)))
+    }
+
+    /// Hosts that members ask for in vain.
+    pub(crate) fn refused_hosts(&self) -> &[HostRefusal] {
+        &self.refused
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<UpstreamService>> {

@@ -110,6 +110,21 @@ async fn no_visit_fails_while_one_log_replica_lives() {
     assert_eq!(visiting.stop().await, 0, "visits failed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_reached_by_its_host_and_its_member_endpoints_are_not() {
+    let platform = Platform::start().await.log(1).await.visit(1).await;
+    for (host, path, status) in [
+        ("visit.localhost", "/visit", 200),
+        ("log.localhost:20001", "/log", 200),
+        ("visit.localhost", "/services", 404),
+        ("visit.localhost", "/metrics", 404),
+        ("visit.localhost", "/%6detrics", 404),
+    ] {
+        let request = platform.http.get(format!("{}{path}", platform.gateway.url())).header("host", host);
+        assert_eq!(request.send().await.unwrap().status(), status, "{host}{path}");
+    }
+}
+
 /// As with ctrl-c and another start, or `docker compose up --force-recreate visit`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_visit_is_replaced_under_load_and_no_visit_fails() {

@@ -24,6 +24,8 @@ pub(super) struct AttemptContext {
     pub(super) settings: Arc<ServiceSettings>,
     pub(super) request: UpstreamRequest,
     pub(super) is_retry: bool,
+    /// Whether the service gets the path without its name.
+    pub(super) is_stripped: bool,
     /// Whether to open a connection: an idle one has just turned out to be closed.
     pub(super) new_connection: bool,
     pub(super) deadline: Instant,

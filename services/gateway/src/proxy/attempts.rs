@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderMap;
+use http::header::HOST;
 use hubspoke_client::trace;
 use hubspoke_http1::header_map;
 use tracing::{Instrument, Span};
@@ -13,6 +15,7 @@ use super::attempt_context::{AttemptContext, AttemptFailure};
 use super::response_body::Relay;
 use super::waiting::{self, Waiting};
 use crate::error::{Cause, RequestFailure};
+use crate::headers::{self, X_FORWARDED_PREFIX};
 use crate::replay::ReplayState;
 use crate::retry::{self, Reached};
 use crate::upstream::{Instance, UpstreamService};
@@ -74,7 +77,10 @@ pub(super) async fn run(
         let outcome = result.as_ref().map(|response| response.head.status().as_u16());
         trace::record_outcome(&span, outcome.map_err(|failed| failed.cause.name()));
         let failed = match result {
-            Ok(response) => {
+            Ok(mut response) => {
+                if context.is_stripped {
+                    restore_prefix(&service.name, &context.request.headers, response.head.headers_mut());
+                }
                 // The head ends an ejection; only a complete response clears the record.
                 if instance.is_ejected() {
                     instance.succeeded(now);
@@ -168,6 +174,13 @@ impl Progress {
         }
         goes_on
     }
+}
+
+/// Puts `/NAME`, which was removed from the path of a request, in front of the paths in its response.
+fn restore_prefix(service: &str, request: &HeaderMap, response: &mut HeaderMap) {
+    let prefix = format!("/{service}");
+    let reported = request.get(X_FORWARDED_PREFIX).map_or(prefix.as_bytes(), |value| value.as_bytes());
+    headers::prefix::restore(response, &prefix, reported, request.get(HOST));
 }
 
 /// The span of an attempt, which the request then names as its parent; disabled if the request's own span is.

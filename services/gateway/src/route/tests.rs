@@ -33,6 +33,15 @@ fn the_first_segment_is_the_service() {
 }
 
 #[test]
+fn member_endpoints_are_recognised_in_every_spelling() {
+    let guarded =
+        ["/services", "/services/", "//metrics", "/%73ervices", "/Livez;x=1", "/%2fheart-beat/x", "/readyz"];
+    assert!(guarded.iter().all(|path| is_for_members(path)));
+    let free = ["/", "/service", "/servicesx", "/a/services", "/metrics.html", "/%73", "/heart-beats"];
+    assert!(!free.iter().any(|path| is_for_members(path)));
+}
+
+#[test]
 fn an_ambiguous_path_is_refused() {
     for (text, why) in [
         ("/log/../visit", BadTarget::DotSegment),

@@ -1,16 +1,18 @@
 //! One service: its settings, its instances, and how many requests and retries it takes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use hubspoke_protocol::{InstanceState, ServiceInfo};
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::hosts::HostClaim;
 use super::instance::Instance;
 use crate::balance::{self, Balance, PickTier, Weights};
 use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, RetryConfig, Sticky};
@@ -29,6 +31,12 @@ pub(crate) struct UpstreamService {
     weights: Weights,
     /// Whether an instance speaks HTTP/2.
     h2: bool,
+    /// `/NAME`, if it gets paths without that.
+    prefix: Option<HeaderValue>,
+    /// Whether an instance serves its member endpoints at its public address.
+    guarded: bool,
+    /// Hosts that its members ask for.
+    asked_hosts: Arc<[Box<str>]>,
     /// Since when it has had no instance that takes requests.
     empty_since: Option<Instant>,
     state: Arc<ServiceState>,
@@ -51,6 +59,10 @@ pub(crate) struct ServiceSettings {
     pub(crate) balance: Balance,
     pub(crate) sticky: Option<Sticky>,
     pub(crate) pass_encoded_slash: bool,
+    /// `None` if its members decide.
+    strip: Option<bool>,
+    /// `None` if its members decide.
+    hosts: Option<Vec<String>>,
     pub(crate) connect: Duration,
     pub(crate) first_byte: Duration,
     pub(crate) total: Duration,
@@ -72,6 +84,8 @@ impl ServiceSettings {
         Self {
             balance: own.balance.unwrap_or(config.balance),
             sticky: own.sticky,
+            strip: own.strip,
+            hosts: own.hosts,
             pass_encoded_slash: own.encoded_slash == EncodedSlash::Pass,
             connect: own.connect.unwrap_or(timeouts.connect),
             first_byte: own.first_byte.unwrap_or(timeouts.first_byte),
@@ -127,6 +141,9 @@ impl UpstreamService {
             instances: Vec::new(),
             weights: Weights::default(),
             h2: false,
+            prefix: None,
+            guarded: true,
+            asked_hosts: Arc::default(),
             empty_since: None,
             state: Arc::new(ServiceState {
                 stats: ServiceStats::new(name, durations),
@@ -156,12 +173,25 @@ impl UpstreamService {
         let takes_requests =
             |info: &Arc<ServiceInfo>| matches!(info.state(), InstanceState::Passing | InstanceState::Suspect);
         let is_empty = !infos.iter().any(takes_requests);
+        // While nobody is there, what was asked for before counts.
+        let is_replaced = infos.is_empty() && self.is_remembered(now);
+        let asked_hosts = if is_replaced { self.asked_hosts.clone() } else { asked_hosts(infos) };
+        let asks_to_strip = match is_replaced {
+            true => self.prefix.is_some(),
+            false => {
+                infos.iter().any(|info| info.meta.get("route.strip").is_some_and(|strip| strip == "true"))
+            }
+        };
+        let prefix = self.settings.strip.unwrap_or(asks_to_strip).then(|| prefix(&self.name));
         let weights: Vec<u32> = instances.iter().map(|instance| instance.weight()).collect();
         Self {
             name: self.name.clone(),
             settings: self.settings.clone(),
             weights: Weights::new(&weights),
             h2: instances.iter().any(|instance| instance.speaks_h2()),
+            prefix: prefix.flatten(),
+            guarded: infos.is_empty() || infos.iter().any(|info| info.control_addr() == info.addr),
+            asked_hosts,
             empty_since: is_empty.then(|| self.empty_since.unwrap_or(now)),
             instances,
             state: self.state.clone(),
@@ -173,6 +203,21 @@ impl UpstreamService {
         let admission = Admission(self.state.clone());
         self.stats().requests.count();
         (self.state.in_flight.fetch_add(1, Relaxed) < self.settings.in_flight).then_some(admission)
+    }
+
+    /// `/NAME`, if that is removed from paths.
+    pub(crate) fn prefix(&self) -> Option<&HeaderValue> {
+        self.prefix.as_ref()
+    }
+
+    /// Whether paths of member endpoints lead to them.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+
+    /// The hosts that it would have.
+    pub(super) fn host_claim(&self) -> HostClaim<'_> {
+        HostClaim { service: &self.name, given: self.settings.hosts.as_deref(), asked: &self.asked_hosts }
     }
 
     /// Whether it has an instance, or had one not long ago, or is new.
@@ -259,4 +304,14 @@ impl UpstreamService {
     pub(crate) fn ejected(&self) -> usize {
         self.instances.iter().filter(|instance| instance.is_ejected()).count()
     }
+}
+
+fn prefix(service: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("/{service}")).ok()
+}
+
+fn asked_hosts(infos: &[Arc<ServiceInfo>]) -> Arc<[Box<str>]> {
+    let lists = infos.iter().filter_map(|info| info.meta.get("route.hosts"));
+    let hosts = lists.flat_map(|list| list.split(',')).map(str::trim).filter(|host| !host.is_empty());
+    hosts.map(Box::from).collect::<BTreeSet<Box<str>>>().into_iter().collect()
 }

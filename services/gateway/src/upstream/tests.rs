@@ -71,6 +71,7 @@ fn a_push_with_many_instances_takes_linear_time() {
     let table = |service: UpstreamService| ServiceTable {
         services: [("log".into(), Arc::new(service))].into(),
         ready: true,
+        ..ServiceTable::default()
     };
     let current = UpstreamService::new("log", &infos, &config, 1, &durations(), Instant::now());
     let began = Instant::now();

@@ -27,6 +27,24 @@ fn the_shipped_file_has_the_defaults() {
 }
 
 #[test]
+fn a_host_is_given_to_one_service_only() {
+    let hosts = with(&[("HUB_GATEWAY__SERVICES__SHOP__HOSTS", "a.example, B.example")]).unwrap();
+    let expected = Some(vec!["a.example".to_owned(), "B.example".to_owned()]);
+    assert_eq!(hosts.services["shop"].hosts, expected);
+    for (name, value) in [
+        ("HUB_GATEWAY__SERVICES__ZOO__HOSTS", "b.EXAMPLE"),
+        ("HUB_GATEWAY__SERVICES__ZOO__HOSTS", "localhost"),
+        ("HUB_GATEWAY__SERVICES__ZOO__HOSTS", "127.0.0.1"),
+        ("HUB_GATEWAY__HOSTS", "b.example"),
+        ("HUB_GATEWAY__DOMAIN", "b.example"),
+        ("HUB_GATEWAY__DOMAIN", "*.example"),
+    ] {
+        let error = with(&[("HUB_GATEWAY__SERVICES__SHOP__HOSTS", "a.example, B.example"), (name, value)]);
+        assert!(error.is_err(), "{name}={value}");
+    }
+}
+
+#[test]
 fn variables_override_the_file() {
     let config = with(&[("HUB_GATEWAY__EXPOSE", "*"), ("HUB_GATEWAY__TIMEOUTS__FIRST_BYTE", "5s")]).unwrap();
     assert!(config.exposes_all());

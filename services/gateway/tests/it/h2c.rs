@@ -93,6 +93,25 @@ async fn a_grpc_call_is_passed_on_with_its_trailers() {
     futures_util::future::join_all(calls).await;
 }
 
+/// What a stock client does: it can't put the service's name in front of its methods.
+#[tokio::test]
+async fn a_grpc_client_that_names_the_service_in_its_authority_keeps_its_path() {
+    let mut tasks = JoinSet::new();
+    let info = grpc_instance(&mut tasks).await;
+    let gateway = Gateway::start(|_| ()).await;
+    gateway.set("svc", &[info]).await;
+    let mut client = client(&gateway, &mut tasks).await;
+    let request = Request::post("http://svc.localhost:20001/pkg.Service/Method")
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .body(Full::from("12345"))
+        .unwrap();
+    let response = client.send_request(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(body.to_bytes(), "http://svc.localhost:20001/pkg.Service/Method 5");
+}
+
 #[tokio::test]
 async fn an_http2_client_reaches_an_http1_instance() {
     let mut tasks = JoinSet::new();

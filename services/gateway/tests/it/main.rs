@@ -19,6 +19,7 @@ mod faults;
 mod h2c;
 mod h2c_instance;
 mod heads;
+mod hosts;
 mod interim;
 mod lifecycle;
 mod limits;

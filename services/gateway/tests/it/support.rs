@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// The gateway's metrics, as `/metrics` names them after `hub_gateway_`; a test compares them with it.
-pub(crate) const METRICS: [&str; 17] = [
+pub(crate) const METRICS: [&str; 18] = [
     "connections",
     "connections_opened",
     "ejected",
@@ -29,6 +29,7 @@ pub(crate) const METRICS: [&str; 17] = [
     "picks",
     "pooled",
     "refusals",
+    "refused_hosts",
     "replies",
     "request_duration_seconds_count",
     "requests",
