@@ -236,6 +236,15 @@ impl ClientConn {
         self.active.load(Relaxed) == 0 && self.blocked_since.load(Relaxed) == 0
     }
 
+    /// How long it has been idle, and whether it had a request before. `None` if it is not idle now.
+    pub(crate) fn idle(&self, now: Instant) -> Option<(Duration, bool)> {
+        if !self.is_idle() || self.is_reading_head() || self.last_command() != ConnCommand::Continue {
+            return None;
+        }
+        let idle = self.gateway.millis(now).saturating_sub(self.idle_since.load(Relaxed));
+        Some((Duration::from_millis(idle), self.served.load(Relaxed)))
+    }
+
     /// Sends the connection's task a command, and wakes it.
     pub(crate) fn send(&self, command: ConnCommand) {
         self.command.store(command as u8, Relaxed);

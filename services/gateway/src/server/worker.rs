@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::connection;
+use super::idle_clients::{self, IdleClients};
 use super::swept_body::SweptBodies;
 use crate::client_conn::{ClientConn, ConnCommand};
 use crate::clients::{ClientUse, ConnectionSlot};
@@ -87,6 +88,7 @@ async fn run(
     let mut tasks = JoinSet::new();
     let mut refusals = 0;
     let mut clients: Vec<Weak<ClientConn>> = Vec::new();
+    let mut idle = IdleClients::default();
     let bodies = Arc::new(SweptBodies::default());
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -106,6 +108,9 @@ async fn run(
                 refusals += usize::from(refused);
                 if draining {
                     client.send(ConnCommand::Drain);
+                }
+                if idle_clients::is_crowded(gateway.connections.load(Relaxed), gateway.config.limits.connections) {
+                    idle.close_one(&clients, Instant::now());
                 }
                 clients.push(Arc::downgrade(&client));
                 let bodies = bodies.clone();

@@ -191,6 +191,38 @@ async fn connections_over_the_limit_get_a_503() {
 }
 
 #[tokio::test]
+async fn idle_connections_make_room_for_new_ones_and_busy_ones_do_not() {
+    let (instance, busy) = (FakeInstance::responding(HELLO).await, silent().await);
+    let gateway = Gateway::start(|config| (config.limits.connections, config.workers) = (32, 1)).await;
+    gateway.set("svc", &[instance.info("svc")]).await;
+    gateway.set("slow", &[busy.info("slow")]).await;
+    let mut waiting = gateway.connect().await;
+    waiting.write("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut held = Vec::new();
+    // All but the few places that are kept free; the first is idle for longest.
+    for _ in 0..27 {
+        let mut raw = gateway.connect().await;
+        raw.write("GET /svc HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(raw.response().await.ends_with("hello"));
+        held.push(raw);
+    }
+    let mut late = Vec::new();
+    eventually("the one that was idle for longest is closed", async || {
+        late.push(gateway.connect().await);
+        late.truncate(3);
+        let closed = tokio::time::timeout(Duration::from_millis(100), held[0].read_to_end()).await;
+        closed.is_ok()
+    })
+    .await;
+    let get = "GET /svc HTTP/1.1\r\nHost: a\r\n\r\n";
+    for _ in 0..100 {
+        assert_eq!(status(&gateway.connect_and(get).await), 200);
+    }
+    let end = tokio::time::timeout(Duration::from_millis(10), waiting.read_to_end()).await;
+    assert!(end.is_err(), "a connection with a request in flight was closed");
+}
+
+#[tokio::test]
 async fn a_burst_of_connections_does_not_exceed_the_limit() {
     let instance = FakeInstance::responding(HELLO).await;
     let gateway = Gateway::start(|config| config.limits.connections = 10).await;
