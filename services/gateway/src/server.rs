@@ -27,6 +27,7 @@ mod client_io;
 mod connection;
 mod frame_scan;
 mod http2;
+mod idle_clients;
 mod stream_queue;
 mod swept_body;
 mod worker;
