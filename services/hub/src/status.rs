@@ -6,7 +6,9 @@
 use std::str::FromStr;
 
 use anyhow::bail;
-use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, Reason, ReasonKind, check_name};
+use hubspoke_protocol::{
+    CatalogView, InstanceState, InstanceView, Reason, ReasonKind, RegistriesView, check_name,
+};
 use jiff::Timestamp;
 
 use crate::admin_client::AdminClient;
@@ -88,7 +90,8 @@ fn likeness(instance: &InstanceView, wanted: &str) -> u8 {
 fn render(view: &CatalogView, now: Timestamp) -> String {
     let instances: Vec<&InstanceView> = view.services.values().flatten().collect();
     if instances.is_empty() {
-        return format!("no instances are registered (revision {})\n", view.revision);
+        let registries = view.registries.as_ref().map(|all| registries(all, now)).unwrap_or_default();
+        return format!("no instances are registered (revision {})\n{registries}", view.revision);
     }
     let rows: Vec<Vec<String>> = instances.iter().map(|instance| row(instance, now)).collect();
     let header =
@@ -117,6 +120,22 @@ fn render(view: &CatalogView, now: Timestamp) -> String {
     }
     if let Some(protection) = view.protection.as_ref().filter(|protection| protection.held_back > 0) {
         text += &(describe::protection(protection) + "\n");
+    }
+    text + &view.registries.as_ref().map(|all| registries(all, now)).unwrap_or_default()
+}
+
+/// The registries that share the catalogue, and whether etcd answers the one that is asked.
+fn registries(view: &RegistriesView, now: Timestamp) -> String {
+    let all = view.registries.iter().map(|registry| {
+        let asked = if registry.asked { ", asked" } else { "" };
+        format!("{} ({}{asked})", registry.addr, describe::count(registry.instances, "instance"))
+    });
+    let mut text = one_line(&format!("registries: {}", all.collect::<Vec<_>>().join(", ")), MAX) + "\n";
+    if !view.etcd_up {
+        let error = view.etcd_error.as_deref().unwrap_or_default();
+        let age = describe::age(&view.etcd_since, now);
+        let what = format!("etcd has not answered for {age}, so nobody can join: {error}");
+        text += &(one_line(&what, MAX) + "\n");
     }
     text
 }

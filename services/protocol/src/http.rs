@@ -6,6 +6,8 @@ pub const SERVICES_PATH: &str = "/services";
 pub const WATCH_PATH: &str = "/services/watch";
 /// On the registry: self-protection, see [`ProtectionView`](crate::ProtectionView).
 pub const PROTECTION_PATH: &str = "/protection";
+/// On the registry: the registries that share the catalogue, see [`RegistriesView`](crate::RegistriesView).
+pub const REGISTRIES_PATH: &str = "/registries";
 /// Path of the targets for Prometheus.
 pub const PROMETHEUS_TARGETS_PATH: &str = "/prometheus/targets";
 /// On a member: heartbeats, see [`Heartbeat`](crate::Heartbeat).

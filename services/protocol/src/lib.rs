@@ -5,7 +5,7 @@ pub use self::copies::{CopyFilter, EntryIdentity, KeyedHash, entry_content};
 pub use self::dedup::DedupWindow;
 pub use self::http::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, HUB_WARNING, LOG_PATH,
-    PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH,
+    PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, REGISTRIES_PATH, SERVICES_PATH, WATCH_PATH,
 };
 pub use self::metrics::{META_METRICS, METRICS_PATH, MetricsTargets};
 pub use self::names::{EVERY_SERVICE, InvalidName, RESERVED_NAMES, check_name};
@@ -14,7 +14,7 @@ pub use self::revision::{InvalidRevision, Revision};
 pub use self::service::{InvalidInfo, PushMode, ServiceInfo, ServiceLists, Snapshot};
 pub use self::state::{Heartbeat, InstanceState, Load, Status};
 pub use self::upstream::{GatewayHeartbeat, UpstreamCount};
-pub use self::view::{CatalogView, InstanceView, Reason, ReasonKind};
+pub use self::view::{CatalogView, InstanceView, Reason, ReasonKind, RegistriesView, RegistryView};
 pub use self::watch::{ChangeView, HeardView, LoadView};
 
 mod addr;

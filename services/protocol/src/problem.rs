@@ -206,6 +206,8 @@ problem_types! {
     QueryTimeout = "query-timeout", 503;
     /// The process has as many connections as it allows.
     TooManyConnections = "too-many-connections", 503;
+    /// The registry can't write to the store that it shares with others.
+    StoreUnavailable = "store-unavailable", 503;
     /// The disk can't be written.
     DiskFailed = "disk-failed", 503;
     /// The service is shutting down.

@@ -22,6 +22,40 @@ pub struct CatalogView {
     /// Self-protection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<ProtectionView>,
+    /// The registries, if several can share the catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries: Option<RegistriesView>,
+}
+
+/// The registries that share the catalogue, and the etcd that it is in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RegistriesView {
+    /// Whether etcd answers this registry.
+    pub etcd_up: bool,
+    /// Since when it answers, or does not (RFC 3339).
+    pub etcd_since: String,
+    /// Why it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_error: Option<String>,
+    /// The live registries, sorted by address.
+    pub registries: Vec<RegistryView>,
+}
+
+/// One registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RegistryView {
+    /// Tells one start of its process from the next.
+    pub id: String,
+    /// `host:port` at which the others reach it.
+    pub addr: String,
+    /// The version of its program.
+    pub version: String,
+    /// Whether it is the one that answers this.
+    pub asked: bool,
+    /// How many instances it sends heartbeats and pushes to.
+    pub instances: usize,
 }
 
 /// One instance as the registry sees it, without its `PushKey`.

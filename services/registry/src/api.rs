@@ -5,14 +5,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use hubspoke_chassis::{Problem, ProblemType};
-use hubspoke_protocol::{PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, SERVICES_PATH, WATCH_PATH};
+use hubspoke_protocol::{
+    PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, REGISTRIES_PATH, SERVICES_PATH, WATCH_PATH,
+};
 
 pub(crate) use self::context::{Api, MAX_WAITS};
 use self::document::unread;
 pub(crate) use self::revision::stamp;
+use crate::findings::{ACKNOWLEDGED_PATH, HEARD_PATH, PROBE_PATH};
 use crate::view;
 
 mod context;
@@ -22,6 +26,7 @@ mod operator;
 mod prefer;
 mod prometheus;
 mod registration;
+mod registries;
 mod revision;
 mod watch;
 
@@ -30,7 +35,9 @@ const OPENAPI: &str = include_str!("../openapi.json");
 
 /// The routes of the interface.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
-    Router::new()
+    let is_shared = api.store.is_some();
+    let check_read = from_fn_with_state(api.clone(), registries::check_read);
+    let routes = Router::new()
         .route(SERVICES_PATH, post(member::register).delete(member::deregister).get(all))
         .route(WATCH_PATH, get(watch::watch))
         .route("/services/{name}", get(one))
@@ -39,7 +46,12 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/openapi.json", get(openapi))
         .route(PROMETHEUS_TARGETS_PATH, get(prometheus::targets))
         .route(PROTECTION_PATH, get(operator::protection).put(operator::set_protection))
-        .with_state(api)
+        .route(REGISTRIES_PATH, get(registries::all))
+        .route(HEARD_PATH, get(registries::heard))
+        .route(PROBE_PATH, post(registries::probe))
+        .route(ACKNOWLEDGED_PATH, post(registries::acknowledged))
+        .with_state(api);
+    if is_shared { routes.layer(check_read) } else { routes }
 }
 
 async fn all(State(api): State<Arc<Api>>) -> Result<Response, Problem> {

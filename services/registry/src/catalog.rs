@@ -11,6 +11,9 @@
 //! - an operator's drain holds until an operator ends it, whatever happens to the instance;
 //! - memory is bounded by the instances, what they require, and a fixed number of removed instances.
 //!
+//! With a store that several registries share, the catalogue proposes changes and applies those that the store has
+//! made; see `stored`.
+//!
 //! `transition` has the steps of every change; `register`, `restore`, `heartbeat`, `recheck` and `operator` the rules
 //! per kind of event.
 
@@ -21,8 +24,12 @@ pub(crate) use self::event::{
 pub(crate) use self::instance::{HistoryEntry, InstanceRecord, Warnings};
 pub(crate) use self::key::{Incarnation, InstanceKey};
 pub(crate) use self::list::{InstanceList, ListedInstance};
+pub(crate) use self::listing::Listing;
+pub(crate) use self::proposal::{NewRegistration, NewRemoval, NewState, Proposal};
 pub(crate) use self::read::ProtectionStatus;
+pub(crate) use self::split::Split;
 pub(crate) use self::state::Catalog;
+pub(crate) use self::stored_change::{Departure, StoredChange, StoredRegistration, StoredState};
 pub(crate) use self::time::Time;
 use self::transition::Transition;
 
@@ -34,13 +41,19 @@ mod heartbeat;
 mod instance;
 mod key;
 mod list;
+mod listing;
 mod operator;
+mod plan;
+mod proposal;
 mod protection;
 mod read;
 mod recheck;
 mod register;
 mod restore;
+mod split;
 mod state;
+mod stored;
+mod stored_change;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -63,8 +76,23 @@ impl Catalog {
                 transition.restore_decisions(drains, protection)
             }
             CatalogEvent::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), by)?,
-            CatalogEvent::Heartbeat { of, result: Ok(reply) } => transition.heartbeat_answered(of, reply),
-            CatalogEvent::Heartbeat { of, result: Err(why) } => transition.heartbeat_missed(of, &why),
+            CatalogEvent::Heartbeat { of, result } => {
+                let key = transition.catalog.is_stored().then(|| of.key.clone());
+                let outcome = match result {
+                    Ok(reply) => transition.heartbeat_answered(of, reply),
+                    Err(why) => transition.heartbeat_missed(of, &why),
+                };
+                key.iter().for_each(|key| transition.reconcile(key));
+                outcome
+            }
+            CatalogEvent::Stored { revision, change } => transition.stored(revision, change)?,
+            CatalogEvent::Split(split) => transition.split(split),
+            CatalogEvent::Vouched { key, over, reply } => transition.vouched(&key, over, reply),
+            CatalogEvent::Heard { key, id, at, load } => transition.heard(key, &id, at, load),
+            CatalogEvent::FailingElsewhere(count) => {
+                transition.catalog.failing_elsewhere = count;
+                EventOutcome::Unchanged
+            }
             CatalogEvent::HeartbeatNotSent(of) => transition.heartbeat_not_sent(of),
             CatalogEvent::UpstreamCounted { by, counts } => transition.upstream_counted(&by, counts),
             CatalogEvent::Drain { key, on } => transition.drain(&key, on),

@@ -19,7 +19,12 @@ pub struct Settings {
     /// Networks (CIDR) whose addresses may register. Empty: any address, including host names.
     #[serde(deserialize_with = "networks")]
     pub allow_addrs: Vec<IpNet>,
-    /// Folder of the snapshot file. Unset: after a restart, members come back by renewal.
+    /// Where the catalogue is: in memory, or in etcd, so that several registries share it. See the table `[etcd]`.
+    pub store: StoreKind,
+    /// How to reach etcd. Used with `store = "etcd"` only.
+    pub etcd: hubspoke_etcd::Config,
+    /// Folder of the snapshot file. Unset: after a restart, members come back by renewal. With etcd it is a copy: what an
+    /// etcd without a catalogue begins with, and the way back to memory.
     pub data_dir: Option<PathBuf>,
     /// How long an instance restored from the snapshot file may stay without answering.
     #[serde(with = "humantime_serde")]
@@ -36,6 +41,17 @@ pub struct Settings {
     pub limits: Limits,
     /// Removed instances and past changes.
     pub history: HistorySettings,
+}
+
+/// Where the catalogue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// In this process.
+    #[default]
+    Memory,
+    /// In etcd.
+    Etcd,
 }
 
 /// Heartbeats.
@@ -171,6 +187,8 @@ impl Default for Settings {
         Self {
             allow_addrs: Vec::new(),
             data_dir: None,
+            store: StoreKind::Memory,
+            etcd: hubspoke_etcd::Config::default(),
             restore_grace: Duration::from_secs(30),
             heartbeat: HeartbeatSettings::default(),
             push: PushSettings::default(),
@@ -244,7 +262,14 @@ impl Default for HistorySettings {
 }
 
 impl Table for Settings {
+    const BESIDE: &'static [&'static str] = &["etcd"];
+
     fn check(&self) -> Result<(), (String, String)> {
+        let etcd = match self.store {
+            StoreKind::Memory => self.etcd.check(),
+            StoreKind::Etcd => self.etcd.check_in_use(),
+        };
+        etcd.map_err(|invalid| (format!("etcd.{}", invalid.key), invalid.reason))?;
         let Self { heartbeat, push, limits, .. } = self;
         let durations = [
             ("heartbeat.interval", heartbeat.interval, true),
@@ -295,7 +320,8 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/registry.toml");
         let text = std::fs::read_to_string(path).unwrap();
         let key = |line: &str| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).map(str::to_owned);
-        let optional = ["token", "token_file", "tokens_file", "data_dir"];
+        let optional =
+            ["token", "token_file", "tokens_file", "data_dir", "user", "password_file", "ca", "cert", "key"];
         let shown = text.lines().map(|line| {
             let shown =
                 key(line).filter(|shown| !optional.iter().any(|name| shown.starts_with(&format!("{name} "))));
@@ -327,5 +353,7 @@ mod tests {
         assert_eq!(wrong(|s| s.push.coalesce = DAY + Duration::from_nanos(1)), "push.coalesce");
         assert_eq!(wrong(|s| s.heartbeat.attempts = 0), "heartbeat.attempts");
         assert_eq!(wrong(|s| s.protection.share = 1.5), "protection.share");
+        assert_eq!(wrong(|s| s.store = StoreKind::Etcd), "etcd.endpoints");
+        assert_eq!(wrong(|s| s.etcd.prefix = "x".to_owned()), "etcd.prefix");
     }
 }

@@ -14,12 +14,16 @@ use crate::catalog::{
     Registration, SavedCatalog, Time, Warnings,
 };
 use crate::config::Settings;
+use crate::heard::HeardLog;
 use crate::heartbeat::HeartbeatCommand;
 use crate::instruments::Instruments;
 use crate::notifier::{AckGuard, Notifier};
+use crate::proposals::Proposals;
 use crate::shared::SharedCatalog;
 use crate::unsaved::Unsaved;
 use crate::watch::ChangeFeed;
+
+pub(crate) mod stored;
 
 /// Applies events and routes their effects.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub(crate) struct Dispatcher {
     /// Bounded by the catalogue: at most one heartbeat per instance, and one command when it is removed.
     heartbeats: mpsc::UnboundedSender<HeartbeatCommand>,
     pub(crate) unsaved: Unsaved,
+    /// What the catalogue asks of the store, if there is one.
+    pub(crate) proposals: Proposals,
+    /// What other registries that share the store want to know.
+    pub(crate) heard: HeardLog,
 }
 
 /// What is left of an event's effects once they are routed.
@@ -39,6 +47,7 @@ struct Routed {
     outcome: EventOutcome,
     registered: Option<Registration>,
     returned: Option<Registration>,
+    taken_over: Vec<Registration>,
     /// To be logged.
     log: Vec<Effect>,
 }
@@ -69,6 +78,8 @@ impl Dispatcher {
             instruments,
             heartbeats,
             unsaved: Unsaved::default(),
+            proposals: Proposals::default(),
+            heard: HeardLog::default(),
         };
         (dispatcher, commands)
     }
@@ -160,14 +171,15 @@ impl Dispatcher {
 
     /// Routes the effects of an event, except for those that the caller handles. Called while the catalogue is locked.
     fn route(&self, applied: EventResult, ack: Option<&AckGuard>) -> Routed {
-        let mut routed =
-            Routed { outcome: applied.outcome, registered: None, returned: None, log: Vec::new() };
+        let (registered, returned) = (None, None);
+        let (taken_over, log) = (Vec::new(), Vec::new());
+        let mut routed = Routed { outcome: applied.outcome, registered, returned, taken_over, log };
         for effect in applied.effects {
             match effect {
                 Effect::ListChanged(name) => self.notifier.list_changed(name, ack.cloned()),
                 Effect::Registered(registration) => routed.registered = Some(registration),
                 Effect::Returned(registration) => routed.returned = Some(registration),
-                Effect::Removed(of) => {
+                Effect::Removed(of) | Effect::Released(of) => {
                     self.notifier.removed(&of);
                     self.command(HeartbeatCommand::Forget(of));
                 }
@@ -180,7 +192,14 @@ impl Dispatcher {
                     self.feed.publish(change.clone());
                     routed.log.push(Effect::Change(change));
                 }
-                Effect::HeartbeatAnswered { key, load } => self.feed.heartbeat_answered(key, load),
+                Effect::TakenOver(registration) => routed.taken_over.push(registration),
+                Effect::Propose(proposal) => self.proposals.put(proposal),
+                Effect::HeartbeatAnswered { key, load, at, own } => {
+                    if own {
+                        self.heard.note(&key, load, at);
+                    }
+                    self.feed.heartbeat_answered(key, load, at);
+                }
                 Effect::Protecting(_) => routed.log.push(effect),
                 Effect::ProtectionChanged => self.feed.protection_changed(),
                 Effect::DecisionChanged => self.unsaved.changed(),

@@ -6,6 +6,7 @@ use hubspoke_protocol::InvalidInfo;
 use crate::access::Denied;
 use crate::catalog::Refusal;
 use crate::quotas::OverQuota;
+use crate::store::StoreError;
 
 pub(crate) fn invalid(error: &InvalidInfo) -> Problem {
     Problem::new(ProblemType::InvalidRegistration, error.to_string())
@@ -32,6 +33,18 @@ impl From<OverQuota> for Problem {
             OverQuota::Required { .. } => ProblemType::TooManyServices,
         };
         Self::new(cause, over.to_string()).retry_after(60)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(refusal) => refusal.into(),
+            error => {
+                let detail = hubspoke_chassis::with_causes(&error);
+                Self::new(ProblemType::StoreUnavailable, detail).retry_after(1)
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use hubspoke_chassis::Metrics;
 use hubspoke_protocol::InstanceState;
 use opentelemetry::KeyValue;
 
+use crate::cluster::Status;
 use crate::config::Limits;
 use crate::dispatch::Dispatcher;
 
@@ -73,6 +74,29 @@ pub(crate) fn register(metrics: &Metrics, limits: &Limits, dispatcher: &Arc<Disp
         .with_description("Watchers that were disconnected because they did not read")
         .with_callback(move |observer| with(&weak, |of| observer.observe(of.feed.cut_off(), &[])))
         .build();
+}
+
+/// Registers the gauges of the store that several registries share.
+pub(crate) fn register_store(metrics: &Metrics, status: &Arc<Status>) {
+    let meter = &metrics.meter();
+    let gauge =
+        |name: &'static str, unit: &'static str, description: &'static str, value: fn(&Status) -> u64| {
+            let weak = Arc::downgrade(status);
+            meter
+                .u64_observable_gauge(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    if let Some(status) = weak.upgrade() {
+                        observer.observe(value(&status), &[]);
+                    }
+                })
+                .build();
+        };
+    gauge("hub.registry.etcd_up", "", "1 while etcd answers", |status| u64::from(status.is_up()));
+    gauge("hub.registry.registries", "{registry}", "Live registries that share the catalogue", |status| {
+        status.registries().len() as u64
+    });
 }
 
 fn with(dispatcher: &Weak<Dispatcher>, observe: impl FnOnce(&Dispatcher)) {

@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hubspoke_protocol::Heartbeat;
 use rand::RngExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::probe::{Failure, Probe, ProbeResult, probe_span, send};
-use crate::catalog::{CatalogEvent, EventOutcome, HeartbeatTiming, Incarnation};
+use crate::catalog::{CatalogEvent, EventOutcome, HeartbeatTiming, Incarnation, InstanceKey};
 use crate::config::HeartbeatSettings;
 use crate::exchange::IdleConn;
 use crate::instruments::Instruments;
@@ -42,6 +43,25 @@ pub(crate) enum HeartbeatCommand {
     Send { to: Incarnation, timing: HeartbeatTiming },
     /// The incarnation is gone.
     Forget(Incarnation),
+}
+
+/// Sends one heartbeat to a registered instance, for another registry that can't reach it. `None` if it is not answered.
+pub(crate) async fn probe_once(
+    catalog: &SharedCatalog,
+    instruments: &Instruments,
+    key: InstanceKey,
+    timeout: Duration,
+) -> Option<Option<Heartbeat>> {
+    let (info, newest) = catalog.with(|catalog, _| {
+        let info = catalog.registered(&key)?.clone();
+        Some((info.clone(), catalog.newest_for(&info)))
+    })?;
+    let span = probe_span(&instruments.span_owner, &info);
+    let to = Incarnation { key, number: 0 };
+    let revision = catalog.revision_of(newest);
+    let probe = Probe { to, info, is_removed: false, revision, idle: None };
+    let result = send(probe, timeout).instrument(span).await;
+    result.outcome.ok().map(|reply| reply.map(|reply| reply.heartbeat))
 }
 
 /// The heartbeat task. `R` takes the result of each heartbeat as an event.
@@ -229,7 +249,7 @@ mod tests {
     use hubspoke_protocol::ServiceInfo;
 
     use super::*;
-    use crate::catalog::{Initiator, InstanceKey};
+    use crate::catalog::Initiator;
     use crate::config::Settings;
     use crate::dispatch::Dispatcher;
 

@@ -77,6 +77,23 @@ impl Notifier {
         self.wake.notify_one();
     }
 
+    /// A dependent is up to this registry from now on. The one before has told it all that was true at revision `since`,
+    /// or, if it needs events, nobody knows what: these lists of removed instances too.
+    pub(crate) fn taken_over(
+        &self,
+        registration: Registration,
+        since: u64,
+        removed: &[(Arc<str>, Arc<InstanceList>)],
+    ) {
+        self.dependents.lock().taken_over(registration, since, removed);
+        self.wake.notify_one();
+    }
+
+    /// Another epoch begins at this revision. Members learn of it by their heartbeats, and renew.
+    pub(crate) fn rebase(&self, revision: u64) {
+        self.dependents.lock().rebase(revision);
+    }
+
     /// Drops `ack` when all dependents have acknowledged the current list of a service, which has not changed just now.
     pub(crate) fn await_acknowledged(&self, catalog: &Catalog, name: &str, ack: AckGuard) {
         self.dependents.lock().await_acknowledged(catalog, name, ack);

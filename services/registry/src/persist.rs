@@ -146,19 +146,28 @@ impl SnapshotFile {
 
     /// Restores the instances in the file, except for those that may not register.
     pub(crate) fn restore(&self, dispatcher: &Dispatcher, access: &Access) {
-        match self.read() {
-            Ok(None) => {}
-            Ok(Some(mut contents)) => {
-                let total = contents.instances.len();
-                contents.instances.retain(|entry| entry.may_register(access));
-                contents.removed.retain(|entry| entry.instance.may_register(access));
-                let instances = dispatcher.restore(|now| contents.into_saved(WallClock::new(now)));
-                let dropped = total.saturating_sub(instances);
-                let file = self.path.display();
-                tracing::info!(instances, dropped, %file, "restored the catalogue from the snapshot file");
-            }
-            Err(error) => self.set_aside(&error),
-        }
+        let Some((contents, total)) = self.load(access) else { return };
+        let instances = dispatcher.restore(|now| contents.into_saved(WallClock::new(now)));
+        let dropped = total.saturating_sub(instances);
+        let file = self.path.display();
+        tracing::info!(instances, dropped, %file, "restored the catalogue from the snapshot file");
+    }
+
+    /// What is in the file, except for instances that may not register.
+    pub(crate) fn saved(&self, access: &Access, clock: WallClock) -> Option<SavedCatalog> {
+        self.load(access).map(|(contents, _)| contents.into_saved(clock))
+    }
+
+    /// The contents, and how many instances there were before those were left out that may not register.
+    fn load(&self, access: &Access) -> Option<(SnapshotContents, usize)> {
+        let mut contents = self.read().unwrap_or_else(|error| {
+            self.set_aside(&error);
+            None
+        })?;
+        let total = contents.instances.len();
+        contents.instances.retain(|entry| entry.may_register(access));
+        contents.removed.retain(|entry| entry.instance.may_register(access));
+        Some((contents, total))
     }
 
     fn read(&self) -> Result<Option<SnapshotContents>, SnapshotError> {

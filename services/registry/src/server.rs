@@ -1,12 +1,15 @@
 //! The registry as a server: bound first, then run until shutdown.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use hubspoke_chassis::config::{Common, ConfigError};
 use hubspoke_chassis::{BindError, Config, Process, RunError, Service};
+use hubspoke_client::membership::default_route_ip;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -14,18 +17,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::api::{self, Api, MAX_WAITS};
-use crate::catalog::EventOutcome;
-use crate::config::Settings;
+use crate::catalog::{EventOutcome, SavedCatalog};
+use crate::cluster::RegistryRecord;
+use crate::config::{Settings, StoreKind};
 use crate::dispatch::Dispatcher;
 use crate::gauges;
 use crate::heartbeat::{HeartbeatCommand, Heartbeats};
 use crate::page::{self, RelayState};
+use crate::peers::Peers;
 use crate::persist::SnapshotFile;
 use crate::quotas::Quotas;
+use crate::store::{self, Store, StoreTasks};
+use crate::view::WallClock;
 
 /// The constants of the registry's process.
 pub const PROCESS: Process =
     Process::new("registry", env!("CARGO_PKG_VERSION")).with_listen("127.0.0.1:20000");
+
+/// How long etcd may take at shutdown to forget this registry.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bound registry.
 pub struct RegistryServer {
@@ -35,6 +45,14 @@ pub struct RegistryServer {
     commands: UnboundedReceiver<HeartbeatCommand>,
     settings: Settings,
     file: Option<SnapshotFile>,
+    store: Option<SharedStore>,
+}
+
+/// The store that several registries share.
+struct SharedStore {
+    store: Arc<Store>,
+    tasks: StoreTasks,
+    own: RegistryRecord,
 }
 
 impl RegistryServer {
@@ -45,15 +63,48 @@ impl RegistryServer {
     pub async fn bind(config: Config<Settings>) -> Result<Self, BindError> {
         let Config { common, own: settings } = config;
         let service = Service::builder(PROCESS).standalone().bind(&common).await?;
-        let (dispatcher, commands) = Dispatcher::new(&settings, rand::random(), &service.metrics());
+        let epoch = match settings.store {
+            StoreKind::Memory => rand::random(),
+            StoreKind::Etcd => 0, // known once etcd is read
+        };
+        let (dispatcher, commands) = Dispatcher::new(&settings, epoch, &service.metrics());
         let dispatcher = Arc::new(dispatcher);
         let access = Arc::new(Access::new(settings.allow_addrs.clone(), settings.limits.clone()));
         let file = settings.data_dir.as_deref().map(SnapshotFile::in_folder);
-        if let Some(file) = &file {
+        if let (StoreKind::Memory, Some(file)) = (settings.store, &file) {
             file.restore(&dispatcher, &access);
         }
         gauges::register(&service.metrics(), &settings.limits, &dispatcher);
-        Ok(Self { service, dispatcher, access, commands, settings, file })
+        let store = match settings.store {
+            StoreKind::Memory => None,
+            StoreKind::Etcd => {
+                // For an etcd that has no catalogue yet. With etcd, the file is a copy to go back to memory with.
+                let clock = dispatcher.catalog.with(|_, now| WallClock::new(now));
+                let first = file.as_ref().and_then(|file| file.saved(&access, clock)).unwrap_or_default();
+                Some(Self::shared_store(&common, &settings, first, &service, &dispatcher).await?)
+            }
+        };
+        Ok(Self { service, dispatcher, access, commands, settings, file, store })
+    }
+
+    async fn shared_store(
+        common: &Common,
+        settings: &Settings,
+        first: SavedCatalog,
+        service: &Service,
+        dispatcher: &Arc<Dispatcher>,
+    ) -> Result<SharedStore, BindError> {
+        let token = common.registry.read_token()?;
+        let peers = |own, status| Peers::new(own, status, dispatcher.clone(), token);
+        let (store, tasks) = Store::new(&settings.etcd, dispatcher.clone(), first, peers)
+            .map_err(|invalid| ConfigError::new(format!("etcd.{invalid}")))?;
+        service.readiness().unmet("etcd", "the catalogue was not read yet");
+        gauges::register_store(&service.metrics(), &store.status);
+        let own = RegistryRecord {
+            addr: reached_at(common, service.local_addr()).await?,
+            version: PROCESS.version.to_owned(),
+        };
+        Ok(SharedStore { store: Arc::new(store), tasks, own })
     }
 
     /// The bound address.
@@ -66,7 +117,7 @@ impl RegistryServer {
     /// # Errors
     /// [`RunError`] if it ends before that.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { service, dispatcher, access, commands, settings, file } = self;
+        let Self { service, dispatcher, access, commands, settings, file, store } = self;
         let catalog = dispatcher.catalog.clone();
         let end_streams = CancellationToken::new();
         let api = Api {
@@ -74,8 +125,10 @@ impl RegistryServer {
             access,
             rights: service.access(),
             quotas: Quotas::new(&settings.limits),
+            store: store.as_ref().map(|shared| shared.store.clone()),
+            probe_timeout: settings.heartbeat.timeout,
             deregister_wait: settings.push.deregister_wait,
-            is_saved: file.is_some(),
+            is_saved: file.is_some() && store.is_none(),
             waits: Semaphore::new(MAX_WAITS),
             max_watchers: settings.limits.watchers,
             shutdown: end_streams.clone(),
@@ -102,6 +155,17 @@ impl RegistryServer {
             feed.report().await;
             Ok(())
         });
+        let mut closed = None;
+        if let Some(SharedStore { store, tasks: of_store, own }) = store {
+            let (status, readiness) = (store.status.clone(), service.readiness());
+            tasks.spawn(async move {
+                status.listed().await;
+                readiness.met("etcd");
+                std::future::pending().await
+            });
+            closed = Some(store.closed());
+            tasks.spawn(store::run(store, of_store, own, end_streams.clone()));
+        }
         if let Some(file) = file.clone() {
             tasks.spawn(file.run(dispatcher));
         }
@@ -116,10 +180,35 @@ impl RegistryServer {
                 Ok(()) => RunError::Ended,
             }),
         };
+        if let Some(closed) = closed {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await; // others take over when its lease expires
+        }
         tasks.shutdown().await;
         if let Some(file) = file {
             file.save(catalog).await?;
         }
         result
     }
+}
+
+/// Where other registries reach this one.
+async fn reached_at(common: &Common, bound: SocketAddr) -> Result<String, BindError> {
+    if let Some(addr) = &common.advertise {
+        return Ok(addr.clone());
+    }
+    let port = bound.port();
+    if let Some(host) = &common.advertise_host {
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        return Ok(ip.map_or_else(|_| format!("{host}:{port}"), |ip| SocketAddr::new(ip, port).to_string()));
+    }
+    if !bound.ip().is_unspecified() {
+        return Ok(bound.to_string());
+    }
+    let ip = default_route_ip().await.filter(|ip| ip.is_ipv4() || bound.is_ipv6());
+    let ip = ip.ok_or_else(|| {
+        ConfigError::new(
+            "advertise_host: this machine has no default route, so it must be set for other registries",
+        )
+    })?;
+    Ok(SocketAddr::new(ip, port).to_string())
 }

@@ -2,7 +2,8 @@
 //!
 //! The lock is held for one event or one read, never across IO.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hubspoke_protocol::Revision;
@@ -10,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, Time};
+use crate::catalog::{Catalog, Split, Time};
+use crate::cluster::Cluster;
 use crate::config::Settings;
 
 /// Views of the whole catalogue rendered at once: a large one takes a worker's time and many megabytes.
@@ -23,7 +25,10 @@ pub(crate) const UNREAD_VIEWS: usize = 32 << 20;
 pub(crate) struct SharedCatalog {
     catalog: Mutex<Catalog>,
     started: Instant,
-    epoch: u64,
+    /// Set if several registries share the catalogue.
+    cluster: OnceLock<Cluster>,
+    /// Written while the catalogue is locked.
+    epoch: AtomicU64,
     views: Semaphore,
     /// One permit per byte of [`UNREAD_VIEWS`].
     unread: Arc<Semaphore>,
@@ -47,7 +52,8 @@ impl SharedCatalog {
         Self {
             catalog: Mutex::new(Catalog::new(settings)),
             started: Instant::now(),
-            epoch,
+            cluster: OnceLock::new(),
+            epoch: AtomicU64::new(epoch),
             views: Semaphore::new(MAX_VIEWS),
             unread: Arc::new(Semaphore::new(UNREAD_VIEWS)),
         }
@@ -58,6 +64,17 @@ impl SharedCatalog {
         let mut catalog = self.catalog.lock();
         let millis = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         access(&mut catalog, Time::from_millis(millis))
+    }
+
+    /// Lets a store decide what is in the catalogue, which must be empty.
+    pub(crate) fn share(&self, cluster: Cluster) {
+        self.with(|catalog, _| catalog.share(Split::new(cluster.own.clone(), [])));
+        let _ = self.cluster.set(cluster); // once
+    }
+
+    /// The registries that share the catalogue, if there can be several.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.get()
     }
 
     /// The permit to hold while rendering a view of the whole catalogue.
@@ -75,12 +92,22 @@ impl SharedCatalog {
 
     /// The newest revision.
     pub(crate) fn revision(&self) -> Revision {
-        self.revision_of(self.with(|catalog, _| catalog.revision()))
+        self.with(|catalog, _| self.revision_of(catalog.revision()))
     }
 
     /// Revision `n` of this epoch.
     pub(crate) fn revision_of(&self, n: u64) -> Revision {
-        Revision { epoch: self.epoch, n }
+        Revision { epoch: self.epoch(), n }
+    }
+
+    /// The epoch; 0 if the store has not been read yet.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// Starts another epoch. Call it while the catalogue is locked.
+    pub(crate) fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Relaxed);
     }
 }
 

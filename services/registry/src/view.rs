@@ -1,9 +1,13 @@
 //! The catalogue in the form shown to people and tools: wall-clock times, no push keys.
 
-use hubspoke_protocol::{CatalogView, InstanceState, InstanceView, ProtectionView, Reason, ServiceInfo};
+use hubspoke_protocol::{
+    CatalogView, InstanceState, InstanceView, ProtectionView, Reason, RegistriesView, RegistryView,
+    ServiceInfo,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::{HistoryEntry, InstanceRecord, ProtectionStatus, Time};
+use crate::cluster::{Cluster, EtcdStatus};
 use crate::shared::SharedCatalog;
 
 /// Converts between the catalogue's time and wall-clock time.
@@ -30,7 +34,8 @@ impl WallClock {
         Time::from_millis(self.now.as_millis().saturating_sub(ago))
     }
 
-    fn format(self, at: Time) -> String {
+    /// The wall-clock time of a catalogue time, as text.
+    pub(crate) fn format(self, at: Time) -> String {
         format!("{:.3}", self.timestamp(at))
     }
 }
@@ -48,6 +53,34 @@ pub(crate) fn catalog(shared: &SharedCatalog, only: Option<&[String]>) -> Catalo
         revision: shared.revision_of(revision),
         services: services.collect(),
         protection: Some(protection_view(protection, clock)),
+        registries: shared.cluster().map(|cluster| registries(shared, cluster)),
+    }
+}
+
+/// The registries that share the catalogue.
+pub(crate) fn registries(shared: &SharedCatalog, cluster: &Cluster) -> RegistriesView {
+    let shares = shared.with(|catalog, _| catalog.shares());
+    let EtcdStatus { since, error } = cluster.status.etcd();
+    let now = Timestamp::now();
+    let since = SignedDuration::try_from(since.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok());
+    let mut registries: Vec<_> = cluster
+        .status
+        .registries()
+        .iter()
+        .map(|(id, record)| RegistryView {
+            id: id.to_string(),
+            addr: record.addr.clone(),
+            version: record.version.clone(),
+            asked: *id == cluster.own,
+            instances: shares.get(id).copied().unwrap_or(0),
+        })
+        .collect();
+    registries.sort_by(|a, b| a.addr.cmp(&b.addr));
+    RegistriesView {
+        etcd_up: error.is_none(),
+        etcd_since: format!("{:.3}", since.unwrap_or(now)),
+        etcd_error: error,
+        registries,
     }
 }
 

@@ -4,7 +4,8 @@
 pub struct ConfigError(String);
 
 impl ConfigError {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
+    /// An error with this text, for values that a process checks by itself.
+    pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }

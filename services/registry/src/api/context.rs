@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::catalog::{CatalogEvent, Initiator, InstanceKey, Warnings};
 use crate::dispatch::{Dispatcher, RegistrationReply};
 use crate::quotas::{KnownService, OverQuota, Quotas};
+use crate::store::Store;
 
 /// Most registrations that wait for acknowledgements at once. Further ones are answered without waiting.
 pub(crate) const MAX_WAITS: usize = 256;
@@ -25,6 +26,8 @@ const SAVE_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// The store that this registry shares with others, if it does.
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) access: Arc<Access>,
     /// Who may do what.
     pub(crate) rights: Arc<AccessControl>,
@@ -32,6 +35,8 @@ pub(crate) struct Api {
     pub(crate) quotas: Quotas,
     /// How long a deregistration waits for acknowledgements of the dependents.
     pub(crate) deregister_wait: Duration,
+    /// How long a heartbeat for another registry may take.
+    pub(crate) probe_timeout: Duration,
     /// Whether the catalogue is written to a snapshot file.
     pub(crate) is_saved: bool,
     /// One permit per registration that may wait for acknowledgements.
@@ -76,11 +81,37 @@ impl Api {
         id: Option<String>,
         by: Initiator,
     ) -> Result<(), Problem> {
+        if let Some(store) = &self.store {
+            if let Some(revision) = store.deregister(&key, id.as_deref(), by).await? {
+                store.acknowledged(&key.name, revision, self.deregister_wait).await;
+            }
+            return Ok(());
+        }
         let (ack, mut acknowledged) = mpsc::channel(1);
         self.dispatcher.apply(CatalogEvent::Deregister { key, id, by }, Some(ack))?;
         if tokio::time::timeout(self.deregister_wait, acknowledged.recv()).await.is_err() {
             tracing::debug!("some dependents did not acknowledge a deregistration in time");
         }
+        Ok(())
+    }
+
+    /// Drains an address, or ends that. The decision lasts once this returns.
+    pub(super) async fn drain(&self, key: InstanceKey, on: bool) -> Result<(), Problem> {
+        match &self.store {
+            Some(store) => store.drain(key, on).await?,
+            None => drop(self.dispatcher.apply(CatalogEvent::Drain { key, on }, None)?),
+        }
+        self.saved().await;
+        Ok(())
+    }
+
+    /// Switches self-protection. The decision lasts once this returns.
+    pub(super) async fn set_protection(&self, on: bool) -> Result<(), Problem> {
+        match &self.store {
+            Some(store) => store.set_protection(on).await?,
+            None => drop(self.dispatcher.apply(CatalogEvent::SetProtection(on), None)?),
+        }
+        self.saved().await;
         Ok(())
     }
 
@@ -99,6 +130,12 @@ impl Api {
         warnings: Warnings,
         wait: Option<Duration>,
     ) -> Result<RegistrationReply, Problem> {
+        if let Some(store) = &self.store {
+            let reply = store.register(&info, &warnings).await?;
+            let Some(wait) = wait else { return Ok(reply) };
+            store.acknowledged(&info.name, reply.revision.n, wait).await;
+            return Ok(store.register(&info, &warnings).await?);
+        }
         let Some(wait) = wait else { return Ok(self.dispatcher.register(info, warnings, None)?) };
         let (ack, mut acknowledged) = mpsc::channel(1);
         let reply = self.dispatcher.register(info, warnings, Some(ack))?;

@@ -10,7 +10,7 @@ use hubspoke_chassis::{Json, Problem, ProblemType};
 use hubspoke_protocol::{ProtectionSwitch, ProtectionView};
 
 use super::context::Api;
-use crate::catalog::{CatalogEvent, Initiator, InstanceKey};
+use crate::catalog::{Initiator, InstanceKey};
 use crate::view;
 
 /// `PUT /services/{name}/{instance}/drain`
@@ -61,8 +61,7 @@ pub(super) async fn set_protection(
     Json(switch): Json<ProtectionSwitch>,
 ) -> Result<axum::Json<ProtectionView>, Problem> {
     api.require_operator(&headers, &connection).await?;
-    api.dispatcher.apply(CatalogEvent::SetProtection(switch.enabled), None)?;
-    api.saved().await;
+    api.set_protection(switch.enabled).await?;
     Ok(axum::Json(view::protection(&api.dispatcher.catalog)))
 }
 
@@ -76,9 +75,7 @@ async fn set_drain(
 ) -> Result<(), Problem> {
     api.require_operator(headers, connection).await?;
     let key = find(api, name, instance)?;
-    api.dispatcher.apply(CatalogEvent::Drain { key, on }, None)?;
-    api.saved().await;
-    Ok(())
+    api.drain(key, on).await
 }
 
 /// The instance of a service with this address or `Id`.

@@ -6,6 +6,8 @@ use hubspoke_protocol::{Load, ReasonKind, ServiceInfo};
 
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
+use super::proposal::Proposal;
+use super::time::Time;
 
 /// One effect.
 #[derive(Debug, Clone)]
@@ -18,6 +20,12 @@ pub(crate) enum Effect {
     Returned(Registration),
     /// An incarnation is gone: send it nothing more.
     Removed(Incarnation),
+    /// An incarnation is up to another registry from now on: send it nothing more.
+    Released(Incarnation),
+    /// An instance is up to this registry from now on. The one before may have told it everything or not.
+    TakenOver(Registration),
+    /// Ask the store for a change.
+    Propose(Proposal),
     /// Send a heartbeat.
     SendHeartbeat { to: Incarnation, timing: HeartbeatTiming },
     /// Log a change, and send it to watchers.
@@ -28,8 +36,8 @@ pub(crate) enum Effect {
     ProtectionChanged,
     /// An operator's decision was made or undone without a change of an instance: save it.
     DecisionChanged,
-    /// A heartbeat was answered: send its load to watchers.
-    HeartbeatAnswered { key: InstanceKey, load: Option<Load> },
+    /// A heartbeat was answered, to this registry itself (`own`) or to another one: send its load to watchers.
+    HeartbeatAnswered { key: InstanceKey, load: Option<Load>, at: Time, own: bool },
 }
 
 /// A registration, for the notifier.

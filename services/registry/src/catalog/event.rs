@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use hubspoke_protocol::{Heartbeat, ServiceInfo, UpstreamCount};
+use hubspoke_protocol::{Heartbeat, Load, ServiceInfo, UpstreamCount};
 
 use super::effect::Effect;
 use super::instance::Warnings;
 use super::key::{Incarnation, InstanceKey};
+use super::split::Split;
+use super::stored_change::StoredChange;
 use super::time::Time;
 
 /// One event.
@@ -31,6 +33,16 @@ pub(crate) enum CatalogEvent {
     Restore(SavedInstance),
     /// It contained this core member, which was removed for missed heartbeats at that time and is still checked.
     RestoreRemoved(SavedInstance, Time),
+    /// The store has made this change, at this revision.
+    Stored { revision: u64, change: StoredChange },
+    /// The live registries have changed, and with them what is up to this one.
+    Split(Split),
+    /// Another registry could reach the instance that registered at the revision `over`.
+    Vouched { key: InstanceKey, over: u64, reply: Option<Heartbeat> },
+    /// What the registry that is in charge of an instance knows about it.
+    Heard { key: InstanceKey, id: String, at: Time, load: Option<Load> },
+    /// The number of instances that other registries find failing.
+    FailingElsewhere(usize),
     /// It contained these decisions of an operator: drained addresses without an instance, with the time when the last
     /// one left, and the self-protection switch if it differs from the configuration.
     RestoreDecisions { drains: Vec<(InstanceKey, Time)>, protection: Option<bool> },

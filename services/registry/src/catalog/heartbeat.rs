@@ -12,13 +12,21 @@ use super::transition::Transition;
 impl Transition<'_> {
     pub(super) fn heartbeat_answered(&mut self, of: Incarnation, reply: Option<Heartbeat>) -> EventOutcome {
         let now = self.now;
+        if !self.catalog.is_ours(&of.key) {
+            return EventOutcome::Unknown;
+        }
         let Some(instance) = self.catalog.get_incarnation(&of) else {
             return self.recheck_answered(of, reply);
         };
         let before = instance.state();
         let is_first = instance.last_heartbeat.is_none();
         instance.answered(now, reply);
-        self.effects.push(Effect::HeartbeatAnswered { key: of.key.clone(), load: instance.load });
+        self.effects.push(Effect::HeartbeatAnswered {
+            key: of.key.clone(),
+            load: instance.load,
+            at: now,
+            own: true,
+        });
         let was_failing = std::mem::take(&mut instance.misses) > 0;
         let was_held_back = instance.is_held_back();
         // The first was sent at once; from here on they are spread.
@@ -47,6 +55,9 @@ impl Transition<'_> {
 
     pub(super) fn heartbeat_missed(&mut self, of: Incarnation, why: &str) -> EventOutcome {
         let now = self.now;
+        if !self.catalog.is_ours(&of.key) {
+            return EventOutcome::Unknown;
+        }
         let Some(instance) = self.catalog.get_incarnation(&of) else { return self.recheck_missed(of) };
         let is_first = instance.misses == 0;
         let is_unanswered = instance.last_heartbeat.is_none() && instance.suspicion.is_none();
@@ -69,15 +80,23 @@ impl Transition<'_> {
             self.schedule(of, HeartbeatTiming::Interval);
             return self.suspect_restored(&key, until, why);
         }
-        if catalog.protection.holds_back(now, since, catalog.instances, catalog.failing) {
+        let failing = catalog.failing + catalog.failing_elsewhere;
+        if catalog.protection.holds_back(now, since, catalog.instances, failing) {
             self.schedule(of, HeartbeatTiming::Interval);
             return self.hold_back(&key, why);
+        }
+        let why = format!("{misses} heartbeats missed, last: {why}");
+        if catalog.is_stored() {
+            // Until the store has removed it, it may answer.
+            self.propose_removal(&key, &why);
+            self.schedule(of, HeartbeatTiming::Interval);
+            return EventOutcome::Unchanged;
         }
         let limit = catalog.settings.flap.limit;
         if let Some(instance) = catalog.get_mut(&key) {
             instance.count_flap(now, limit);
         }
-        self.remove_unresponsive(&key, &format!("{misses} heartbeats missed, last: {why}"));
+        self.remove_unresponsive(&key, &why);
         self.catalog.protection.count_removal(now);
         self.settle_protection();
         EventOutcome::Changed

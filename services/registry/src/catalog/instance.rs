@@ -52,6 +52,10 @@ pub(crate) struct InstanceRecord {
     pub(super) draining: bool,
     /// Recent removals and replacements, for flap damping.
     pub(super) flaps: VecDeque<Time>,
+    /// Its state as the store has it, if there is a store.
+    pub(super) recorded: Option<InstanceState>,
+    /// The revision of its registration in the store; 0 if it is not there.
+    pub(super) stored: u64,
     /// Its history, oldest entry first.
     pub(crate) reasons: Arc<VecDeque<HistoryEntry>>,
 }
@@ -100,6 +104,8 @@ impl InstanceRecord {
             drained: false,
             draining: false,
             flaps: VecDeque::new(),
+            recorded: None,
+            stored: 0,
             reasons: Arc::default(),
         }
     }
@@ -155,7 +161,16 @@ impl InstanceRecord {
 
     /// Its state, as shown to people.
     pub(crate) fn state(&self) -> InstanceState {
-        if self.drained || self.draining {
+        match self.recorded {
+            _ if self.drained => InstanceState::Draining,
+            Some(recorded) => recorded,
+            None => self.judged(),
+        }
+    }
+
+    /// Its state by its own heartbeats, whatever operators have decided.
+    pub(super) fn judged(&self) -> InstanceState {
+        if self.draining {
             InstanceState::Draining
         } else if self.suspicion.is_some() {
             InstanceState::Suspect

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hubspoke_protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
@@ -209,6 +210,30 @@ impl Catalog {
             drains: self.drains.iter().map(|(key, since)| (key.clone(), since)).collect(),
             protection: self.protection.decision(),
         }
+    }
+
+    /// Another registry to ask about an instance, if several share a store.
+    pub(crate) fn second(&self, key: &InstanceKey) -> Option<Arc<str>> {
+        self.split.as_ref().and_then(|split| split.second(&key.name, &key.addr)).cloned()
+    }
+
+    /// How many of the instances are up to each registry, if several share a store.
+    pub(crate) fn shares(&self) -> BTreeMap<Arc<str>, usize> {
+        let mut shares = BTreeMap::new();
+        if let Some(split) = &self.split {
+            shares.extend(split.ids().iter().map(|id| (id.clone(), 0)));
+            for (name, service) in &self.services {
+                for addr in service.instances.keys() {
+                    *shares.entry(split.owner(name, addr).clone()).or_insert(0) += 1;
+                }
+            }
+        }
+        shares
+    }
+
+    /// How long removed instances are shown or checked.
+    pub(crate) fn keeps_removals_for(&self) -> Duration {
+        self.settings.history.removed_for.max(self.settings.heartbeat.recheck)
     }
 
     /// The state of self-protection.

@@ -1,18 +1,24 @@
 //! Core members that were removed for missed heartbeats. Such a member need not renew, so it might never notice. It is
 //! sent heartbeats for a while longer, and is back when it answers one.
 
+use std::sync::Arc;
+
 use hubspoke_protocol::{Heartbeat, ReasonKind};
 
 use super::effect::{Effect, HeartbeatTiming, Registration};
 use super::event::EventOutcome;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
+use super::proposal::{NewRegistration, Proposal};
 use super::state::RemovedInstance;
 use super::transition::Transition;
 
 impl Transition<'_> {
     /// Removes an instance that has missed its heartbeats. A core member is checked further.
     pub(super) fn remove_unresponsive(&mut self, key: &InstanceKey, why: &str) {
+        if self.catalog.is_stored() {
+            return self.propose_removal(key, why);
+        }
         let recheck = self.catalog.settings.heartbeat.recheck;
         let is_core = self.catalog.registered(key).is_some_and(|info| info.id.is_none());
         if !is_core || recheck.is_zero() {
@@ -29,11 +35,14 @@ impl Transition<'_> {
     pub(super) fn recheck(&mut self, key: &InstanceKey, timing: HeartbeatTiming) {
         let (now, recheck) = (self.now, self.catalog.settings.heartbeat.recheck);
         let revision = self.catalog.revision;
+        let is_ours = self.catalog.is_ours(key);
         let Some(removed) = self.catalog.get_removed(key) else { return };
         let until = removed.at + recheck;
         if now < until {
             removed.recheck_until = Some(until);
-            self.schedule(Incarnation { key: key.clone(), number: revision }, timing);
+            if is_ours {
+                self.schedule(Incarnation { key: key.clone(), number: revision }, timing);
+            }
         }
     }
 
@@ -44,13 +53,26 @@ impl Transition<'_> {
         if removed.recheck_until.is_some_and(|until| until <= now) || self.is_taken(removed) {
             return self.end_recheck(&of.key);
         }
+        if self.catalog.is_stored() {
+            let new = NewRegistration {
+                info: Arc::clone(&removed.instance.info),
+                warnings: removed.instance.warnings.clone(),
+                registered: removed.instance.registered,
+                returned: true,
+                over: 0,
+                same_start: false,
+            };
+            self.effects.push(Effect::Propose(Proposal::Register(new)));
+            self.schedule(of, HeartbeatTiming::Interval);
+            return EventOutcome::Unchanged;
+        }
         let info = removed.instance.info.clone(); // counted already, so only the number of instances can be too high
         if self.catalog.check_room(&info).is_err() {
             self.schedule(of, HeartbeatTiming::Interval);
             return EventOutcome::Unchanged;
         }
         let Some(earlier) = self.catalog.take_removed(&of.key) else { return EventOutcome::Unknown };
-        let mut instance = InstanceRecord::new(earlier.registered, self.catalog.revision + 1, info);
+        let mut instance = InstanceRecord::new(earlier.registered, self.next_revision(), info);
         instance.warnings = earlier.warnings.clone();
         instance.inherit(earlier);
         instance.answered(now, reply);

@@ -6,12 +6,21 @@ use hubspoke_protocol::{ReasonKind, ServiceInfo};
 
 use super::effect::HeartbeatTiming;
 use super::event::{EventOutcome, Refusal};
-use super::instance::{InstanceRecord, Warnings};
+use super::instance::Warnings;
 use super::key::{Incarnation, InstanceKey};
 use super::list::ListedInstance;
 use super::transition::Transition;
 
 impl Transition<'_> {
+    /// Whether there is room for another instance. If a store has taken it, that is decided.
+    fn check_room(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        if self.at.is_some() { Ok(()) } else { self.catalog.check_room(info) }
+    }
+
+    fn check_content(&self, info: &ServiceInfo) -> Result<(), Refusal> {
+        if self.at.is_some() { Ok(()) } else { self.catalog.check_content(info) }
+    }
+
     pub(super) fn register(
         &mut self,
         info: ServiceInfo,
@@ -38,19 +47,25 @@ impl Transition<'_> {
         info: ServiceInfo,
         warnings: Warnings,
     ) -> Result<EventOutcome, Refusal> {
-        self.catalog.check_room(&info)?;
-        let mut instance =
-            InstanceRecord::new(self.now, self.catalog.revision + 1, self.catalog.memory.count(info));
+        self.check_room(&info)?;
+        let mut instance = self.record(info);
         instance.warnings = warnings;
         if let Some(earlier) = self.catalog.take_removed(&key) {
             instance.inherit(earlier);
         }
-        instance.note(self.now, ReasonKind::Registered, "");
+        let (kind, detail, timing) = match self.mark {
+            Some(mark) if mark.returned => {
+                (ReasonKind::Recovered, "answers again after it was removed", HeartbeatTiming::Spread)
+            }
+            Some(mark) if mark.listed => (ReasonKind::Registered, "", HeartbeatTiming::Soon),
+            _ => (ReasonKind::Registered, "", HeartbeatTiming::Now),
+        };
+        instance.note(self.now, kind, detail);
         if self.catalog.drains.take(&key, self.now) {
             instance.stay_drained(self.now);
         }
         instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);
-        let (of, info) = self.insert(key, instance, HeartbeatTiming::Now, ReasonKind::Registered);
+        let (of, info) = self.insert(key, instance, timing, kind);
         self.registered(of, info);
         self.settle_protection();
         Ok(EventOutcome::Changed)
@@ -63,10 +78,9 @@ impl Transition<'_> {
         info: ServiceInfo,
         warnings: Warnings,
     ) -> Result<EventOutcome, Refusal> {
-        self.catalog.check_content(&info)?;
+        self.check_content(&info)?;
         let Some(earlier) = self.take(&key) else { return Ok(EventOutcome::Unknown) };
-        let mut instance =
-            InstanceRecord::new(self.now, self.catalog.revision + 1, self.catalog.memory.count(info));
+        let mut instance = self.record(info);
         instance.warnings = warnings;
         let detail = format!("previous Id: {:?}", earlier.info.instance_id());
         let drained = earlier.drained;
@@ -89,7 +103,7 @@ impl Transition<'_> {
         info: ServiceInfo,
         warnings: Warnings,
     ) -> Result<EventOutcome, Refusal> {
-        self.catalog.check_content(&info)?;
+        self.check_content(&info)?;
         let now = self.now;
         let info = self.catalog.memory.count(info);
         let Some(instance) = self.catalog.get_mut(&key) else { return Ok(EventOutcome::Unknown) };

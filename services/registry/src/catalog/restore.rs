@@ -4,7 +4,7 @@ use hubspoke_protocol::ReasonKind;
 
 use super::effect::{Effect, HeartbeatTiming};
 use super::event::{EventOutcome, Refusal, SavedInstance};
-use super::instance::{InstanceRecord, Suspicion};
+use super::instance::Suspicion;
 use super::key::InstanceKey;
 use super::time::Time;
 use super::transition::Transition;
@@ -16,11 +16,8 @@ impl Transition<'_> {
             return Ok(EventOutcome::Unchanged);
         }
         self.catalog.check_room(&saved.info)?;
-        let mut instance = InstanceRecord::new(
-            saved.registered,
-            self.catalog.revision + 1,
-            self.catalog.memory.count(saved.info),
-        );
+        let mut instance = self.record(saved.info);
+        instance.registered = saved.registered;
         if let Some(earlier) = self.catalog.take_removed(&key) {
             instance.inherit(earlier);
         }
@@ -45,11 +42,8 @@ impl Transition<'_> {
             return Ok(EventOutcome::Unchanged);
         }
         self.catalog.check_room(&saved.info)?;
-        let mut instance = InstanceRecord::new(
-            saved.registered,
-            self.catalog.revision + 1,
-            self.catalog.memory.count(saved.info),
-        );
+        let mut instance = self.record(saved.info);
+        instance.registered = saved.registered;
         instance.note(at, ReasonKind::Removed, "before the registry restarted");
         self.catalog.service(key.name.clone()).offered = true;
         self.list_removed(&key, instance, ReasonKind::Restored, at);

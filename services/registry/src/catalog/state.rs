@@ -12,6 +12,7 @@ use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
 use super::protection::SelfProtection;
+use super::split::Split;
 use super::time::Time;
 use crate::config::Settings;
 
@@ -41,7 +42,11 @@ pub(crate) struct Catalog {
     /// Whether removals were held back when that was last announced.
     pub(super) announced_protecting: bool,
     /// Removed instances that are still shown, by the revision of their removal: oldest first.
-    pub(super) removed: BTreeMap<u64, RemovedInstance>,
+    pub(super) removed: BTreeMap<RemovalKey, RemovedInstance>,
+    /// If a store decides what is in the catalogue: which part of it is this registry's to check and to notify.
+    pub(super) split: Option<Split>,
+    /// Instances that other registries find failing.
+    pub(super) failing_elsewhere: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +62,11 @@ pub(super) struct ServiceEntry {
     pub(super) list_revision: u64,
     /// Its removed instances that are still shown: address → key in [`Catalog::removed`]. None of them is in
     /// `instances`.
-    pub(super) removed: BTreeMap<Arc<str>, u64>,
+    pub(super) removed: BTreeMap<Arc<str>, RemovalKey>,
 }
+
+/// A removal: its revision, and the instance, since a store may remove several at one revision.
+pub(super) type RemovalKey = (u64, InstanceKey);
 
 #[derive(Debug)]
 pub(super) struct RemovedInstance {
@@ -101,6 +109,8 @@ impl Catalog {
             drains: StandingDrains::default(),
             memory: InfoMemory::default(),
             removed: BTreeMap::new(),
+            split: None,
+            failing_elsewhere: 0,
         }
     }
 
@@ -120,6 +130,35 @@ impl Catalog {
     pub(super) fn service(&mut self, name: impl Into<Arc<str>>) -> &mut ServiceEntry {
         let unknown = || ServiceEntry { list_revision: self.forgotten, ..ServiceEntry::default() };
         self.services.entry(name.into()).or_insert_with(unknown)
+    }
+
+    /// Lets a store decide what is in the catalogue, which must be empty.
+    pub(crate) fn share(&mut self, split: Split) {
+        self.split = Some(split);
+    }
+
+    /// The store has another history from now on, in which this is the newest revision. All lists are of it.
+    pub(crate) fn rebase(&mut self, revision: u64) {
+        (self.revision, self.newest_list, self.forgotten) = (revision, revision, revision);
+        for service in self.services.values_mut() {
+            service.list_revision = revision;
+            service.list = Arc::default();
+        }
+    }
+
+    /// The store has changed up to this revision, visibly or not.
+    pub(crate) fn advance(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Whether a store decides what is in the catalogue.
+    pub(super) fn is_stored(&self) -> bool {
+        self.split.is_some()
+    }
+
+    /// Whether it is up to this registry to send heartbeats and pushes to an instance.
+    pub(super) fn is_ours(&self, key: &InstanceKey) -> bool {
+        self.split.as_ref().is_none_or(|split| split.is_ours(&key.name, &key.addr))
     }
 
     /// Whether there is room for another instance and the services that it adds.
@@ -170,21 +209,19 @@ impl Catalog {
 
     /// The removed instance at this address, if it is still shown or checked.
     pub(super) fn get_removed(&mut self, key: &InstanceKey) -> Option<&mut RemovedInstance> {
-        let revision = self.services.get(&key.name)?.removed.get(&key.addr)?;
-        self.removed.get_mut(revision)
+        let removal = self.services.get(&key.name)?.removed.get(&key.addr)?;
+        self.removed.get_mut(removal)
     }
 
     /// The removed instance to which heartbeats are sent under this number.
     pub(super) fn get_rechecked(&self, of: &Incarnation) -> Option<&RemovedInstance> {
-        self.removed
-            .get(&of.number)
-            .filter(|removed| removed.key == of.key && removed.recheck_until.is_some())
+        self.removed.get(&(of.number, of.key.clone())).filter(|removed| removed.recheck_until.is_some())
     }
 
     /// Takes a removed instance out of the history, for the next one at its address.
     pub(super) fn take_removed(&mut self, key: &InstanceKey) -> Option<InstanceRecord> {
-        let revision = self.services.get_mut(&key.name)?.removed.remove(&key.addr)?;
-        self.removed.remove(&revision).map(|removed| Arc::unwrap_or_clone(removed.instance))
+        let removal = self.services.get_mut(&key.name)?.removed.remove(&key.addr)?;
+        self.removed.remove(&removal).map(|removed| Arc::unwrap_or_clone(removed.instance))
     }
 
     /// Forgets removed instances that were shown and checked for long enough, or that are too many.

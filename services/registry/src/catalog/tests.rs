@@ -254,6 +254,9 @@ impl Model {
         let mut last = revision;
         for effect in &applied.effects {
             match effect {
+                Effect::Released(_) | Effect::TakenOver(_) | Effect::Propose(_) => {
+                    panic!("only with a store")
+                }
                 Effect::ListChanged(name) => {
                     changed.insert(name.to_string());
                 }
@@ -312,7 +315,7 @@ impl Model {
         let rechecked: BTreeSet<_> = rechecked
             .map(|(number, removed)| {
                 assert!(removed.instance.info.id.is_none(), "only core members are checked further");
-                Incarnation { key: removed.key.clone(), number: *number }
+                Incarnation { key: removed.key.clone(), number: number.0 }
             })
             .collect();
         let checked: BTreeSet<_> = self.live.union(&rechecked).cloned().collect();
@@ -335,8 +338,8 @@ impl Model {
         assert!(catalog.removed.len() <= settings().history.removed_max);
         let mut indexed = 0;
         for (name, service) in &catalog.services {
-            for (addr, revision) in &service.removed {
-                let removed = &catalog.removed[revision].key;
+            for (addr, removal) in &service.removed {
+                let removed = &catalog.removed[removal].key;
                 assert_eq!((&removed.name, &removed.addr), (name, addr));
                 assert!(!service.instances.contains_key(addr), "either removed or registered");
                 indexed += 1;

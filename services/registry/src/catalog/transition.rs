@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use hubspoke_protocol::{ReasonKind, ServiceInfo};
+use hubspoke_protocol::{InstanceState, ReasonKind, ServiceInfo};
 
 use super::effect::{Change, Effect, HeartbeatTiming, Registration};
 use super::event::EventOutcome;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::state::{Catalog, RemovedInstance};
+use super::stored_change::StoredMark;
 use super::time::Time;
 
 /// One event being applied: the catalogue, the time, and the effects so far.
@@ -16,11 +17,34 @@ pub(super) struct Transition<'a> {
     pub(super) catalog: &'a mut Catalog,
     pub(super) now: Time,
     pub(super) effects: Vec<Effect>,
+    /// The revision of the change, if a store made it.
+    pub(super) at: Option<u64>,
+    /// What the store says about the registration that is applied.
+    pub(super) mark: Option<StoredMark>,
 }
 
 impl<'a> Transition<'a> {
     pub(super) fn new(catalog: &'a mut Catalog, now: Time) -> Self {
-        Self { catalog, now, effects: Vec::new() }
+        Self { catalog, now, effects: Vec::new(), at: None, mark: None }
+    }
+
+    /// The revision of the next visible change.
+    pub(super) fn next_revision(&self) -> u64 {
+        self.at.unwrap_or(self.catalog.revision + 1)
+    }
+
+    /// The record of a new incarnation.
+    pub(super) fn record(&self, info: impl Into<Arc<ServiceInfo>>) -> InstanceRecord {
+        let info = self.catalog.memory.count(info);
+        let mut record = InstanceRecord::new(self.now, self.next_revision(), info);
+        if let Some(mark) = self.mark {
+            record.registered = mark.registered;
+            record.stored = mark.number;
+        }
+        if self.catalog.is_stored() {
+            record.recorded = Some(InstanceState::Passing);
+        }
+        record
     }
 
     /// Adds an instance. The caller announces its registration.
@@ -41,7 +65,9 @@ impl<'a> Transition<'a> {
         self.list_changed(&key.name);
         self.publish(&key, kind);
         let of = Incarnation { key, number };
-        self.schedule(of.clone(), timing);
+        if self.catalog.is_ours(&of.key) {
+            self.schedule(of.clone(), timing);
+        }
         (of, info)
     }
 
@@ -78,11 +104,11 @@ impl<'a> Transition<'a> {
         self.list_changed(&key.name);
         let revision = self.catalog.revision;
         if let Some(service) = self.catalog.services.get_mut(&key.name) {
-            service.removed.insert(key.addr.clone(), revision);
+            service.removed.insert(key.addr.clone(), (revision, key.clone()));
         }
         let removed =
             RemovedInstance { key: key.clone(), at, instance: instance.clone(), recheck_until: None };
-        self.catalog.removed.insert(revision, removed);
+        self.catalog.removed.insert((revision, key.clone()), removed);
         self.effects.push(Effect::Change(Change { revision, kind, instance, removed: true }));
         self.catalog.forget_removed(self.now);
     }
@@ -92,15 +118,22 @@ impl<'a> Transition<'a> {
         if self.catalog.get_mut(key).is_some_and(InstanceRecord::relist) {
             self.list_changed(&key.name);
         } else {
-            self.catalog.revision += 1;
+            self.catalog.revision = self.next_revision();
         }
         self.publish(key, kind);
         EventOutcome::Changed
     }
 
     pub(super) fn registered(&mut self, of: Incarnation, info: Arc<ServiceInfo>) {
+        if !self.catalog.is_ours(&of.key) {
+            return;
+        }
         let revision = self.catalog.revision;
-        self.effects.push(Effect::Registered(Registration { of, info, revision }));
+        let registration = Registration { of, info, revision };
+        self.effects.push(match self.mark {
+            Some(mark) if mark.returned => Effect::Returned(registration),
+            _ => Effect::Registered(registration),
+        });
     }
 
     pub(super) fn schedule(&mut self, to: Incarnation, timing: HeartbeatTiming) {
@@ -110,7 +143,8 @@ impl<'a> Transition<'a> {
     /// Ends an episode of self-protection whose cause is gone. Called at every event that may show that, so that
     /// the next outage begins a new episode.
     pub(super) fn settle_protection(&mut self) {
-        self.catalog.protection.settle(self.now, self.catalog.instances, self.catalog.failing);
+        let failing = self.catalog.failing + self.catalog.failing_elsewhere;
+        self.catalog.protection.settle(self.now, self.catalog.instances, failing);
     }
 
     /// Announces what has changed about self-protection. An episode reaches its time bound without an event, so the
@@ -127,7 +161,7 @@ impl<'a> Transition<'a> {
     }
 
     fn list_changed(&mut self, name: &Arc<str>) {
-        self.catalog.revision += 1;
+        self.catalog.revision = self.next_revision();
         self.catalog.newest_list = self.catalog.revision;
         if let Some(service) = self.catalog.services.get_mut(name) {
             service.list_revision = self.catalog.revision;

@@ -110,6 +110,28 @@ impl Dependents {
         self.returned.push(key);
     }
 
+    /// A dependent is up to this registry from now on.
+    pub(super) fn taken_over(
+        &mut self,
+        registration: Registration,
+        since: u64,
+        removed: &[(Arc<str>, Arc<InstanceList>)],
+    ) {
+        let key = registration.of.key.clone();
+        self.registered(Registration { revision: since, ..registration }, removed, Instant::now());
+        self.returned.push(key);
+    }
+
+    /// Another epoch begins at this revision.
+    pub(super) fn rebase(&mut self, revision: u64) {
+        for dependent in self.dependents.values_mut() {
+            dependent.waiting.clear();
+            if let Acknowledged::Revision(known) = &mut dependent.acknowledged {
+                *known = revision;
+            }
+        }
+    }
+
     /// Drops `ack` when all dependents have acknowledged the current list of a service.
     pub(super) fn await_acknowledged(&mut self, catalog: &Catalog, name: &str, ack: AckGuard) {
         let revision = catalog.list_revision(name);

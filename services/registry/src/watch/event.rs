@@ -5,10 +5,9 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use hubspoke_protocol::{ChangeView, HeardView, Load, LoadView, Revision};
-use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{Change, InstanceKey};
+use crate::catalog::{Change, InstanceKey, Time};
 use crate::event_stream;
 use crate::shared::SharedCatalog;
 use crate::view::{self, WallClock};
@@ -16,7 +15,7 @@ use crate::view::{self, WallClock};
 /// An answered heartbeat.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnsweredHeartbeat {
-    pub(super) at: Timestamp,
+    pub(super) at: Time,
     pub(super) load: Option<Load>,
 }
 
@@ -26,9 +25,11 @@ pub(super) enum WatchEvent {
     /// One change.
     Change { change: Change, text: OnceLock<Bytes> },
     /// The heartbeats answered since the last one. `text` is for watchers of all services.
-    Load { heartbeats: Vec<(InstanceKey, AnsweredHeartbeat)>, text: OnceLock<Bytes> },
+    Load { heartbeats: Vec<(InstanceKey, AnsweredHeartbeat)>, clock: WallClock, text: OnceLock<Bytes> },
     /// The state of self-protection.
     Protection(Bytes),
+    /// Another epoch has begun: the stream ends.
+    Restarted,
 }
 
 /// The filter of a watcher, and the point to resume from.
@@ -51,8 +52,11 @@ impl WatchEvent {
         Self::Change { change, text: OnceLock::new() }
     }
 
-    pub(super) fn load(heartbeats: impl IntoIterator<Item = (InstanceKey, AnsweredHeartbeat)>) -> Self {
-        Self::Load { heartbeats: heartbeats.into_iter().collect(), text: OnceLock::new() }
+    pub(super) fn load(
+        heartbeats: impl IntoIterator<Item = (InstanceKey, AnsweredHeartbeat)>,
+        clock: WallClock,
+    ) -> Self {
+        Self::Load { heartbeats: heartbeats.into_iter().collect(), clock, text: OnceLock::new() }
     }
 
     pub(super) fn protection(catalog: &SharedCatalog) -> Self {
@@ -63,36 +67,37 @@ impl WatchEvent {
     pub(super) fn revision(&self) -> Option<u64> {
         match self {
             Self::Change { change, .. } => Some(change.revision),
-            Self::Load { .. } | Self::Protection(_) => None,
+            Self::Load { .. } | Self::Protection(_) | Self::Restarted => None,
         }
     }
 
-    /// The event for one watcher, unless it is filtered out. `seen` is the newest revision that the watcher has.
+    /// The event for one watcher, unless it is filtered out. `included` is the revision of the snapshot that it had.
     pub(super) fn text_for(
         &self,
         catalog: &SharedCatalog,
         filter: &WatchFilter,
-        seen: &mut u64,
+        included: u64,
     ) -> Option<Bytes> {
         match self {
             Self::Change { change, text } => {
-                if change.revision <= *seen {
-                    return None; // the snapshot included it
-                }
-                *seen = change.revision;
-                let included = filter.includes(&change.instance.info.name);
-                included.then(|| text.get_or_init(|| change_text(catalog, change)).clone())
+                let is_news = change.revision > included && filter.includes(&change.instance.info.name);
+                is_news.then(|| text.get_or_init(|| change_text(catalog, change)).clone())
             }
-            Self::Load { heartbeats, text } if filter.services.is_empty() => {
-                Some(text.get_or_init(|| load_text(heartbeats)).clone())
+            Self::Load { heartbeats, clock, text } if filter.services.is_empty() => {
+                Some(text.get_or_init(|| load_text(heartbeats, *clock)).clone())
             }
-            Self::Load { heartbeats, .. } => {
+            Self::Load { heartbeats, clock, .. } => {
                 let included = |(key, _): &&(InstanceKey, _)| filter.includes(&key.name);
                 let mut heartbeats = heartbeats.iter().filter(included).peekable();
                 // Not shared with others, so it counts; the next one is as good.
-                heartbeats.peek().is_some().then(|| catalog.unread(load_text(heartbeats).into())).flatten()
+                heartbeats
+                    .peek()
+                    .is_some()
+                    .then(|| catalog.unread(load_text(heartbeats, *clock).into()))
+                    .flatten()
             }
             Self::Protection(text) => Some(text.clone()),
+            Self::Restarted => None,
         }
     }
 }
@@ -115,10 +120,13 @@ fn change_text(catalog: &SharedCatalog, change: &Change) -> Bytes {
     text("change", Some(revision), &ChangeView { revision, kind: change.kind, instance })
 }
 
-fn load_text<'a>(heartbeats: impl IntoIterator<Item = &'a (InstanceKey, AnsweredHeartbeat)>) -> Bytes {
+fn load_text<'a>(
+    heartbeats: impl IntoIterator<Item = &'a (InstanceKey, AnsweredHeartbeat)>,
+    clock: WallClock,
+) -> Bytes {
     let mut services: BTreeMap<String, BTreeMap<String, HeardView>> = BTreeMap::new();
     for (key, AnsweredHeartbeat { at, load }) in heartbeats {
-        let view = HeardView { last_heartbeat: format!("{at:.3}"), load: *load };
+        let view = HeardView { last_heartbeat: clock.format(*at), load: *load };
         services.entry(key.name.to_string()).or_default().insert(key.addr.to_string(), view);
     }
     text("load", None, &LoadView { services })
@@ -136,13 +144,13 @@ mod tests {
     #[test]
     fn load_is_rendered_once_for_all_watchers_without_a_filter() {
         let catalog = SharedCatalog::new(Settings::default(), 1);
-        let (at, load) = (Timestamp::UNIX_EPOCH, Some(Load { requests: 1, in_flight: Some(0) }));
+        let (at, load) = (Time::default(), Some(Load { requests: 1, in_flight: Some(0) }));
         let heartbeats =
             ["a", "b"].map(|name| (InstanceKey::new(name, "10.0.0.1:80"), AnsweredHeartbeat { at, load }));
-        let event = WatchEvent::load(heartbeats);
+        let event = WatchEvent::load(heartbeats, WallClock::new(Time::default()));
         let text = |services: &[&str]| {
             let services = services.iter().map(|&name| name.to_owned()).collect();
-            event.text_for(&catalog, &WatchFilter { services, last: None }, &mut 0)
+            event.text_for(&catalog, &WatchFilter { services, last: None }, 0)
         };
         let (one, two) = (text(&[]).unwrap(), text(&[]).unwrap());
         assert_eq!(one.as_ptr(), two.as_ptr());

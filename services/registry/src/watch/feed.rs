@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use hubspoke_protocol::Load;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::event::{AnsweredHeartbeat, WatchEvent};
-use crate::catalog::{Change, InstanceKey};
+use crate::catalog::{Change, InstanceKey, Time};
 use crate::shared::SharedCatalog;
+use crate::view::WallClock;
 
 /// Events that a watcher may fall behind before it is disconnected.
 pub(super) const BACKLOG: usize = 1024;
@@ -24,7 +24,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct ChangeFeed {
     pub(super) catalog: Arc<SharedCatalog>,
     /// The last changes, at most `max_history`.
-    history: Mutex<VecDeque<Arc<WatchEvent>>>,
+    history: Mutex<ChangeHistory>,
     max_history: usize,
     pub(super) events: broadcast::Sender<Arc<WatchEvent>>,
     /// The heartbeats answered since the last report.
@@ -32,6 +32,24 @@ pub(crate) struct ChangeFeed {
     protection_changed: AtomicBool,
     pub(super) watchers: AtomicUsize,
     pub(super) cut_off: AtomicU64,
+}
+
+/// The last changes.
+#[derive(Debug, Default)]
+struct ChangeHistory {
+    changes: VecDeque<Arc<WatchEvent>>,
+    /// All changes after this revision are here, and all of it too if it has several.
+    complete_from: u64,
+}
+
+impl ChangeHistory {
+    fn drop_oldest(&mut self) {
+        let Some(revision) = self.changes.pop_front().and_then(|oldest| oldest.revision()) else { return };
+        // A store makes several changes at one revision. With one of them gone, the others do not suffice.
+        let next = self.changes.front().and_then(|next| next.revision());
+        let is_one_of_several = self.complete_from >= revision || next == Some(revision);
+        self.complete_from = revision + u64::from(is_one_of_several);
+    }
 }
 
 impl ChangeFeed {
@@ -52,11 +70,17 @@ impl ChangeFeed {
     pub(crate) fn publish(&self, change: Change) {
         let event = Arc::new(WatchEvent::change(change));
         let mut history = self.history.lock();
-        history.push_back(event.clone());
-        while history.len() > self.max_history {
-            history.pop_front();
+        history.changes.push_back(event.clone());
+        while history.changes.len() > self.max_history {
+            history.drop_oldest();
         }
         self.send(event);
+    }
+
+    /// Another epoch begins at this revision: all watchers start anew.
+    pub(crate) fn restart(&self, revision: u64) {
+        *self.history.lock() = ChangeHistory { changes: VecDeque::new(), complete_from: revision };
+        self.send(Arc::new(WatchEvent::Restarted));
     }
 
     /// Publishes self-protection with the next report.
@@ -70,9 +94,9 @@ impl ChangeFeed {
     }
 
     /// Publishes an answered heartbeat with the next report.
-    pub(crate) fn heartbeat_answered(&self, key: InstanceKey, load: Option<Load>) {
+    pub(crate) fn heartbeat_answered(&self, key: InstanceKey, load: Option<Load>, at: Time) {
         if self.events.receiver_count() > 0 {
-            self.heartbeats.lock().insert(key, AnsweredHeartbeat { at: Timestamp::now(), load });
+            self.heartbeats.lock().insert(key, AnsweredHeartbeat { at, load });
         }
     }
 
@@ -95,19 +119,23 @@ impl ChangeFeed {
             }
             let heartbeats = std::mem::take(&mut *self.heartbeats.lock());
             if !heartbeats.is_empty() {
-                self.send(Arc::new(WatchEvent::load(heartbeats)));
+                let clock = self.catalog.with(|_, now| WallClock::new(now));
+                self.send(Arc::new(WatchEvent::load(heartbeats, clock)));
             }
         }
     }
 
-    /// The changes after revision `n`, up to `newest`; `None` if some of them are no longer kept.
+    /// The changes after revision `n`, up to `newest`; `None` if some of them are no longer kept. If revision `n` has
+    /// several changes, they are among them: the watcher may not have seen all of them.
     pub(super) fn since(&self, n: u64, newest: u64) -> Option<Vec<Arc<WatchEvent>>> {
         let history = self.history.lock();
-        let is_newer = |event: &&Arc<WatchEvent>| event.revision().is_some_and(|revision| revision > n);
-        let newer: Vec<_> = history.iter().filter(is_newer).cloned().collect();
-        // Changes have consecutive revisions, so a gap shows in their number.
-        let missed = newest.checked_sub(n)?;
-        (u64::try_from(newer.len()) == Ok(missed)).then_some(newer)
+        if !(history.complete_from..=newest).contains(&n) {
+            return None;
+        }
+        let of_n = history.changes.iter().filter(|event| event.revision() == Some(n)).count();
+        let first = if of_n > 1 { n } else { n + 1 };
+        let is_missed = |event: &&Arc<WatchEvent>| event.revision().is_some_and(|revision| revision >= first);
+        Some(history.changes.iter().filter(is_missed).cloned().collect())
     }
 
     fn send(&self, event: Arc<WatchEvent>) {

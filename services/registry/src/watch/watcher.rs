@@ -73,7 +73,7 @@ async fn send(
     to: &mpsc::Sender<Bytes>,
 ) -> Result<Infallible, StreamEnd> {
     let mut events = feed.events.subscribe(); // before the snapshot, so that nothing is missed between the two
-    let (texts, mut seen) = match resume(feed, filter) {
+    let (texts, included) = match resume(feed, filter) {
         Some(resumed) => resumed,
         None => {
             let (text, revision) = snapshot(&feed.catalog, filter).await.ok_or(StreamEnd::Overloaded)?;
@@ -86,7 +86,8 @@ async fn send(
     loop {
         let text = tokio::select! {
             event = events.recv() => match event {
-                Ok(event) => event.text_for(&feed.catalog, filter, &mut seen),
+                Ok(event) if matches!(*event, WatchEvent::Restarted) => return Err(StreamEnd::Disconnected),
+                Ok(event) => event.text_for(&feed.catalog, filter, included),
                 Err(RecvError::Lagged(_)) => return Err(StreamEnd::TooSlow),
                 Err(RecvError::Closed) => return Err(StreamEnd::Disconnected),
             },
@@ -127,7 +128,6 @@ fn resume(feed: &ChangeFeed, filter: &WatchFilter) -> Option<(Vec<Bytes>, u64)> 
         let newest = catalog.revision();
         (feed.since(last.n, newest), newest)
     });
-    let mut seen = last.n;
-    let texts = missed?.iter().filter_map(|event| event.text_for(&feed.catalog, filter, &mut seen)).collect();
+    let texts = missed?.iter().filter_map(|event| event.text_for(&feed.catalog, filter, 0)).collect();
     Some((texts, newest))
 }

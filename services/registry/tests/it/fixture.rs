@@ -6,8 +6,10 @@ use std::time::Duration;
 use hubspoke_chassis::config::{Common, Secret};
 use hubspoke_chassis::{Config, ProblemType};
 use hubspoke_protocol::{CatalogView, HUB_REVISION, InstanceState, InstanceView, Revision, ServiceInfo};
+use hubspoke_registry::config::StoreKind;
 use hubspoke_registry::{PROCESS, RegistryServer, Settings};
-use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply};
+use hubspoke_testkit::etcd::EtcdCluster;
+use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -49,6 +51,28 @@ pub(crate) fn slow_removal() -> Settings {
 impl TestRegistry {
     pub(crate) async fn start() -> Self {
         Self::with(quick()).await
+    }
+
+    /// One on etcd, once it has read it.
+    pub(crate) async fn on_etcd(etcd: &EtcdCluster, settings: Settings) -> Self {
+        Self::on_endpoints(etcd.endpoints(), settings).await
+    }
+
+    /// The same, with the addresses by which it reaches etcd.
+    pub(crate) async fn on_endpoints(endpoints: Vec<String>, mut settings: Settings) -> Self {
+        settings.store = StoreKind::Etcd;
+        settings.etcd.endpoints = endpoints;
+        settings.etcd.lease = Duration::from_secs(2);
+        let registry = Self::with(settings).await;
+        registry.ready().await;
+        registry
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually("it is ready", || async {
+            self.http.get(self.url("/readyz")).send().await.unwrap().status() == StatusCode::OK
+        })
+        .await;
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {

@@ -8,6 +8,7 @@ mod access;
 mod core_members;
 mod decisions;
 mod descriptors;
+mod etcd;
 mod faults;
 mod heartbeats;
 mod openapi;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use hubspoke_protocol::{
     CatalogView, ChangeView, HeardView, InstanceState, InstanceView, Load, LoadView, MetricsTargets,
-    ProtectionSwitch, ProtectionView, PushMode, Reason, ReasonKind, Revision, ServiceInfo, Snapshot,
+    ProtectionSwitch, ProtectionView, PushMode, Reason, ReasonKind, RegistriesView, RegistryView, Revision,
+    ServiceInfo, Snapshot,
 };
 use hubspoke_testkit::FakeMember;
 use reqwest::Method;
@@ -105,6 +106,9 @@ async fn documents_match_their_schemas() {
     }
     let revision = Revision { epoch: 0xab, n: 1 };
     let protection = ProtectionView { enabled: true, until: Some("x".into()), held_back: 1 };
+    let one = RegistryView { addr: "127.0.0.1:1".into(), ..RegistryView::default() };
+    let registries =
+        RegistriesView { etcd_error: Some("x".into()), registries: vec![one], ..RegistriesView::default() };
     check("ServiceInfo", document(&full_info(None, true)));
     for state in [None, Some(InstanceState::Suspect), Some(InstanceState::Draining)] {
         check("ListedInstance", document(&full_info(state, false)));
@@ -131,7 +135,8 @@ async fn documents_match_their_schemas() {
     {
         let services = [("visit".to_owned(), vec![full_view(state, Registered)])].into();
         let protection = Some(protection.clone());
-        check("CatalogView", document(&CatalogView { revision, services, protection }));
+        let registries = Some(registries.clone());
+        check("CatalogView", document(&CatalogView { revision, services, protection, registries }));
     }
     for load in [None, Some(Load { requests: 1, in_flight: Some(2) })] {
         let heard = HeardView { last_heartbeat: "x".into(), load };

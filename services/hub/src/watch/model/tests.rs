@@ -32,7 +32,12 @@ pub(in crate::watch) fn catalog(instances: Vec<InstanceView>) -> CatalogUpdate {
     for instance in instances {
         services.entry(instance.info.name.clone()).or_default().push(instance);
     }
-    CatalogUpdate::Snapshot(CatalogView { revision: Revision { epoch: 1, n: 5 }, services, protection: None })
+    CatalogUpdate::Snapshot(CatalogView {
+        revision: Revision { epoch: 1, n: 5 },
+        services,
+        protection: None,
+        registries: None,
+    })
 }
 
 pub(in crate::watch) fn heartbeat(
