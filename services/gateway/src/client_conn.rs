@@ -214,7 +214,7 @@ impl ClientConn {
             self.longest_block.fetch_max(block, Relaxed);
         }
         self.set_since(&self.blocked_since, unsent > 0);
-        self.gateway.memory.waits(&self.unsent, unsent);
+        self.unsent.waits(unsent);
     }
 
     /// Whether the client has once not been reading for this long, since its last request began.

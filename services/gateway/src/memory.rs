@@ -76,17 +76,10 @@ impl Memory {
         }
     }
 
-    /// So many bytes wait for somebody to read them.
-    pub(crate) fn waits(&self, charge: &Charge, bytes: usize) {
-        if charge.set(kept_by(bytes)) {
-            self.adapt_reads();
-        }
-    }
-
     /// Adapts the reads of this thread to what is left. Called on each worker when what waits has changed there, and
     /// now and then, since it changes elsewhere too.
     pub(crate) fn adapt_reads(&self) {
-        limit_reads(self.buffers.read_size());
+        self.buffers.adapt_reads();
     }
 }
 
@@ -109,6 +102,11 @@ impl Budget {
     /// An empty part.
     pub(crate) fn charge(self: &Arc<Self>) -> Charge {
         Charge { budget: self.clone(), bytes: AtomicUsize::new(0) }
+    }
+
+    /// Adapts the reads of this thread to what is left.
+    fn adapt_reads(&self) {
+        limit_reads(self.read_size());
     }
 
     fn read_size(&self) -> usize {
@@ -141,6 +139,13 @@ impl Charge {
             false => self.budget.sub(before - bytes),
         }
         true
+    }
+
+    /// So many bytes wait for somebody to read them. Adapts the reads of this thread if that has changed.
+    pub(crate) fn waits(&self, bytes: usize) {
+        if self.set(kept_by(bytes)) {
+            self.budget.adapt_reads();
+        }
     }
 
     /// Makes it at least so many bytes, if the budget has them.

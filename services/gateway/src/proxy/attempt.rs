@@ -93,7 +93,7 @@ async fn send(
                     let blocked_since = conn.http.blocked_since();
                     if blocked_since.is_some() || unsent.is_some() {
                         let waiting = if blocked_since.is_some() { conn.http.unsent() } else { 0 };
-                        memory.waits(unsent.get_or_insert_with(|| memory.buffers.charge()), waiting);
+                        unsent.get_or_insert_with(|| memory.buffers.charge()).waits(waiting);
                     }
                     return timer.poll(cx, blocked_since).map(|()| None);
                 }

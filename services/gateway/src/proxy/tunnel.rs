@@ -68,7 +68,7 @@ async fn copy(
         while !bytes.is_empty() {
             let written = poll_fn(|cx| {
                 let written = Pin::new(&mut to).poll_write(cx, &bytes);
-                memory.waits(&unsent, if written.is_pending() { bytes.len() } else { 0 });
+                unsent.waits(if written.is_pending() { bytes.len() } else { 0 });
                 written
             });
             match written.await? {

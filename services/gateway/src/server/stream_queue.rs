@@ -63,7 +63,7 @@ impl StreamQueue {
     }
 
     fn update(&self) {
-        self.gateway.memory.waits(&self.charge, self.waiting.load(Relaxed) + self.queued.load(Relaxed));
+        self.charge.waits(self.waiting.load(Relaxed) + self.queued.load(Relaxed));
     }
 }
 

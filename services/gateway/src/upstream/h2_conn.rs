@@ -29,6 +29,8 @@ const SHORT_WINDOW: u32 = 2 << 10;
 pub(crate) struct H2Conn {
     sender: SendRequest<Bytes>,
     state: Arc<ConnState>,
+    /// Memory for bodies that wait for the instance to read them.
+    buffers: Arc<Budget>,
 }
 
 #[derive(Default)]
@@ -56,7 +58,7 @@ impl H2Conn {
     ) -> Self {
         let mut is_short = false;
         let state = Arc::<ConnState>::default();
-        let conn = Self { sender, state: state.clone() };
+        let conn = Self { sender, state: state.clone(), buffers: buffers.clone() };
         let mut pings = connection.ping_pong().map(Pings::new);
         tokio::spawn(async move {
             let end = poll_fn(|cx| {
@@ -121,7 +123,15 @@ impl H2Conn {
         let body = body.filter(|body| !body.is_end_stream());
         let (response, stream) = self.sender.send_request(request, body.is_none())?;
         let upload = body.map(|body| (body, stream));
-        Ok(H2Exchange { sender: self.sender, response, waiting: upload, upload: None, guard })
+        let unsent = self.buffers.charge();
+        Ok(H2Exchange {
+            sender: self.sender,
+            response,
+            waiting: upload,
+            upload: None,
+            unsent: Some(unsent),
+            guard,
+        })
     }
 }
 
@@ -132,6 +142,8 @@ pub(crate) struct H2Exchange {
     /// The body and its stream, until the stream is open.
     waiting: Option<(ReplayBody, SendStream<Bytes>)>,
     upload: Option<Upload>,
+    /// The memory of what is read of the body and not sent; none if it is being sent.
+    unsent: Option<Charge>,
     guard: RequestGuard,
 }
 
@@ -151,8 +163,8 @@ impl H2Exchange {
     /// The instance can't have seen the request.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         ready!(self.sender.poll_ready(cx))?;
-        if let Some((body, stream)) = self.waiting.take() {
-            self.upload = Some(Upload(tokio::spawn(send_body(body, stream)).abort_handle()));
+        if let (Some((body, stream)), Some(unsent)) = (self.waiting.take(), self.unsent.take()) {
+            self.upload = Some(Upload(tokio::spawn(send_body(body, stream, unsent)).abort_handle()));
         }
         Poll::Ready(Ok(()))
     }
@@ -223,13 +235,17 @@ impl H2Response {
 }
 
 /// Sends a request's body as the windows of the stream and its connection allow.
-async fn send_body(mut body: ReplayBody, mut stream: SendStream<Bytes>) {
-    if let Err(error) = try_send_body(&mut body, &mut stream).await {
+async fn send_body(mut body: ReplayBody, mut stream: SendStream<Bytes>, unsent: Charge) {
+    if let Err(error) = try_send_body(&mut body, &mut stream, &unsent).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "request body broke off");
     }
 }
 
-async fn try_send_body(body: &mut ReplayBody, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+async fn try_send_body(
+    body: &mut ReplayBody,
+    stream: &mut SendStream<Bytes>,
+    unsent: &Charge,
+) -> Result<(), h2::Error> {
     loop {
         let frame = poll_fn(|cx| match poll_reset(stream, cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
@@ -243,10 +259,12 @@ async fn try_send_body(body: &mut ReplayBody, stream: &mut SendStream<Bytes>) ->
                         return stream.send_data(data, true);
                     }
                     while !data.is_empty() {
+                        unsent.waits(data.len());
                         let capacity = poll_fn(|cx| poll_capacity(stream, data.len(), cx)).await?;
                         let part = data.split_to(capacity.min(data.len()));
                         stream.send_data(part, is_last && data.is_empty())?;
                     }
+                    unsent.waits(0);
                     if is_last {
                         return Ok(());
                     }
