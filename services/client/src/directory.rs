@@ -77,6 +77,11 @@ impl Directory {
         self.view.read().clone()
     }
 
+    /// Replaces all lists, for a program that finds instances by itself instead of being a member.
+    pub fn replace(&self, lists: ServiceLists) {
+        self.apply_registration(lists, None);
+    }
+
     /// [`View::pick`] on the current view.
     pub fn pick(&self, service: &str) -> Option<Arc<ServiceInfo>> {
         self.view().pick(service)

@@ -25,6 +25,9 @@ impl Provider for Env<'_> {
         let mut root = Dict::new();
         for (name, text) in self.vars {
             let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            if is_for_programs(path) {
+                continue;
+            }
             // Compose and shells write "unset" as an empty variable.
             if text.is_empty() {
                 continue;
@@ -35,6 +38,11 @@ impl Provider for Env<'_> {
         }
         Ok(Profile::Default.collect(root))
     }
+}
+
+/// Variables that `hub run` hands to programs, some of which have this configuration themselves.
+fn is_for_programs(name: &str) -> bool {
+    ["GATEWAY_URL", "INSTANCE"].contains(&name) || name.starts_with("URL_")
 }
 
 /// The variable that sets a key: `registry.url` → `HUB_REGISTRY__URL`.

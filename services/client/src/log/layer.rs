@@ -65,7 +65,12 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         fields.others.insert("target".to_owned(), target.into());
         let text =
             if fields.message.is_empty() { event.metadata().name().to_owned() } else { fields.message };
-        let entry = LogEntry { text, level: Some(name(*event.metadata().level())), fields: fields.others };
+        let entry = LogEntry {
+            text,
+            level: Some(name(*event.metadata().level())),
+            fields: fields.others,
+            ..LogEntry::default()
+        };
         let _ = self.queue.push(entry); // counted there if it is full
     }
 }

@@ -34,6 +34,10 @@ pub(super) struct PendingEntry {
     pub(super) text: String,
     pub(super) level: Option<&'static str>,
     pub(super) fields: Map<String, Value>,
+    /// When it happened, in RFC 3339.
+    pub(super) time: Option<String>,
+    /// Instead of the one in `trace`.
+    pub(super) trace_id: Option<String>,
     /// Trace context of the sender, as headers.
     pub(super) trace: HeaderMap,
     /// The same in every attempt, so that readers recognize copies.
@@ -46,6 +50,8 @@ struct BatchLine<'a> {
     msg: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +84,8 @@ impl PendingEntry {
         let line = BatchLine {
             msg: &self.text,
             level: self.level,
-            trace_id: traceparent.and_then(|parent| parent.split('-').nth(1)),
+            ts: self.time.as_deref(),
+            trace_id: self.trace_id.as_deref().or(traceparent.and_then(|parent| parent.split('-').nth(1))),
             key: self.key.as_deref().filter(|_| with_key),
             fields: &self.fields,
         };

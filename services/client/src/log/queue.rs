@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value};
@@ -36,6 +36,10 @@ pub struct LogEntry {
     pub level: Option<&'static str>,
     /// Further fields, for programs that read the log.
     pub fields: Map<String, Value>,
+    /// When it happened (RFC 3339), if that was before it is sent.
+    pub time: Option<String>,
+    /// The trace that it belongs to, as 32 hexadecimal digits. Unset: the current one.
+    pub trace_id: Option<String>,
 }
 
 impl From<String> for LogEntry {
@@ -91,6 +95,8 @@ struct QueueShared {
     state: Mutex<QueueState>,
     filled: Notify,
     emptied: Notify,
+    /// A batch has ended, so there is room.
+    has_room: Notify,
     limit: usize,
 }
 
@@ -115,6 +121,7 @@ impl LogQueue {
             state: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
+            has_room: Notify::new(),
             limit,
         });
         let sender = tokio::spawn(send_all(Arc::clone(&shared), client));
@@ -127,6 +134,19 @@ impl LogQueue {
     /// [`QueueFull`].
     pub fn push(&self, entry: impl Into<LogEntry>) -> Result<(), QueueFull> {
         self.shared.push(entry.into())
+    }
+
+    /// Adds an entry as soon as there is room for it.
+    pub async fn push_wait(&self, entry: impl Into<LogEntry>) {
+        let mut entry = pending(entry.into());
+        loop {
+            let has_room = self.shared.has_room.notified();
+            match self.shared.add_if_room(entry) {
+                Ok(()) => return,
+                Err(back) => entry = back,
+            }
+            has_room.await;
+        }
     }
 
     /// A handle that adds entries.
@@ -170,20 +190,30 @@ impl QueueState {
 
 impl QueueShared {
     fn push(&self, entry: LogEntry) -> Result<(), QueueFull> {
-        let mut trace = HeaderMap::new();
-        crate::trace::inject(&mut trace);
-        let LogEntry { text, level, fields } = entry;
-        let entry = PendingEntry { text, level, fields, trace, key: Some(random_key()) };
-        let size = memory(&entry);
+        let entry = pending(entry);
         let mut state = self.state.lock();
-        if state.bytes + size > self.limit {
+        if state.bytes + memory(&entry) > self.limit {
             state.lost += 1;
             return Err(QueueFull);
         }
-        state.bytes += size;
+        self.add(state, entry);
+        Ok(())
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, QueueState>, entry: PendingEntry) {
+        state.bytes += memory(&entry);
         state.queued.push_back(entry);
         drop(state);
         self.filled.notify_one();
+    }
+
+    /// Adds an entry if there is room; one that is larger than the whole queue fits an empty one.
+    fn add_if_room(&self, entry: PendingEntry) -> Result<(), PendingEntry> {
+        let state = self.state.lock();
+        if state.left() > 0 && state.bytes + memory(&entry) > self.limit {
+            return Err(entry);
+        }
+        self.add(state, entry);
         Ok(())
     }
 
@@ -202,10 +232,20 @@ impl QueueShared {
         state.lost += lost;
         let empty = state.left() == 0;
         drop(state);
+        self.has_room.notify_waiters();
         if empty {
             self.emptied.notify_waiters();
         }
     }
+}
+
+fn pending(entry: LogEntry) -> PendingEntry {
+    let LogEntry { text, level, fields, time, trace_id } = entry;
+    let mut trace = HeaderMap::new();
+    if trace_id.is_none() {
+        crate::trace::inject(&mut trace);
+    }
+    PendingEntry { text, level, fields, time, trace_id, trace, key: Some(random_key()) }
 }
 
 /// Approximate memory of an entry, in bytes.

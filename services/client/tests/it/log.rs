@@ -45,7 +45,12 @@ fn set(texts: Vec<String>) -> BTreeSet<String> {
 }
 
 fn entry(text: &str, fields: Value) -> LogEntry {
-    LogEntry { text: text.to_owned(), level: Some("warn"), fields: fields.as_object().unwrap().clone() }
+    LogEntry {
+        text: text.to_owned(),
+        level: Some("warn"),
+        fields: fields.as_object().unwrap().clone(),
+        ..LogEntry::default()
+    }
 }
 
 #[tokio::test]
