@@ -8,7 +8,7 @@ const TESTKIT: &str = "hubspoke-testkit";
 
 /// Each package with the packages of the workspace that it may depend on. Every package may also use
 /// [`TESTKIT`] as a dev-dependency.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("hubspoke-protocol", &[]),
     ("hubspoke-http1", &[]),
     ("hubspoke-etcd", &[]),
@@ -19,6 +19,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("hubspoke-gateway", &["hubspoke-protocol", "hubspoke-http1", "hubspoke-client", "hubspoke-chassis"]),
     ("hubspoke-log", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
     ("hubspoke-visit", &["hubspoke-protocol", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"]),
+    ("hubspoke-run", &["hubspoke-protocol", "hubspoke-client"]),
     (
         "hubspoke",
         &[
@@ -29,6 +30,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "hubspoke-gateway",
             "hubspoke-log",
             "hubspoke-visit",
+            "hubspoke-run",
         ],
     ),
     (

@@ -8,6 +8,7 @@ mod demo;
 mod logs;
 mod operate;
 mod platform;
+mod programs;
 mod pty;
 mod token;
 mod up;

@@ -1,0 +1,69 @@
+use std::net::TcpListener;
+
+use hubspoke_testkit::eventually;
+
+use super::running::{Running, has_instances, instances};
+use crate::platform::TestPlatform;
+
+#[tokio::test]
+async fn a_program_that_listens_elsewhere_gets_advice_and_is_not_killed() {
+    let platform = TestPlatform::start(&[]).await;
+    let run = Running::start(&platform, &["--name", "lost", "--ready-timeout", "500ms"], "elsewhere");
+    run.prints("hub: lost is not ready after 0.50 s: it listens on 127.0.0.1:").await;
+    run.prints("--port-env").await;
+    run.prints("    listening on 127.0.0.1:").await;
+    assert!(instances(&platform, "lost").await.is_empty());
+    assert!(!run.processes().is_empty());
+    run.signal("TERM").await;
+    assert_eq!(run.end().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_program_on_the_other_loopback_address_is_found() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return; // no IPv6 here
+    }
+    let platform = TestPlatform::start(&[]).await;
+    let _run = Running::start(&platform, &["--name", "six"], "v6");
+    has_instances(&platform, "six", 1).await;
+    assert!(instances(&platform, "six").await[0].info.addr.starts_with("[::1]:"));
+}
+
+#[tokio::test]
+async fn a_fixed_port_that_is_in_use_is_reported_at_once() {
+    let platform = TestPlatform::start(&[]).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let exit = Running::start(&platform, &["--name", "taken", "--port", &port], "serve").end().await;
+    assert_eq!(exit.code, Some(1));
+    let expected = format!("hub: taken can't start: port {port} is in use by another program");
+    assert!(exit.stdout.contains(&expected), "{}", exit.stdout);
+}
+
+#[tokio::test]
+async fn readiness_is_a_path_or_a_line_of_output_too() {
+    let platform = TestPlatform::start(&[]).await;
+    let _path = Running::start(&platform, &["--name", "path", "--ready", "path:/up"], "serve");
+    let _line =
+        Running::start(&platform, &["--name", "line", "--ready", r"output:listening on .*:\d+"], "serve");
+    let never = Running::start(
+        &platform,
+        &["--name", "never", "--ready", "output:ready to go", "--ready-timeout", "200ms"],
+        "serve",
+    );
+    has_instances(&platform, "path", 1).await;
+    has_instances(&platform, "line", 1).await;
+    never.prints("no line of its output matches \"ready to go\"").await;
+    assert!(instances(&platform, "never").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_program_is_registered_soon_after_it_listens() {
+    let platform = TestPlatform::start(&[]).await;
+    let run = Running::start(&platform, &["--name", "soon"], "serve");
+    run.prints("listening on").await;
+    let listening = std::time::Instant::now();
+    eventually("registered", async || !instances(&platform, "soon").await.is_empty()).await;
+    // 200 ms on a quiet machine; the tests may run beside others.
+    assert!(listening.elapsed().as_secs() < 2, "{:?}", listening.elapsed());
+}
