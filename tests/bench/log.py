@@ -3,14 +3,16 @@
 
     cargo build --profile dist -p hubspoke-log -p hubspoke-registry -p hubspoke-gateway -p hubspoke-visit
     python3 tests/bench/log.py            # all, in about two minutes
-    python3 tests/bench/log.py single     # one of: single synced batch query tail visits
+    python3 tests/bench/log.py single     # one of: single synced batch query tail visits copies
 
-`visits` measures the whole path, gateway -> visit -> log, with all services on core 0.
+`visits` measures the whole path, gateway -> visit -> log, with all services on core 0; `copies` compares entries that
+are stored once and twice.
 
 Needs wrk, taskset and grep. Prints a table. Compare the CPU time per request: it depends less than requests per
 second on what else the machine does.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -234,27 +236,43 @@ def tail(folder):
 
 def visits(folder):
     """Each visit is a request through the gateway, a number, and an acknowledged entry."""
-    with tempfile.TemporaryDirectory(dir=folder) as inner, Service("registry", inner) as registry:
+    visits_with(folder, "visits, whole path", 1)
+
+
+def copies(folder):
+    """The same with two log instances, and each entry on one of them or on both."""
+    for count in (1, 2):
+        visits_with(folder, f"visits, copies {count} of 2", 2, HUB_LOG_CLIENT__COPIES=str(count))
+
+
+def visits_with(folder, name, logs, **settings):
+    with tempfile.TemporaryDirectory(dir=folder) as inner, contextlib.ExitStack() as stack:
+        registry = stack.enter_context(Service("registry", inner))
         at = {"HUB_REGISTRY__URL": registry.url("")}
         control = {"HUB_CONTROL_LISTEN": f"127.0.0.1:{free_port()}"}
-        with (
-            Log(inner, **at) as log,
-            Service("visit", inner, **at) as visit,
-            Service("gateway", inner, **at, **control) as gateway,
-        ):
-            wait_for(gateway.url("/visit"))
-            services = {"gateway": gateway, "visit": visit, "log": log}
-            before = {name: sum(service.cpu()) for name, service in services.items()}
-            figures = load(64, gateway.url("/visit"))
-            spent = {name: sum(service.cpu()) - before[name] for name, service in services.items()}
-            cpu = ", ".join(f"{name} {spent[name] / figures['requests'] * 1e6:.1f}" for name in services)
-            print(
-                f"{'visits, whole path':24} {figures['requests/s']:12,.0f} visits/s   p99 {figures['p99']:>8}  "
-                f"CPU {cpu} µs/visit  failed {figures['failed']}"
-            )
+        services = {"gateway": [], "visit": [], "log": []}
+        for n in range(logs):
+            place = os.path.join(inner, f"log-{n}")
+            os.mkdir(place)
+            services["log"].append(stack.enter_context(Log(place, **at)))
+        visit = stack.enter_context(Service("visit", inner, **at, **settings))
+        gateway = stack.enter_context(Service("gateway", inner, **at, **control))
+        services["visit"], services["gateway"] = [visit], [gateway]
+        wait_for(gateway.url("/visit"))
+        cpu_of = lambda group: sum(sum(service.cpu()) for service in group)
+        before = {kind: cpu_of(group) for kind, group in services.items()}
+        figures = load(64, gateway.url("/visit"))
+        spent = {kind: cpu_of(group) - before[kind] for kind, group in services.items()}
+        cpu = ", ".join(f"{kind} {spent[kind] / figures['requests'] * 1e6:.1f}" for kind in services)
+        print(
+            f"{name:24} {figures['requests/s']:12,.0f} visits/s   p99 {figures['p99']:>8}  "
+            f"CPU {cpu} µs/visit  failed {figures['failed']}"
+        )
 
 
-ALL = {"single": single, "synced": synced, "batch": batch, "query": query, "tail": tail, "visits": visits}
+ALL = {
+    "single": single, "synced": synced, "batch": batch, "query": query, "tail": tail, "visits": visits, "copies": copies,
+}
 
 
 def main():

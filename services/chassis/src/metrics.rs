@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use hubspoke_client::LoadCounters;
+use hubspoke_client::{LoadCounters, LogClient};
 pub use hubspoke_protocol::METRICS_PATH;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundHistogram, Histogram, Meter, MeterProvider};
@@ -109,6 +109,17 @@ impl Metrics {
                     &[],
                 );
             })
+            .build();
+    }
+
+    /// Adds the number of entries with fewer copies than there should be.
+    pub(crate) fn show_short_entries(&self, log: &LogClient) {
+        let log = log.clone();
+        self.meter()
+            .u64_observable_counter("hub.log_client.fewer_copies")
+            .with_unit("{entry}")
+            .with_description("Entries that were acknowledged with fewer copies than log_client.copies")
+            .with_callback(move |short| short.observe(log.short(), &[]))
             .build();
     }
 

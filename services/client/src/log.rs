@@ -7,8 +7,11 @@
 //! fail, and then the sender gets an error; and an entry that an instance stored without being able to acknowledge it
 //! may be stored twice, under the same key, by which readers recognize the copy. Keys are random, so that nobody can guess
 //! one. The number of attempts and their total time are bounded.
+//!
+//! With [`LogCopies`] each entry goes to several instances, under one key, and is acknowledged when all have it.
 
 pub use self::client::{LOG_SERVICE, LogClient};
+pub use self::copies::{FewerCopies, LogCopies, MAX_COPIES};
 pub use self::error::{AttemptError, LogError};
 pub use self::layer::LogLayer;
 pub use self::post::BATCH_META;
@@ -17,6 +20,7 @@ pub use self::queue::{LogEntry, LogQueue, Pusher, QueueFull};
 mod batcher;
 mod batchers;
 mod client;
+mod copies;
 mod error;
 mod layer;
 mod post;

@@ -21,6 +21,8 @@ mod entry;
 mod history;
 mod render;
 mod reorder;
+#[cfg(test)]
+mod stores;
 mod tail;
 
 /// Prints the entries, with --follow until `stop` is done.

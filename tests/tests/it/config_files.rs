@@ -11,6 +11,9 @@ use serde_json::Value;
 /// The settings of a single service are an example; they have no default.
 const EXAMPLE: &str = "gateway.services.";
 
+/// Only services that send entries use these.
+const COPIES: [&str; 2] = ["log_client.copies", "log_client.fewer_copies"];
+
 /// A line of a file that sets a key, commented out or not.
 struct KeyLine {
     path: String,
@@ -123,19 +126,20 @@ fn registry() {
     // The registry does not register anywhere.
     complete::<hubspoke_registry::Settings>(
         &hubspoke_registry::PROCESS,
-        &["advertise", "advertise_host", "registry.url"],
+        &["advertise", "advertise_host", "registry.url", COPIES[0], COPIES[1]],
     );
 }
 
 #[test]
 fn gateway() {
     // It asks for no tokens.
-    complete::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &["access.tokens_file"]);
+    let unused = [COPIES[0], COPIES[1], "access.tokens_file"];
+    complete::<hubspoke_gateway::GatewayConfig>(&hubspoke_gateway::PROCESS, &unused);
 }
 
 #[test]
 fn log() {
-    complete::<hubspoke_log::LogConfig>(&hubspoke_log::PROCESS, &[]);
+    complete::<hubspoke_log::LogConfig>(&hubspoke_log::PROCESS, &COPIES);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hubspoke_client::Token;
+use hubspoke_client::log::{FewerCopies, LogCopies, MAX_COPIES};
 use hubspoke_client::membership::RegistryUrls;
 use hubspoke_protocol::{InvalidAddr, RESERVED_NAMES, check_addr, check_host, check_name};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub struct Common {
     pub registry: RegistryLink,
     /// Who may call this process.
     pub access: AccessSettings,
+    /// How entries are sent to the log service.
+    pub log_client: LogSending,
     /// Logs, traces and metrics.
     pub telemetry: Telemetry,
 }
@@ -70,6 +73,24 @@ pub struct AccessSettings {
     /// The tokens that are accepted, as hashes, one a line; `hub token` writes it. It is read again when it changes. The
     /// registry and the log service ask for tokens.
     pub tokens_file: Option<PathBuf>,
+}
+
+/// How entries are sent to the log service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LogSending {
+    /// Log instances that store an entry, each on its own disk, before it is acknowledged: from 1 to 4.
+    pub copies: usize,
+    /// What becomes of an entry that fewer can store: `refuse` or `accept`.
+    pub fewer_copies: FewerCopies,
+}
+
+impl LogSending {
+    /// The copies, for a [`LogClient`](hubspoke_client::LogClient).
+    pub fn copies(&self) -> LogCopies {
+        LogCopies::new(self.copies, self.fewer_copies)
+    }
 }
 
 /// Logs, traces and metrics of the process.
@@ -108,6 +129,7 @@ impl Common {
                 token_file: None,
             },
             access: AccessSettings::default(),
+            log_client: LogSending { copies: 1, fewer_copies: FewerCopies::Refuse },
             telemetry: Telemetry { log: "info".to_owned(), otlp_endpoint: None, heartbeat_traces: 0.01 },
         })
     }
@@ -143,6 +165,9 @@ impl Common {
         RegistryUrls::parse(&registry.url).map_err(|error| at("registry.url", &error))?;
         if registry.token.is_some() && registry.token_file.is_some() {
             return Err(at("registry.token_file", &"registry.token is set too; remove one of them"));
+        }
+        if !(1..=MAX_COPIES).contains(&self.log_client.copies) {
+            return Err(at("log_client.copies", &format_args!("must be from 1 to {MAX_COPIES}")));
         }
         if !(0.0..=1.0).contains(&telemetry.heartbeat_traces) {
             return Err(at("telemetry.heartbeat_traces", &"must be from 0 to 1"));

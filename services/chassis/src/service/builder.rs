@@ -111,7 +111,12 @@ impl ServiceBuilder {
             Membership::pending(&readiness);
             member = Some(joining);
         }
+        let copies = common.log_client.copies();
         let log = LogClient::with_token(directory, &info, token.clone().filter(|_| self.is_member))?;
+        let log = log.with_copies(copies);
+        if copies.count() > 1 {
+            metrics.show_short_entries(&log);
+        }
         let access = Arc::new(AccessControl::new(common, token, member.clone(), &metrics)?);
         let grace = common.shutdown_grace;
         Ok(Service {

@@ -1,15 +1,19 @@
 //! Sending an entry and waiting for its acknowledgement.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hubspoke_protocol::{LOG_PATH, ServiceInfo};
+use parking_lot::Mutex;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 
 use super::batchers::Batchers;
+use super::copies::{FewerCopies, LogCopies};
 use super::error::{AttemptError, LogError, entry_at_fault};
 use super::post::{ATTEMPT_TIMEOUT, PendingEntry, Poster};
 use crate::directory::Directory;
@@ -56,6 +60,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct LogClient {
     pub(super) directory: Directory,
     pub(super) batchers: Arc<Batchers>,
+    pub(super) copies: LogCopies,
+    short: Arc<AtomicU64>,
 }
 
 impl LogClient {
@@ -79,22 +85,78 @@ impl LogClient {
         let http = http::client(ATTEMPT_TIMEOUT, |builder| builder.pool_idle_timeout(IDLE_TIMEOUT))?;
         let source = format!("{}/{}", sender.name, sender.id()).into();
         let batchers = Arc::new(Batchers::new(Poster { http, source, token }));
-        Ok(Self { directory, batchers })
+        Ok(Self { directory, batchers, copies: LogCopies::default(), short: Arc::default() })
     }
 
-    /// Sends one entry and waits until a log instance has stored it, at most 3 s. Returns the `Id` of that instance.
+    /// Stores each entry on several instances.
+    #[must_use]
+    pub fn with_copies(self, copies: LogCopies) -> Self {
+        Self { copies, ..self }
+    }
+
+    /// Entries that were acknowledged with fewer copies than there should be ([`FewerCopies::Accept`]).
+    pub fn short(&self) -> u64 {
+        self.short.load(Relaxed)
+    }
+
+    pub(super) fn count_short(&self, entries: u64) {
+        self.short.fetch_add(entries, Relaxed);
+    }
+
+    /// Sends one entry and waits until a log instance has stored it, or as many as there should be copies; at most 3 s.
+    /// Returns the `Id` of that instance, or of one of them.
     ///
     /// # Errors
     /// [`LogError`]. Unless the entry was refused, it may be sent again.
     pub async fn send(&self, entry: impl Into<String>) -> Result<String, LogError> {
-        let entry = entry.into();
-        let key = random_key();
+        let (entry, key) = (entry.into(), random_key());
+        let tried = Mutex::default();
         let deadline = Instant::now() + DEADLINE;
-        let mut tried: Vec<String> = Vec::new();
-        let mut last = None;
-        let mut failed = 0;
-        while failed < MAX_FAILED && tried.len() < MAX_TRIED && Instant::now() < deadline {
-            let Some(instance) = self.directory.pick_except(LOG_SERVICE, &tried) else { break };
+        if self.copies.count() == 1 {
+            return self.store(&entry, &key, &tried, deadline).await;
+        }
+        let copies = (0..self.copies.count()).map(|_| self.store(&entry, &key, &tried, deadline));
+        self.outcome(join_all(copies).await)
+    }
+
+    /// The outcome of an entry, given that of each copy.
+    fn outcome(&self, copies: Vec<Result<String, LogError>>) -> Result<String, LogError> {
+        let (wanted, mut stored, mut first, mut failure) = (copies.len(), 0, None, None);
+        for copy in copies {
+            match copy {
+                Ok(instance) => {
+                    stored += 1;
+                    first.get_or_insert(instance);
+                }
+                Err(error @ LogError::Refused { .. }) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (first, failure) {
+            (Some(instance), None) => Ok(instance),
+            (Some(instance), Some(_)) if self.copies.fewer() == FewerCopies::Accept => {
+                self.count_short(1);
+                Ok(instance)
+            }
+            (Some(_), Some(LogError::NoInstance { last, .. })) => {
+                Err(LogError::FewerCopies { stored, wanted, last })
+            }
+            (_, Some(error)) => Err(error),
+            (None, None) => Err(LogError::NoInstance { attempts: 0, last: None }),
+        }
+    }
+
+    /// Stores one copy of an entry, on an instance that is not among those that were `tried` for any copy.
+    async fn store(
+        &self,
+        entry: &str,
+        key: &str,
+        tried: &Mutex<Vec<String>>,
+        deadline: Instant,
+    ) -> Result<String, LogError> {
+        let (mut attempts, mut failed, mut last) = (0, 0, None);
+        while failed < MAX_FAILED && Instant::now() < deadline {
+            let Some(instance) = self.pick_untried(tried) else { break };
             let attempt = Attempt {
                 operation: None,
                 method: "POST",
@@ -102,10 +164,10 @@ impl LogClient {
                 service: LOG_SERVICE,
                 instance: instance.id(),
                 addr: &instance.addr,
-                resend: tried.len(),
+                resend: attempts,
             };
-            let error = match self.attempt(&instance, &entry, &key, deadline).instrument(attempt.span()).await
-            {
+            attempts += 1;
+            let error = match self.attempt(&instance, entry, key, deadline).instrument(attempt.span()).await {
                 Ok(status) if status.is_success() => return Ok(instance.instance_id().into_owned()),
                 Ok(status) if entry_at_fault(status) => {
                     return Err(LogError::Refused { status: status.as_u16() });
@@ -116,9 +178,19 @@ impl LogClient {
             failed += usize::from(!matches!(error, AttemptError::Unreachable(_)));
             let error = last.insert(error) as &dyn std::error::Error;
             tracing::debug!(instance = instance.id(), error, "a log instance did not store the entry");
-            tried.push(instance.addr.clone());
         }
-        Err(LogError::NoInstance { attempts: tried.len(), last })
+        Err(LogError::NoInstance { attempts, last })
+    }
+
+    /// A random instance that no copy of the entry has tried. From here on it counts as tried.
+    fn pick_untried(&self, tried: &Mutex<Vec<String>>) -> Option<Arc<ServiceInfo>> {
+        let mut tried = tried.lock();
+        if tried.len() >= MAX_TRIED {
+            return None;
+        }
+        let instance = self.directory.pick_except(LOG_SERVICE, &tried)?;
+        tried.push(instance.addr.clone());
+        Some(instance)
     }
 
     async fn attempt(

@@ -20,6 +20,17 @@ pub enum LogError {
         #[source]
         last: Option<AttemptError>,
     },
+    /// Some instances stored the entry, but fewer than there should be copies.
+    #[error("{stored} of {wanted} log instances stored the entry")]
+    FewerCopies {
+        /// How many stored it.
+        stored: usize,
+        /// How many there should be: [`LogCopies::count`](super::LogCopies::count).
+        wanted: usize,
+        /// Why the last one that was tried did not; `None` if there was none.
+        #[source]
+        last: Option<AttemptError>,
+    },
     /// The entry itself is at fault, being empty or too long; no other instance would store it.
     #[error("the log service refused the entry with {}", status_line(*status))]
     Refused {

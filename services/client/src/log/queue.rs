@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::batcher::batch_len;
 use super::client::{LOG_SERVICE, LogClient, random_key};
+use super::copies::FewerCopies;
 use super::error::{AttemptError, entry_at_fault};
 use super::post::{PendingEntry, takes_batches};
 
@@ -291,22 +292,45 @@ async fn send_all(shared: Arc<QueueShared>, client: LogClient) {
     }
 }
 
-/// Sends a batch to one instance after another until all entries are stored. Returns how many are lost.
+/// Stores a batch, on several instances if there should be copies. Returns how many of its entries are lost. One copy is
+/// enough for the others, which are counted if there are fewer than there should be: nobody waits for this queue.
 async fn deliver(client: &LogClient, batch: &[PendingEntry]) -> u64 {
+    let mut holders = Vec::new();
+    let lost = deliver_copy(client, batch, &mut holders, true).await;
+    for _ in 1..client.copies.count() {
+        let patient = client.copies.fewer() == FewerCopies::Refuse;
+        let missing = deliver_copy(client, batch, &mut holders, patient).await;
+        client.count_short(missing.saturating_sub(lost));
+    }
+    lost
+}
+
+/// Sends a batch to one instance after another, except `holders` of other copies, until all entries are stored. Adds
+/// those that have stored any. Returns how many entries are not stored; unless `patient` it does not wait for instances.
+async fn deliver_copy(
+    client: &LogClient,
+    batch: &[PendingEntry],
+    holders: &mut Vec<String>,
+    patient: bool,
+) -> u64 {
     let deadline = Instant::now() + GIVE_UP_AFTER;
     let mut left: Vec<&PendingEntry> = batch.iter().collect();
+    // A batch as a whole has another key after a part of it was stored, so copies are recognized entry by entry.
+    let keyed_as_batch = client.copies.count() == 1;
     let mut key = random_key();
     let mut lost = 0;
-    let mut tried: Vec<String> = Vec::new();
+    let mut tried = holders.clone();
     let mut pause = PAUSE;
     loop {
         if let Some(instance) = client.directory.pick_except(LOG_SERVICE, &tried) {
             let outcomes = if takes_batches(&instance) {
-                client.batchers.poster.batch(&instance.addr, left.iter().copied(), Some(&key)).await
+                let key = keyed_as_batch.then_some(key.as_str());
+                client.batchers.poster.batch(&instance.addr, left.iter().copied(), key).await
             } else {
                 one_by_one(client, &instance.addr, &left).await
             };
             let before = left.len();
+            let refused_before = lost;
             let mut outcomes = outcomes.into_iter();
             left.retain(|_| match outcomes.next() {
                 Some(Ok(status)) if entry_at_fault(status) => {
@@ -316,6 +340,9 @@ async fn deliver(client: &LogClient, batch: &[PendingEntry]) -> u64 {
                 Some(Ok(status)) => !status.is_success(),
                 _ => true,
             });
+            if before as u64 > left.len() as u64 + (lost - refused_before) {
+                holders.push(instance.addr.clone());
+            }
             if left.is_empty() {
                 return lost;
             }
@@ -325,12 +352,12 @@ async fn deliver(client: &LogClient, batch: &[PendingEntry]) -> u64 {
             tried.push(instance.addr.clone());
             continue;
         }
-        if Instant::now() + pause > deadline {
+        if !patient || Instant::now() + pause > deadline {
             return lost + left.len() as u64;
         }
         sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);
-        tried.clear();
+        tried.clone_from(holders);
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
 mod append;
+mod copies;
 mod fixture;
 mod kill;
 mod load;

@@ -2,9 +2,9 @@
 //!
 //! The registry relays them because the page may connect to its own origin only, and because a browser often can't
 //! reach the addresses that log instances register (in containers, for example). Only registered addresses are
-//! contacted, with the caller's query. Events are passed on unchanged; only their ids are read. If the registry knows
-//! tokens, the relay requires one for reading entries, which may contain what the catalogue does not. It does not pass
-//! that on: a log instance knows the registry by its own push key.
+//! contacted, with the caller's query. Events are passed on unchanged, except that an entry which is stored on several
+//! instances comes once. If the registry knows tokens, the relay requires one for reading entries, which may contain
+//! what the catalogue does not. It does not pass that on: a log instance knows the registry by its own push key.
 //!
 //! Everything is bounded: relays, log instances per relay, and bytes in flight. A reader that is slow slows down its
 //! log instances' streams, which then send `dropped`; one that takes nothing is disconnected
@@ -27,10 +27,11 @@ use hubspoke_chassis::rights::{AccessControl, Right};
 use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_chassis::{Problem, ProblemType};
 use hubspoke_client::log::LOG_SERVICE;
-use hubspoke_protocol::sse;
+use hubspoke_protocol::{CopyFilter, sse};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
@@ -50,6 +51,8 @@ pub(crate) const MAX_EVENT: usize = 256 << 10;
 /// Most events of a relay in flight, and most bytes of those of log instances.
 const MAX_IN_FLIGHT: usize = 64;
 pub(crate) const MAX_BYTES_IN_FLIGHT: usize = 2 << 20;
+/// Entries with a key that a relay remembers at least, to recognize a second copy.
+const MAX_KEYS: usize = 10_000;
 /// A log instance must answer within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// A stream on which nothing has come for this long is dead. Log instances send a comment every 15 s.
@@ -103,6 +106,7 @@ async fn tail(
         to,
         budget: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)),
         open: AtomicUsize::new(0),
+        copies: Mutex::new(CopyFilter::new(MAX_KEYS)),
         silence_timeout: SILENCE_TIMEOUT,
         _slot: Some(slot),
     };
@@ -119,6 +123,8 @@ struct LogRelay {
     budget: Arc<Semaphore>,
     /// The number of open streams from log instances.
     open: AtomicUsize,
+    /// What has been passed on.
+    copies: Mutex<CopyFilter>,
     silence_timeout: Duration,
     _slot: Option<OwnedSemaphorePermit>,
 }
@@ -153,6 +159,15 @@ impl LogRelay {
             }
             sleep(CHECK_INTERVAL).await;
         }
+    }
+}
+
+impl LogRelay {
+    /// Whether no other log instance has sent the entry in an event.
+    fn is_first_copy(&self, event: &[u8]) -> bool {
+        let line = sse::fields(event).find(|(name, _)| *name == b"data");
+        let line = line.and_then(|(_, line)| std::str::from_utf8(line).ok());
+        line.is_none_or(|line| self.copies.lock().is_first_line(line))
     }
 }
 
@@ -217,6 +232,9 @@ impl LogSource {
                 };
                 if let Some((_, id)) = sse::fields(block).find(|(name, _)| *name == b"id") {
                     self.last_id = HeaderValue::from_bytes(id).ok();
+                }
+                if !relay.is_first_copy(block) {
+                    continue;
                 }
                 let block = Bytes::copy_from_slice(block);
                 let size = block.len().min(MAX_BYTES_IN_FLIGHT);
@@ -287,6 +305,7 @@ mod tests {
             to,
             budget: Arc::new(Semaphore::new(budget)),
             open: AtomicUsize::new(0),
+            copies: Mutex::new(CopyFilter::new(MAX_KEYS)),
             silence_timeout: Duration::from_millis(50),
             _slot: None,
         };
@@ -302,6 +321,29 @@ mod tests {
         assert!(ended.unwrap_err().is::<tokio::time::error::Elapsed>());
         assert_eq!(events.try_recv().unwrap(), "data:a\n\n");
         assert_eq!(source.relay.open.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn an_entry_on_two_instances_is_passed_on_once() {
+        let relay = LogRelay {
+            catalog: Arc::new(SharedCatalog::new(Settings::default(), 1)),
+            target: String::new(),
+            to: mpsc::channel(1).0,
+            budget: Arc::new(Semaphore::new(1)),
+            open: AtomicUsize::new(0),
+            copies: Mutex::new(CopyFilter::new(MAX_KEYS)),
+            silence_timeout: SILENCE_TIMEOUT,
+            _slot: None,
+        };
+        let event = |instance: &str, key: &str| {
+            format!(
+                "id: {instance}:1\ndata: {{\"ts\":\"T\",\"seq\":1,\"instance\":\"{instance}\"{key},\"msg\":\"a\"}}\n\n"
+            )
+        };
+        let key = ",\"key\":\"k\",\"source\":\"visit\"";
+        let events = [event("log-1", key), event("log-2", key), event("log-1", ""), event("log-2", "")];
+        assert_eq!(events.map(|event| relay.is_first_copy(event.as_bytes())), [true, false, true, true]);
+        assert!(relay.is_first_copy(b"event: dropped\ndata: {\"dropped\":1}\n\n"));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use hubspoke_chassis::Config;
 use hubspoke_chassis::config::Common;
+use hubspoke_client::log::FewerCopies;
 use hubspoke_testkit::{DEADLINE, FakeLog, FakeRegistry, eventually};
 use hubspoke_visit::counter::StateError;
 use hubspoke_visit::{CountStorage, PROCESS, VisitConfig, VisitServer, VisitServerError};
@@ -183,4 +184,22 @@ async fn the_routes_are_below_the_registered_name() {
     assert_eq!(visit.get("/visit").await.status(), 404);
     assert_eq!(visit.get("/hits/stats").await.status(), 200);
     visit.stop().await;
+}
+
+#[tokio::test]
+async fn with_fewer_log_instances_than_copies_a_visit_fails_or_is_counted() {
+    let visit = Visit::start(|config| config.common.log_client.copies = 2).await;
+    assert_eq!(visit.get("/visit").await.status(), 503);
+    assert_eq!(visit.log.texts(), ["visit 1"], "stored, but not acknowledged");
+    visit.stop().await;
+    let accepting = Visit::start(|config| {
+        config.common.log_client.copies = 2;
+        config.common.log_client.fewer_copies = FewerCopies::Accept;
+    })
+    .await;
+    assert_eq!(accepting.get("/visit").await.status(), 200);
+    let metrics = accepting.get("/metrics").await.text().await.unwrap();
+    let counted = metrics.lines().find(|line| line.starts_with("hub_log_client_fewer_copies_total"));
+    assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{counted:?}");
+    accepting.stop().await;
 }

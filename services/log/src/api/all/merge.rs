@@ -2,13 +2,14 @@
 
 use std::io;
 
-use hubspoke_protocol::{CopyFilter, EntryIdentity, entry_content};
+use hubspoke_protocol::CopyFilter;
 
-use crate::entry::line::{head, parse};
+use crate::entry::line::head;
 use crate::query::SortOrder;
 
-/// How many entries with a key to remember. Copies of an entry are seconds apart, since senders retry at once.
-const DEDUP_KEYS: usize = 50_000;
+/// How many entries with a key to remember. Copies of an entry are seconds apart, since senders store several at a time
+/// and retry at once.
+const DEDUP_KEYS: usize = 100_000;
 
 /// A stream of entries, in the order of the query.
 pub(super) trait EntryLines {
@@ -65,21 +66,7 @@ impl<L: EntryLines> TimeMerge<L> {
     }
 
     fn is_first_copy(&mut self, line: &[u8]) -> bool {
-        if memchr::memmem::find(line, b",\"key\":\"").is_none() {
-            return true;
-        }
-        let Some(entry) = parse(line) else { return true };
-        let content = std::str::from_utf8(line).ok().and_then(entry_content);
-        let time = head(line).and_then(|head| std::str::from_utf8(head.own_time()?).ok());
-        let (Some(key), Some(content)) = (&entry.key, content) else { return true };
-        self.copies.is_first(&EntryIdentity {
-            source: (entry.source.as_deref(), entry.source_id.as_deref()),
-            client: entry.client.as_deref(),
-            key,
-            part: (entry.part, entry.of),
-            time,
-            content,
-        })
+        std::str::from_utf8(line).map_or(true, |line| self.copies.is_first_line(line))
     }
 }
 
