@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::Etcd;
@@ -20,6 +21,8 @@ mod session;
 const QUEUE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// A stream that has lasted so long did not fail for what the one before it did.
+const GOOD: Duration = Duration::from_secs(10);
 
 /// A list that is watched, by a task of its own that ends when this is dropped.
 ///
@@ -75,7 +78,7 @@ async fn run(etcd: Etcd, prefix: Bytes, updates: mpsc::Sender<Update>) {
             }
         }
         if let Some(at) = &mut position {
-            let opened = at.revision;
+            let opened = Instant::now();
             match Session::open(&etcd, &prefix, at, &updates).await {
                 Ended::Unused => return,
                 Ended::Compacted => position = None,
@@ -84,7 +87,7 @@ async fn run(etcd: Etcd, prefix: Bytes, updates: mpsc::Sender<Update>) {
                     other_history = true;
                 }
                 Ended::Failed(error) => {
-                    if at.revision > opened {
+                    if opened.elapsed() > GOOD {
                         failures = 0;
                     }
                     if updates.send(Update::Lost { error }).await.is_err() {

@@ -65,6 +65,8 @@ def pulled_first():
     """Published images are preferred; a failed pull is reported."""
     _, calls = run_with_fakes("docker/offline/bases", PULLS="yes")
     check(calls.count("docker pull") == 2 and "mmdebstrap" not in calls, calls)
+    _, calls = run_with_fakes("docker/offline/bases", "--etcd", PULLS="yes")
+    check(calls.count("docker pull") == 3 and "/etcd:v" in calls, calls)
     out, calls = run_with_fakes("docker/offline/bases", HUB_DEBIAN_MIRROR="file:/a")
     check(len(re.findall(r"can't pull \S+: no such host", out)) == 2, out)
 

@@ -10,7 +10,9 @@ def check_object(thing):
     if kind in ("Deployment", "StatefulSet"):
         spec = thing["spec"]["template"]["spec"]
         restricted(f"{kind} {name}", spec)
-        ours(name, thing["spec"], spec)
+        limited(name, spec)
+        if name in PORTS:
+            ours(name, thing["spec"], spec)
         labels = thing["spec"]["template"]["metadata"]["labels"]
         for key, value in thing["spec"]["selector"]["matchLabels"].items():
             check(labels.get(key) == value, f"{kind} {name} does not select its own pods")
@@ -51,8 +53,8 @@ def restricted(where, spec):
             check("host" not in container.get(probe, {}).get("httpGet", {}), f"{where_}: probe of another host")
 
 
-def ours(name, workload, spec):
-    """Our rules beyond the profile."""
+def limited(name, spec):
+    """Our rules beyond the profile, for every pod."""
     check(spec.get("enableServiceLinks") is False, f"{name}: service links")
     check(spec.get("automountServiceAccountToken") is False, f"{name}: token")
     check(spec["securityContext"].get("runAsUser") == 65532, f"{name}: user")
@@ -61,6 +63,11 @@ def ours(name, workload, spec):
     check(container["securityContext"].get("readOnlyRootFilesystem") is True, f"{name}: writable root")
     check("memory" in container["resources"]["limits"], f"{name}: no memory limit")
     check({"cpu", "memory"} <= set(container["resources"]["requests"]), f"{name}: no requests")
+
+
+def ours(name, workload, spec):
+    """Our rules for the platform's own services."""
+    (container,) = spec["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
         get = container[probe]["httpGet"]

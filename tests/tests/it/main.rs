@@ -14,6 +14,7 @@ mod arrows;
 mod circles;
 mod config_files;
 mod conformance;
+mod high_availability;
 mod manifests;
 mod platform;
 mod policies;

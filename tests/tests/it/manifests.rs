@@ -14,15 +14,15 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const SERVICES: [(&str, u16, u16); 4] =
     [("registry", 20000, 20000), ("gateway", 20001, 20011), ("log", 20002, 20002), ("visit", 20003, 20003)];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn text(path: &str) -> String {
+pub(crate) fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn documents(path: &str) -> Vec<Value> {
+pub(crate) fn documents(path: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -32,9 +32,9 @@ fn compose() -> Value {
 
 /// How a container is started.
 #[derive(Debug, Default)]
-struct Container {
+pub(crate) struct Container {
     image: String,
-    vars: BTreeMap<String, String>,
+    pub(crate) vars: BTreeMap<String, String>,
     ports: Vec<u16>,
     /// Writable folders.
     volumes: Vec<String>,
@@ -128,7 +128,7 @@ fn workload(name: &str) -> Value {
     object(if name == "log" { "StatefulSet" } else { "Deployment" }, name)
 }
 
-fn in_kubernetes(name: &str) -> Container {
+pub(crate) fn in_kubernetes(name: &str) -> Container {
     in_kubernetes_at(name, "192.0.2.7")
 }
 
@@ -177,9 +177,9 @@ fn expand(value: &str, vars: &BTreeMap<String, String>) -> String {
 }
 
 /// The common keys of a process, and its own table as JSON.
-type Loaded = (Common, Value);
+pub(crate) type Loaded = (Common, Value);
 
-fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, ConfigError> {
+pub(crate) fn load(name: &str, file: &Path, container: &Container) -> Result<Loaded, ConfigError> {
     fn read<T: Table>(process: &Process, source: &ConfigSource) -> Result<Loaded, ConfigError> {
         let (config, _) = Layers::config::<T>(process, source)?;
         telemetry::TelemetrySettings::read(process, &config.common.telemetry, &source.vars)?;

@@ -48,10 +48,17 @@ fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-fn policies() -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/80-network-policies.yaml");
-    serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap()
+fn policies(files: &[&str]) -> Vec<Value> {
+    let read = |file: &&str| -> Vec<Value> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    files.iter().flat_map(read).collect()
 }
+
+const BASE: &str = "k8s/80-network-policies.yaml";
+const HA: &str = "config/k8s/overlays/ha/network-policies.yaml";
+const ETCD: &str = "config/k8s/etcd/network-policy.yaml";
 
 /// Whether a selector matches labels; `{}` matches all.
 fn selects(selector: &Value, labels: &Value) -> bool {
@@ -103,9 +110,10 @@ fn numbered(port: &Value) -> Value {
     json!([number, port["protocol"].as_str().unwrap_or("TCP")])
 }
 
-#[test]
-fn exactly_these_connections_are_allowed() {
-    let (policies, endpoints) = (policies(), endpoints());
+/// Which callers reach which port of whom.
+type Connections = BTreeMap<String, BTreeSet<&'static str>>;
+
+fn connections(policies: &[Value], endpoints: &[Endpoint]) -> Connections {
     // Every port in the policies, and one that stands for all others.
     let mut ports = vec![numbered(&json!({"port": 8080}))];
     for rules in policies.iter().flat_map(|policy| [&policy["spec"]["ingress"], &policy["spec"]["egress"]]) {
@@ -113,11 +121,11 @@ fn exactly_these_connections_are_allowed() {
             ports.extend(rule["ports"].as_array().into_iter().flatten().map(numbered));
         }
     }
-    let mut open: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut open = Connections::new();
     for (callee, port) in endpoints.iter().flat_map(|callee| ports.iter().map(move |port| (callee, port))) {
         for caller in endpoints.iter().filter(|caller| caller.ours || callee.ours) {
-            let out = allows(&policies, "egress", caller, callee, port);
-            if out && allows(&policies, "ingress", callee, caller, port) {
+            let out = allows(policies, "egress", caller, callee, port);
+            if out && allows(policies, "ingress", callee, caller, port) {
                 let row = format!("{} {}/{}", callee.name, port[0], port[1].as_str().unwrap());
                 open.entry(row).or_default().insert(caller.name);
             }
@@ -130,7 +138,12 @@ fn exactly_these_connections_are_allowed() {
         assert_eq!(open[row], open[&own[0]], "{row}");
     }
     open.retain(|row, _| !own[1..].contains(row));
+    open
+}
 
+#[test]
+fn exactly_these_connections_are_allowed() {
+    let open = connections(&policies(&[BASE]), &endpoints());
     let everybody = ["gateway", "log", "own", "registry", "stranger", "visit"];
     let anywhere = ["cloud-dns", "dns", "node-dns", "observability", "openshift-dns", "outside"];
     let expected = [
@@ -157,4 +170,24 @@ fn exactly_these_connections_are_allowed() {
     ];
     let expected = expected.map(|(row, callers)| (row.to_owned(), callers.iter().copied().collect()));
     assert_eq!(open, BTreeMap::from(expected));
+}
+
+#[test]
+fn several_registries_reach_one_another_and_etcd_and_nobody_else_does() {
+    let mut endpoints = endpoints();
+    endpoints.push(service("etcd"));
+    endpoints.push(Endpoint { namespace: json!({"hub-etcd": "true"}), ..other("etcd-elsewhere") });
+    let base = connections(&policies(&[BASE, ETCD]), &endpoints);
+    let mut open = connections(&policies(&[BASE, ETCD, HA]), &endpoints);
+    assert_eq!(open["registry 20000/TCP"], ["gateway", "log", "own", "registry", "visit"].into());
+    open.retain(|row, callers| base.get(row) != Some(callers));
+    let expected = [
+        ("etcd 2379/TCP", &["etcd", "registry", "visit"][..]),
+        ("etcd-elsewhere 2379/TCP", &["registry", "visit"]),
+        ("registry 20000/TCP", &["gateway", "log", "own", "registry", "visit"]),
+    ];
+    let expected = expected.map(|(row, callers)| (row.to_owned(), callers.iter().copied().collect()));
+    assert_eq!(open, BTreeMap::from(expected), "beyond the base");
+    assert_eq!(base["etcd 2380/TCP"], ["etcd"].into());
+    assert_eq!(base["etcd 2379/TCP"], ["etcd"].into(), "without the overlay nobody else needs it");
 }
