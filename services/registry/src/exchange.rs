@@ -97,6 +97,12 @@ where
     tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::Timeout(timeout)))
 }
 
+/// Connects, and closes the connection again.
+pub(crate) async fn reach(addr: &str, timeout: Duration) -> Result<(), ExchangeError> {
+    let connected = tokio::time::timeout(timeout, connect(addr)).await;
+    connected.map_err(|_| ExchangeError::Timeout(timeout))?.map(drop).map_err(ExchangeError::Connect)
+}
+
 async fn connect(addr: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;

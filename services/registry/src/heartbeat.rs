@@ -23,6 +23,7 @@ use crate::exchange::IdleConn;
 use crate::instruments::Instruments;
 use crate::shared::SharedCatalog;
 
+mod check;
 mod probe;
 
 /// The first heartbeat to a restored instance is sent within this time.
@@ -76,6 +77,8 @@ pub(crate) struct Heartbeats<R> {
     idle: HashMap<Incarnation, IdleConn>,
     /// Incarnations whose last heartbeat failed, so that a recovery is logged.
     failing: HashSet<Incarnation>,
+    /// The intervals of incarnations that have chosen their own.
+    intervals: HashMap<Incarnation, Duration>,
     /// Incarnations that have gone since the schedule was last searched for them.
     stale: usize,
     /// When it was last logged that heartbeats can't be sent.
@@ -102,6 +105,7 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
             in_flight: JoinSet::new(),
             idle: HashMap::new(),
             failing: HashSet::new(),
+            intervals: HashMap::new(),
             stale: 0,
             not_sent_logged: None,
         }
@@ -133,11 +137,12 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
     fn handle(&mut self, command: HeartbeatCommand) {
         match command {
             HeartbeatCommand::Send { to, timing } => {
-                self.schedule.push(Reverse((Instant::now() + self.delay(timing), to)));
+                self.schedule.push(Reverse((Instant::now() + self.delay(&to, timing), to)));
             }
             HeartbeatCommand::Forget(of) => {
                 self.idle.remove(&of);
                 self.failing.remove(&of);
+                self.intervals.remove(&of);
                 self.stale += 1;
             }
         }
@@ -156,8 +161,9 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         });
     }
 
-    fn delay(&self, timing: HeartbeatTiming) -> Duration {
-        let interval = self.settings.interval;
+    fn delay(&self, to: &Incarnation, timing: HeartbeatTiming) -> Duration {
+        let own = if self.intervals.is_empty() { None } else { self.intervals.get(to) };
+        let interval = own.copied().unwrap_or(self.settings.interval);
         match timing {
             HeartbeatTiming::Now => Duration::ZERO,
             HeartbeatTiming::Spread => rand::rng().random_range(Duration::ZERO..=interval),
@@ -181,6 +187,9 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
             let idle = self.idle.remove(&to);
             let Some((info, newest, is_removed)) = registered else { continue };
             let revision = self.catalog.revision_of(newest);
+            if !is_removed && let Some(interval) = check::interval(&info) {
+                self.intervals.insert(to.clone(), interval);
+            }
             let span = probe_span(&self.instruments.span_owner, &info);
             let probe = Probe { to, info, is_removed, revision, idle };
             self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
@@ -225,6 +234,7 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         if (self.report)(CatalogEvent::Heartbeat { of: of.clone(), result }) == EventOutcome::Unknown {
             self.idle.remove(&of);
             self.failing.remove(&of);
+            self.intervals.remove(&of);
         } else if !counts.is_empty() {
             (self.report)(CatalogEvent::UpstreamCounted { by: of.key, counts });
         }

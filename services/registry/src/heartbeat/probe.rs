@@ -14,6 +14,7 @@ use hubspoke_protocol::{
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::check::{self, Check};
 use crate::catalog::Incarnation;
 use crate::exchange::{self, ExchangeError, ExchangeReply, IdleConn};
 
@@ -53,20 +54,50 @@ pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
     let Probe { to, info, is_removed, revision, idle } = probe;
     let addr = info.control_addr();
     let began = Instant::now();
-    let reply = exchange::send(addr, idle, || request(addr, revision), MAX_REPLY, timeout).await;
+    let timeout = check::timeout(&info).unwrap_or(timeout);
+    let check = Check::of(&info);
+    let path = match &check {
+        Check::Tcp => {
+            let outcome = outcome_of_connection(addr, timeout).await;
+            return ProbeResult { of: to, is_removed, duration: began.elapsed(), outcome, idle: None };
+        }
+        Check::Path(path) => path.clone(),
+        Check::Heartbeat => Uri::from_static(HEART_BEAT_PATH),
+    };
+    let request = || request(addr, &path, revision);
+    let reply = exchange::send(addr, idle, request, MAX_REPLY, timeout).await;
     let status = reply.as_ref().map(|reply| reply.status.as_u16());
     trace::record_outcome(&Span::current(), status.map_err(ExchangeError::kind));
     let (outcome, idle) = match reply {
-        Ok(reply) if reply.status == StatusCode::OK => match check_id(&info, &reply) {
-            Err(reason) => (Err(Failure::Missed(reason)), reply.idle),
-            // A body that is no heartbeat is ignored: members that know only the core protocol may send anything.
-            Ok(()) => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
-        },
+        Ok(reply) if check == Check::Heartbeat && reply.status == StatusCode::OK => {
+            match check_id(&info, &reply) {
+                Err(reason) => (Err(Failure::Missed(reason)), reply.idle),
+                // A body that is no heartbeat is ignored: members that know only the core protocol may send anything.
+                Ok(()) => (Ok(reply.body.and_then(|body| serde_json::from_slice(&body).ok())), reply.idle),
+            }
+        }
+        // What a program answers that knows nothing of heartbeats says nothing about its load.
+        Ok(reply)
+            if check != Check::Heartbeat && reply.status.is_success() | reply.status.is_redirection() =>
+        {
+            (check_id(&info, &reply).map(|()| None).map_err(Failure::Missed), reply.idle)
+        }
         Ok(reply) => (Err(Failure::Missed(format!("answered {}", reply.status))), reply.idle),
         Err(error) if error.is_local(addr) => (Err(Failure::NotSent(error.reason())), None),
         Err(error) => (Err(Failure::Missed(error.reason())), None),
     };
     ProbeResult { of: to, is_removed, duration: began.elapsed(), outcome, idle }
+}
+
+async fn outcome_of_connection(addr: &str, timeout: Duration) -> Result<Option<GatewayHeartbeat>, Failure> {
+    let connected = exchange::reach(addr, timeout).await;
+    let status = connected.as_ref().map(|()| StatusCode::OK.as_u16());
+    trace::record_outcome(&Span::current(), status.map_err(ExchangeError::kind));
+    match connected {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_local(addr) => Err(Failure::NotSent(error.reason())),
+        Err(error) => Err(Failure::Missed(error.reason())),
+    }
 }
 
 pub(super) fn probe_span(owner: &ServiceInstance, info: &ServiceInfo) -> Span {
@@ -77,9 +108,9 @@ pub(super) fn probe_span(owner: &ServiceInstance, info: &ServiceInfo) -> Span {
         .span()
 }
 
-fn request(addr: &str, revision: Revision) -> Request<Empty<Bytes>> {
+fn request(addr: &str, path: &Uri, revision: Revision) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
-    *request.uri_mut() = Uri::from_static(HEART_BEAT_PATH);
+    *request.uri_mut() = path.clone();
     let headers = request.headers_mut();
     trace::inject(headers);
     for (name, value) in

@@ -1,10 +1,17 @@
 //! Heartbeats: which instances are removed, and why.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use axum::Router;
+use axum::response::Redirect;
+use axum::routing::get;
 use hubspoke_protocol::{InstanceState, Load, ReasonKind, ServiceInfo};
 use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::fixture::TestRegistry;
 use super::live_member::LiveMember;
@@ -155,4 +162,45 @@ async fn a_member_that_is_suspended_until_it_is_removed_comes_back_when_it_resum
     let kinds: Vec<_> = reasons.iter().map(|reason| reason.kind).collect();
     use ReasonKind::{MissedHeartbeat, Registered, Removed};
     assert_eq!(kinds, [Registered, MissedHeartbeat, Removed, Registered], "its history is kept");
+}
+
+#[tokio::test]
+async fn a_program_is_checked_at_a_path_of_its_own_or_by_a_connection() {
+    let registry = TestRegistry::start().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let up = move || {
+        count.fetch_add(1, Relaxed);
+        async { Redirect::to("/login") }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let program = listener.local_addr().unwrap().to_string();
+    let mut programs = JoinSet::new();
+    programs.spawn(async move { axum::serve(listener, Router::new().route("/up", get(up))).await.unwrap() });
+    // It accepts connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let with = |name: &str, addr: String, key: &str, value: &str| {
+        let meta = [(key.to_owned(), value.to_owned())].into();
+        ServiceInfo { meta, ..ServiceInfo::new(name, addr) }
+    };
+    let silent_addr = silent.local_addr().unwrap().to_string();
+    registry.register(&with("path", program.clone(), "check.path", "/up")).await;
+    registry.register(&with("tcp", silent_addr.clone(), "check.tcp", "true")).await;
+    // Neither answers /heart-beat.
+    registry.register(&ServiceInfo::new("plain", &program)).await;
+    registry.register(&with("down", program, "check.path", "/down")).await;
+    eventually("those that fail are removed", || async {
+        registry.live("plain").await.is_empty() && registry.live("down").await.is_empty()
+    })
+    .await;
+    eventually("it is asked several times", || async { asked.load(Relaxed) >= 3 }).await;
+    for name in ["path", "tcp"] {
+        let live = registry.live(name).await;
+        assert_eq!(live.len(), 1, "{name}");
+        assert_eq!((live[0].state, live[0].load), (InstanceState::Passing, None), "{name}");
+        assert!(live[0].last_heartbeat.is_some(), "{name}");
+    }
+    drop(silent);
+    eventually("a port that is closed is removed", || async { registry.live("tcp").await.is_empty() }).await;
+    assert_eq!(registry.live("path").await.len(), 1);
 }
