@@ -206,15 +206,18 @@ def telemetry(name):
     }
 
 
-def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo",), under=(), **more):
-    """Starts a gateway, and a registry with one instance of each service. `under` runs the gateway under another program."""
+def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo",), under=(), instances={}, **more):
+    """Starts a gateway, and a registry with one instance of each service: the backend, unless `instances` has another
+    port and `Meta`. `under` runs the gateway under another program."""
     registry, control, port = free_port(), free_port(), free_port()
     quiet = {"HUB_TELEMETRY__LOG": "warn"}
     run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
     wait_for(f"http://127.0.0.1:{registry}/livez")
     for name in services:
-        info = json.dumps({"Name": name, "Addr": f"127.0.0.1:{backend}", "RequiredServices": None})
-        urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", info.encode(), timeout=5).read()
+        own = instances.get(name, {"addr": backend, "meta": {}})
+        info = {"Name": name, "Addr": f"127.0.0.1:{own['addr']}", "RequiredServices": None, "Meta": own["meta"]}
+        body = json.dumps(info).encode()
+        urllib.request.urlopen(f"http://127.0.0.1:{registry}/services", body, timeout=5).read()
     child = run.start(
         core,
         [*under, binaries / "gateway"],
