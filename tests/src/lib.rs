@@ -32,6 +32,8 @@ use tokio::time::sleep;
 pub struct Platform {
     /// The registry; replaced by [`Platform::restart_registry`].
     pub registry: RunningService,
+    /// Further registries, if several share a store.
+    pub registries: Vec<RunningService>,
     /// The gateway.
     pub gateway: RunningService,
     /// Log instances, in the order in which they were started.
@@ -41,6 +43,8 @@ pub struct Platform {
     /// For requests of the test.
     pub http: reqwest::Client,
     settings: hubspoke_registry::Settings,
+    /// The URLs of all registries.
+    registry_url: String,
     dir: TempDir,
     log_files: usize,
 }
@@ -115,11 +119,22 @@ impl Platform {
 
     /// Starts a registry with these settings, and a gateway that exposes every service.
     pub async fn start_with(settings: hubspoke_registry::Settings) -> Self {
+        Self::start_several(settings, 1).await
+    }
+
+    /// Starts registries that share a store, and a gateway that exposes every service.
+    pub async fn start_several(settings: hubspoke_registry::Settings, count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let registry = registry(&settings, "127.0.0.1:0".parse().unwrap()).await;
-        let gateway = gateway(registry.addr).await;
+        let mut registries = Vec::new();
+        for _ in 0..count {
+            registries.push(registry(&settings, "127.0.0.1:0".parse().unwrap()).await);
+        }
+        let registry_url = registries.iter().map(RunningService::url).collect::<Vec<_>>().join(",");
+        let gateway = gateway(&registry_url).await;
         Self {
-            registry,
+            registry: registries.remove(0),
+            registries,
+            registry_url,
             gateway,
             logs: Vec::new(),
             visits: Vec::new(),
@@ -139,7 +154,7 @@ impl Platform {
     /// Starts `n` more visit instances and waits until the platform has [settled](Self::settled).
     pub async fn visit(mut self, n: usize) -> Self {
         for _ in 0..n {
-            let common = common(&hubspoke_visit::PROCESS, self.registry.addr);
+            let common = member(&hubspoke_visit::PROCESS, &self.registry_url);
             let server =
                 hubspoke_visit::VisitServer::bind(Config { common, own: Default::default() }).await.unwrap();
             self.visits.push(RunningService::run(server.local_addr(), |stop| server.run(stop)));
@@ -153,7 +168,7 @@ impl Platform {
         for _ in 0..n {
             self.log_files += 1;
             let file = self.dir.path().join(format!("log-{}", self.log_files)).join("services.log");
-            self.logs.push(log(self.registry.addr, &file).await);
+            self.logs.push(log(&self.registry_url, &file).await);
         }
         self.settled().await;
     }
@@ -161,7 +176,7 @@ impl Platform {
     /// Starts a log instance at the address and with the file of one that has ended; waits until the platform has
     /// [settled](Self::settled).
     pub async fn restart_log(&mut self, addr: SocketAddr, file: &Path) {
-        self.logs.push(log_at(self.registry.addr, addr, file).await);
+        self.logs.push(log_at(&self.registry_url, addr, file).await);
         self.settled().await;
     }
 
@@ -265,6 +280,13 @@ pub fn common(process: &Process, registry: SocketAddr) -> Common {
     common
 }
 
+/// The same with the URLs of all registries.
+fn member(process: &Process, registries: &str) -> Common {
+    let mut common = common(process, SocketAddr::from(([127, 0, 0, 1], 0)));
+    registries.clone_into(&mut common.registry.url);
+    common
+}
+
 async fn bind_registry(
     settings: &hubspoke_registry::Settings,
     addr: SocketAddr,
@@ -292,20 +314,20 @@ fn registry_later(settings: &hubspoke_registry::Settings, addr: SocketAddr) -> R
     })
 }
 
-async fn gateway(registry: SocketAddr) -> RunningService {
-    let common = common(&hubspoke_gateway::PROCESS, registry);
+async fn gateway(registries: &str) -> RunningService {
+    let common = member(&hubspoke_gateway::PROCESS, registries);
     let own = hubspoke_gateway::GatewayConfig::exposing_all();
     let server = hubspoke_gateway::GatewayServer::bind(Config { common, own }).await.unwrap();
     let (addr, control) = (server.local_addr(), server.control_addr());
     RunningService { control, ..RunningService::run(addr, |stop| server.run(stop)) }
 }
 
-async fn log(registry: SocketAddr, file: &Path) -> RunningService {
-    log_at(registry, "127.0.0.1:0".parse().unwrap(), file).await
+async fn log(registries: &str, file: &Path) -> RunningService {
+    log_at(registries, "127.0.0.1:0".parse().unwrap(), file).await
 }
 
-async fn log_at(registry: SocketAddr, listen: SocketAddr, file: &Path) -> RunningService {
-    let mut common = common(&hubspoke_log::PROCESS, registry);
+async fn log_at(registries: &str, listen: SocketAddr, file: &Path) -> RunningService {
+    let mut common = member(&hubspoke_log::PROCESS, registries);
     common.listen = listen;
     let mut own = hubspoke_log::LogConfig::default();
     own.file = file.to_owned();

@@ -1,12 +1,16 @@
 //! What is known about etcd and the other registries at the moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Past revisions that are remembered.
+const MAX_PAST: usize = 1024;
 
 /// The live registries, by id.
 pub(crate) type Registries = BTreeMap<Arc<str>, RegistryRecord>;
@@ -53,6 +57,7 @@ pub(crate) struct Status {
     etcd: RwLock<EtcdStatus>,
     pub(crate) applied: watch::Sender<Applied>,
     registries: RwLock<Arc<Registries>>,
+    past: Mutex<Past>,
 }
 
 impl Status {
@@ -62,6 +67,7 @@ impl Status {
             etcd: RwLock::new(EtcdStatus { since: Instant::now(), error }),
             applied: watch::Sender::default(),
             registries: RwLock::default(),
+            past: Mutex::default(),
         }
     }
 
@@ -94,6 +100,21 @@ impl Status {
         *self.registries.write() = Arc::new(registries);
     }
 
+    /// A revision was applied now.
+    pub(crate) fn note_past(&self, revision: u64) {
+        self.past.lock().note(revision);
+    }
+
+    /// The newest revision that was applied so long ago, or the oldest one that is remembered.
+    pub(crate) fn revision_before(&self, ago: Duration) -> Option<u64> {
+        self.past.lock().since(ago)
+    }
+
+    /// Past revisions mean nothing any more.
+    pub(crate) fn forget_past(&self) {
+        self.past.lock().forget();
+    }
+
     pub(crate) fn answers(&self) {
         let mut etcd = self.etcd.write();
         if etcd.error.take().is_some() {
@@ -116,5 +137,28 @@ impl Status {
                 "etcd does not answer: new registrations are refused and nobody is removed; all else goes on"
             );
         }
+    }
+}
+
+/// Which revisions were applied when.
+#[derive(Debug, Default)]
+struct Past(VecDeque<(Instant, u64)>);
+
+impl Past {
+    fn note(&mut self, revision: u64) {
+        self.0.push_back((Instant::now(), revision));
+        if self.0.len() > MAX_PAST {
+            self.0.pop_front();
+        }
+    }
+
+    /// The newest revision that was applied so long ago, or the oldest one that is remembered.
+    fn since(&self, ago: Duration) -> Option<u64> {
+        let old = self.0.iter().rev().find(|(at, _)| at.elapsed() >= ago);
+        old.or(self.0.front()).map(|(_, revision)| *revision)
+    }
+
+    fn forget(&mut self) {
+        self.0.clear();
     }
 }

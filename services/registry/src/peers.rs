@@ -1,11 +1,13 @@
 //! The other registries that share the store: what they know is shown here, too, and they are asked before an instance is
 //! removed.
 //!
-//! Once a second each registry fetches from each other one the heartbeats that were answered there since: name, address,
-//! `Id`, age and load of each, in batches that are rendered once for all who ask. States and removals need none of that,
-//! since they are in the store.
+//! Each registry asks each other one all the time for the heartbeats that were answered there since: name, address, `Id`,
+//! age and load of each, in batches that are rendered once for all who ask. States and removals need none of that, since
+//! they are in the store. The question is held for half a second, so a registry that dies is noticed at once: whoever
+//! can't reach it does its work, too. If it is only the way between the two that is broken, both do it, which is harmless:
+//! for a removal the leases count.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +19,11 @@ use hubspoke_protocol::Heartbeat;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
-use crate::catalog::InstanceKey;
+use crate::catalog::{InstanceKey, Split};
 use crate::cluster::{Registries, Status};
 use crate::dispatch::Dispatcher;
 use crate::exchange::{self, IdleConn};
@@ -29,10 +31,12 @@ use crate::findings::{
     ACKNOWLEDGED_PATH, AcknowledgedQuery, Findings, HEARD_PATH, PROBE_PATH, ProbeQuery, ProbeReply,
 };
 
-/// How often others are asked for what they have heard.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before a registry that did not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long they may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Members of a registry that is gone have been told everything that is older than its lease and this.
+const PUSH_TIME: Duration = Duration::from_secs(5);
 /// Largest reply that is read, in bytes: 100,000 instances take about 10 MB.
 const MAX_REPLY: usize = 32 << 20;
 /// What a registry that does not answer has found counts for so long.
@@ -54,7 +58,12 @@ pub(crate) struct Peers {
     status: Arc<Status>,
     dispatcher: Arc<Dispatcher>,
     token: Option<Token>,
+    /// How long the key of a registry outlives it.
+    lease: Duration,
     asked: Mutex<HashMap<Arc<str>, Asked>>,
+    changed: Notify,
+    /// The last split.
+    split: Mutex<Option<Split>>,
 }
 
 /// One registry that is asked.
@@ -65,6 +74,8 @@ struct Asked {
     /// How many instances it finds failing, and when it said so.
     failing: Option<(Instant, usize)>,
     idle: Option<IdleConn>,
+    /// It did not answer when it was last asked.
+    is_silent: bool,
 }
 
 impl Peers {
@@ -73,32 +84,49 @@ impl Peers {
         status: Arc<Status>,
         dispatcher: Arc<Dispatcher>,
         token: Option<Token>,
+        lease: Duration,
     ) -> Self {
-        Self { own, status, dispatcher, token, asked: Mutex::default() }
+        let (asked, split) = (Mutex::default(), Mutex::default());
+        Self { own, status, dispatcher, token, lease, asked, changed: Notify::new(), split }
     }
 
-    /// Asks the others once a second, and whenever there is another one. Returns only on errors.
+    /// Asks the others, as long as they live. Returns only on errors.
     ///
     /// # Errors
     /// If one of its tasks panicked.
-    pub(crate) async fn run(self: Arc<Self>, mut changed: mpsc::Receiver<()>) -> Result<(), JoinError> {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub(crate) async fn run(self: Arc<Self>) -> Result<(), JoinError> {
+        let (mut asking, mut asked) = (JoinSet::new(), HashSet::new());
         loop {
+            for (id, record) in self.others() {
+                if asked.insert(id.clone()) {
+                    asking.spawn(self.clone().ask(id, record.addr));
+                }
+            }
             tokio::select! {
-                _ = ticks.tick() => {}
-                Some(()) = changed.recv() => {}
+                () = self.changed.notified() => {}
+                Some(ended) = asking.join_next() => drop(asked.remove(&ended?)),
             }
-            let others = self.others();
-            self.asked.lock().retain(|id, _| others.contains_key(id));
-            let mut asking = JoinSet::new();
-            for (id, record) in others {
-                asking.spawn(self.clone().fetch(id, record.addr));
-            }
-            while let Some(done) = asking.join_next().await {
-                done?;
-            }
-            self.dispatcher.failing_elsewhere(self.failing());
+        }
+    }
+
+    /// These registries live, as etcd has it. `revision` is what members have been told at least.
+    pub(crate) fn set_registries(&self, registries: &Registries, revision: u64) {
+        self.status.set_registries(registries.clone());
+        self.asked.lock().retain(|id, _| registries.contains_key(id));
+        self.resplit(revision);
+        self.changed.notify_one();
+    }
+
+    /// Takes over what is up to registries that are gone or silent, and hands over what is up to others.
+    fn resplit(&self, revision: u64) {
+        let mut live = self.others();
+        live.retain(|id, _| !self.asked.lock().get(id).is_some_and(|asked| asked.is_silent));
+        let split = Split::new(self.own.clone(), live.into_keys());
+        let mut last = self.split.lock();
+        if last.as_ref() != Some(&split) {
+            let since = self.status.revision_before(self.lease + PUSH_TIME).unwrap_or(revision);
+            *last = Some(split.clone());
+            self.dispatcher.split(split, since);
         }
     }
 
@@ -149,22 +177,43 @@ impl Peers {
         others
     }
 
-    /// Fetches what a registry has heard since it was last asked.
-    async fn fetch(self: Arc<Self>, id: Arc<str>, addr: String) {
+    /// Asks a registry until it is gone; returns its id.
+    async fn ask(self: Arc<Self>, id: Arc<str>, addr: String) -> Arc<str> {
+        while self.others().contains_key(&id) {
+            let is_silent = !self.fetch(&id, &addr).await;
+            let was_silent = {
+                let mut asked = self.asked.lock();
+                let asked = asked.entry(id.clone()).or_default();
+                std::mem::replace(&mut asked.is_silent, is_silent)
+            };
+            if was_silent != is_silent {
+                self.resplit(0);
+            }
+            self.dispatcher.failing_elsewhere(self.failing());
+            if is_silent {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        id
+    }
+
+    /// Fetches what a registry has heard since it was last asked; returns whether it answered.
+    async fn fetch(&self, id: &Arc<str>, addr: &str) -> bool {
         let (next, idle) = {
             let mut asked = self.asked.lock();
             let asked = asked.entry(id.clone()).or_default();
             (asked.next, asked.idle.take())
         };
         let path = format!("{HEARD_PATH}?from={next}");
-        let reply = self.call::<Findings>(&addr, Method::GET, &path, &(), idle, TIMEOUT).await;
-        let Some((findings, idle)) = reply else { return };
-        if let Some(asked) = self.asked.lock().get_mut(&id) {
+        let reply = self.call::<Findings>(addr, Method::GET, &path, &(), idle, TIMEOUT).await;
+        let Some((findings, idle)) = reply else { return false };
+        if let Some(asked) = self.asked.lock().get_mut(id) {
             asked.next = findings.next;
             asked.idle = idle;
             asked.failing = Some((Instant::now(), findings.failing));
         }
         self.dispatcher.heard(findings);
+        true
     }
 
     async fn call<T: DeserializeOwned>(

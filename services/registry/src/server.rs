@@ -95,7 +95,7 @@ impl RegistryServer {
         dispatcher: &Arc<Dispatcher>,
     ) -> Result<SharedStore, BindError> {
         let token = common.registry.read_token()?;
-        let peers = |own, status| Peers::new(own, status, dispatcher.clone(), token);
+        let peers = |own, status| Peers::new(own, status, dispatcher.clone(), token, settings.etcd.lease);
         let (store, tasks) = Store::new(&settings.etcd, dispatcher.clone(), first, peers)
             .map_err(|invalid| ConfigError::new(format!("etcd.{invalid}")))?;
         service.readiness().unmet("etcd", "the catalogue was not read yet");

@@ -18,6 +18,7 @@ mod high_availability;
 mod manifests;
 mod platform;
 mod policies;
+mod registries;
 mod rights;
 mod series;
 mod web_pages;

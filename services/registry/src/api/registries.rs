@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::context::Api;
 use crate::catalog::InstanceKey;
 use crate::findings::{AcknowledgedQuery, ProbeQuery, ProbeReply};
+use crate::heard::BATCH_TIME;
 use crate::heartbeat::probe_once;
 use crate::store::Store;
 use crate::view;
@@ -60,6 +61,8 @@ pub(super) async fn heard(
     Query(From { from }): Query<From>,
 ) -> Result<Response, Problem> {
     shared(&api, &headers, &connection).await?;
+    // It is held until there is something, so that the one that asks notices at once if this registry dies.
+    tokio::time::sleep(BATCH_TIME).await;
     let text = api.dispatcher.findings(from);
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }

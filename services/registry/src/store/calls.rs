@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hubspoke_etcd::{Config, Etcd, InvalidConfig, Lease, LeaseState, Txn};
 use hubspoke_protocol::ServiceInfo;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -46,7 +46,6 @@ pub(crate) struct Store {
 pub(crate) struct StoreTasks {
     pub(super) commits: Commits,
     pub(super) sync: Sync,
-    pub(super) registries_changed: mpsc::Receiver<()>,
 }
 
 impl Store {
@@ -66,18 +65,15 @@ impl Store {
         let status = Arc::new(Status::new());
         dispatcher.catalog.share(Cluster { own: id.clone(), status: status.clone() });
         let (writer, commits) = Writer::new(etcd.clone());
-        let (sender, registries_changed) = mpsc::channel(1);
+        let peers = Arc::new(peers(id.clone(), status.clone()));
         let sync = Sync {
             etcd: etcd.clone(),
             keys: keys.clone(),
-            own: id.clone(),
-            lease: config.lease,
             dispatcher: dispatcher.clone(),
             status: status.clone(),
-            registries_changed: sender,
+            peers: peers.clone(),
             first: ops::import(&keys, first, dispatcher.catalog.with(|_, now| WallClock::new(now))),
         };
-        let peers = Arc::new(peers(id.clone(), status.clone()));
         let lease = watch::Sender::new(LeaseState::Lost);
         let store = Self {
             id,
@@ -90,7 +86,7 @@ impl Store {
             lease,
             closed: CancellationToken::new(),
         };
-        Ok((store, StoreTasks { commits, sync, registries_changed }))
+        Ok((store, StoreTasks { commits, sync }))
     }
 
     /// Completes when others have been told to take over.

@@ -4,43 +4,32 @@
 //! another one, because it was restored from an older backup or emptied, the generation is written anew, and with it
 //! the epoch is another one.
 
-use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hubspoke_etcd::{Change, Compare, Etcd, Op, Snapshot, Txn, Update, Watch};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::keys::{Keys, Subject};
 use super::read::{self, Surroundings};
-use crate::catalog::Split;
 use crate::cluster::{Applied, Status};
 use crate::dispatch::Dispatcher;
+use crate::peers::Peers;
 
 /// Pause before etcd is read anew.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Members of a registry that is gone have been told everything that is older than its lease and this.
-const PUSH_TIME: Duration = Duration::from_secs(5);
 /// Instances that are written with one transaction at the first start.
 const IMPORTED_AT_ONCE: usize = 32;
-/// Past revisions that are remembered.
-const MAX_PAST: usize = 1024;
 
 /// The task that follows etcd.
 pub(super) struct Sync {
     pub(super) etcd: Etcd,
     pub(super) keys: Keys,
-    /// The id of this registry.
-    pub(super) own: Arc<str>,
-    /// How long the key of a registry outlives it.
-    pub(super) lease: Duration,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) status: Arc<Status>,
-    /// Told when the live registries have changed.
-    pub(super) registries_changed: mpsc::Sender<()>,
+    pub(super) peers: Arc<Peers>,
     /// What is written to an etcd that has no catalogue yet.
     pub(super) first: Vec<Txn>,
 }
@@ -54,33 +43,32 @@ struct Followed {
 impl Sync {
     /// Follows etcd. Never returns.
     pub(super) async fn run(self) {
-        let mut past = Past::default();
         loop {
-            self.follow(&mut past).await;
+            self.follow().await;
             sleep(PAUSE).await;
         }
     }
 
     /// Returns if all must be read anew.
-    async fn follow(&self, past: &mut Past) {
+    async fn follow(&self) {
         let mut watch = Watch::start(&self.etcd, self.keys.prefix().to_owned());
         let mut followed: Option<Followed> = None;
         loop {
             match watch.next().await {
-                Update::Snapshot(snapshot) => match self.read(snapshot, past).await {
+                Update::Snapshot(snapshot) => match self.read(snapshot).await {
                     Some(new) => followed = Some(new),
                     None => return,
                 },
                 Update::Changes { revision, changes } => {
                     let Some(followed) = &mut followed else { return };
-                    if !self.apply(followed, revision, &changes, past) {
+                    if !self.apply(followed, revision, &changes) {
                         return;
                     }
                 }
                 Update::Alive { revision } => {
                     self.status.answers();
                     if let Some(followed) = &followed {
-                        self.applied(followed.epoch, number(revision), past);
+                        self.applied(followed.epoch, number(revision));
                     }
                 }
                 Update::Lost { error } => self.status.fails(&error),
@@ -89,7 +77,7 @@ impl Sync {
     }
 
     /// Makes the catalogue what etcd has. `None` if it must be read anew, because the generation is written first.
-    async fn read(&self, snapshot: Snapshot, past: &mut Past) -> Option<Followed> {
+    async fn read(&self, snapshot: Snapshot) -> Option<Followed> {
         let surroundings = Surroundings::of(&self.keys, &snapshot.kvs);
         let known = surroundings.generation.as_ref();
         let generation = match known {
@@ -107,43 +95,33 @@ impl Sync {
         let revision = number(snapshot.revision);
         self.status.answers();
         if self.status.applied.borrow().epoch != epoch {
-            past.forget();
+            self.status.forget_past();
         }
-        self.split(&surroundings, past.since(self.lease + PUSH_TIME).unwrap_or(revision));
+        self.peers.set_registries(&surroundings.registries, revision);
         self.dispatcher.listed(epoch, revision, |now| read::listing(&self.keys, &snapshot.kvs, now));
-        self.applied(epoch, revision, past);
+        self.applied(epoch, revision);
         Some(Followed { surroundings, epoch })
     }
 
     /// Returns whether to go on.
-    fn apply(&self, followed: &mut Followed, revision: i64, changes: &[Change], past: &mut Past) -> bool {
+    fn apply(&self, followed: &mut Followed, revision: i64, changes: &[Change]) -> bool {
         let generation = followed.surroundings.generation.clone();
         if followed.surroundings.apply(&self.keys, changes) {
             if followed.surroundings.generation != generation {
                 tracing::warn!("etcd has another history: reading it anew");
                 return false;
             }
-            self.split(&followed.surroundings, past.since(self.lease + PUSH_TIME).unwrap_or(0));
+            self.peers.set_registries(&followed.surroundings.registries, 0);
         }
         let revision = number(revision);
         self.dispatcher.stored(revision, |now| read::changes(&self.keys, changes, now));
-        self.applied(followed.epoch, revision, past);
+        self.applied(followed.epoch, revision);
         true
     }
 
-    fn applied(&self, epoch: u64, revision: u64, past: &mut Past) {
-        past.note(revision);
+    fn applied(&self, epoch: u64, revision: u64) {
+        self.status.note_past(revision);
         self.status.applied.send_replace(Applied { epoch, revision });
-    }
-
-    fn split(&self, surroundings: &Surroundings, since: u64) {
-        let registries = &surroundings.registries;
-        if *self.status.registries() == *registries && self.status.is_listed() {
-            return;
-        }
-        self.status.set_registries(registries.clone());
-        self.dispatcher.split(Split::new(self.own.clone(), registries.keys().cloned()), since);
-        let _ = self.registries_changed.try_send(()); // it is full if a call waits there already
     }
 
     /// Writes the catalogue that this registry had in memory. What others have written meanwhile is newer.
@@ -176,29 +154,6 @@ impl Sync {
                 false
             }
         }
-    }
-}
-
-/// Which revisions were applied when.
-#[derive(Debug, Default)]
-struct Past(VecDeque<(Instant, u64)>);
-
-impl Past {
-    fn note(&mut self, revision: u64) {
-        self.0.push_back((Instant::now(), revision));
-        if self.0.len() > MAX_PAST {
-            self.0.pop_front();
-        }
-    }
-
-    /// The newest revision that was applied so long ago, or the oldest one that is remembered.
-    fn since(&self, ago: Duration) -> Option<u64> {
-        let old = self.0.iter().rev().find(|(at, _)| at.elapsed() >= ago);
-        old.or(self.0.front()).map(|(_, revision)| *revision)
-    }
-
-    fn forget(&mut self) {
-        self.0.clear();
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn run(
     own: RegistryRecord,
     stop: CancellationToken,
 ) -> Result<(), JoinError> {
-    let StoreTasks { commits, sync, registries_changed } = tasks;
+    let StoreTasks { commits, sync } = tasks;
     let mut running = JoinSet::new();
     running.spawn(commits.run());
     running.spawn(async move {
@@ -30,7 +30,7 @@ pub(crate) async fn run(
     });
     running.spawn(requests::run(store.clone()));
     running.spawn(janitor::run(store.clone()));
-    running.spawn(store.peers.clone().run(registries_changed));
+    running.spawn(store.peers.clone().run());
     let mut held = pin!(store.hold_lease(own, &stop));
     loop {
         tokio::select! {

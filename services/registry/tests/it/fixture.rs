@@ -83,7 +83,17 @@ impl TestRegistry {
         Self::at(settings, "127.0.0.1:0".parse().unwrap(), Some(token)).await
     }
 
-    async fn at(settings: Settings, listen: SocketAddr, token: Option<&str>) -> Self {
+    async fn at(mut settings: Settings, listen: SocketAddr, token: Option<&str>) -> Self {
+        // All tests on an etcd, to see what is different there: tests of the snapshot file, of the epoch of a restart, and
+        // those that expect a state at once.
+        let everything_on = std::env::var("HUB_TEST_STORE_ETCD").ok();
+        if let Some(endpoint) = &everything_on {
+            settings.store = StoreKind::Etcd;
+            settings.etcd.endpoints = vec![endpoint.clone()];
+            if settings.etcd.prefix == "/hubspoke" {
+                settings.etcd.prefix = format!("/{:x}", rand::random::<u64>());
+            }
+        }
         let mut common = Common::of(&PROCESS).unwrap();
         common.listen = listen;
         common.shutdown_grace = Duration::from_secs(5);
@@ -104,7 +114,11 @@ impl TestRegistry {
         let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
         let task = tokio::spawn(async move { server.run(shutdown).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { addr, http, settings, stop, task }
+        let registry = Self { addr, http, settings, stop, task };
+        if everything_on.is_some() {
+            registry.ready().await;
+        }
+        registry
     }
 
     /// Aborts it, as kill -9 would.
