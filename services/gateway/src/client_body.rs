@@ -8,15 +8,18 @@ use futures_util::FutureExt;
 use h2::RecvStream;
 use http_body::{Body, Frame};
 use hubspoke_http1::{RequestBody, RequestBodyError};
-use tokio::io::{Interest, Ready};
+use tokio::io::{Interest, ReadHalf, Ready};
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::memory::{Charge, Memory, STREAM_WINDOW};
+use crate::tls_socket::TlsSocket;
 
 /// A client's request body.
 pub(crate) enum ClientBody {
     /// Dropped before its end, its connection reads and discards the rest.
     H1(RequestBody<OwnedReadHalf>),
+    /// The same, behind TLS.
+    Tls(RequestBody<ReadHalf<TlsSocket>>),
     /// Dropped before its end, its stream is reset.
     H2(H2Body),
 }
@@ -53,6 +56,7 @@ impl ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         match self {
             Self::H1(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::H1),
+            Self::Tls(body) => Pin::new(body).poll_frame(cx).map_err(ClientBodyError::H1),
             Self::H2(body) => body.poll_frame(cx),
         }
     }
@@ -61,12 +65,13 @@ impl ClientBody {
     pub(crate) fn reserve_ahead(&self) -> bool {
         match self {
             // It waits in the client's socket.
-            Self::H1(_) => true,
+            Self::H1(_) | Self::Tls(_) => true,
             Self::H2(body) => body.ahead.raise(STREAM_WINDOW as usize),
         }
     }
 
-    /// Whether the client has closed its side, as far as the event loop knows. On HTTP/2 its stream's task learns it.
+    /// Whether the client has closed its side, as far as the event loop knows. On HTTP/2 its stream's task learns it; behind
+    /// TLS the next read does.
     pub(crate) fn is_cut_off(&self) -> bool {
         let Self::H1(body) = self else { return false };
         let closed = body.with_stream(|read| {
@@ -79,6 +84,7 @@ impl ClientBody {
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::H1(body) => body.is_end_stream(),
+            Self::Tls(body) => body.is_end_stream(),
             Self::H2(body) => body.stream.is_end_stream(),
         }
     }

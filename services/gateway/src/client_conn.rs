@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, Response};
 use hubspoke_http1::{Command, Supervisor};
 use parking_lot::Mutex;
+use tokio::io::WriteHalf;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::caller;
@@ -20,6 +21,7 @@ use crate::error::Cause;
 use crate::gateway::Gateway;
 use crate::memory::{Charge, SMALL_HEAD};
 use crate::task_waker::TaskWaker;
+use crate::tls_socket::TlsSocket;
 
 /// How long a head that is not small may take while the memory for heads is used up.
 const SHORT_OF_MEMORY: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ pub(crate) struct ClientConn {
     pub(crate) ip_value: HeaderValue,
     /// Whether this is one of `trusted_proxies`.
     pub(crate) trusted: bool,
+    /// Whether it is behind TLS.
+    pub(crate) tls: bool,
     /// What its address holds; `None` for a trusted proxy.
     client_use: Option<Arc<ClientUse>>,
     /// Requests whose responses are not complete.
@@ -85,6 +89,7 @@ impl ClientConn {
         worker: usize,
         ip: IpAddr,
         client_use: Option<Arc<ClientUse>>,
+        tls: bool,
     ) -> Self {
         let now = gateway.millis(Instant::now());
         Self {
@@ -93,6 +98,7 @@ impl ClientConn {
             ip_value: HeaderValue::from_str(&ip.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             trusted: gateway.is_trusted(ip),
+            tls,
             client_use,
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
@@ -305,7 +311,24 @@ impl ClientConn {
     }
 }
 
-impl Supervisor<OwnedWriteHalf> for &ClientConn {
+/// Has the kernel reset a connection that is closed before the end of a response.
+pub(crate) trait ResetIfClosed {
+    fn reset_if_closed(&self, on: bool);
+}
+
+impl ResetIfClosed for OwnedWriteHalf {
+    fn reset_if_closed(&self, on: bool) {
+        let linger = on.then_some(Duration::ZERO);
+        let _ = socket2::SockRef::from(self.as_ref()).set_linger(linger); // fails only on a dead socket
+    }
+}
+
+/// Without a close_notify, its client knows.
+impl ResetIfClosed for WriteHalf<TlsSocket> {
+    fn reset_if_closed(&self, _: bool) {}
+}
+
+impl<W: ResetIfClosed> Supervisor<W> for &ClientConn {
     #[inline]
     fn command(&self, waker: &Waker) -> Command {
         match ClientConn::command(self, waker) {
@@ -336,10 +359,8 @@ impl Supervisor<OwnedWriteHalf> for &ClientConn {
         ClientConn::take_interim(self)
     }
 
-    /// Has the kernel reset the connection if it is closed before the end of the response.
-    fn close_delimited(&self, write: &OwnedWriteHalf, is_open: bool) {
-        let linger = is_open.then_some(Duration::ZERO);
-        let _ = socket2::SockRef::from(write.as_ref()).set_linger(linger); // fails only on a dead socket
+    fn close_delimited(&self, write: &W, is_open: bool) {
+        write.reset_if_closed(is_open);
     }
 }
 
@@ -363,7 +384,7 @@ mod tests {
     fn client() -> ClientConn {
         let metrics = Metrics::new("gateway", "gateway-1").unwrap();
         let gateway = Gateway::new(GatewayConfig::default(), "gateway", LoadCounters::default(), &metrics);
-        ClientConn::new(Arc::new(gateway), 0, IpAddr::from([127, 0, 0, 1]), None)
+        ClientConn::new(Arc::new(gateway), 0, IpAddr::from([127, 0, 0, 1]), None, false)
     }
 
     fn after(client: &ClientConn, seconds: u64) -> ConnCommand {

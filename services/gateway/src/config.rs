@@ -14,10 +14,12 @@ use crate::balance::Balance;
 use crate::host_name::is_host_name;
 
 pub use self::service::{EncodedSlash, ServiceConfig, Sticky};
+pub use self::tls::TlsConfig;
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
 
 mod service;
+mod tls;
 
 /// The `[gateway]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ pub struct GatewayConfig {
     /// notices.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
+    /// TLS towards clients.
+    pub tls: TlsConfig,
     /// Timeouts.
     pub timeouts: TimeoutsConfig,
     /// Limits on sizes and numbers.
@@ -66,6 +70,7 @@ impl Default for GatewayConfig {
             trusted_proxies: Vec::new(),
             access_log: 0.0,
             drain_delay: Duration::ZERO,
+            tls: TlsConfig::default(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             retry: RetryConfig::default(),
@@ -269,6 +274,9 @@ impl hubspoke_chassis::Table for GatewayConfig {
             return invalid(key, &format!("{host:?} is not a valid host name"));
         }
         self.check_service_hosts()?;
+        if let Some((key, why)) = self.tls.check() {
+            return invalid(key, &why);
+        }
         let (limits, timeouts) = (&self.limits, &self.timeouts);
         let header_count = format!("must be from 1 to {MAX_FIELDS}");
         for (key, valid, error) in [

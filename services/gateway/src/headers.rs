@@ -35,6 +35,8 @@ pub(crate) struct Hop<'a> {
     pub(crate) client: &'a HeaderValue,
     /// Whether the client is a trusted proxy, whose `X-Forwarded-*` are kept.
     pub(crate) trusted: bool,
+    /// Whether the client connected with TLS.
+    pub(crate) tls: bool,
     /// Whether the connection could switch to another protocol: HTTP/1.1 alone can (RFC 9110, 7.8).
     pub(crate) may_upgrade: bool,
     /// The host that the request is for.
@@ -325,7 +327,7 @@ fn set_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
     }
     if !(hop.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
         // A proxy that terminates TLS in front of the gateway must be listed as trusted.
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if hop.tls { "https" } else { "http" }));
     }
 }
 

@@ -17,6 +17,7 @@ mod balance;
 mod caller;
 mod client_body;
 mod client_conn;
+mod client_socket;
 mod clients;
 pub mod config;
 mod edge;
@@ -37,6 +38,7 @@ mod route;
 mod server;
 mod stats;
 mod task_waker;
+mod tls_socket;
 mod upstream;
 mod upstream_counts;
 

@@ -175,6 +175,10 @@ impl Drop for Charge {
     }
 }
 
+/// What TLS adds to a connection: a record that is being received, what is decrypted of it, and what waits for the
+/// kernel.
+const TLS: usize = 80 << 10;
+
 /// What others can make a gateway with this configuration hold, its control port included. `tests/bench/gateway/attack.py` measures it.
 pub fn memory_bounds(config: &GatewayConfig) -> Vec<MemoryBound> {
     let limits = &config.limits;
@@ -192,6 +196,9 @@ pub fn memory_bounds(config: &GatewayConfig) -> Vec<MemoryBound> {
         MemoryBound::new("bytes that nobody reads", bytes(limits.buffer_memory), 1),
         MemoryBound::new("uploads over HTTP/2 that no instance reads", UPLOADS, 1),
     ];
+    if config.tls.listen.is_some() {
+        bounds.push(MemoryBound::new("what TLS adds to a client connection", TLS, config.tls.connections));
+    }
     bounds.extend(server::memory_bounds(CONTROL_CONNECTIONS));
     bounds
 }

@@ -180,6 +180,7 @@ fn prepare(
     let hop = Hop {
         client: &client.ip_value,
         trusted: client.trusted,
+        tls: client.tls,
         may_upgrade: parts.version == Version::HTTP_11,
         host: host.as_ref(),
         prefix,

@@ -17,7 +17,9 @@ use hubspoke_client::Directory;
 use hubspoke_protocol::EVERY_SERVICE;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
+use self::tls::{Handshakes, RELOAD, TlsPort};
 use self::worker::{Phase, WorkerHandle};
 use crate::config::GatewayConfig;
 use crate::gateway::Gateway;
@@ -30,6 +32,7 @@ mod http2;
 mod idle_clients;
 mod stream_queue;
 mod swept_body;
+mod tls;
 mod worker;
 
 /// The gateway's process: its name and default addresses.
@@ -50,6 +53,7 @@ const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
 pub struct GatewayServer {
     service: Service,
     gateway: Arc<Gateway>,
+    tls: Option<TlsPort>,
 }
 
 impl GatewayServer {
@@ -68,18 +72,24 @@ impl GatewayServer {
         let service = Service::builder(PROCESS).requires(requires).bind(&common).await?;
         let metrics = service.metrics();
         metrics::allow_series(&metrics);
+        let tls = TlsPort::bind(&own.tls, &metrics.meter(), PROCESS.name).await?;
         let gateway = Arc::new(Gateway::new(own, &common.name, service.load(), &metrics));
         metrics::instruments(&metrics.meter(), &gateway);
         let counted = Arc::downgrade(&gateway);
         gateway.load.count_upstream(move || {
             counted.upgrade().map(|gateway| gateway.upstream_counts()).unwrap_or_default()
         });
-        Ok(Self { service, gateway })
+        Ok(Self { service, gateway, tls })
     }
 
     /// The bound public address.
     pub fn local_addr(&self) -> SocketAddr {
         self.service.local_addr()
+    }
+
+    /// The bound address for TLS, if it is on.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|tls| tls.addr)
     }
 
     /// The bound address of the control routes.
@@ -93,18 +103,27 @@ impl GatewayServer {
     /// If the gateway ends before that.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let directory = self.service.directory();
-        let gateway = self.gateway;
-        self.service.run_with(shutdown, |listener, drain| serve(listener, drain, gateway, directory)).await
+        let (gateway, tls) = (self.gateway, self.tls);
+        let serve = |listener, drain| serve(listener, tls, drain, gateway, directory);
+        self.service.run_with(shutdown, serve).await
     }
 }
 
-async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, directory: Directory) {
-    // Accepted connections inherit it.
-    if let Err(error) = socket2::SockRef::from(&listener).set_tcp_keepalive(&KEEPALIVE) {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "can't set TCP keep-alive on client connections"
-        );
+async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsPort>,
+    drain: Drain,
+    gateway: Arc<Gateway>,
+    directory: Directory,
+) {
+    for listener in std::iter::once(&listener).chain(tls.as_ref().map(|tls| &tls.listener)) {
+        // Accepted connections inherit it.
+        if let Err(error) = socket2::SockRef::from(listener).set_tcp_keepalive(&KEEPALIVE) {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "can't set TCP keep-alive on client connections"
+            );
+        }
     }
     // Dropping this stops the workers.
     let phase = watch::Sender::new(Phase::Serve);
@@ -125,6 +144,9 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
         gateway.draining.store(true, Relaxed);
         tokio::time::sleep(gateway.config.drain_delay).await;
     });
+    let mut reload = tokio::time::interval(RELOAD);
+    let mut reloading: Option<JoinHandle<()>> = None;
+    reload.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = &mut stop => break,
@@ -133,13 +155,30 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
                 return;
             }
             accepted = listener.accept() => match accepted.and_then(|(stream, addr)| Ok((stream.into_std()?, addr))) {
-                Ok((stream, addr)) => assign(&gateway, &workers, stream, addr),
+                Ok((stream, addr)) => assign(&gateway, &workers, stream, addr, None),
                 Err(error) => pause_after_accept_error(&error).await,
             },
+            Some((accepted, handshakes)) = accept_tls(tls.as_ref()) => match accepted {
+                Ok((stream, addr)) => assign(&gateway, &workers, stream, addr, Some(handshakes)),
+                Err(error) => pause_after_accept_error(&error).await,
+            },
+            _ = reload.tick(), if tls.is_some() => {
+                // One that waits for the disk is left alone.
+                if let Some(TlsPort { handshakes, .. }) = &tls
+                    && reloading.as_ref().is_none_or(JoinHandle::is_finished)
+                {
+                    reloading = Some(handshakes.reload());
+                }
+            }
         }
     }
     for (stream, addr) in backlog(listener) {
-        assign(&gateway, &workers, stream, addr);
+        assign(&gateway, &workers, stream, addr, None);
+    }
+    if let Some(TlsPort { listener, handshakes, .. }) = tls {
+        for (stream, addr) in backlog(listener) {
+            assign(&gateway, &workers, stream, addr, Some(handshakes.clone()));
+        }
     }
     drop(workers);
     phase.send_replace(Phase::Drain);
@@ -154,10 +193,23 @@ async fn serve(listener: TcpListener, drain: Drain, gateway: Arc<Gateway>, direc
     }
 }
 
+/// The next connection to the port for TLS; never one if there is no such port.
+async fn accept_tls(port: Option<&TlsPort>) -> Option<(io::Result<(TcpStream, SocketAddr)>, Handshakes)> {
+    let TlsPort { listener, handshakes, .. } = port?;
+    let accepted = listener.accept().await.and_then(|(stream, addr)| Ok((stream.into_std()?, addr)));
+    Some((accepted, handshakes.clone()))
+}
+
 /// Gives a connection to the worker with the fewest.
-fn assign(gateway: &Arc<Gateway>, workers: &[WorkerHandle], stream: TcpStream, addr: SocketAddr) {
+fn assign(
+    gateway: &Arc<Gateway>,
+    workers: &[WorkerHandle],
+    stream: TcpStream,
+    addr: SocketAddr,
+    tls: Option<Handshakes>,
+) {
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
-        worker.hand_over(gateway, stream, addr);
+        worker.hand_over(gateway, stream, addr, tls);
     }
 }
 

@@ -8,15 +8,19 @@ const TESTKIT: &str = "hubspoke-testkit";
 
 /// Each package with the packages of the workspace that it may depend on. Every package may also use
 /// [`TESTKIT`] as a dev-dependency.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("hubspoke-protocol", &[]),
     ("hubspoke-http1", &[]),
     ("hubspoke-etcd", &[]),
+    ("hubspoke-tls", &[]),
     (TESTKIT, &["hubspoke-protocol"]),
     ("hubspoke-client", &["hubspoke-protocol"]),
     ("hubspoke-chassis", &["hubspoke-protocol", "hubspoke-client"]),
     ("hubspoke-registry", &["hubspoke-protocol", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"]),
-    ("hubspoke-gateway", &["hubspoke-protocol", "hubspoke-http1", "hubspoke-client", "hubspoke-chassis"]),
+    (
+        "hubspoke-gateway",
+        &["hubspoke-protocol", "hubspoke-http1", "hubspoke-tls", "hubspoke-client", "hubspoke-chassis"],
+    ),
     ("hubspoke-log", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
     ("hubspoke-visit", &["hubspoke-protocol", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"]),
     ("hubspoke-run", &["hubspoke-protocol", "hubspoke-client"]),

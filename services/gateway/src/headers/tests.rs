@@ -18,6 +18,7 @@ fn sent(fields: &[(&str, &str)], trusted: bool) -> (HeaderMap, HopOptions) {
 fn sent_over(fields: &[(&str, &str)], trusted: bool, may_upgrade: bool) -> (HeaderMap, HopOptions) {
     let mut headers = map(fields);
     let hop = Hop {
+        tls: false,
         prefix: None,
         may_upgrade,
         client: &HeaderValue::from_static("10.0.0.9"),

@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use crate::client_socket::ClientSocket;
 use crate::clients::RequestSlot;
 use crate::memory::Memory;
 use crate::upstream::InFlightGuard;
@@ -34,8 +34,8 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Copies until one side closes. `first` has already been read from the client.
-    pub(crate) async fn join(mut self, mut client: TcpStream, first: Bytes, memory: &Memory) {
-        let (read_client, write_client) = client.split();
+    pub(crate) async fn join<S: ClientSocket>(mut self, client: S, first: Bytes, memory: &Memory) {
+        let (read_client, write_client) = client.into_halves();
         let (read_instance, write_instance) = self.instance.split();
         let joined = async {
             tokio::try_join!(
@@ -59,8 +59,8 @@ impl Tunnel {
 /// no buffer.
 async fn copy(
     mut bytes: Bytes,
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     memory: &Memory,
 ) -> io::Result<()> {
     let unsent = memory.buffers.charge();

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::frame_scan::FrameScan;
 use crate::client_conn::ClientConn;
+use crate::client_socket::ClientSocket;
 use crate::memory::Charge;
 
 /// The beginning of an HTTP/2 connection (RFC 9113, 3.4).
@@ -20,8 +20,8 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const BLOCK_MEMORY: usize = 128 << 10;
 
 /// A client's socket.
-pub(crate) struct ClientIo {
-    stream: TcpStream,
+pub(crate) struct ClientIo<S> {
+    stream: S,
     client: Arc<ClientConn>,
     /// Bytes that were read before the protocol was known.
     first: Vec<u8>,
@@ -30,8 +30,8 @@ pub(crate) struct ClientIo {
     partial: Charge,
 }
 
-impl ClientIo {
-    pub(crate) fn new(stream: TcpStream, client: Arc<ClientConn>, first: Vec<u8>) -> Self {
+impl<S> ClientIo<S> {
+    pub(crate) fn new(stream: S, client: Arc<ClientConn>, first: Vec<u8>) -> Self {
         let partial = client.gateway.memory.buffers.charge();
         client.speaks_h2();
         Self { stream, client, first, frames: FrameScan::after(PREFACE.len()), partial }
@@ -58,7 +58,7 @@ impl ClientIo {
     }
 }
 
-impl AsyncRead for ClientIo {
+impl<S: ClientSocket> AsyncRead for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -77,7 +77,7 @@ impl AsyncRead for ClientIo {
     }
 }
 
-impl AsyncWrite for ClientIo {
+impl<S: ClientSocket> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(result)

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use hubspoke_http1::{ConnectionEnd, ServerConfig, ServerConnection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client_io::{ClientIo, PREFACE};
 use super::http2;
 use super::swept_body::SweptBodies;
-use crate::client_body::ClientBody;
+use super::tls::Handshakes;
 use crate::client_conn::{ClientConn, ConnCommand};
+use crate::client_socket::ClientSocket;
 use crate::error::{Cause, RequestFailure};
 use crate::proxy;
 
@@ -28,8 +29,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const FIRST_BYTES_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies: Arc<SweptBodies>) {
-    let _ = stream.set_nodelay(true); // fails only on a dead socket
+pub(super) async fn serve<S: ClientSocket>(mut stream: S, client: Arc<ClientConn>, bodies: Arc<SweptBodies>) {
     let first = tokio::select! {
         biased;
         first = first_bytes(&mut stream) => first,
@@ -43,10 +43,31 @@ pub(super) async fn serve(mut stream: TcpStream, client: Arc<ClientConn>, bodies
         };
         // Boxed: most connections don't need its memory.
         Box::pin(http2::serve(ClientIo::new(stream, client.clone(), first), &client, bodies)).await;
-    } else if first.starts_with(CLIENT_HELLO) {
+    } else if !S::IS_TLS && first.starts_with(CLIENT_HELLO) {
         refuse(stream, &client, &RequestFailure::tls()).await;
     } else {
         http1(stream, first, &client).await;
+    }
+}
+
+/// Takes the handshake, then serves the connection until it ends.
+pub(super) async fn serve_tls(
+    stream: TcpStream,
+    handshakes: Handshakes,
+    client: Arc<ClientConn>,
+    bodies: Arc<SweptBodies>,
+) {
+    let Some(_slot) = handshakes.admit() else {
+        return client.gateway.refused_unread(client.ip, &Cause::TooManyConnections.into(), false);
+    };
+    let socket = tokio::select! {
+        biased;
+        // Boxed: most of what a handshake needs is of no use afterwards.
+        socket = Box::pin(handshakes.shake(stream)) => socket,
+        () = first_bytes_timeout(&client) => None,
+    };
+    if let Some(socket) = socket {
+        serve(socket, client, bodies).await;
     }
 }
 
@@ -63,7 +84,7 @@ async fn first_bytes_timeout(client: &ClientConn) {
 }
 
 /// Reads until it is clear whether this is HTTP/2. `None` if the client has closed the connection.
-async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
+async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut first = Vec::with_capacity(1024);
     loop {
         match stream.read_buf(&mut first).await {
@@ -74,22 +95,26 @@ async fn first_bytes(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
-    let (read, write) = stream.into_split();
+async fn http1<S: ClientSocket>(stream: S, first: Vec<u8>, client: &Arc<ClientConn>) {
+    let (read, write) = stream.into_halves();
     let config = ServerConfig { head: client.gateway.config.limits.head(), ..ServerConfig::default() };
     let mut connection = ServerConnection::new(read, write, first.into(), &**client, config);
-    let end = connection.run(|request| proxy::handle(client.clone(), request.map(ClientBody::H1))).await;
+    let end = connection.run(|request| proxy::handle(client.clone(), request.map(S::body))).await;
     let (is_cut_off, in_head) = (connection.is_close_delimited(), connection.is_in_head());
     let (read, write) = connection.into_parts();
     let Some((read, first)) = read else {
         if is_cut_off {
-            write.forget(); // or its FIN would make the response look complete
+            S::cut_off(write);
         }
         return;
     };
-    let Ok(stream) = read.reunite(write) else { return };
+    let Some(mut stream) = S::unsplit(read, write) else { return };
     match end {
         ConnectionEnd::Closed { linger: false } if in_head => client.gateway.closed_in_head(client.ip),
+        ConnectionEnd::Closed { linger: false } if S::IS_TLS && !is_cut_off => {
+            // Boxed: only connections with TLS need it.
+            let _ = Box::pin(tokio::time::timeout(LINGER, stream.shutdown())).await; // the client may have gone already
+        }
         ConnectionEnd::Closed { linger: false } => {}
         ConnectionEnd::Closed { linger: true } => close_gently(stream, &[]).await,
         ConnectionEnd::BadRequest(error) => refuse(stream, client, &error.into()).await,
@@ -108,7 +133,7 @@ async fn http1(stream: TcpStream, first: Vec<u8>, client: &Arc<ClientConn>) {
 }
 
 /// Answers a request that was not parsed, and closes the connection.
-pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &RequestFailure) {
+pub(super) async fn refuse<S: ClientSocket>(stream: S, client: &ClientConn, failure: &RequestFailure) {
     client.gateway.refused_unread(client.ip, failure, true);
     let status = failure.cause.status();
     let body = failure.to_json();
@@ -132,7 +157,7 @@ pub(super) async fn refuse(stream: TcpStream, client: &ClientConn, failure: &Req
 
 /// Writes the last response, and closes the connection. What the client still sends is read for a moment: a reset would
 /// make it lose the response.
-async fn close_gently(mut stream: TcpStream, last: &[u8]) {
+async fn close_gently<S: ClientSocket>(mut stream: S, last: &[u8]) {
     let lingering = async {
         stream.write_all(last).await?;
         stream.shutdown().await?;
@@ -159,6 +184,6 @@ mod tests {
     /// Untouched memory causes no cache misses: with many connections, the size of their tasks costs time.
     #[test]
     fn the_task_of_a_connection_is_small() {
-        assert!(size(serve) <= 1800, "{}", size(serve));
+        assert!(size(serve::<TcpStream>) <= 1810, "{}", size(serve::<TcpStream>));
     }
 }

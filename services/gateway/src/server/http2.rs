@@ -20,6 +20,7 @@ use super::stream_queue::{QueuedBytes, StreamQueue};
 use super::swept_body::{SweptBodies, SweptBody};
 use crate::client_body::ClientBody;
 use crate::client_conn::{ClientConn, ConnCommand};
+use crate::client_socket::ClientSocket;
 use crate::error::Cause;
 use crate::h2_stream::{Pings, poll_capacity, poll_reset};
 use crate::memory::STREAM_WINDOW;
@@ -32,7 +33,11 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 16 << 10;
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<SweptBodies>) {
+pub(super) async fn serve<S: ClientSocket>(
+    io: ClientIo<S>,
+    client: &Arc<ClientConn>,
+    bodies: Arc<SweptBodies>,
+) {
     let limits = &client.gateway.config.limits;
     let mut builder = Builder::new();
     builder
@@ -60,8 +65,8 @@ pub(super) async fn serve(io: ClientIo, client: &Arc<ClientConn>, bodies: Arc<Sw
     }
 }
 
-async fn serve_streams(
-    mut connection: Connection<ClientIo, QueuedBytes>,
+async fn serve_streams<S: ClientSocket>(
+    mut connection: Connection<ClientIo<S>, QueuedBytes>,
     client: &Arc<ClientConn>,
     bodies: Arc<SweptBodies>,
 ) -> Result<(), h2::Error> {

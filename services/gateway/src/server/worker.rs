@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::connection;
 use super::idle_clients::{self, IdleClients};
 use super::swept_body::SweptBodies;
+use super::tls::Handshakes;
 use crate::client_conn::{ClientConn, ConnCommand};
 use crate::clients::{ClientUse, ConnectionSlot};
 use crate::error::{Cause, RequestFailure};
@@ -42,6 +43,8 @@ pub(super) struct WorkerHandle {
 struct AcceptedSocket {
     stream: TcpStream,
     ip: IpAddr,
+    /// For a connection to the port for TLS.
+    tls: Option<Handshakes>,
     /// `None` if it exceeds a limit.
     slot: Option<ConnSlot>,
 }
@@ -71,11 +74,17 @@ impl WorkerHandle {
     }
 
     /// Hands a connection over. It is counted here, not by the worker, so that connections on their way count too.
-    pub(super) fn hand_over(&self, gateway: &Arc<Gateway>, stream: TcpStream, addr: SocketAddr) {
+    pub(super) fn hand_over(
+        &self,
+        gateway: &Arc<Gateway>,
+        stream: TcpStream,
+        addr: SocketAddr,
+        tls: Option<Handshakes>,
+    ) {
         let ip = addr.ip().to_canonical();
         let slot = ConnSlot::acquire(gateway, &self.connections, ip);
         // Fails only if the worker has ended, which closes the connection.
-        let _ = self.sockets.send(AcceptedSocket { stream, ip, slot });
+        let _ = self.sockets.send(AcceptedSocket { stream, ip, tls, slot });
     }
 }
 
@@ -96,12 +105,13 @@ async fn run(
     loop {
         tokio::select! {
             socket = incoming.recv(), if !incoming.is_closed() || !incoming.is_empty() => {
-                let Some(AcceptedSocket { stream, ip, slot }) = socket else { continue };
+                let Some(AcceptedSocket { stream, ip, tls, slot }) = socket else { continue };
                 let refused = slot.is_none();
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
                 let client_use = slot.as_ref().and_then(ConnSlot::client_use);
-                let client = Arc::new(ClientConn::new(gateway.clone(), index, ip, client_use));
-                if refused && refusals >= MAX_REFUSALS {
+                let client = Arc::new(ClientConn::new(gateway.clone(), index, ip, client_use, tls.is_some()));
+                // In clear text, the client could not read a refusal.
+                if refused && (refusals >= MAX_REFUSALS || tls.is_some()) {
                     gateway.refused_unread(ip, &Cause::TooManyConnections.into(), false);
                     continue;
                 }
@@ -119,7 +129,12 @@ async fn run(
                         let failure = RequestFailure::new(Cause::TooManyConnections);
                         connection::refuse(stream, &client, &failure).await;
                     } else {
-                        connection::serve(stream, client, bodies).await;
+                        let _ = stream.set_nodelay(true); // fails only on a dead socket
+                        match tls {
+                            None => connection::serve(stream, client, bodies).await,
+                            // Boxed, so that the tasks of other connections stay small.
+                            Some(tls) => Box::pin(connection::serve_tls(stream, tls, client, bodies)).await,
+                        }
                     }
                     drop(slot);
                     refused

@@ -28,4 +28,5 @@ mod routing;
 mod slow;
 mod streams;
 mod support;
+mod tls;
 mod waiting;

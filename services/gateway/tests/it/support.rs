@@ -42,6 +42,7 @@ pub(crate) const METRICS: [&str; 18] = [
 pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
     pub(crate) control: SocketAddr,
+    pub(crate) tls: Option<SocketAddr>,
     registry: FakeRegistry,
     stop: Option<oneshot::Sender<()>>,
     tasks: JoinSet<()>,
@@ -63,11 +64,12 @@ impl Gateway {
         common.shutdown_grace = Duration::from_secs(3);
         let server = GatewayServer::bind(Config { common, own }).await.unwrap();
         let (addr, control) = (server.local_addr(), server.control_addr());
+        let tls = server.tls_addr();
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { server.run(async { drop(stopped.await) }).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
-        let gateway = Self { addr, control, registry, stop: Some(stop), tasks, http };
+        let gateway = Self { addr, control, tls, registry, stop: Some(stop), tasks, http };
         eventually("the gateway is ready", async || gateway.get_control("/readyz").await.0 == 200).await;
         gateway
     }

@@ -1,0 +1,116 @@
+//! One certificate with its chain and key, from the text of two PEM files.
+
+use std::path::{Path, PathBuf};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Longest file, in bytes: a chain of a dozen certificates.
+pub(crate) const MAX_FILE: u64 = 256 << 10;
+
+/// Where a certificate and its key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertFiles {
+    /// The certificate, followed by its chain.
+    pub cert: PathBuf,
+    /// Its key, not encrypted.
+    pub key: PathBuf,
+}
+
+impl CertFiles {
+    /// The files in a folder: `tls.crt` and `tls.key`, as in a Kubernetes Secret, or else `fullchain.pem` and
+    /// `privkey.pem`, as ACME clients name them.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        let is_acme = !folder.join("tls.crt").exists() && folder.join("fullchain.pem").exists();
+        let (cert, key) = if is_acme { ("fullchain.pem", "privkey.pem") } else { ("tls.crt", "tls.key") };
+        Self { cert: folder.join(cert), key: folder.join(key) }
+    }
+}
+
+/// Why a certificate can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", file.display())]
+pub struct CertError {
+    file: PathBuf,
+    why: String,
+}
+
+impl CertError {
+    pub(crate) fn new(file: &Path, why: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), why: why.into() }
+    }
+}
+
+/// A certificate that can be used.
+#[derive(Debug)]
+pub(crate) struct Cert {
+    pub(crate) key: CertifiedKey,
+    /// DNS names in lower case; `*.SUFFIX` is one label more.
+    pub(crate) names: Vec<String>,
+    /// When the first certificate of the chain ends, in seconds since 1970.
+    pub(crate) not_after: i64,
+}
+
+impl Cert {
+    /// Checks that both are PEM, belong together, and that every certificate is valid at `now`, in seconds since 1970.
+    pub(crate) fn parse(
+        files: &CertFiles,
+        cert: &[u8],
+        key: &[u8],
+        provider: &CryptoProvider,
+        now: i64,
+    ) -> Result<Self, CertError> {
+        let of_cert = |why: String| CertError::new(&files.cert, why);
+        let of_key = |why: &str| CertError::new(&files.key, why);
+        let chain = CertificateDer::pem_slice_iter(cert).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| of_cert(format!("invalid PEM: {error}")))?;
+        let Some(leaf) = chain.first() else {
+            return Err(of_cert("no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
+        };
+        let leaf = leaf.clone();
+        let (_, parsed) =
+            X509Certificate::from_der(&leaf).map_err(|_| of_cert("an invalid certificate".to_owned()))?;
+        let names = dns_names(&parsed);
+        let mut not_after = i64::MAX;
+        for der in &chain {
+            let (_, link) =
+                X509Certificate::from_der(der).map_err(|_| of_cert("an invalid certificate".to_owned()))?;
+            let validity = link.validity();
+            if validity.not_before.timestamp() > now {
+                return Err(of_cert(format!("not valid before {}", validity.not_before)));
+            }
+            if validity.not_after.timestamp() <= now {
+                return Err(of_cert(format!("expired on {}", validity.not_after)));
+            }
+            not_after = not_after.min(validity.not_after.timestamp());
+        }
+        let text = String::from_utf8_lossy(key);
+        if text.contains("ENCRYPTED") {
+            return Err(of_key("the key is encrypted; decrypt it, and let only this process read it"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| of_key("no private key in PEM (-----BEGIN PRIVATE KEY-----)"))?;
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                of_key(&format!("the key is not that of the certificate {}", files.cert.display()))
+            }
+            error => of_key(&format!("the key can't be used: {error}")),
+        })?;
+        Ok(Self { key, names, not_after })
+    }
+}
+
+fn dns_names(cert: &X509Certificate<'_>) -> Vec<String> {
+    let extension = cert.subject_alternative_name().ok().flatten();
+    let names = extension.iter().flat_map(|extension| &extension.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    names.collect()
+}
