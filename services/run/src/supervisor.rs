@@ -1,7 +1,7 @@
 //! Keeps programs running: replicas, restarts, rolling replacement, start and stop in the order of needs.
 //!
-//! An [`instance`] is one run of a program, from its start to its exit. A [`replica`] is a sequence of instances, which
-//! overlap when one replaces the other. A [`group`] is all replicas of a program.
+//! An `instance` is one run of a program, from its start to its exit. A `replica` is a sequence of instances, which
+//! overlap when one replaces the other. A `group` is all replicas of a program.
 
 use std::future::Future;
 use std::sync::Arc;
