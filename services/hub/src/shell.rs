@@ -20,7 +20,12 @@ pub(crate) fn completions(shell: Shell, command: &mut Command) -> String {
         Shell::Fish => FISH,
         _ => "",
     };
-    String::from_utf8_lossy(&script).into_owned() + own
+    let script = String::from_utf8_lossy(&script);
+    // clap's script for bash offers hidden commands after `help`.
+    let hidden = command.get_subcommands().filter(|command| command.is_hide_set());
+    hidden.fold(script.into_owned(), |script, command| {
+        script.replace(&format!(" {} ", command.get_name()), " ")
+    }) + own
 }
 
 const BASH: &str = r#"
@@ -99,7 +104,7 @@ mod tests {
         {
             let script = completions(shell, &mut HubCli::command());
             assert!(script.contains("drain") && script.contains(function), "{shell}");
-            assert!(!script.contains("__supervise"), "{shell}: hidden commands stay hidden");
+            assert!(!script.contains(" __supervise "), "{shell}: hidden commands stay hidden");
         }
     }
 
