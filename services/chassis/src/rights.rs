@@ -1,4 +1,4 @@
-//! Who may do what: bearer tokens, the rights that come with them, and what happens to requests without.
+//! Rights: bearer tokens, what each allows, and the refusal of requests without one.
 //!
 //! A process that stores what others may not change or read asks [`AccessControl`]: the registry and the log service do.
 //! With neither a token of its own nor a tokens file, everybody may do everything.

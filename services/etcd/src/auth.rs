@@ -23,7 +23,7 @@ struct Credentials {
     password_file: PathBuf,
 }
 
-/// What the last authentication gave.
+/// The result of the last authentication.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AuthSession {
     /// `None` if authentication is off, or none was needed yet.

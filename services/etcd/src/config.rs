@@ -20,7 +20,7 @@ const MAX_LEASE: Duration = Duration::from_secs(3600);
 pub struct Config {
     /// Client URLs of the cluster's members: `http://10.0.0.1:2379`. All with `https` or none.
     pub endpoints: Vec<String>,
-    /// What all keys begin with. Two platforms on one cluster need two.
+    /// The prefix of all keys. Two platforms on one cluster need two.
     pub prefix: String,
     /// User, if etcd's authentication by password is on.
     pub user: Option<String>,

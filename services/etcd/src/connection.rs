@@ -14,7 +14,7 @@ use tonic_prost::ProstCodec;
 /// Longest message taken. A page of a list and a fragment of a watch are far shorter by default.
 const MAX_MESSAGE: usize = 32 << 20;
 
-/// What authenticates a request.
+/// The credentials of a request.
 pub(crate) type Token = MetadataValue<Ascii>;
 
 /// A connection that may have ended. Clones share it.

@@ -27,7 +27,7 @@ pub enum Error {
     FutureRevision,
 }
 
-/// What etcd or the network reported, and at which endpoint.
+/// The failure that etcd or the network reported, and the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause(Arc<str>);
 
@@ -50,7 +50,7 @@ impl Cause {
         Self::new(endpoint, text)
     }
 
-    /// What a gRPC status reports.
+    /// The failure that a gRPC status reports.
     pub(crate) fn of_status(endpoint: impl fmt::Display, status: &Status) -> Self {
         match std::error::Error::source(status) {
             Some(source) => Self::of(endpoint, source),
@@ -74,7 +74,7 @@ pub(crate) enum Kind {
     Write,
 }
 
-/// What to do after a failed attempt.
+/// The next step after a failed attempt.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// Try again at the next endpoint: nothing was written.

@@ -15,7 +15,7 @@ pub const MAX_OPS: usize = 128;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Txn(TxnRequest);
 
-/// What must hold for a transaction's operations to happen.
+/// A condition that must hold for a transaction's operations to happen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compare(CompareRequest);
 
@@ -23,7 +23,7 @@ pub struct Compare(CompareRequest);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Op(Request);
 
-/// What a transaction has done.
+/// The result of a transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TxnReply {
     /// Whether all compares held.
@@ -34,7 +34,7 @@ pub struct TxnReply {
     pub results: Vec<OpResult>,
 }
 
-/// What an operation has done.
+/// The result of an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OpResult {
     /// The key was written.

@@ -1,10 +1,10 @@
-//! What a watch reports.
+//! The reports of a watch.
 
 use crate::batches::Change;
 use crate::error::Error;
 use crate::proto::KeyValue;
 
-/// What a [`Watch`](crate::Watch) reports.
+/// A report of a [`Watch`](crate::Watch).
 #[derive(Debug, Clone)]
 pub enum Update {
     /// All keys. What was known before is void.

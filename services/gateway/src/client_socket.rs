@@ -1,4 +1,4 @@
-//! What a client's connection runs over: TCP, in clear text or behind TLS.
+//! The stream below a client's connection: TCP, in clear text or behind TLS.
 
 use hubspoke_http1::RequestBody;
 use tokio::io::{AsyncRead, AsyncWrite};

@@ -41,7 +41,7 @@ pub(crate) struct Hop<'a> {
     pub(crate) may_upgrade: bool,
     /// The host that the request is for.
     pub(crate) host: Option<&'a HeaderValue>,
-    /// What was removed from the front of the path.
+    /// The prefix that was removed from the path.
     pub(crate) prefix: Option<&'a HeaderValue>,
     /// This gateway's entry in `Via`, for this request's version.
     pub(crate) via: &'a HeaderValue,

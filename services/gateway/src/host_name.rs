@@ -29,7 +29,7 @@ pub(crate) fn name_of(host: &[u8]) -> Option<&str> {
     if is_address { None } else { std::str::from_utf8(name).ok() }
 }
 
-/// What stands before `.domain` in a host; case counts for nothing.
+/// The part before `.domain` in a host; case counts for nothing.
 pub(crate) fn below<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
     let (rest, end) = host.split_at_checked(host.len().checked_sub(domain.len())?)?;
     if end.eq_ignore_ascii_case(domain) { rest.strip_suffix('.') } else { None }

@@ -1,4 +1,4 @@
-//! What is known about etcd and the other registries at the moment.
+//! The current knowledge about etcd and the other registries.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

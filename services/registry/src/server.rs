@@ -191,7 +191,7 @@ impl RegistryServer {
     }
 }
 
-/// Where other registries reach this one.
+/// The address at which other registries reach this one.
 async fn reached_at(common: &Common, bound: SocketAddr) -> Result<String, BindError> {
     if let Some(addr) = &common.advertise {
         return Ok(addr.clone());

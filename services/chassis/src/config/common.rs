@@ -44,7 +44,7 @@ pub struct Common {
     pub shutdown_grace: Duration,
     /// The registry to join.
     pub registry: RegistryLink,
-    /// Who may call this process.
+    /// The tokens of subjects that may call this process.
     pub access: AccessSettings,
     /// How entries are sent to the log service.
     pub log_client: LogSending,
@@ -65,7 +65,7 @@ pub struct RegistryLink {
     pub token_file: Option<PathBuf>,
 }
 
-/// Who may call this process.
+/// The tokens of subjects that may call this process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -82,7 +82,7 @@ pub struct AccessSettings {
 pub struct LogSending {
     /// Log instances that store an entry, each on its own disk, before it is acknowledged: from 1 to 4.
     pub copies: usize,
-    /// What becomes of an entry that fewer can store: `refuse` or `accept`.
+    /// The fate of an entry that fewer can store: `refuse` or `accept`.
     pub fewer_copies: FewerCopies,
 }
 

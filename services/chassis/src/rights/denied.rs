@@ -26,9 +26,9 @@ pub enum Denied {
     /// Its token is for something else.
     #[error("{subject} may not {right}")]
     NotPermitted {
-        /// Who sent it.
+        /// The sender of the request.
         subject: String,
-        /// What it was about to do.
+        /// The action that it asked for.
         right: String,
     },
 }

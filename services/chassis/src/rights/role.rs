@@ -1,8 +1,8 @@
-//! What a token is for, and the rights that come with that. Pure.
+//! The role of a token, and the rights that come with it. Pure.
 
 use std::fmt;
 
-/// What a request is about to do.
+/// The action that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right<'a> {
     /// Register, renew or deregister an instance of this service.
@@ -15,7 +15,7 @@ pub enum Right<'a> {
     WriteEntries(&'a str),
 }
 
-/// What a token is for.
+/// The role of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     /// Takes part under these names, and writes entries.

@@ -1,4 +1,4 @@
-//! Who sent a request. Pure.
+//! The sender of a request. Pure.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::role::{Right, Role};
 use super::token_set::TokenEntry;
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// Anybody: this process knows no tokens.

@@ -16,7 +16,7 @@ use super::role::Role;
 const HASH: usize = 32;
 /// Most names that one token is for.
 const MAX_NAMES: usize = 64;
-/// What a token begins with, so that scanners for leaked secrets can find it.
+/// The prefix of every token, so that scanners for leaked secrets can find it.
 const PREFIX: &str = "hub_";
 const HASH_PREFIX: &str = "sha256:";
 const EXPIRES_PREFIX: &str = "expires=";
@@ -34,9 +34,9 @@ const EXPIRES_PREFIX: &str = "expires=";
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenEntry {
-    /// What people and log lines call it.
+    /// The name that people and log lines use.
     pub name: String,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
     /// When it ends; `None` for never.
     pub expires: Option<Timestamp>,

@@ -67,7 +67,7 @@ impl Service {
         self.member.as_ref().map(|member| member.directory().clone()).unwrap_or_default()
     }
 
-    /// Who may do what here, by the tokens in the configuration. A service that requires one asks for it in its handlers.
+    /// The rights here, by the tokens in the configuration. A service that requires one asks for it in its handlers.
     pub fn access(&self) -> Arc<AccessControl> {
         self.access.clone()
     }

@@ -13,7 +13,7 @@ pub struct LogCopies {
     fewer: FewerCopies,
 }
 
-/// What becomes of an entry that fewer instances have stored, because there are no more that can.
+/// The fate of an entry that fewer instances have stored, because there are no more that can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -42,7 +42,7 @@ impl LogCopies {
         self.count
     }
 
-    /// What becomes of an entry with fewer.
+    /// The fate of an entry with fewer.
     pub fn fewer(self) -> FewerCopies {
         self.fewer
     }

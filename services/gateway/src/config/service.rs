@@ -65,7 +65,7 @@ pub enum EncodedSlash {
     Pass,
 }
 
-/// Where a request's key for sticky routing is.
+/// The place of a request's key for sticky routing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]

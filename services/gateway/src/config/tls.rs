@@ -27,7 +27,7 @@ impl Default for TlsConfig {
 }
 
 impl TlsConfig {
-    /// What is wrong, if anything: a key and why.
+    /// The first fault, if any: its key and why.
     pub(super) fn check(&self) -> Option<(&'static str, &'static str)> {
         (self.connections == 0).then_some(("tls.connections", "must be at least 1"))
     }

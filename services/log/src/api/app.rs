@@ -29,7 +29,7 @@ pub(crate) const LONG_EVENTS: usize = 8 << 20;
 
 pub(crate) struct LogApp {
     pub(crate) store: Arc<Store>,
-    /// Who may write and read entries.
+    /// The rights to write and read entries.
     pub(crate) access: Arc<AccessControl>,
     /// Whether entries are taken from anybody, tokens or not.
     pub(crate) anonymous_writes: bool,

@@ -24,7 +24,7 @@ pub(super) struct Submission {
     pub(super) reply: Option<ReceiptSender>,
 }
 
-/// Where the sender of a submission waits for its answer.
+/// The channel for the answer to the sender of a submission.
 pub(super) type ReceiptSender = oneshot::Sender<Result<Receipt, AppendError>>;
 
 impl Submission {

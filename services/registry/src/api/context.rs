@@ -29,9 +29,9 @@ pub(crate) struct Api {
     /// The store that this registry shares with others, if it does.
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) access: Arc<Access>,
-    /// Who may do what.
+    /// The rights of each subject.
     pub(crate) rights: Arc<AccessControl>,
-    /// What each member may add.
+    /// The quota of each member.
     pub(crate) quotas: Quotas,
     /// How long a deregistration waits for acknowledgements of the dependents.
     pub(crate) deregister_wait: Duration,

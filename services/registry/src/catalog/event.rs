@@ -39,7 +39,7 @@ pub(crate) enum CatalogEvent {
     Split(Split),
     /// Another registry could reach the instance that registered at the revision `over`.
     Vouched { key: InstanceKey, over: u64, reply: Option<Heartbeat> },
-    /// What the registry that is in charge of an instance knows about it.
+    /// The state of an instance as the registry in charge of it knows it.
     Heard { key: InstanceKey, id: String, at: Time, load: Option<Load> },
     /// The number of instances that other registries find failing.
     FailingElsewhere(usize),

@@ -1,5 +1,5 @@
-//! What a call asks of the store, if there is one. Reads the catalogue only; the call's own rules are the same as
-//! without a store.
+//! The change that a call asks of the store, if there is one. Reads the catalogue only; the call's own rules are
+//! the same as without a store.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::state::Catalog;
 use super::time::Time;
 
 impl Catalog {
-    /// What the store must take for a registration; `None` if the catalogue has it already.
+    /// The change that the store must take for a registration; `None` if the catalogue has it already.
     ///
     /// # Errors
     /// [`Refusal`] if there is no room.
@@ -46,7 +46,7 @@ impl Catalog {
         }
     }
 
-    /// What the store must take for a deregistration; `None` if there is nothing to deregister.
+    /// The change that the store must take for a deregistration; `None` if there is nothing to deregister.
     ///
     /// # Errors
     /// [`Refusal`] if another start is registered.

@@ -129,7 +129,7 @@ impl Transition<'_> {
         self.drain(key, on)
     }
 
-    /// What is up to this registry has changed.
+    /// The set of instances that this registry is in charge of has changed.
     pub(super) fn split(&mut self, split: Split) -> EventOutcome {
         let before = self.catalog.split.replace(split.clone());
         let moved = |key: &InstanceKey| {
@@ -192,7 +192,7 @@ impl Transition<'_> {
         EventOutcome::Unchanged
     }
 
-    /// What the registry in charge knows about an instance.
+    /// The state of an instance as the registry in charge knows it.
     pub(super) fn heard(&mut self, key: InstanceKey, id: &str, at: Time, load: Option<Load>) -> EventOutcome {
         if self.catalog.is_ours(&key) {
             return EventOutcome::Unchanged;
