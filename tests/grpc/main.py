@@ -208,6 +208,9 @@ def main():
                     except Exception as error:  # whatever it is, the other cases run too
                         failed += 1
                         print(f"FAILED  {case.__name__}: {error!r}", flush=True)
+        except SystemExit:
+            print((run.dir / "log.txt").read_text(), file=sys.stderr)
+            raise
         finally:
             run.stop_all()
             server.stop(0)

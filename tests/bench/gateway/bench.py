@@ -81,7 +81,9 @@ class Run:
 
     def start(self, core, command, **env):
         log = open(self.dir / "log.txt", "a")
-        env = {**os.environ, **PATHS, **env}
+        # The settings are the caller's, whatever the shell has.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HUB_", "OTEL_"))}
+        env = {**inherited, **PATHS, **env}
         # Elsewhere than in a checkout: its configuration files are for its own build.
         child = subprocess.Popen(["taskset", "-c", core, *command], stdout=log, stderr=log, env=env, cwd=self.dir)
         self.children.append(child)

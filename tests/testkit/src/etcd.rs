@@ -1,5 +1,5 @@
 //! A real etcd on loopback, of one node or three, and what can happen to it. A test that needs one is skipped on a machine
-//! without etcd, unless `HUB_TEST_REQUIRE_ETCD` is `1`.
+//! without etcd, unless `HUBSPOKE_TEST_REQUIRE_ETCD` is `1`.
 //!
 //! ```no_run
 //! # async fn test() {
@@ -62,11 +62,11 @@ pub async fn start(nodes: usize) -> Option<EtcdCluster> {
 /// [`start`] with more arguments for each node.
 ///
 /// # Panics
-/// If it can't be started; without etcd, if `HUB_TEST_REQUIRE_ETCD` is `1`.
+/// If it can't be started; without etcd, if `HUBSPOKE_TEST_REQUIRE_ETCD` is `1`.
 pub async fn start_with(nodes: usize, args: &[&str]) -> Option<EtcdCluster> {
     let Some(program) = program() else {
-        let required = std::env::var("HUB_TEST_REQUIRE_ETCD").is_ok_and(|value| value == "1");
-        assert!(!required, "HUB_TEST_REQUIRE_ETCD is 1, and there is no etcd in PATH");
+        let required = std::env::var("HUBSPOKE_TEST_REQUIRE_ETCD").is_ok_and(|value| value == "1");
+        assert!(!required, "HUBSPOKE_TEST_REQUIRE_ETCD is 1, and there is no etcd in PATH");
         #[allow(clippy::print_stderr, reason = "whoever runs the tests shall know")]
         {
             eprintln!("skipped: no etcd in PATH");

@@ -1,5 +1,5 @@
 //! Several registries on a real etcd, under load and faults: no request fails, and nobody who lives is removed.
-//! `HUB_TEST_ROUNDS` and `HUB_TEST_OUTAGE` (seconds) make it longer.
+//! `HUBSPOKE_TEST_ROUNDS` and `HUBSPOKE_TEST_OUTAGE` (seconds) make it longer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -103,7 +103,7 @@ async fn registries_and_etcd_fail_in_turn_and_no_request_does() {
     settings.store = StoreKind::Etcd;
     settings.etcd.endpoints = etcd.endpoints();
     settings.etcd.lease = Duration::from_secs(2);
-    let rounds = usize::try_from(number("HUB_TEST_ROUNDS", 1)).unwrap();
+    let rounds = usize::try_from(number("HUBSPOKE_TEST_ROUNDS", 1)).unwrap();
     let mut platform = Platform::start_several(settings, 2 + rounds).await.log(3).await.visit(2).await;
     let greeting =
         Router::new().route("/greeter", get(async || "hello")).route("/heart-beat", get(async || ""));
@@ -143,7 +143,7 @@ async fn registries_and_etcd_fail_in_turn_and_no_request_does() {
     }
     // All of etcd is away for a while.
     etcd.kill_all().await;
-    sleep(Duration::from_secs(number("HUB_TEST_OUTAGE", 4))).await;
+    sleep(Duration::from_secs(number("HUBSPOKE_TEST_OUTAGE", 4))).await;
     etcd.restart_all().await;
     etcd.leader().await;
     let all: Vec<_> = platform.registries.iter().chain([&platform.registry]).collect();

@@ -86,7 +86,7 @@ impl TestRegistry {
     async fn at(mut settings: Settings, listen: SocketAddr, token: Option<&str>) -> Self {
         // All tests on an etcd, to see what is different there: tests of the snapshot file, of the epoch of a restart, and
         // those that expect a state at once.
-        let everything_on = std::env::var("HUB_TEST_STORE_ETCD").ok();
+        let everything_on = std::env::var("HUBSPOKE_TEST_STORE_ETCD").ok();
         if let Some(endpoint) = &everything_on {
             settings.store = StoreKind::Etcd;
             settings.etcd.endpoints = vec![endpoint.clone()];

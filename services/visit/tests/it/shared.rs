@@ -105,11 +105,12 @@ async fn replicas_count_together_without_gaps() {
     assert_eq!(etcd.get(KEY).await.unwrap().unwrap().value, "many", "it is not overwritten");
 }
 
-/// More rounds by `HUB_TEST_ROUNDS`.
+/// More rounds by `HUBSPOKE_TEST_ROUNDS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_number_is_given_twice_or_out_of_order_while_leaders_are_killed() {
     let Some(mut cluster) = etcd::start(3).await else { return };
-    let rounds = std::env::var("HUB_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let rounds =
+        std::env::var("HUBSPOKE_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
     let counters: Vec<_> = (0..3).map(|_| VisitCounter::in_etcd(&client(&cluster), KEY)).collect();
     let visitors = Visitors::start(&counters, 10);
     for round in 0..rounds {

@@ -8,7 +8,7 @@ use super::program::processes;
 use super::running::{Running, has_instances, instances};
 use crate::platform::TestPlatform;
 
-/// How often something is killed; `HUB_TEST_KILLS=200` for more.
+/// How often something is killed; `HUBSPOKE_TEST_KILLS=200` for more.
 const KILLS: usize = 6;
 
 /// Whatever is killed, `hub run`, the supervisor or the program: after a second nothing runs and nothing is registered.
@@ -16,7 +16,8 @@ const KILLS: usize = 6;
 #[tokio::test]
 async fn random_kills_leave_neither_orphans_nor_ghosts() {
     let platform = TestPlatform::start(&[]).await;
-    let kills = std::env::var("HUB_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    let kills =
+        std::env::var("HUBSPOKE_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     for round in 0..kills {
         let behaviour = ["serve", "daemon", "stubborn"][rand::rng().random_range(0..3)];
         let run = Running::start(&platform, &["--name", "victim"], behaviour);
@@ -39,7 +40,7 @@ async fn random_kills_leave_neither_orphans_nor_ghosts() {
         end.await.unwrap();
         // 1 s on a quiet machine; the tests may run beside others.
         assert!(took < Duration::from_secs(3), "{what} took {took:?}");
-        if std::env::var_os("HUB_TEST_KILLS").is_some() {
+        if std::env::var_os("HUBSPOKE_TEST_KILLS").is_some() {
             println!("{round}: {behaviour}, {victim} of {pids:?}, hub {hub}: {took:?}");
         }
     }

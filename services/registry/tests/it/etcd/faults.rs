@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::super::fixture::{TestRegistry, quick};
 use super::{agree, essence};
 
-/// How long etcd is away in the ordinary run; `HUB_TEST_OUTAGE=60` makes it a minute.
+/// How long etcd is away in the ordinary run; `HUBSPOKE_TEST_OUTAGE=60` makes it a minute.
 fn outage() -> Duration {
-    let seconds = std::env::var("HUB_TEST_OUTAGE").ok().and_then(|text| text.parse().ok());
+    let seconds = std::env::var("HUBSPOKE_TEST_OUTAGE").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(4))
 }
 
@@ -82,7 +82,7 @@ async fn the_leader_is_killed_again_and_again() {
     let Some(mut etcd) = hubspoke_testkit::etcd::start(3).await else { return };
     let registries = three(&etcd).await;
     let logs = members(&registries, 6).await;
-    let rounds = std::env::var("HUB_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let rounds = std::env::var("HUBSPOKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     for round in 0..rounds {
         let leader = etcd.leader().await;
         etcd.kill(leader).await;

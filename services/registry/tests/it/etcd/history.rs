@@ -50,9 +50,9 @@ fn check(histories: &[Vec<Reading>], gone: &BTreeMap<(String, String), u64>) {
 #[tokio::test]
 async fn what_registries_show_never_goes_back() {
     let Some(mut etcd) = hubspoke_testkit::etcd::start(3).await else { return };
-    let seed = std::env::var("HUB_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = std::env::var("HUBSPOKE_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
-    let seconds = std::env::var("HUB_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let seconds = std::env::var("HUBSPOKE_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let end = Instant::now() + Duration::from_secs(seconds);
     let registries = Arc::new([
         TestRegistry::on_etcd(&etcd, quick()).await,
