@@ -1,4 +1,4 @@
-import { createServer } from "node:http";
+const { createServer } = require("node:http");
 
 createServer((request, response) => response.end(`hello from node at ${request.url}\n`)).listen(
     process.env.PORT,

@@ -1,4 +1,7 @@
-"""A Django project in one file, with its admin."""
+"""A Django project in one file, with its admin.
+
+By its host it needs nothing. Behind a prefix it has to put that before its links: `FORCE_SCRIPT_NAME`, Django's own
+setting. Its development server finds no static files then; WhiteNoise, which projects use in production, does."""
 
 import os
 import sys
@@ -10,8 +13,9 @@ settings.configure(
     SECRET_KEY="for a test",
     ALLOWED_HOSTS=[".localhost", "127.0.0.1"],
     ROOT_URLCONF=__name__,
-    STATIC_URL="/static/",
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DATABASE"]}},
+    STATIC_URL="static/",
+    FORCE_SCRIPT_NAME=os.environ.get("FORCE_SCRIPT_NAME"),
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("DATABASE", "db.sqlite")}},
     INSTALLED_APPS=[
         "django.contrib.admin",
         "django.contrib.auth",
@@ -21,6 +25,7 @@ settings.configure(
         "django.contrib.staticfiles",
     ],
     MIDDLEWARE=[
+        "whitenoise.middleware.WhiteNoiseMiddleware",
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -1,0 +1,7 @@
+<?php
+if ($_SERVER["REQUEST_URI"] === "/old") {
+    header("Location: /new");
+    exit;
+}
+session_start();
+echo "hello from php at {$_SERVER["REQUEST_URI"]}\n";

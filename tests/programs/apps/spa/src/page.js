@@ -1,0 +1,1 @@
+export const text = (path) => `loaded for ${path}`;
