@@ -17,7 +17,7 @@ use self::platform::{is_broken_pipe, run_up};
 use crate::admin_client::AdminClient;
 use crate::config::{HubConfig, PROCESS};
 use crate::output::print;
-use crate::{demo, describe, logs, programs, shell, status, token, watch};
+use crate::{cert, demo, describe, logs, programs, shell, status, token, watch};
 
 mod commands;
 mod platform;
@@ -141,6 +141,7 @@ fn run_alone(cli: HubCli) -> Result<ExitCode, HubCli> {
             let leave = Leave { registry, token_file, name, addr, id };
             return Ok(ExitCode::from(process::supervise(&Supervise { parent, grace, leave, command })));
         }
+        Some(HubCommand::Cert { command }) => cert::run(command),
         Some(HubCommand::Completions { shell }) => print(&shell::completions(shell, &mut HubCli::command())),
         Some(HubCommand::Man { dir: Some(dir) }) => {
             shell::manual(HubCli::command(), &dir).map_err(Into::into)
@@ -172,6 +173,7 @@ async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<(
         | HubCommand::Healthcheck
         | HubCommand::Run { .. }
         | HubCommand::Add { .. }
+        | HubCommand::Cert { .. }
         | HubCommand::Completions { .. }
         | HubCommand::Man { .. }
         | HubCommand::Supervise(_)

@@ -7,12 +7,14 @@
 mod admin_client;
 mod catalog_update;
 mod cause;
+mod cert;
 pub mod cli;
 pub mod config;
 mod data_dir;
 mod demo;
 mod describe;
 mod event_source;
+mod files;
 mod invocation;
 mod logs;
 mod outage;

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use hubspoke_run::process::{EXEC, SUPERVISE};
 
 use crate::admin_client::{InstanceRef, registry_urls};
+use crate::cert::CertCommand;
 use crate::demo::DemoArgs;
 use crate::logs::LogsArgs;
 use crate::programs::{AddArgs, RunArgs, ShipArgs};
@@ -99,6 +100,11 @@ pub(super) enum HubCommand {
     Token {
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Make and show certificates: a CA and certificates for services, in two commands
+    Cert {
+        #[command(subcommand)]
+        command: CertCommand,
     },
     /// Ask the `hub up` that runs here whether all its services are ready: exit 0 if they are, else 1
     Healthcheck,

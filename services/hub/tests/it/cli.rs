@@ -32,6 +32,10 @@ fn commands_that_parse_and_commands_that_do_not() {
         "hub token init --member log --operator hub",
         "hub token list",
         "hub token revoke shop",
+        "hub cert init --name Office --expires 5y --dir c",
+        "hub cert issue shop cart --host shop.example,10.0.0.5 --host *.shop.example --ca c --renew",
+        "hub cert issue --operator ada --reader eve",
+        "hub cert show certs/shop/tls.crt",
     ] {
         assert!(HubCli::try_parse_from(line.split(' ')).is_ok(), "{line}");
     }
@@ -45,6 +49,11 @@ fn commands_that_parse_and_commands_that_do_not() {
         "hub drain",
         "hub status Log",
         "hub status log/",
+        "hub cert issue",
+        "hub cert issue Shop",
+        "hub cert issue shop --host *.localhost",
+        "hub cert issue shop --host https://shop.example",
+        "hub cert issue shop --renew --force",
         "hub registry",
         "hub registry protect maybe",
     ] {

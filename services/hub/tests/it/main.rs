@@ -2,6 +2,7 @@
 //! and exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test names its place")]
 
+mod cert;
 mod cli;
 mod config;
 mod demo;
