@@ -2,6 +2,7 @@
 //!
 //! All visits that wait share one compare-and-put. It is sent after they have begun, and they are answered after it was
 //! applied, so a visit that begins after another was answered has a higher number, whichever replicas they are at.
+//! Replicas take turns, see [`turns`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +12,22 @@ use hubspoke_etcd::{Compare, Error as EtcdError, Etcd, KeyValue, Op, Txn};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::ledger::{Ledger, Slot};
 use self::record::{InvalidCount, Record};
+use self::turns::Turns;
 
 mod ledger;
 mod record;
+mod turns;
 
 /// Visits that wait at once.
 const MAX_WAITING: usize = 10_000;
 /// Attempts within the time that a visit waits.
 const ATTEMPTS: u32 = 3;
+/// Of the time that a visit waits, one part of so many is the longest pause for another replica's turn.
+const LONGEST_TURN: u32 = 5;
 /// Pause after a failed attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -92,6 +97,8 @@ impl SharedCount {
         let counting = Counting {
             etcd: etcd.within(limit / ATTEMPTS),
             key: key.clone(),
+            mark: format!("{key}/waiting").into(),
+            turns: Turns::new(writer.clone(), limit / LONGEST_TURN),
             ledger: Ledger::new(writer),
             stats: stats.clone(),
         };
@@ -135,6 +142,9 @@ impl Drop for SharedCount {
 struct Counting {
     etcd: Etcd,
     key: Arc<str>,
+    /// The key in which a replica asks for its turn.
+    mark: Arc<str>,
+    turns: Turns,
     ledger: Ledger,
     stats: Arc<CountStats>,
 }
@@ -167,18 +177,28 @@ impl Counting {
             return self.found(found.as_ref());
         }
         let Some(put) = self.ledger.next() else { return Ok(()) };
-        let txn = Txn::new()
+        let mut txn = Txn::new()
             .when(Compare::mod_revision(&*self.key, put.revision))
             .then(Op::put(&*self.key, put.record.to_string()))
+            .then(Op::get(&*self.mark))
             .or_else(Op::get(&*self.key));
+        if let Some(mark) = self.turns.mark() {
+            txn = txn.or_else(Op::put(&*self.mark, mark));
+        }
+        let sent = Instant::now();
         match self.etcd.txn(txn).await {
             Ok(reply) if reply.succeeded => {
                 self.stats.writes.fetch_add(1, Ordering::Relaxed);
                 self.ledger.applied(put, reply.revision);
+                let pause = self.turns.won(reply.first_read().map(|kv| (&*kv.value, kv.mod_revision)));
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
                 Ok(())
             }
             Ok(reply) => {
                 self.stats.conflicts.fetch_add(1, Ordering::Relaxed);
+                self.turns.lost(sent.elapsed());
                 self.found(reply.first_read())
             }
             Err(error @ EtcdError::OutcomeUnknown(_)) => Err(error.into()),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hubspoke_etcd::{Config, Etcd, Op, Txn};
-use hubspoke_testkit::etcd::{self, EtcdCluster};
+use hubspoke_testkit::etcd::{self, EtcdCluster, Proxy};
 use hubspoke_testkit::eventually;
 use hubspoke_visit::counter::VisitCounter;
 use tokio::task::JoinSet;
@@ -171,6 +171,26 @@ async fn while_etcd_is_away_visits_fail_in_time_and_no_number_is_lost() {
     // Nobody else has counted, so even the numbers of visits that have failed were taken again.
     assert_eq!(numbers, (1..=numbers.len() as u64).collect(), "gaps");
     assert_eq!(stats.lost.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_far_from_etcd_counts_beside_a_near_one_that_never_pauses() {
+    let Some(cluster) = etcd::start(1).await else { return };
+    let proxy = Proxy::start(cluster.addr(0)).await;
+    proxy.delay(Duration::from_millis(50));
+    let far = Etcd::new(Config { endpoints: vec![proxy.url()], ..Config::default() }).unwrap();
+    let counters = [VisitCounter::in_etcd(&client(&cluster), KEY), VisitCounter::in_etcd(&far, KEY)];
+    let near = Visitors::start(&counters[..1], 20);
+    let stats = counters[0].stats().unwrap();
+    eventually("the near one counts", async || stats.count.load(Ordering::Relaxed) > 200).await;
+    let far = Visitors::start(&counters[1..], 5);
+    let stats = counters[1].stats().unwrap();
+    eventually("the far one counts, again and again", async || stats.writes.load(Ordering::Relaxed) >= 5)
+        .await;
+    let (mut visits, failed) = far.stop().await;
+    assert_eq!(failed, 0, "none waits for longer than it may");
+    visits.extend(near.stop().await.0);
+    check(visits);
 }
 
 #[test]
