@@ -1,4 +1,5 @@
-//! Thousands of members in one process, as load for a registry; driven by `tests/bench/registry.py`.
+//! Thousands of members in one process, as load for registries; driven by `tests/bench/registry.py` and
+//! `tests/bench/etcd.py`.
 //!
 //! They cost as little as possible, so that the registry dominates the measurement: one listener for all of 127/8, an
 //! HTTP parser that knows only what a registry sends, and no allocation per request. Not an example of a member.
@@ -6,6 +7,8 @@
 //!     swarm register REGISTRY INSTANCES SECONDS [hubspoke|renew|consul|etcd]
 //!     swarm heartbeats REGISTRY INSTANCES SECONDS
 //!     swarm dependents REGISTRY DEPENDENTS INSTANCES SECONDS [snapshot|event]
+//!
+//! REGISTRY may be several addresses, separated by commas: connections are spread over them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,19 +38,19 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let number = |text: &str| text.parse::<usize>().expect("a number");
+        let addrs = |text: &str| text.split(',').map(|addr| addr.parse().expect("an address")).collect();
         match args[..] {
             ["register", registry, instances, seconds, ref kind @ ..] => {
                 let kind = kind.first().copied().unwrap_or("hubspoke").to_owned();
-                register(registry.parse().unwrap(), number(instances), number(seconds), kind).await;
+                register(addrs(registry), number(instances), number(seconds), kind).await;
             }
             ["heartbeats", registry, instances, seconds] => {
-                heartbeats(registry.parse().unwrap(), number(instances), number(seconds)).await;
+                heartbeats(addrs(registry), number(instances), number(seconds)).await;
             }
             ["dependents", registry, dependents, instances, seconds, ref mode @ ..] => {
                 let mode = mode.first().copied().unwrap_or("snapshot");
                 let (dependents, instances) = (number(dependents), number(instances));
-                let registry = registry.parse().unwrap();
-                dependents_of(registry, dependents, instances, number(seconds), mode).await;
+                dependents_of(addrs(registry), dependents, instances, number(seconds), mode).await;
             }
             _ => panic!("usage: see the documentation of examples/swarm.rs"),
         }
@@ -215,8 +218,35 @@ fn info(i: usize, start: usize, port: u16, required: &str) -> String {
     )
 }
 
+/// Sends these requests over all connections, and waits for all responses.
+async fn send_all(
+    registries: &[SocketAddr],
+    count: usize,
+    request: impl Fn(usize) -> (&'static str, &'static str, String) + Send + Sync + 'static,
+) {
+    let (next, request) = (Arc::new(AtomicUsize::new(0)), Arc::new(request));
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..CONNECTIONS {
+        let (next, request, registry) = (next.clone(), request.clone(), registries[n % registries.len()]);
+        tasks.spawn(async move {
+            let mut connection = RegistryConn::open(registry).await;
+            loop {
+                let n = next.fetch_add(1, Relaxed);
+                if n >= count {
+                    return;
+                }
+                let (method, path, body) = request(n);
+                connection.call(method, path, &body).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
 /// Registers `instances` once, then keeps replacing them with new Ids, so that their number does not change.
-async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: String) {
+async fn register(registries: Vec<SocketAddr>, instances: usize, seconds: usize, kind: String) {
     let (port, _) = swarm(0).await;
     let next = Arc::new(AtomicUsize::new(0));
     let done = Arc::new(AtomicUsize::new(0));
@@ -237,19 +267,16 @@ async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: 
             _ => ("POST", "/services", info(i, n, port, "\"log\"")),
         }
     };
-    let mut first = RegistryConn::open(registry).await;
-    for n in 0..instances {
-        let (method, path, body) = request(n);
-        first.call(method, path, &body).await;
-    }
+    send_all(&registries, instances, request.clone()).await;
     next.store(instances, Relaxed);
     println!("registered");
     wait_for_line().await;
     let end = Instant::now() + Duration::from_secs(seconds as u64);
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    for n in 0..CONNECTIONS {
         let (next, done, request) = (next.clone(), done.clone(), request.clone());
+        let registry = registries[n % registries.len()];
         tasks.spawn(async move {
             let mut connection = RegistryConn::open(registry).await;
             let mut latencies = Vec::new();
@@ -274,15 +301,10 @@ async fn register(registry: SocketAddr, instances: usize, seconds: usize, kind: 
 }
 
 /// Registers `instances` and answers their heartbeats.
-async fn heartbeats(registry: SocketAddr, instances: usize, seconds: usize) {
+async fn heartbeats(registries: Vec<SocketAddr>, instances: usize, seconds: usize) {
     let (port, received) = swarm(0).await;
-    let mut connection = RegistryConn::open(registry).await;
-    let mut bytes = 0;
-    for i in 0..instances {
-        let body = info(i, i, port, "");
-        bytes += body.len();
-        connection.call("POST", "/services", &body).await;
-    }
+    send_all(&registries, instances, move |i| ("POST", "/services", info(i, i, port, ""))).await;
+    let bytes: usize = (0..instances).map(|i| info(i, i, port, "").len()).sum();
     println!("registered {}", bytes / instances);
     wait_for_line().await;
     let before = received.heartbeats.load(Relaxed);
@@ -292,28 +314,27 @@ async fn heartbeats(registry: SocketAddr, instances: usize, seconds: usize) {
 
 /// One service of `instances`, its `dependents`, and one change per second: measures how long each takes to arrive.
 async fn dependents_of(
-    registry: SocketAddr,
+    registries: Vec<SocketAddr>,
     dependents: usize,
     instances: usize,
     seconds: usize,
     mode: &str,
 ) {
     let (port, received) = swarm(dependents).await;
-    let mut connection = RegistryConn::open(registry).await;
-    let big = |i: usize, start: usize| {
+    let big = move |i: usize, start: usize| {
         let ip = ip(dependents + i);
         format!(r#"{{"Name":"big","Addr":"{ip}:{port}","RequiredServices":[],"Id":"big-{start:016x}"}}"#)
     };
-    for i in 0..instances {
-        connection.call("POST", "/services", &big(i, i)).await;
-    }
-    for i in 0..dependents {
+    let mode = mode.to_owned();
+    let dependent = move |i: usize| {
         let ip = ip(i);
-        let body = format!(
+        format!(
             r#"{{"Name":"dependent","Addr":"{ip}:{port}","RequiredServices":["big"],"Id":"d-{i}","Push":"{mode}"}}"#
-        );
-        connection.call("POST", "/services", &body).await;
-    }
+        )
+    };
+    send_all(&registries, instances, move |i| ("POST", "/services", big(i, i))).await;
+    send_all(&registries, dependents, move |i| ("POST", "/services", dependent(i))).await;
+    let mut connection = RegistryConn::open(registries[0]).await;
     println!("registered");
     wait_for_line().await;
     let mut last = Vec::new();
