@@ -78,6 +78,44 @@ async fn without_etcd_all_goes_on_but_new_registrations_and_removals() {
 }
 
 #[tokio::test]
+async fn an_etcd_whose_answers_take_seconds_fails_nothing_that_runs() {
+    let Some(etcd) = hubspoke_testkit::etcd::start(1).await else { return };
+    let proxies = [Proxy::start(etcd.addr(0)).await, Proxy::start(etcd.addr(0)).await];
+    let registries = [
+        TestRegistry::on_endpoints(vec![proxies[0].url()], quick()).await,
+        TestRegistry::on_endpoints(vec![proxies[1].url()], quick()).await,
+    ];
+    let logs = members(&registries, 8).await;
+    let visit = FakeMember::start().await;
+    let known = ServiceInfo { id: Some("v".to_owned()), ..visit.info("visit", &["log"]) };
+    assert_eq!(registries[0].register(&known).await.status, 200);
+    agree(&registries.iter().collect::<Vec<_>>()).await;
+    proxies.iter().for_each(|proxy| proxy.delay(Duration::from_secs(2)));
+    let end = Instant::now() + outage();
+    let mut fastest = Duration::MAX;
+    while Instant::now() < end {
+        for registry in &registries {
+            let reply = registry.register(&known).await;
+            assert_eq!(reply.status, 200, "renewals are answered from memory: {}", reply.body);
+            assert_eq!(reply.body["log"].as_array().unwrap().len(), logs.len(), "nobody is removed");
+            let began = Instant::now();
+            let new = registry.register(&ServiceInfo::new("new", "127.0.0.1:9")).await;
+            assert_eq!((new.problem(), new.headers["retry-after"].to_str().unwrap()), (503, "1"));
+            fastest = fastest.min(began.elapsed());
+        }
+    }
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}"); // the others on a busy machine
+    proxies.iter().for_each(|proxy| proxy.delay(Duration::ZERO));
+    let other = FakeMember::start().await;
+    for registry in &registries {
+        let info = other.info("other", &[]);
+        eventually("it can register", || async { registry.register(&info).await.status == 200 }).await;
+    }
+    agree(&registries.iter().collect::<Vec<_>>()).await;
+    assert_eq!(registries[1].addrs("log").await.len(), logs.len());
+}
+
+#[tokio::test]
 async fn the_leader_is_killed_again_and_again() {
     let Some(mut etcd) = hubspoke_testkit::etcd::start(3).await else { return };
     let registries = three(&etcd).await;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hubspoke_testkit::{FakeMember, eventually};
+use hubspoke_protocol::{InstanceState, ReasonKind};
+use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use tokio::time::Instant;
 
 use super::super::fixture::{TestRegistry, quick};
@@ -76,4 +77,47 @@ async fn a_registry_that_stops_hands_over_at_once() {
     assert!(stopped.elapsed() < Duration::from_secs(2), "not only when its lease expires");
     all_are_checked(&logs).await;
     assert_eq!(a.addrs("log").await.len(), 8);
+}
+
+#[tokio::test]
+async fn self_protection_counts_what_all_registries_find() {
+    let Some(etcd) = hubspoke_testkit::etcd::start(1).await else { return };
+    // A removal takes long enough that the registries have told each other.
+    let mut settings = quick();
+    settings.heartbeat.gap = Duration::from_secs(1);
+    let mut registries = Vec::new();
+    for _ in 0..3 {
+        registries.push(TestRegistry::on_etcd(&etcd, settings.clone()).await);
+    }
+    let logs = members(&registries[0], 24).await;
+    for registry in &registries {
+        eventually("they know each other", || async {
+            registry.metric("hub_registry_registries").await > 2.5
+        })
+        .await;
+    }
+    all_are_checked(&logs).await;
+    // Each finds a third of them, which is far from half of the catalogue.
+    let failing = &logs[..16];
+    failing.iter().for_each(|log| log.on_heartbeat(MemberReply::Status(500)));
+    let held_back = async |registry: &TestRegistry| {
+        let live = registry.live("log").await;
+        let held = live.iter().filter(|it| {
+            it.state == InstanceState::Suspect
+                && it.reasons.iter().any(|reason| reason.kind == ReasonKind::HeldBack)
+        });
+        (live.len(), held.count())
+    };
+    for registry in &registries {
+        eventually("all of their removals are held back", || async { held_back(registry).await == (24, 16) })
+            .await;
+    }
+    all_are_checked(&logs).await;
+    assert_eq!(held_back(&registries[1]).await, (24, 16));
+    failing.iter().for_each(|log| log.on_heartbeat(MemberReply::Ok));
+    eventually("they pass again", || async {
+        let live = registries[2].live("log").await;
+        live.len() == 24 && live.iter().all(|it| it.state == InstanceState::Passing)
+    })
+    .await;
 }
