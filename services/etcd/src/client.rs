@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use crate::config::{Config, InvalidConfig};
 use crate::error::Error;
-use crate::proto::{KeyValue, RangeRequest, RangeResponse, TxnResponse};
+use crate::proto::{KeyValue, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use crate::rpc::{Method, Rpc};
 use crate::txn::{Txn, TxnReply, prefix_end};
 
@@ -125,11 +127,16 @@ impl Etcd {
     /// [`Error`]; [`Error::OutcomeUnknown`] if it writes and may have been applied.
     pub async fn txn(&self, txn: Txn) -> Result<TxnReply, Error> {
         let method = Method { path: TXN, kind: txn.kind() };
-        let response: TxnResponse = self.rpc.unary(method, txn.into_request(), self.limit).await?;
-        Ok(response.into())
+        Ok(self.call_txn(method, txn.into_request()).await?.into())
     }
 
-    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.rpc.unary(RANGE, request, self.limit).await
+    // Boxed: else every crate that awaits them compiles tonic's and hyper's client once more.
+
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, Error>> {
+        self.rpc.unary(RANGE, request, self.limit).boxed()
+    }
+
+    fn call_txn(&self, method: Method, request: TxnRequest) -> BoxFuture<'_, Result<TxnResponse, Error>> {
+        self.rpc.unary(method, request, self.limit).boxed()
     }
 }

@@ -64,12 +64,16 @@ impl LeaseState {
 impl Lease {
     /// Starts to keep a key with this value.
     pub fn start(etcd: &Etcd, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self::spawn(etcd, key.into(), value.into())
+    }
+
+    fn spawn(etcd: &Etcd, key: Bytes, value: Bytes) -> Self {
         let (state_sender, state) = watch::channel(LeaseState::Lost);
-        let (value, values) = watch::channel(value.into());
+        let (value, values) = watch::channel(value);
         let stop = CancellationToken::new();
         // Each of the few calls within a lease has a third of it.
         let etcd = etcd.within(etcd.limit.min(etcd.lease / 3));
-        let keeper = Keeper { etcd, key: key.into(), values, state: state_sender };
+        let keeper = Keeper { etcd, key, values, state: state_sender };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));
         Self { state, value, stop, task }
     }

@@ -38,8 +38,12 @@ pub struct Watch {
 impl Watch {
     /// Starts to list and watch the keys with a prefix.
     pub fn start(etcd: &Etcd, prefix: impl Into<Bytes>) -> Self {
+        Self::spawn(etcd.clone(), prefix.into())
+    }
+
+    fn spawn(etcd: Etcd, prefix: Bytes) -> Self {
         let (sender, updates) = mpsc::channel(QUEUE);
-        let task = AbortOnDropHandle::new(tokio::spawn(run(etcd.clone(), prefix.into(), sender)));
+        let task = AbortOnDropHandle::new(tokio::spawn(run(etcd, prefix, sender)));
         Self { updates, _task: task }
     }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use hubspoke_chassis::server::pause_after_accept_error;
 use hubspoke_chassis::{BindError, Config, Drain, Process, RunError, Service};
 use hubspoke_client::Directory;
@@ -101,7 +102,19 @@ impl GatewayServer {
     ///
     /// # Errors
     /// If the gateway ends before that.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
+        self.run_boxed(shutdown.boxed())
+    }
+
+    /// Boxed, so that it is compiled here, once and with this package's optimisation, instead of in each caller.
+    fn run_boxed(self, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), RunError>> {
+        self.run_until(shutdown).boxed()
+    }
+
+    async fn run_until(self, shutdown: BoxFuture<'static, ()>) -> Result<(), RunError> {
         let directory = self.service.directory();
         let (gateway, tls) = (self.gateway, self.tls);
         let serve = |listener, drain| serve(listener, tls, drain, gateway, directory);

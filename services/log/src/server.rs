@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hubspoke_chassis::telemetry::{new_instance_id, new_run_id};
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::BATCH_META;
@@ -120,7 +122,19 @@ impl LogServer {
     ///
     /// # Errors
     /// [`LogServerError`] if it ends by itself.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), LogServerError> {
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), LogServerError>> {
+        self.run_boxed(shutdown.boxed())
+    }
+
+    /// Boxed, so that it is compiled here, once and with this package's optimisation, instead of in each caller.
+    fn run_boxed(self, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), LogServerError>> {
+        self.run_until(shutdown).boxed()
+    }
+
+    async fn run_until(self, shutdown: BoxFuture<'static, ()>) -> Result<(), LogServerError> {
         let Self { service, app, closing } = self;
         let store = Arc::clone(&app.store);
         let routes = api::routes(app);

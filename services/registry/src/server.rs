@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hubspoke_chassis::config::{Common, ConfigError};
 use hubspoke_chassis::{BindError, Config, Process, RunError, Service};
 use hubspoke_client::membership::default_route_ip;
@@ -116,7 +118,19 @@ impl RegistryServer {
     ///
     /// # Errors
     /// [`RunError`] if it ends before that.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
+        self.run_boxed(shutdown.boxed())
+    }
+
+    /// Boxed, so that it is compiled here, once and with this package's optimisation, instead of in each caller.
+    fn run_boxed(self, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), RunError>> {
+        self.run_until(shutdown).boxed()
+    }
+
+    async fn run_until(self, shutdown: BoxFuture<'static, ()>) -> Result<(), RunError> {
         let Self { service, dispatcher, access, commands, settings, file, store } = self;
         let catalog = dispatcher.catalog.clone();
         let end_streams = CancellationToken::new();

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::LOG_SERVICE;
 use hubspoke_etcd::{Etcd, InvalidConfig};
@@ -88,7 +90,19 @@ impl VisitServer {
     ///
     /// # Errors
     /// [`VisitServerError`] if it ends by itself.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), VisitServerError> {
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), VisitServerError>> {
+        self.run_boxed(shutdown.boxed())
+    }
+
+    /// Boxed, so that it is compiled here, once and with this package's optimisation, instead of in each caller.
+    fn run_boxed(self, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), VisitServerError>> {
+        self.run_until(shutdown).boxed()
+    }
+
+    async fn run_until(self, shutdown: BoxFuture<'static, ()>) -> Result<(), VisitServerError> {
         let counter = self.app.counter.clone();
         let result = self.service.run(api::routes(&self.name, self.app), shutdown).await;
         if let Err(error) = counter.release().await {

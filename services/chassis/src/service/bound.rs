@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,6 +19,9 @@ use crate::metrics::Metrics;
 use crate::rights::AccessControl;
 use crate::server::{self, CONTROL_CONNECTIONS, Drain, PortLimits};
 use crate::site::{KnownHosts, SiteRule};
+
+/// Serves the public port until it is drained.
+type ServePublic = Box<dyn FnOnce(TcpListener, Drain) -> BoxFuture<'static, ()> + Send>;
 
 /// The readiness condition that is unmet during shutdown.
 const STOPPING: &str = "stopping";
@@ -96,11 +101,25 @@ impl Service {
     ///
     /// # Errors
     /// [`RunError`] if it stops before `shutdown` completes.
-    pub async fn run(self, routes: Router, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    pub fn run(
+        self,
+        routes: Router,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
+        self.run_routes(routes, shutdown.boxed())
+    }
+
+    fn run_routes(
+        self,
+        routes: Router,
+        shutdown: BoxFuture<'static, ()>,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
         let routes = routes.layer(self.middleware(Some(self.load.clone()), self.member.is_some()));
         let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };
         let limits = PortLimits::new(self.max_connections);
-        self.run_with(shutdown, |listener, drain| server::serve(limits, listener, app, drain)).await
+        let serve: ServePublic =
+            Box::new(move |listener, drain| server::serve(limits, listener, app, drain).boxed());
+        self.run_server(shutdown, serve)
     }
 
     /// [`Service::run`] with the service's own server on the public port; `control_listen` must be set. The server
@@ -108,15 +127,32 @@ impl Service {
     ///
     /// # Errors
     /// [`RunError`] if it ends before `shutdown` completes.
-    pub async fn run_with<F, Fut>(
-        mut self,
-        shutdown: impl Future<Output = ()>,
+    pub fn run_with<F, Fut>(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
         serve: F,
-    ) -> Result<(), RunError>
+    ) -> BoxFuture<'static, Result<(), RunError>>
     where
-        F: FnOnce(TcpListener, Drain) -> Fut,
+        F: FnOnce(TcpListener, Drain) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        self.run_server(shutdown.boxed(), Box::new(|listener, drain| serve(listener, drain).boxed()))
+    }
+
+    /// Boxed, so that it is compiled here, once and with this package's optimisation, instead of in each caller.
+    fn run_server(
+        self,
+        shutdown: BoxFuture<'static, ()>,
+        serve: ServePublic,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
+        self.serve_until(shutdown, serve).boxed()
+    }
+
+    async fn serve_until(
+        mut self,
+        shutdown: BoxFuture<'static, ()>,
+        serve: ServePublic,
+    ) -> Result<(), RunError> {
         let (start_drain, draining) = watch::channel(false);
         let drain = Drain::new(draining, self.grace);
         let control_app = self.control_routes();
