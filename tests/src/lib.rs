@@ -145,6 +145,11 @@ impl Platform {
         }
     }
 
+    /// Starts another gateway.
+    pub async fn another_gateway(&self) -> RunningService {
+        gateway(&self.registry_url).await
+    }
+
     /// Starts `n` more log instances and waits until the platform has [settled](Self::settled).
     pub async fn log(mut self, n: usize) -> Self {
         self.add_logs(n).await;

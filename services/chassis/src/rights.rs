@@ -3,7 +3,7 @@
 //! A process that stores what others may not change or read asks [`AccessControl`]: the registry and the log service do.
 //! With neither a token of its own nor a tokens file, everybody may do everything.
 //!
-//! A tokens file has one token a line, as `NAME ROLE [SERVICE…] [expires=TIME] sha256:HASH` ([`TokenEntry`]). `hub token`
+//! A tokens file has one token a line, as `NAME ROLE [SERVICE…] [host=HOST…] [expires=TIME] sha256:HASH` ([`TokenEntry`]). `hub token`
 //! writes it. Tokens are 192 random bits, so an unsalted, fast hash is enough: nobody finds one by trying, and the
 //! file is of no use to whoever reads it.
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use hubspoke_http1::{HeadLimits, MAX_FIELDS};
-use hubspoke_protocol::{EVERY_SERVICE, check_name};
+use hubspoke_protocol::{EVERY_SERVICE, GatewayHosts, check_name, is_host_name};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Balance;
-use crate::host_name::is_host_name;
 
 pub use self::service::{EncodedSlash, ServiceConfig, Sticky};
 pub use self::tls::TlsConfig;
@@ -20,6 +19,9 @@ pub use crate::retry::RetryConfig;
 
 mod service;
 mod tls;
+
+/// Every service has a host below it, which browsers and curl resolve to this machine (RFC 6761, 6.3).
+const LOCALHOST: &str = "localhost";
 
 /// The `[gateway]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -244,6 +246,23 @@ impl GatewayConfig {
             }
         }
         Ok(())
+    }
+
+    /// The hosts that the gateway, registered as `own`, keeps or gives away.
+    pub(crate) fn gateway_hosts(&self, own: &str) -> GatewayHosts {
+        let lower = |host: &String| host.to_ascii_lowercase();
+        let mut hosts = GatewayHosts {
+            own: self.hosts.iter().map(lower).chain([own.to_owned()]).collect(),
+            domains: self.domain.iter().map(lower).chain([LOCALHOST.to_owned()]).collect(),
+            ..GatewayHosts::default()
+        };
+        for (name, service) in &self.services {
+            if let Some(given) = &service.hosts {
+                hosts.given.extend(given.iter().map(|host| (lower(host), name.clone())));
+                hosts.decided.insert(name.clone());
+            }
+        }
+        hosts
     }
 
     /// Whether every service is public.

@@ -12,7 +12,7 @@ use hubspoke_chassis::server::within_file_limit;
 use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::LoadCounters;
 use hubspoke_client::directory::{DirectoryFollower, Settled, View};
-use hubspoke_protocol::UpstreamCount;
+use hubspoke_protocol::{GatewayHosts, UpstreamCount};
 use parking_lot::Mutex;
 use rand::RngExt;
 
@@ -35,6 +35,8 @@ pub(crate) struct Gateway {
     pub(crate) config: GatewayConfig,
     /// The gateway's own registered name, which is never routed to.
     name: String,
+    /// The hosts that it keeps or gives away.
+    hosts: GatewayHosts,
     /// The gateway's own id: the `Hub-Instance` of responses that it makes itself.
     pub(crate) id: HeaderValue,
     /// The service that spans belong to.
@@ -66,6 +68,7 @@ impl DirectoryFollower for Gateway {
         let builder = TableBuilder {
             config: &self.config,
             own_name: &self.name,
+            hosts: &self.hosts,
             workers: self.workers,
             durations: &self.durations,
         };
@@ -124,6 +127,7 @@ impl Gateway {
         Self {
             rates: ClientRates::new(config.limits.client_rate, config.limits.client_burst),
             name: name.to_owned(),
+            hosts: config.gateway_hosts(name),
             id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
             source: metrics.instance().clone(),
             durations: DurationHistogram::new(&metrics.meter()),

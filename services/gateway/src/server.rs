@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use hubspoke_chassis::server::pause_after_accept_error;
 use hubspoke_chassis::{BindError, Config, Drain, Process, RunError, Service};
 use hubspoke_client::Directory;
-use hubspoke_protocol::EVERY_SERVICE;
+use hubspoke_protocol::{EVERY_SERVICE, META_GATEWAY_HOSTS};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -70,7 +70,9 @@ impl GatewayServer {
             true => vec![EVERY_SERVICE],
             false => own.expose.iter().map(String::as_str).collect(),
         };
-        let service = Service::builder(PROCESS).requires(requires).bind(&common).await?;
+        let hosts = own.gateway_hosts(&common.name).to_string();
+        let builder = Service::builder(PROCESS).requires(requires).meta(META_GATEWAY_HOSTS, hosts);
+        let service = builder.bind(&common).await?;
         let metrics = service.metrics();
         metrics::allow_series(&metrics);
         let tls = TlsPort::bind(&own.tls, &metrics.meter(), PROCESS.name).await?;

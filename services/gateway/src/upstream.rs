@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hubspoke_client::directory::View;
-use hubspoke_protocol::EVERY_SERVICE;
+use hubspoke_protocol::{EVERY_SERVICE, GatewayHosts, below_domain};
 
 use crate::config::GatewayConfig;
-use crate::host_name::{below, lower, name_of};
+use crate::host_name::{lower, name_of};
 use crate::route::may_be_public;
 use crate::stats::DurationHistogram;
 
@@ -47,6 +47,8 @@ pub(crate) struct TableBuilder<'a> {
     pub(crate) config: &'a GatewayConfig,
     /// The gateway's own registered name, which is never routed to.
     pub(crate) own_name: &'a str,
+    /// The hosts that the gateway keeps or gives away.
+    pub(crate) hosts: &'a GatewayHosts,
     /// Each has its own pool per instance.
     pub(crate) workers: usize,
     pub(crate) durations: &'a DurationHistogram,
@@ -79,11 +81,17 @@ impl TableBuilder<'_> {
         let has = |host: &str, service: &str| {
             current.hosts.get(host).is_some_and(|holder| *holder.name == *service)
         };
-        let (assigned, refused) = hosts::assign(&claims, has, config, self.own_name);
+        let (assigned, refused) = hosts::assign(&claims, has, self.hosts);
         let of = |(host, name): (Box<str>, Box<str>)| Some((host, Arc::clone(services.get(&name)?)));
         let hosts = assigned.into_iter().filter_map(of).collect();
         let ready = view.revision().is_some() || view.services().next().is_some();
-        ServiceTable { services, hosts, domains: hosts::domains(config), refused, ready }
+        ServiceTable {
+            services,
+            hosts,
+            domains: self.hosts.domains.iter().map(|domain| domain.as_str().into()).collect(),
+            refused,
+            ready,
+        }
     }
 }
 
@@ -104,7 +112,7 @@ impl ServiceTable {
         let name = lower(name_of(host)?);
         // A host that was given away counts more than one that a service has by its name.
         let own = if self.hosts.is_empty() { None } else { self.hosts.get(&*name) };
-        own.or_else(|| self.domains.iter().find_map(|domain| self.services.get(below(&name, domain)?)))
+        own.or_else(|| self.domains.iter().find_map(|domain| self.services.get(below_domain(&name, domain)?)))
     }
 
     /// Hosts that members ask for in vain.

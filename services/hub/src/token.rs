@@ -51,6 +51,10 @@ pub(crate) struct NewArgs {
     /// May take part under this name, and write log entries; several names are allowed
     #[arg(long, value_name = "SERVICE", num_args = 1, value_delimiter = ',')]
     member: Vec<String>,
+    /// A member's services may ask the gateway for this host; several are allowed. The hosts NAME.localhost and
+    /// NAME.DOMAIN are theirs anyway
+    #[arg(long, value_name = "HOST", num_args = 1, value_delimiter = ',')]
+    host: Vec<String>,
     /// May drain and deregister, switch self-protection, and read log entries
     #[arg(long)]
     operator: bool,
@@ -120,7 +124,7 @@ fn new(args: NewArgs, configured: Option<&Path>, now: Timestamp) -> anyhow::Resu
     let name = args.name.unwrap_or_else(|| tokens.free_name(default_name(&role)));
     let expires = args.expires.map(|after| end(now, after)).transpose()?;
     let token = random_token();
-    let entry = TokenEntry { name, role, expires, hash: hash_of(&token) };
+    let entry = TokenEntry { name, role, hosts: args.host, expires, hash: hash_of(&token) };
     tokens.add(&entry)?;
     if let Some(out) = &args.out {
         files::write_secret(out, &token)?;
@@ -149,7 +153,13 @@ fn init(args: &InitArgs, configured: Option<&Path>) -> anyhow::Result<()> {
         }
         let token = random_token();
         tokens.remove(name);
-        tokens.add(&TokenEntry { name: name.clone(), role, expires: None, hash: hash_of(&token) })?;
+        tokens.add(&TokenEntry {
+            name: name.clone(),
+            role,
+            hosts: Vec::new(),
+            expires: None,
+            hash: hash_of(&token),
+        })?;
         files::write_secret(&file, &token)?;
         made.push(name.as_str());
     }
@@ -173,9 +183,9 @@ fn list(tokens: &TokenLines, now: Timestamp) -> anyhow::Result<String> {
             Some(at) if entry.is_expired(now) => format!("{at} (expired)"),
             Some(at) => at.to_string(),
         };
-        vec![entry.name.clone(), role.to_owned(), services, end]
+        vec![entry.name.clone(), role.to_owned(), services, entry.hosts.join(", "), end]
     });
-    Ok(table::layout(&["NAME", "ROLE", "SERVICES", "EXPIRES"], &rows.collect::<Vec<_>>()))
+    Ok(table::layout(&["NAME", "ROLE", "SERVICES", "HOSTS", "EXPIRES"], &rows.collect::<Vec<_>>()))
 }
 
 fn default_name(role: &Role) -> &str {

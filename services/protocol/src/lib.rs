@@ -3,6 +3,10 @@
 pub use self::addr::{InvalidAddr, check_addr, check_host, check_ip};
 pub use self::copies::{CopyFilter, EntryIdentity, KeyedHash, entry_content};
 pub use self::dedup::DedupWindow;
+pub use self::hosts::{
+    GatewayHosts, HOSTS_KEPT_FOR, HostRefused, MAX_ASKED_HOSTS, META_GATEWAY_HOSTS, META_ROUTE_HOSTS,
+    asked_hosts, below_domain, is_host_name,
+};
 pub use self::http::{
     DIRECTORY_PATH, HEART_BEAT_PATH, HUB_INSTANCE, HUB_REVISION, HUB_SOURCE, HUB_WARNING, LOG_PATH,
     PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, REGISTRIES_PATH, SERVICES_PATH, WATCH_PATH,
@@ -20,6 +24,7 @@ pub use self::watch::{ChangeView, HeardView, LoadView};
 mod addr;
 mod copies;
 mod dedup;
+mod hosts;
 mod http;
 mod metrics;
 mod names;

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::addr::{InvalidAddr, check_addr};
+use crate::hosts::{META_ROUTE_HOSTS, asked_hosts};
 use crate::names::{EVERY_SERVICE, InvalidName, check_name};
 use crate::revision::Revision;
 use crate::state::InstanceState;
@@ -54,6 +55,10 @@ pub struct ServiceInfo {
     /// Any facts about the instance, such as `protocol`, `weight`, a version or a zone.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// Since when the service has asked for each of these hosts without interruption, in milliseconds since 1970, in the
+    /// registry's answers and pushes: of two services that ask for one, the first has it. Ignored in a registration.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts_since: BTreeMap<String, u64>,
     /// The instance's state, in the registry's answers and pushes. Missing: [`InstanceState::Passing`]. Ignored in
     /// a registration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +113,11 @@ impl ServiceInfo {
         self.state.unwrap_or(InstanceState::Passing)
     }
 
+    /// The hosts that it asks for in `Meta`, in lower case.
+    pub fn asked_hosts(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.meta.get(META_ROUTE_HOSTS).into_iter().flat_map(|list| asked_hosts(list))
+    }
+
     /// How this member receives changes.
     pub fn push(&self) -> PushMode {
         self.push.unwrap_or_default()
@@ -147,6 +157,7 @@ impl fmt::Debug for ServiceInfo {
             .field("push", &self.push)
             .field("push_key", &self.push_key.as_ref().map(|_| "[redacted]"))
             .field("meta", &self.meta)
+            .field("hosts_since", &self.hosts_since)
             .field("state", &self.state)
             .finish()
     }

@@ -38,6 +38,8 @@ mod drains;
 mod effect;
 mod event;
 mod heartbeat;
+mod host_index;
+mod hosts;
 mod instance;
 mod key;
 mod list;

@@ -15,6 +15,7 @@ mod circles;
 mod config_files;
 mod conformance;
 mod high_availability;
+mod hosts;
 mod manifests;
 mod platform;
 mod policies;

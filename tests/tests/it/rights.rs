@@ -38,8 +38,13 @@ fn member(name: &str) -> Role {
 
 fn lines(tokens: &[(&str, Role)]) -> String {
     let line = |(name, role): &(&str, Role)| {
-        let entry =
-            TokenEntry { name: name.to_string(), role: role.clone(), expires: None, hash: hash_of(name) };
+        let entry = TokenEntry {
+            name: name.to_string(),
+            role: role.clone(),
+            hosts: Vec::new(),
+            expires: None,
+            hash: hash_of(name),
+        };
         format!("{entry}\n")
     };
     tokens.iter().map(line).collect()
@@ -245,6 +250,41 @@ async fn a_token_is_for_its_own_name_until_it_is_revoked() {
     let metrics = platform.send(platform.addrs.registry, "GET", "/metrics", None).await.text().await.unwrap();
     let unknown = metrics.lines().find(|line| line.contains(r#"reason="unknown""#)).unwrap_or_default();
     assert!(unknown.starts_with("hub_access_refused") && !unknown.ends_with(" 0"), "{unknown}");
+}
+
+/// A host is worth as much as a name: whoever has it gets its callers' credentials.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_gets_the_hosts_of_its_token_and_of_its_name() {
+    let platform = SecuredPlatform::start().await;
+    let hosts = "t-hosts member shop host=shop.example\nt-shop member shop\n";
+    let hosts = hosts.lines().map(|line| {
+        let name = line.split(' ').next().unwrap();
+        format!("{line} {}\n", lines(&[(name, Role::Reader)]).split_whitespace().last().unwrap())
+    });
+    std::fs::write(&platform.tokens_file, hosts.collect::<String>()).unwrap();
+    let register = async |hosts: &str, token: &str| {
+        let body = format!(
+            r#"{{"Name":"shop","Addr":"{INSTANCE}","Meta":{{"route.hosts":"{hosts}","route.strip":"true"}}}}"#
+        );
+        let url = format!("http://{}/services", platform.addrs.registry);
+        let reply = platform.http.post(url).bearer_auth(token).body(body).send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
+    };
+    eventually("the token is known", async || register("", "t-hosts").await.0 == 200).await;
+    assert_eq!(register("shop.example, shop.localhost", "t-hosts").await.0, 200);
+    assert_eq!(register("shop.localhost", "t-shop").await.0, 200);
+    for (hosts, token) in [
+        ("shop.example", "t-shop"),
+        ("shop.localhost,SHOP.example", "t-shop"),
+        ("www.shop.example", "t-hosts"),
+        ("a.shop.localhost", "t-shop"),
+        ("visit.localhost", "t-shop"),
+    ] {
+        let (status, problem) = register(hosts, token).await;
+        assert_eq!(status, 403, "{hosts} {token}");
+        let why = format!("the token {token} (member shop) may not ask for the host");
+        assert!(problem.contains(&why), "{problem}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Right<'a> {
     /// Register, renew or deregister an instance of this service.
     Register(&'a str),
+    /// Ask for this host, which is not the service's by its name.
+    Host(&'a str),
     /// Drain or deregister instances of any service, switch self-protection.
     Operate,
     /// Read the entries that this service stores.
@@ -46,6 +48,7 @@ impl fmt::Display for Right<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Register(name) => write!(f, "register or deregister an instance of {name:?}"),
+            Self::Host(host) => write!(f, "ask for the host {host:?}"),
             Self::Operate => f.write_str("drain, deregister others or switch self-protection"),
             Self::ReadEntries(_) => f.write_str("read log entries"),
             Self::WriteEntries("") => f.write_str("write log entries"),

@@ -25,7 +25,10 @@ impl Subject {
         match self {
             Self::Anybody | Self::Own => true,
             Self::Registry => matches!(right, Right::ReadEntries(_)),
-            Self::Token(entry) => entry.role.may(right),
+            Self::Token(entry) => match right {
+                Right::Host(host) => entry.hosts.iter().any(|own| own == host),
+                _ => entry.role.may(right),
+            },
         }
     }
 
@@ -57,7 +60,13 @@ mod tests {
     use super::*;
 
     fn subject(role: Role) -> Subject {
-        Subject::Token(Arc::new(TokenEntry { name: "t".to_owned(), role, expires: None, hash: [0; 32] }))
+        Subject::Token(Arc::new(TokenEntry {
+            name: "t".to_owned(),
+            role,
+            hosts: Vec::new(),
+            expires: None,
+            hash: [0; 32],
+        }))
     }
 
     #[test]
@@ -79,6 +88,12 @@ mod tests {
         assert_eq!(of(&Subject::Registry), [false, false, false, true, false, false, false]);
         assert_eq!((of(&Subject::Own), of(&Subject::Anybody)), ([true; 7], [true; 7]));
         let log = subject(Role::Member(vec!["log".to_owned()]));
+        assert!(!log.may(Right::Host("shop.example")));
+        let entry: TokenEntry =
+            format!("t member shop host=shop.example sha256:{}", "0".repeat(64)).parse().unwrap();
+        let with_host = Subject::Token(Arc::new(entry));
+        assert!(with_host.may(Right::Host("shop.example")) && !with_host.may(Right::Host("example")));
+        assert!(!with_host.may(Right::Register("shop.example")) && with_host.may(Right::Register("shop")));
         assert!(log.may(Right::ReadEntries("log")) && !log.may(Right::ReadEntries("audit")), "its siblings'");
     }
 }

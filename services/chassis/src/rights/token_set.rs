@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hubspoke_protocol::{RESERVED_NAMES, check_name};
+use hubspoke_protocol::{RESERVED_NAMES, check_name, is_host_name};
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
@@ -19,9 +19,10 @@ const MAX_NAMES: usize = 64;
 /// The prefix of every token, so that scanners for leaked secrets can find it.
 const PREFIX: &str = "hub_";
 const HASH_PREFIX: &str = "sha256:";
+const HOST_PREFIX: &str = "host=";
 const EXPIRES_PREFIX: &str = "expires=";
 
-/// One token of a tokens file: `NAME ROLE [SERVICE…] [expires=TIME] sha256:HASH`.
+/// One token of a tokens file: `NAME ROLE [SERVICE…] [host=HOST…] [expires=TIME] sha256:HASH`.
 ///
 /// ```
 /// use hubspoke_chassis::rights::{Role, TokenEntry};
@@ -29,6 +30,8 @@ const EXPIRES_PREFIX: &str = "expires=";
 /// let hash = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 /// let entry: TokenEntry = format!("shop-1 member shop cart expires=2027-02-24T00:00:00Z {hash}").parse()?;
 /// assert_eq!(entry.role, Role::Member(vec!["shop".to_owned(), "cart".to_owned()]));
+/// let entry: TokenEntry = format!("shop-2 member shop host=shop.example.com {hash}").parse()?;
+/// assert_eq!(entry.hosts, ["shop.example.com"]);
 /// assert!(format!("ops operator {hash}").parse::<TokenEntry>().is_ok());
 /// # Ok::<_, hubspoke_chassis::rights::InvalidTokens>(())
 /// ```
@@ -38,6 +41,8 @@ pub struct TokenEntry {
     pub name: String,
     /// Its role.
     pub role: Role,
+    /// The hosts that its services may ask for, beside those that they have by their names; in lower case.
+    pub hosts: Vec<String>,
     /// When it ends; `None` for never.
     pub expires: Option<Timestamp>,
     /// The SHA-256 of the token.
@@ -125,7 +130,8 @@ impl FromStr for TokenEntry {
     type Err = InvalidTokens;
 
     fn from_str(line: &str) -> Result<Self, InvalidTokens> {
-        let form = || InvalidTokens::new("expected NAME ROLE [SERVICE…] [expires=TIME] sha256:HASH");
+        let form =
+            || InvalidTokens::new("expected NAME ROLE [SERVICE…] [host=HOST…] [expires=TIME] sha256:HASH");
         let mut words: Vec<&str> = line.split_ascii_whitespace().collect();
         let hash = words.pop().and_then(|word| word.strip_prefix(HASH_PREFIX)).ok_or_else(form)?;
         let hash =
@@ -138,6 +144,9 @@ impl FromStr for TokenEntry {
         });
         let expires = expires.transpose()?;
         words.truncate(words.len() - usize::from(expires.is_some()));
+        let is_host = |word: &&str| word.starts_with(HOST_PREFIX);
+        let first_host = words.iter().position(is_host).unwrap_or(words.len());
+        let hosts = hosts_of(&words.split_off(first_host))?;
         let [name, role, services @ ..] = &*words else { return Err(form()) };
         check_name(name).map_err(|error| InvalidTokens::new(error.to_string()))?;
         let role = match (*role, services) {
@@ -156,13 +165,19 @@ impl FromStr for TokenEntry {
                 )));
             }
         };
-        Ok(Self { name: (*name).to_owned(), role, expires, hash })
+        if !hosts.is_empty() && !matches!(role, Role::Member(_)) {
+            return Err(InvalidTokens::new("only a member's token has hosts"));
+        }
+        Ok(Self { name: (*name).to_owned(), role, hosts, expires, hash })
     }
 }
 
 impl fmt::Display for TokenEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.role)?;
+        for host in &self.hosts {
+            write!(f, " {HOST_PREFIX}{host}")?;
+        }
         if let Some(expires) = self.expires {
             write!(f, " {EXPIRES_PREFIX}{expires}")?;
         }
@@ -190,6 +205,18 @@ fn services_of(names: &[&str]) -> Result<Vec<String>, InvalidTokens> {
             Err(InvalidTokens::new(format!("{name:?} is reserved for the platform's own routes")))
         }
         Ok(()) => Ok((*name).to_owned()),
+    });
+    checked.collect()
+}
+
+fn hosts_of(words: &[&str]) -> Result<Vec<String>, InvalidTokens> {
+    if words.len() > MAX_NAMES {
+        return Err(InvalidTokens::new(format!("{} hosts, at most {MAX_NAMES} are allowed", words.len())));
+    }
+    let checked = words.iter().map(|word| match word.strip_prefix(HOST_PREFIX) {
+        Some(host) if is_host_name(host) => Ok(host.to_ascii_lowercase()),
+        Some(host) => Err(InvalidTokens::new(format!("{host:?} is not a valid host name"))),
+        None => Err(InvalidTokens::new(format!("{word:?} follows a host; services come first"))),
     });
     checked.collect()
 }

@@ -103,7 +103,13 @@ mod tests {
     use crate::rights::{Role, TokenEntry};
 
     fn line(name: &str, token: &str) -> String {
-        let entry = TokenEntry { name: name.into(), role: Role::Reader, expires: None, hash: hash_of(token) };
+        let entry = TokenEntry {
+            name: name.into(),
+            role: Role::Reader,
+            hosts: Vec::new(),
+            expires: None,
+            hash: hash_of(token),
+        };
         format!("{entry}\n")
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_protocol::problem::ProblemDocument;
-use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo, ServiceLists};
-use reqwest::header::HOST;
+use hubspoke_protocol::{HUB_REVISION, HUB_WARNING, Revision, SERVICES_PATH, ServiceInfo, ServiceLists};
+use parking_lot::Mutex;
+use reqwest::header::{HOST, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 
 use super::config::{MemberConfig, MemberError};
@@ -20,6 +21,8 @@ use crate::token::Token;
 const MAX_ANSWER: usize = 40 << 20;
 /// Longest time to connect to one address: a lost packet is sent again after a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most remarks on a registration that are logged.
+const MAX_WARNINGS: usize = 64;
 /// Longest part of an error response that goes into an error, in characters.
 const MAX_DETAIL: usize = 300;
 
@@ -77,6 +80,8 @@ pub(super) struct RegistryClient {
     http: reqwest::Client,
     targets: Targets,
     token: Option<Token>,
+    /// What was odd about the last registration.
+    warnings: Mutex<Vec<String>>,
 }
 
 impl RegistryClient {
@@ -85,7 +90,12 @@ impl RegistryClient {
         // A call every 15 s is not worth keeping a connection open.
         let connect_timeout = CONNECT_TIMEOUT.min(config.timing.timeout);
         let http = http::client(connect_timeout, |builder| builder.pool_max_idle_per_host(0))?;
-        Ok(Self { http, targets: Targets::new(&urls), token: config.token.clone() })
+        Ok(Self {
+            http,
+            targets: Targets::new(&urls),
+            token: config.token.clone(),
+            warnings: Mutex::default(),
+        })
     }
 
     /// Begins a call: the registries to try, one after another.
@@ -102,12 +112,27 @@ impl RegistryClient {
         info: &ServiceInfo,
     ) -> Result<(ServiceLists, Option<Revision>), RegistryError> {
         let mut response = self.send(Method::POST, target, limit, info).await?;
+        self.log_warnings(response.headers(), &info.name);
         let revision = response.headers().get(HUB_REVISION).and_then(|value| value.to_str().ok());
         let revision = revision.and_then(|text| text.parse().ok());
         let body = read(&mut response).await?;
         let body: &[u8] = if body.trim_ascii().is_empty() { b"null" } else { &body };
         let lists = serde_json::from_slice(body);
         Ok((lists.map_err(|error| RegistryError::InvalidAnswer(error.into()))?, revision))
+    }
+
+    /// Logs what the registry finds odd about the registration, if it has not done so before.
+    fn log_warnings(&self, headers: &HeaderMap, service: &str) {
+        let warnings = headers.get_all(HUB_WARNING).iter().take(MAX_WARNINGS);
+        let warnings: Vec<String> = warnings
+            .filter_map(|warning| warning.to_str().ok())
+            .map(|warning| warning.chars().take(MAX_DETAIL).collect())
+            .collect();
+        let mut last = self.warnings.lock();
+        for warning in warnings.iter().filter(|warning| !last.contains(warning)) {
+            tracing::warn!(service, warning, "the registry has a remark on the registration");
+        }
+        *last = warnings;
     }
 
     /// Deregisters this run of the member.

@@ -1,21 +1,17 @@
 //! Which service a host names: `NAME.localhost` and `NAME.<domain>` name the service NAME, and a service may have hosts of
 //! its own. Pure.
 //!
-//! An operator gives hosts away; members ask for them, and the first that does keeps its host for as long as it asks. No
-//! service gets a name of the gateway, or a host that is another service's by its name.
+//! An operator gives hosts away; members ask for them, and the first that does keeps its host for as long as it asks. Since
+//! when a service asks comes from the registry, so it outlives restarts of the gateway, and all gateways agree. No service
+//! gets a name of the gateway, or a host that is another service's by its name.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hubspoke_protocol::RESERVED_NAMES;
+use hubspoke_protocol::{GatewayHosts, HostRefused, MAX_ASKED_HOSTS};
 
-use crate::config::GatewayConfig;
-use crate::host_name::{below, is_host_name, lower};
-
-/// The most hosts that the members of a service may ask for; further ones are ignored.
-const MAX_ASKED: usize = 32;
-/// Every service has a host below it, which browsers and curl resolve to this machine (RFC 6761, 6.3).
-const LOCALHOST: &str = "localhost";
+/// The hosts that the members of a service ask for, in lower case, each with the time since when; `u64::MAX` if the
+/// registry does not tell that.
+pub(super) type AskedHosts = BTreeMap<Box<str>, u64>;
 
 /// A service that would have hosts of its own.
 #[derive(Debug, Clone, Copy)]
@@ -24,26 +20,13 @@ pub(super) struct HostClaim<'a> {
     /// From the configuration; if set, members are not asked.
     pub(super) given: Option<&'a [String]>,
     /// `route.hosts` of its members.
-    pub(super) asked: &'a [Box<str>],
+    pub(super) asked: &'a AskedHosts,
 }
 
 impl HostClaim<'_> {
     pub(super) fn is_any(&self) -> bool {
         self.given.is_some_and(|hosts| !hosts.is_empty()) || !self.asked.is_empty()
     }
-}
-
-/// Why a service has not got a host that its members ask for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HostRefused {
-    #[error("it is not a valid host name")]
-    Invalid,
-    #[error("it is a name of the gateway")]
-    Gateway,
-    #[error("it names another service")]
-    OtherService,
-    #[error("service {0} has it")]
-    Taken(String),
 }
 
 /// A host that a service has not got, and why.
@@ -57,12 +40,11 @@ pub(crate) struct HostRefusal {
 /// Hosts, each with the name of its service.
 pub(super) type Hosts = HashMap<Box<str>, Box<str>>;
 
-/// Distributes hosts among services. `has` is whether a service (the second argument) has a host now; `own` is the gateway's registered name.
+/// Distributes hosts among services. `has` is whether a service (the second argument) has a host now.
 pub(super) fn assign(
     claims: &[HostClaim<'_>],
     has: impl Fn(&str, &str) -> bool,
-    config: &GatewayConfig,
-    own: &str,
+    gateway: &GatewayHosts,
 ) -> (Hosts, Vec<HostRefusal>) {
     let (mut hosts, mut refused) = (Hosts::new(), Vec::new());
     for claim in claims {
@@ -70,123 +52,135 @@ pub(super) fn assign(
             hosts.entry(host.to_ascii_lowercase().into()).or_insert_with(|| claim.service.into());
         }
     }
-    // Those that have a host first, then the others by their names: so that the order of lists decides nothing.
-    let asking = claims.iter().filter(|claim| claim.given.is_none());
-    let mut wanted: BTreeSet<(bool, &str, Cow<'_, str>)> = BTreeSet::new();
-    for claim in asking {
-        for host in claim.asked.iter().take(MAX_ASKED).map(|host| lower(host)) {
-            let is_new = !has(&host, claim.service);
-            wanted.insert((is_new, claim.service, host));
+    // The first that asked; if nobody knows who that was, those that have a host, then the others by their names: so that
+    // the order of lists decides nothing.
+    let mut wanted: BTreeSet<(u64, bool, &str, &str)> = BTreeSet::new();
+    for claim in claims.iter().filter(|claim| claim.given.is_none()) {
+        for (host, since) in claim.asked.iter().take(MAX_ASKED_HOSTS) {
+            wanted.insert((*since, !has(host, claim.service), claim.service, host));
         }
     }
-    for (_, service, host) in wanted {
-        let reason = match hosts.get(&*host) {
+    for (_, _, service, host) in wanted {
+        let reason = match hosts.get(host) {
             Some(holder) if **holder == *service => continue,
             Some(holder) => Some(HostRefused::Taken(holder.to_string())),
-            None => check(&host, service, config, own).err(),
+            None => gateway.check(host, service).err(),
         };
         match reason {
             Some(reason) => {
-                refused.push(HostRefusal { service: service.into(), host: Box::from(&*host), reason });
+                refused.push(HostRefusal { service: service.into(), host: Box::from(host), reason });
             }
-            None => drop(hosts.insert(Box::from(&*host), service.into())),
+            None => drop(hosts.insert(Box::from(host), service.into())),
         }
     }
     (hosts, refused)
 }
 
-/// Whether a service's members may ask for a host.
-fn check(host: &str, service: &str, config: &GatewayConfig, own: &str) -> Result<(), HostRefused> {
-    if !is_host_name(host) {
-        return Err(HostRefused::Invalid);
-    }
-    let domains = domains(config);
-    let is_own = |name: &str| name.eq_ignore_ascii_case(host);
-    let is_reserved = host == own || RESERVED_NAMES.contains(&host);
-    if is_reserved
-        || domains.iter().any(|domain| is_own(domain))
-        || config.hosts.iter().any(|name| is_own(name))
-    {
-        return Err(HostRefused::Gateway);
-    }
-    let names_other = |domain: &&str| below(host, domain).is_some_and(|name| name != service);
-    match domains.iter().any(|domain| names_other(&&**domain)) {
-        true => Err(HostRefused::OtherService),
-        false => Ok(()),
-    }
-}
-
-/// The domains below which each service has a host.
-pub(super) fn domains(config: &GatewayConfig) -> Vec<Box<str>> {
-    let own = config.domain.iter().map(|domain| domain.to_ascii_lowercase().into());
-    std::iter::once(LOCALHOST.into()).chain(own).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn boxed(hosts: &[&str]) -> Vec<Box<str>> {
-        hosts.iter().map(|host| Box::from(*host)).collect()
+    fn asked(hosts: &[&str], since: u64) -> AskedHosts {
+        hosts.iter().map(|host| (Box::from(*host), since)).collect()
     }
 
-    fn config() -> GatewayConfig {
-        let hosts = vec!["hub.example".to_owned()];
-        GatewayConfig { domain: Some("apps.example".to_owned()), hosts, ..GatewayConfig::default() }
+    fn gateway() -> GatewayHosts {
+        "hub.example,gateway,*.localhost,*.apps.example".into()
+    }
+
+    fn refusal(service: &str, host: &str, holder: &str) -> HostRefusal {
+        let reason = HostRefused::Taken(holder.to_owned());
+        HostRefusal { service: service.into(), host: host.into(), reason }
     }
 
     #[test]
     fn the_first_that_asks_for_a_host_keeps_it() {
-        let hosts = boxed(&["Shop.example", "shop.example"]);
+        let hosts = asked(&["shop.example"], u64::MAX);
         let claim = |service| HostClaim { service, given: None, asked: &hosts };
-        let (first, refused) = assign(&[claim("zoo")], |_, _| false, &config(), "gateway");
+        let (first, refused) = assign(&[claim("zoo")], |_, _| false, &gateway());
         assert_eq!((first.len(), &*first["shop.example"], refused.len()), (1, "zoo", 0));
         let both = [claim("bar"), claim("zoo")];
         let holder = |host: &str, service: &str| first.get(host).is_some_and(|holder| **holder == *service);
-        let (second, refused) = assign(&both, holder, &config(), "gateway");
+        let (second, refused) = assign(&both, holder, &gateway());
         assert_eq!(&*second["shop.example"], "zoo");
-        let taken = HostRefused::Taken("zoo".to_owned());
-        assert_eq!(
-            refused,
-            [HostRefusal { service: "bar".into(), host: "shop.example".into(), reason: taken }]
-        );
-        let (third, refused) = assign(&both[..1], |_, service| service == "zoo", &config(), "gateway");
+        assert_eq!(refused, [refusal("bar", "shop.example", "zoo")]);
+        let (third, refused) = assign(&both[..1], |_, service| service == "zoo", &gateway());
         assert_eq!((&*third["shop.example"], refused.len()), ("bar", 0));
     }
 
     #[test]
+    fn the_registry_knows_who_was_first() {
+        let (early, late) = (asked(&["shop.example"], 5), asked(&["shop.example", "late.example"], 7));
+        let claims = [
+            HostClaim { service: "bar", given: None, asked: &late },
+            HostClaim { service: "zoo", given: None, asked: &early },
+        ];
+        // Whoever had it before, and after a restart of the gateway, when nobody had.
+        for holder in ["bar", "zoo", ""] {
+            let (hosts, refused) = assign(&claims, |_, service| service == holder, &gateway());
+            assert_eq!((&*hosts["shop.example"], &*hosts["late.example"]), ("zoo", "bar"));
+            assert_eq!(refused, [refusal("bar", "shop.example", "zoo")]);
+        }
+    }
+
+    #[test]
     fn an_operator_gives_hosts_away_and_members_of_that_service_are_not_asked() {
-        let (given, asked) = (["Shop.example".to_owned()], boxed(&["shop.example", "other.example"]));
+        let (given, asked) = (["Shop.example".to_owned()], asked(&["shop.example", "other.example"], 1));
         let claims = [
             HostClaim { service: "bar", given: None, asked: &asked },
             HostClaim { service: "shop", given: Some(&given), asked: &asked },
         ];
-        let (hosts, refused) = assign(&claims, |_, service| service == "bar", &config(), "gateway");
+        let (hosts, refused) = assign(&claims, |_, service| service == "bar", &gateway());
         assert_eq!((&*hosts["shop.example"], &*hosts["other.example"]), ("shop", "bar"));
-        let reason = HostRefused::Taken("shop".to_owned());
-        assert_eq!(refused, [HostRefusal { service: "bar".into(), host: "shop.example".into(), reason }]);
+        assert_eq!(refused, [refusal("bar", "shop.example", "shop")]);
+        // Also while no instance of that service is known.
+        let gateway: GatewayHosts = "shop.example=shop,=shop".into();
+        let (hosts, refused) = assign(&claims[..1], |_, _| false, &gateway);
+        assert_eq!(hosts.get("shop.example"), None);
+        assert_eq!(refused, [refusal("bar", "shop.example", "shop")]);
     }
 
-    #[test]
-    fn nobody_can_ask_for_the_gateways_names_or_anothers() {
-        for (host, expected) in [
-            ("127.0.0.1", Err(HostRefused::Invalid)),
-            ("127.1", Err(HostRefused::Invalid)),
-            ("[::1]", Err(HostRefused::Invalid)),
-            ("shop.example:80", Err(HostRefused::Invalid)),
-            ("*.example", Err(HostRefused::Invalid)),
-            ("", Err(HostRefused::Invalid)),
-            ("localhost", Err(HostRefused::Gateway)),
-            ("gateway", Err(HostRefused::Gateway)),
-            ("hub.example", Err(HostRefused::Gateway)),
-            ("apps.example", Err(HostRefused::Gateway)),
-            ("metrics", Err(HostRefused::Gateway)),
-            ("log.localhost", Err(HostRefused::OtherService)),
-            ("a.b.apps.example", Err(HostRefused::OtherService)),
-            ("shop.localhost", Ok(())),
-            ("shop.example", Ok(())),
-        ] {
-            assert_eq!(check(host, "shop", &config(), "gateway"), expected, "{host}");
+    proptest! {
+        #[test]
+        fn a_host_belongs_to_the_first_of_those_that_ask_whatever_their_order_and_whoever_had_it(
+            asks in proptest::collection::vec((0..6_usize, 0..6_usize, 0..9_u64), 0..30),
+            had in proptest::collection::hash_map(0..6_usize, 0..6_usize, 0..6),
+        ) {
+            const HOSTS: [&str; 6] =
+                ["a.example", "b.example", "hub.example", "s0.localhost", "127.0.0.1", "c.example"];
+            const SERVICES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
+            let mut by_service = vec![AskedHosts::new(); 6];
+            for (service, host, since) in &asks {
+                by_service[*service].insert(HOSTS[*host].into(), *since);
+            }
+            let claims: Vec<_> = SERVICES
+                .iter()
+                .zip(&by_service)
+                .map(|(service, asked)| HostClaim { service, given: None, asked })
+                .collect();
+            let has = |host: &str, service: &str| {
+                had.iter().any(|(at, holder)| HOSTS[*at] == host && SERVICES[*holder] == service)
+            };
+            let (hosts, refused) = assign(&claims, has, &gateway());
+            let reversed: Vec<_> = claims.iter().rev().copied().collect();
+            prop_assert_eq!(&assign(&reversed, has, &gateway()), &(hosts.clone(), refused.clone()));
+            for (host, holder) in &hosts {
+                let first = claims.iter().filter_map(|claim| claim.asked.get(host)).min();
+                let own = claims.iter().find(|claim| claim.service == &**holder);
+                let own = own.and_then(|claim| claim.asked.get(host));
+                prop_assert!(own.is_some() && (own == first || &**host == "s0.localhost"));
+                prop_assert_eq!(gateway().check(host, holder), Ok(()));
+            }
+            // Each wish is granted, or refused with a reason.
+            for claim in &claims {
+                for host in claim.asked.keys() {
+                    let granted = hosts.get(host).is_some_and(|holder| **holder == *claim.service);
+                    let told = refused.iter().any(|it| *it.service == *claim.service && it.host == *host);
+                    prop_assert!(granted != told);
+                }
+            }
         }
     }
 }

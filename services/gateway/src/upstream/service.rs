@@ -1,6 +1,6 @@
 //! One service: its settings, its instances, and how many requests and retries it takes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use rand::Rng;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::hosts::HostClaim;
+use super::hosts::{AskedHosts, HostClaim};
 use super::instance::Instance;
 use crate::balance::{self, Balance, PickTier, Weights};
 use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, RetryConfig, Sticky};
@@ -36,7 +36,7 @@ pub(crate) struct UpstreamService {
     /// Whether an instance serves its member endpoints at its public address.
     guarded: bool,
     /// Hosts that its members ask for.
-    asked_hosts: Arc<[Box<str>]>,
+    asked_hosts: Arc<AskedHosts>,
     /// Since when it has had no instance that takes requests.
     empty_since: Option<Instant>,
     state: Arc<ServiceState>,
@@ -310,8 +310,14 @@ fn prefix(service: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("/{service}")).ok()
 }
 
-fn asked_hosts(infos: &[Arc<ServiceInfo>]) -> Arc<[Box<str>]> {
-    let lists = infos.iter().filter_map(|info| info.meta.get("route.hosts"));
-    let hosts = lists.flat_map(|list| list.split(',')).map(str::trim).filter(|host| !host.is_empty());
-    hosts.map(Box::from).collect::<BTreeSet<Box<str>>>().into_iter().collect()
+fn asked_hosts(infos: &[Arc<ServiceInfo>]) -> Arc<AskedHosts> {
+    let mut asked = AskedHosts::new();
+    for info in infos {
+        for host in info.asked_hosts() {
+            let since = info.hosts_since.get(&*host).copied().unwrap_or(u64::MAX);
+            let first = asked.entry(Box::from(&*host)).or_insert(since);
+            *first = since.min(*first);
+        }
+    }
+    asked.into()
 }

@@ -30,9 +30,11 @@ fn own_settings_override_the_general_ones() {
 #[test]
 fn an_exposed_service_is_known_before_it_has_instances() {
     let durations = durations();
+    let config = GatewayConfig::default();
     let builder = TableBuilder {
-        config: &GatewayConfig::default(),
+        config: &config,
         own_name: "gateway",
+        hosts: &config.gateway_hosts("gateway"),
         workers: 1,
         durations: &durations,
     };

@@ -77,7 +77,13 @@ mod tests {
     use super::*;
 
     fn entry(name: &str) -> TokenEntry {
-        TokenEntry { name: name.to_owned(), role: Role::Reader, expires: None, hash: hash_of(name) }
+        TokenEntry {
+            name: name.to_owned(),
+            role: Role::Reader,
+            hosts: Vec::new(),
+            expires: None,
+            hash: hash_of(name),
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ fn a_token_is_printed_once_and_kept_as_a_hash() {
     let run = |args: &[&str]| hub(folder.path(), args, &[("HUB_ACCESS__TOKENS_FILE", "new/tokens")]);
     let shop = stdout(&run(&["token", "new", "--member", "shop,cart", "--expires", "90d"]));
     let ops = stdout(&run(&["token", "new", "--operator", "--name", "ada"]));
-    stdout(&run(&["token", "new", "--member", "shop"]));
+    stdout(&run(&["token", "new", "--member", "shop", "--host", "Shop.example,www.shop.example"]));
     let text = std::fs::read_to_string(folder.path().join("new/tokens")).unwrap();
     assert!(!text.contains(&shop), "{text}");
     let set = TokenSet::parse(&text).unwrap();
@@ -38,10 +38,10 @@ fn a_token_is_printed_once_and_kept_as_a_hash() {
     assert_eq!(set.find(ops.as_bytes()).unwrap().name, "ada");
     let list = stdout(&run(&["token", "list"]));
     let lines: Vec<_> = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
-    assert_eq!(lines[0], ["NAME", "ROLE", "SERVICES", "EXPIRES"]);
+    assert_eq!(lines[0], ["NAME", "ROLE", "SERVICES", "HOSTS", "EXPIRES"]);
     assert_eq!(lines[1], ["ada", "operator", "never"]);
     assert_eq!(lines[2][..4], ["shop", "member", "shop,", "cart"]);
-    assert_eq!(lines[3], ["shop-2", "member", "shop", "never"]);
+    assert_eq!(lines[3], ["shop-2", "member", "shop", "shop.example,", "www.shop.example", "never"]);
     assert_eq!(stdout(&run(&["token", "revoke", "shop"])), "shop is revoked");
     assert!(stderr(&run(&["token", "revoke", "shop"])).contains("there is no token named \"shop\""));
     let set = TokenSet::parse(&std::fs::read_to_string(folder.path().join("new/tokens")).unwrap()).unwrap();
@@ -84,6 +84,8 @@ fn wrong_arguments_and_files_are_named() {
         ("token new --file t --reader --expires soon", "--expires"),
         ("token new --file t --reader --expires 0s", "not a time"),
         ("token new --file t --reader --name no/name", "no/name"),
+        ("token new --file t --reader --host shop.example", "only a member's token has hosts"),
+        ("token new --file t --member shop --host 127.0.0.1", "not a valid host name"),
     ] {
         assert!(run(args).contains(why), "{args}: {}", run(args));
     }

@@ -1,5 +1,6 @@
 //! The state that handlers share.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use hubspoke_chassis::Problem;
 use hubspoke_chassis::rights::{AccessControl, Denied, Right, Subject};
 use hubspoke_chassis::server::ConnectionHandle;
 use hubspoke_protocol::ServiceInfo;
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +74,31 @@ impl Api {
                 KnownService { instances: instances.unwrap_or(0), is_known: instances.is_some() }
             })
         })
+    }
+
+    /// The hosts that an instance asks for and does not have by its name: it needs the right to them.
+    pub(super) fn foreign_hosts(&self, info: &ServiceInfo) -> Vec<String> {
+        let mut asked = info.asked_hosts().peekable();
+        if !self.rights.is_on() || asked.peek().is_none() {
+            return Vec::new();
+        }
+        let gateways = self.dispatcher.catalog.with(|catalog, _| catalog.gateways_hosts());
+        asked.filter(|host| !gateways.is_own(host, &info.name)).map(Cow::into_owned).collect()
+    }
+
+    /// Notes since when the service of an instance asks for its hosts, whatever the instance itself says.
+    pub(super) fn stamp_hosts(&self, info: &mut ServiceInfo) {
+        info.hosts_since.clear();
+        if info.asked_hosts().next().is_some() {
+            let wall = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+            info.hosts_since =
+                self.dispatcher.catalog.with(|catalog, now| catalog.hosts_since(info, now, wall));
+        }
+    }
+
+    /// The hosts that a registered instance asks for in vain.
+    pub(super) fn host_warnings(&self, info: &ServiceInfo) -> Vec<String> {
+        self.dispatcher.catalog.with(|catalog, _| catalog.host_warnings(info, &catalog.gateways_hosts()))
     }
 
     /// Deregisters an instance and waits, within bounds, until its dependents have acknowledged that.

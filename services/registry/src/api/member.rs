@@ -37,6 +37,10 @@ pub(super) async fn register(
     let mut seen = HashSet::new();
     info.required_services.retain(|name| seen.insert(name.clone()));
     api.access.check_info(&info)?;
+    for host in api.foreign_hosts(&info) {
+        api.rights.permit(&subject, Right::Host(&host), &headers, Some(&connection)).await?;
+    }
+    api.stamp_hosts(&mut info);
     let (is_new, is_renewal) = api.dispatcher.catalog.with(|catalog, _| {
         let known = catalog.registered(&InstanceKey::new(&info.name, &info.addr));
         (known.is_none(), known.is_some_and(|known| **known == info))
@@ -48,10 +52,12 @@ pub(super) async fn register(
     let mode = info.push();
     let permit = prefer::wait(&headers).and_then(|wait| Some((wait, api.waits.try_acquire().ok()?)));
     let wait = permit.as_ref().map(|(wait, _)| *wait);
+    let hosts = (!info.hosts_since.is_empty()).then(|| info.clone());
     let mut response = reply(api.register(info, warnings.clone(), wait).await?, mode);
     let headers = response.headers_mut();
     headers.extend(wait.and_then(prefer::applied));
-    for warning in warnings.iter().flat_map(|warnings| warnings.iter()) {
+    let about_hosts = hosts.map(|info| api.host_warnings(&info)).unwrap_or_default();
+    for warning in warnings.iter().flat_map(|warnings| warnings.iter()).chain(&about_hosts) {
         if let Ok(value) = HeaderValue::try_from(warning.as_str()) {
             headers.append(HUB_WARNING, value);
         }

@@ -10,8 +10,18 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 use crate::catalog::Warnings;
 
 /// The keys of [`ServiceInfo`].
-const KEYS: [&str; 9] =
-    ["Name", "Addr", "RequiredServices", "Id", "ControlAddr", "Push", "PushKey", "Meta", "State"];
+const KEYS: [&str; 10] = [
+    "Name",
+    "Addr",
+    "RequiredServices",
+    "Id",
+    "ControlAddr",
+    "Push",
+    "PushKey",
+    "Meta",
+    "HostsSince",
+    "State",
+];
 /// Most unknown keys that are named.
 const MAX_NAMED: usize = 8;
 /// Most characters of an unknown key that are repeated.
@@ -180,7 +190,7 @@ mod tests {
             assert_eq!(with(key), [format!("unknown key {key}")]);
         }
         let all = r#"{"Name":"a","Addr":"h:1","RequiredServices":null,"Id":null,"ControlAddr":null,"Push":null,
-            "PushKey":null,"Meta":{"x":"y"},"State":"suspect"}"#;
+            "PushKey":null,"Meta":{"x":"y"},"HostsSince":{},"State":"suspect"}"#;
         assert_eq!(warnings(all), [""; 0]);
     }
 

@@ -11,7 +11,7 @@ use hubspoke_protocol::ServiceInfo;
 const PER_INSTANCE: usize = 3 << 10;
 /// Bytes of a required name beside its text: the text's allocation, and the entry among the dependents.
 const PER_REQUIRED: usize = 200;
-/// Bytes of an entry of `Meta` beside its texts.
+/// Bytes of an entry of `Meta` beside its texts; twice that for a host and who asks for it.
 const PER_META: usize = 100;
 /// How often a text exists: as registered, in the list of its service, and as an event for watchers; one more for what
 /// allocations waste.
@@ -65,8 +65,9 @@ impl Drop for Counted {
 pub(super) fn size(info: &ServiceInfo) -> usize {
     let texts = [&info.control_addr, &info.id, &info.push_key].into_iter().flatten();
     let meta = info.meta.iter().map(|(key, value)| PER_META / COPIES + key.len() + value.len());
-    let text =
-        info.name.len() + info.addr.len() + texts.map(String::len).sum::<usize>() + meta.sum::<usize>();
+    let hosts = info.hosts_since.keys().map(|host| 2 * PER_META / COPIES + host.len());
+    let extras = meta.chain(hosts).sum::<usize>();
+    let text = info.name.len() + info.addr.len() + texts.map(String::len).sum::<usize>() + extras;
     let required = info.required_services.iter().map(|name| PER_REQUIRED + COPIES * name.len());
     PER_INSTANCE + COPIES * text + required.sum::<usize>()
 }

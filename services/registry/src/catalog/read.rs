@@ -7,6 +7,7 @@ use std::time::Duration;
 use hubspoke_protocol::{EVERY_SERVICE, InstanceState, ServiceInfo};
 
 use super::event::{SavedCatalog, SavedInstance};
+use super::hosts;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
@@ -175,7 +176,14 @@ impl Catalog {
         now: Time,
         only: Option<&[String]>,
     ) -> BTreeMap<Arc<str>, Vec<(InstanceRecord, bool)>> {
-        let shown = |(name, service): (&Arc<str>, &ServiceEntry)| (name.clone(), self.shown(now, service));
+        let gateways = self.gateways_hosts();
+        let shown = |(name, service): (&Arc<str>, &ServiceEntry)| {
+            let mut instances = self.shown(now, service);
+            for (instance, _) in instances.iter_mut().filter(|(_, removed)| !removed) {
+                hosts::add(&mut instance.warnings, self.host_warnings(&instance.info, &gateways));
+            }
+            (name.clone(), instances)
+        };
         match only {
             None => self.services.iter().map(shown).collect(),
             Some(names) => {

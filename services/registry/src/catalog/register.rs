@@ -120,6 +120,8 @@ impl Transition<'_> {
             // Only the push key differs. Dependents see no change, but lists must not keep the old info alive.
             instance.listed = Arc::new(ListedInstance::new(info.clone(), instance.listed.state));
         }
+        self.catalog.hosts.remove(&key, &before);
+        self.catalog.hosts.insert(&key, &info);
         if before.required_services != info.required_services {
             self.catalog.unsubscribe(&key, &before);
             self.catalog.subscribe(&key, &info);

@@ -8,6 +8,7 @@ use hubspoke_protocol::{EVERY_SERVICE, ServiceInfo};
 use super::counted::{self, InfoMemory};
 use super::drains::StandingDrains;
 use super::event::Refusal;
+use super::host_index::HostIndex;
 use super::instance::InstanceRecord;
 use super::key::{Incarnation, InstanceKey};
 use super::list::InstanceList;
@@ -24,6 +25,8 @@ pub(crate) struct Catalog {
     pub(super) services: HashMap<Arc<str>, ServiceEntry>,
     /// Dependents of every service (`*`).
     pub(super) wildcard_dependents: BTreeSet<InstanceKey>,
+    /// Who asks for which host.
+    pub(super) hosts: HostIndex,
     /// The newest revision of any list.
     pub(super) newest_list: u64,
     /// The newest list revision of any forgotten service. It is the list revision of all unknown services, so that
@@ -100,6 +103,7 @@ impl Catalog {
             revision: 0,
             services: HashMap::new(),
             wildcard_dependents: BTreeSet::new(),
+            hosts: HostIndex::default(),
             newest_list: 0,
             forgotten: 0,
             instances: 0,

@@ -58,6 +58,7 @@ impl<'a> Transition<'a> {
         instance.relist();
         let (number, info) = (instance.incarnation, Arc::clone(&instance.info));
         self.catalog.subscribe(&key, &info);
+        self.catalog.hosts.insert(&key, &info);
         let service = self.catalog.service(key.name.clone());
         service.offered = true;
         service.instances.insert(key.addr.clone(), instance);
@@ -78,6 +79,7 @@ impl<'a> Transition<'a> {
         self.catalog.failing -= usize::from(instance.misses > 0);
         self.catalog.held_back -= usize::from(instance.is_held_back());
         self.catalog.unsubscribe(key, &instance.info);
+        self.catalog.hosts.remove(key, &instance.info);
         self.effects.push(Effect::Removed(Incarnation { key: key.clone(), number: instance.incarnation }));
         Some(instance)
     }

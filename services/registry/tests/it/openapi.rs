@@ -72,6 +72,7 @@ fn full_info(state: Option<InstanceState>, push_key: bool) -> ServiceInfo {
         control_addr: Some("127.0.0.1:2".into()),
         push: Some(PushMode::Snapshot),
         push_key: push_key.then(|| "key".into()),
+        hosts_since: [("shop.example".to_owned(), 1)].into(),
         meta: [("zone".to_owned(), "a".to_owned())].into(),
         state,
         ..ServiceInfo::new("visit", "127.0.0.1:1")

@@ -98,6 +98,51 @@ async fn names_of_routes_that_every_member_has_are_refused() {
 }
 
 #[tokio::test]
+async fn the_second_that_asks_for_a_host_is_told_and_the_first_keeps_it() {
+    let registry = TestRegistry::start().await;
+    let members = [FakeMember::start().await, FakeMember::start().await, FakeMember::start().await];
+    let asking = |member: usize, service: &str, hosts: &str| {
+        let mut info = members[member].info(service, &[]);
+        info.meta.insert("route.hosts".to_owned(), hosts.to_owned());
+        // What a member itself says about that counts for nothing.
+        info.hosts_since.insert("same.test".to_owned(), 0);
+        info
+    };
+    let mut gateway = members[2].info("gateway", &[]);
+    gateway.meta.insert("gateway.hosts".to_owned(), "hub.test,*.apps.test,given.test=shop".to_owned());
+    assert!(registry.register(&gateway).await.status.is_success());
+    let register = async |info: &ServiceInfo| {
+        let reply = registry.register(info).await;
+        assert_eq!(reply.status, 200);
+        let told = reply.headers.get_all("hub-warning").iter().map(|it| it.to_str().unwrap().to_owned());
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(register(&asking(0, "zoo", "Same.test, zoo.localhost,zoo.apps.test")).await, [""; 0]);
+    let second = asking(1, "bar", "same.test,hub.test,given.test,zoo.localhost,127.0.0.1,\u{1b}");
+    let expected = [
+        "host \\u{1b}: it is not a valid host name",
+        "host 127.0.0.1: it is not a valid host name",
+        "host given.test: service shop has it",
+        "host hub.test: it is a name of the gateway",
+        "host same.test: service zoo has it",
+        "host zoo.localhost: it names another service",
+    ];
+    assert_eq!(register(&second).await, expected);
+    assert_eq!(registry.live("bar").await[0].warnings, expected, "as hub status shows it");
+    assert_eq!(registry.live("zoo").await[0].warnings, [""; 0]);
+    // The first is replaced by its next release: it keeps the host, since the same time.
+    let since = registry.live("zoo").await[0].info.hosts_since["same.test"];
+    registry.deregister(&members[0].info("zoo", &[])).await;
+    assert_eq!(register(&asking(2, "zoo", "same.test")).await, [""; 0]);
+    assert_eq!(registry.live("zoo").await[0].info.hosts_since["same.test"], since);
+    assert_eq!(register(&second).await, expected);
+    // It asks no longer.
+    assert_eq!(register(&members[2].info("zoo", &[])).await, [""; 0]);
+    assert!(!registry.live("bar").await[0].warnings.iter().any(|told| told.contains("same.test")));
+    assert!(!register(&second).await.iter().any(|told| told.contains("same.test")));
+}
+
+#[tokio::test]
 async fn unknown_keys_are_ignored_but_named_in_the_answer_and_the_view() {
     let registry = TestRegistry::start().await;
     let member = FakeMember::start().await;

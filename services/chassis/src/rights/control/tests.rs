@@ -52,8 +52,13 @@ fn a_token_of_the_file_has_its_role_until_it_expires() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");
     let expires = Some("2026-11-26T11:59:59Z".parse().unwrap());
-    let entry =
-        |name: &str, role, expires| TokenEntry { name: name.into(), role, expires, hash: hash_of(name) };
+    let entry = |name: &str, role, expires| TokenEntry {
+        name: name.into(),
+        role,
+        hosts: Vec::new(),
+        expires,
+        hash: hash_of(name),
+    };
     let entries =
         [entry("shop", Role::Member(vec!["shop".into()]), None), entry("old", Role::Operator, expires)];
     std::fs::write(&path, entries.each_ref().map(ToString::to_string).join("\n")).unwrap();
@@ -73,7 +78,13 @@ fn a_new_token_is_known_at_once() {
     let path = folder.path().join("tokens");
     std::fs::write(&path, "").unwrap();
     let control = control(None, Some(&path)).unwrap();
-    let entry = TokenEntry { name: "new".into(), role: Role::Reader, expires: None, hash: hash_of("new") };
+    let entry = TokenEntry {
+        name: "new".into(),
+        role: Role::Reader,
+        hosts: Vec::new(),
+        expires: None,
+        hash: hash_of("new"),
+    };
     std::fs::write(&path, entry.to_string()).unwrap();
     let after = |millis| {
         let now = Instant::now() + std::time::Duration::from_millis(millis);

@@ -7,6 +7,9 @@ const HASH_B: &str = "sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076db
 fn a_line_is_read_as_it_is_written() {
     for line in [
         format!("shop-1 member shop cart expires=2027-02-24T00:00:00Z {HASH_A}"),
+        format!(
+            "shop-1 member shop host=shop.example host=www.shop.example expires=2027-02-24T00:00:00Z {HASH_A}"
+        ),
         format!("ops operator {HASH_A}"),
         format!("ops operator expires=2027-02-24T00:00:00.5Z {HASH_A}"),
         format!("page reader {HASH_A}"),
@@ -19,8 +22,13 @@ fn a_line_is_read_as_it_is_written() {
 fn a_token_is_found_by_its_hash_only() {
     let token = random_token();
     assert!(token.starts_with("hub_") && token.len() == 52 && token != random_token(), "{token}");
-    let entry =
-        TokenEntry { name: "shop".into(), role: Role::Operator, expires: None, hash: hash_of(&token) };
+    let entry = TokenEntry {
+        name: "shop".into(),
+        role: Role::Operator,
+        hosts: Vec::new(),
+        expires: None,
+        hash: hash_of(&token),
+    };
     let set = TokenSet::parse(&format!("# tokens\n\n  {entry}\ntest reader {HASH_A}")).unwrap();
     assert_eq!(set.find(token.as_bytes()).map(|found| &**found), Some(&entry));
     assert_eq!(set.find(b"test").unwrap().name, "test", "SHA-256 of another implementation");
@@ -52,6 +60,10 @@ fn an_invalid_file_is_refused_with_the_line() {
         (format!("shop member {many} {HASH_A}"), "65 services"),
         (format!("Shop operator {HASH_A}"), "Shop"),
         (format!("ops operator shop {HASH_A}"), "only a member's"),
+        (format!("ops operator host=shop.example {HASH_A}"), "only a member's token has hosts"),
+        (format!("shop member shop host=127.1 {HASH_A}"), "\"127.1\" is not a valid host name"),
+        (format!("shop member host=shop.example {HASH_A}"), "names the services"),
+        (format!("shop member shop host=shop.example cart {HASH_A}"), "services come first"),
         (format!("ops admin {HASH_A}"), "\"admin\" is not a role"),
         (format!("ops operator expires=tomorrow {HASH_A}"), "\"tomorrow\" is not a time"),
         ("ops operator sha256:abc".to_owned(), "64 hexadecimal digits"),

@@ -5,6 +5,7 @@ use hubspoke_protocol::{InstanceState, ReasonKind};
 use super::*;
 
 mod decisions;
+mod hosts;
 mod memory;
 mod protection;
 mod recheck;
