@@ -18,7 +18,7 @@ use crate::terminal::Terminal;
 /// How often it is asked before it answers for the first time.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What to add.
+/// A program that runs already.
 #[derive(Debug, Clone)]
 pub struct Existing {
     /// The service's name.
@@ -116,6 +116,6 @@ pub async fn add(
         () = kept => {} // never
         () = stop => {}
     }
-    registration.leave().await;
+    registration.leave(None).await;
     Ok(())
 }

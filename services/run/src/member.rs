@@ -20,11 +20,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::server::Limits;
 use crate::check::{Health, Verdict};
 use crate::platform::{HostAddrs, Platform, host_port};
 
+mod server;
+
 /// How long a leaving member waits for the registry, which answers within 1 s.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bounds of a control port: a heartbeat or push takes milliseconds.
+const CONTROL_LIMITS: Limits = Limits { connections: 64, time: Duration::from_secs(10) };
 
 /// Why a replica can't be a member.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +71,7 @@ impl Registration {
         let instance = config.info.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
         let member = Member::new(config, LoadCounters::default())?;
         let routes = member.routes().layer(from_fn_with_state((health, instance), heartbeat));
-        let server = AbortOnDropHandle::new(tokio::spawn(async move {
-            let _ = axum::serve(listener, routes).await; // it never ends
-        }));
+        let server = AbortOnDropHandle::new(tokio::spawn(server::serve(listener, routes, CONTROL_LIMITS)));
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let (member, stop) = (member.clone(), stop.clone());
@@ -86,12 +90,16 @@ impl Registration {
         self.member.failing()
     }
 
-    /// Deregisters. Returns when the members that call it know, or after 2 s.
-    pub(crate) async fn leave(self) {
+    /// Deregisters, with a reason for the instance's history. Returns when the members that call it know, or after 2 s.
+    pub(crate) async fn leave(self, reason: Option<&str>) {
         self.stop.cancel();
         let left = timeout(LEAVE_TIMEOUT, async {
             let _ = self.running.await; // a call in progress ends first
-            if *self.member.joined().borrow() { self.member.deregister().await } else { Ok(()) }
+            match reason {
+                _ if !*self.member.joined().borrow() => Ok(()),
+                Some(reason) => self.member.deregister_because(reason).await,
+                None => self.member.deregister().await,
+            }
         });
         match left.await {
             Ok(Ok(())) => {}

@@ -8,14 +8,15 @@ const TESTKIT: &str = "hubspoke-testkit";
 
 /// Each package with the packages of the workspace that it may depend on. Every package may also use
 /// [`TESTKIT`] as a dev-dependency.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("hubspoke-protocol", &[]),
     ("hubspoke-http1", &[]),
     ("hubspoke-etcd", &[]),
+    ("hubspoke-sockets", &[]),
     ("hubspoke-tls", &[]),
     (TESTKIT, &["hubspoke-protocol"]),
     ("hubspoke-client", &["hubspoke-protocol"]),
-    ("hubspoke-chassis", &["hubspoke-protocol", "hubspoke-client"]),
+    ("hubspoke-chassis", &["hubspoke-protocol", "hubspoke-client", "hubspoke-sockets"]),
     ("hubspoke-registry", &["hubspoke-protocol", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"]),
     (
         "hubspoke-gateway",
@@ -23,7 +24,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     ("hubspoke-log", &["hubspoke-protocol", "hubspoke-client", "hubspoke-chassis"]),
     ("hubspoke-visit", &["hubspoke-protocol", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"]),
-    ("hubspoke-run", &["hubspoke-protocol", "hubspoke-client"]),
+    ("hubspoke-run", &["hubspoke-protocol", "hubspoke-client", "hubspoke-sockets"]),
     (
         "hubspoke",
         &[
