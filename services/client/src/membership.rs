@@ -194,7 +194,19 @@ impl Member {
     /// [`RegistryError`] if the registry could not be reached or refused; it then removes the member when it misses
     /// heartbeats.
     pub async fn deregister(&self) -> Result<(), RegistryError> {
-        self.ask(|target, limit| self.deregister_at(target, limit)).await?;
+        self.leave(None).await
+    }
+
+    /// The same, with a reason for the instance's history, such as "exited with code 3".
+    ///
+    /// # Errors
+    /// As [`deregister`](Self::deregister).
+    pub async fn deregister_because(&self, reason: &str) -> Result<(), RegistryError> {
+        self.leave(Some(reason)).await
+    }
+
+    async fn leave(&self, reason: Option<&str>) -> Result<(), RegistryError> {
+        self.ask(|target, limit| self.deregister_at(target, limit, reason)).await?;
         self.state.joined.send_replace(false);
         Ok(())
     }
@@ -298,8 +310,13 @@ impl Member {
         }
     }
 
-    async fn deregister_at(&self, target: Target, limit: Duration) -> Result<(), RegistryError> {
-        self.registry.deregister(&target, limit, &self.info()).await
+    async fn deregister_at(
+        &self,
+        target: Target,
+        limit: Duration,
+        reason: Option<&str>,
+    ) -> Result<(), RegistryError> {
+        self.registry.deregister(&target, limit, &self.info(), reason).await
     }
 }
 

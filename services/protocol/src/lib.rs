@@ -15,7 +15,7 @@ pub use self::metrics::{META_METRICS, METRICS_PATH, MetricsTargets};
 pub use self::names::{EVERY_SERVICE, InvalidName, RESERVED_NAMES, check_name};
 pub use self::protection::{ProtectionSwitch, ProtectionView};
 pub use self::revision::{InvalidRevision, Revision};
-pub use self::service::{InvalidInfo, PushMode, ServiceInfo, ServiceLists, Snapshot};
+pub use self::service::{Deregistration, InvalidInfo, PushMode, ServiceInfo, ServiceLists, Snapshot};
 pub use self::state::{Heartbeat, InstanceState, Load, Status};
 pub use self::upstream::{GatewayHeartbeat, UpstreamCount};
 pub use self::view::{CatalogView, InstanceView, Reason, ReasonKind, RegistriesView, RegistryView};

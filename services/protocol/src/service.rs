@@ -145,6 +145,18 @@ impl ServiceInfo {
     }
 }
 
+/// The body of a deregistration. Of the instance, `Name`, `Addr` and `Id` count.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Deregistration<'a> {
+    /// The instance.
+    #[serde(flatten)]
+    pub info: &'a ServiceInfo,
+    /// Why it ends, for people, such as "exited with code 3". An extension; registries keep up to 200 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+}
+
 /// Redacts the push key.
 impl fmt::Debug for ServiceInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,7 @@ pub(crate) use self::effect::{Change, Effect, HeartbeatTiming, Registration};
 pub(crate) use self::event::{
     CatalogEvent, EventOutcome, EventResult, Initiator, Refusal, SavedCatalog, SavedInstance,
 };
-pub(crate) use self::instance::{HistoryEntry, InstanceRecord, Warnings};
+pub(crate) use self::instance::{HistoryEntry, InstanceRecord, MAX_DETAIL, Warnings};
 pub(crate) use self::key::{Incarnation, InstanceKey};
 pub(crate) use self::list::{InstanceList, ListedInstance};
 pub(crate) use self::listing::Listing;
@@ -77,7 +77,7 @@ impl Catalog {
             CatalogEvent::RestoreDecisions { drains, protection } => {
                 transition.restore_decisions(drains, protection)
             }
-            CatalogEvent::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), by)?,
+            CatalogEvent::Deregister { key, id, by } => transition.deregister(&key, id.as_deref(), &by)?,
             CatalogEvent::Heartbeat { of, result } => {
                 let key = transition.catalog.is_stored().then(|| of.key.clone());
                 let outcome = match result {

@@ -284,7 +284,10 @@ mod tests {
             dispatcher.register(info(i), None, None).unwrap();
             let key = InstanceKey::new("log", &info(i).addr);
             dispatcher
-                .apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance }, None)
+                .apply(
+                    CatalogEvent::Deregister { key, id: None, by: Initiator::Instance(String::new()) },
+                    None,
+                )
                 .unwrap();
             while let Ok(command) = heartbeats.commands.try_recv() {
                 heartbeats.handle(command);

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_protocol::problem::ProblemDocument;
-use hubspoke_protocol::{HUB_REVISION, HUB_WARNING, Revision, SERVICES_PATH, ServiceInfo, ServiceLists};
+use hubspoke_protocol::{
+    Deregistration, HUB_REVISION, HUB_WARNING, Revision, SERVICES_PATH, ServiceInfo, ServiceLists,
+};
 use parking_lot::Mutex;
 use reqwest::header::{HOST, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
+use serde::Serialize;
 
 use super::config::{MemberConfig, MemberError};
 use super::targets::{Round, Target, Targets};
@@ -141,8 +144,10 @@ impl RegistryClient {
         target: &Target,
         limit: Duration,
         info: &ServiceInfo,
+        reason: Option<&str>,
     ) -> Result<(), RegistryError> {
-        read(&mut self.send(Method::DELETE, target, limit, info).await?).await.map(drop)
+        let body = Deregistration { info, reason };
+        read(&mut self.send(Method::DELETE, target, limit, &body).await?).await.map(drop)
     }
 
     async fn send(
@@ -150,11 +155,11 @@ impl RegistryClient {
         method: Method,
         target: &Target,
         limit: Duration,
-        info: &ServiceInfo,
+        body: &impl Serialize,
     ) -> Result<Response, RegistryError> {
         let send = |token: Option<Arc<str>>| {
             let request = self.http.request(method.clone(), target.url(SERVICES_PATH)).timeout(limit);
-            let request = request.header(HOST, target.host()).json(info);
+            let request = request.header(HOST, target.host()).json(body);
             match token {
                 Some(token) => request.bearer_auth(token),
                 None => request,

@@ -2,6 +2,7 @@
 //! behave well and badly.
 
 mod commands;
+mod init;
 mod kills;
 mod lifecycle;
 mod program;

@@ -109,7 +109,7 @@ impl Api {
         by: Initiator,
     ) -> Result<(), Problem> {
         if let Some(store) = &self.store {
-            if let Some(revision) = store.deregister(&key, id.as_deref(), by).await? {
+            if let Some(revision) = store.deregister(&key, id.as_deref(), &by).await? {
                 store.acknowledged(&key.name, revision, self.deregister_wait).await;
             }
             return Ok(());

@@ -10,15 +10,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use hubspoke_chassis::Problem;
 use hubspoke_chassis::rights::Right;
 use hubspoke_chassis::server::ConnectionHandle;
+use hubspoke_chassis::{Json, Problem};
 use hubspoke_protocol::{HUB_WARNING, PushMode};
+use serde::Deserialize;
 
 use super::context::Api;
 use super::revision::revision_header;
 use super::{prefer, registration};
-use crate::catalog::{Initiator, InstanceKey, InstanceList};
+use crate::catalog::{Initiator, InstanceKey, InstanceList, MAX_DETAIL};
 use crate::dispatch::RegistrationReply;
 use crate::error::invalid;
 
@@ -76,8 +77,17 @@ pub(super) async fn deregister(
     let (info, _) = registration::parse(&body)?;
     info.check().map_err(|error| invalid(&error))?;
     api.rights.permit(&subject, Right::Register(&info.name), &headers, Some(&connection)).await?;
+    let mut reason = Json::<DeregistrationReason>::parse(&body)?.reason.unwrap_or_default();
+    reason.truncate(reason.floor_char_boundary(MAX_DETAIL));
     let key = InstanceKey::new(&info.name, &info.addr);
-    api.deregister(key, info.id, Initiator::Instance).await
+    api.deregister(key, info.id, Initiator::Instance(reason)).await
+}
+
+/// What a deregistration may have beside the instance.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DeregistrationReason {
+    reason: Option<String>,
 }
 
 /// The lists of all required services, as one JSON object. Each list is rendered once for all members, so they are

@@ -59,16 +59,20 @@ impl CatalogEvent {
 }
 
 /// The side that deregistered an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Initiator {
-    Instance,
+    /// The instance itself, with its reason, which may be empty.
+    Instance(String),
     Operator,
 }
 
 impl Initiator {
     /// For an instance's history.
-    pub(super) fn detail(self) -> &'static str {
-        if self == Self::Operator { "by an operator" } else { "" }
+    pub(super) fn detail(&self) -> &str {
+        match self {
+            Self::Instance(reason) => reason,
+            Self::Operator => "by an operator",
+        }
     }
 }
 

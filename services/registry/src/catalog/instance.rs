@@ -14,7 +14,7 @@ use crate::config::FlapSettings;
 /// History entries kept per instance.
 const MAX_REASONS: usize = 8;
 /// Longest detail of a history entry, in bytes.
-const MAX_DETAIL: usize = 200;
+pub(crate) const MAX_DETAIL: usize = 200;
 /// Gateways whose counts are kept per instance.
 const MAX_GATEWAYS: usize = 8;
 

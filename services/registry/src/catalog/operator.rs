@@ -14,7 +14,7 @@ impl Transition<'_> {
         &mut self,
         key: &InstanceKey,
         id: Option<&str>,
-        by: Initiator,
+        by: &Initiator,
     ) -> Result<EventOutcome, Refusal> {
         let Some(instance) = self.catalog.get(key) else { return Ok(self.deregister_removed(key, by)) };
         let current = instance.info.instance_id();
@@ -27,7 +27,7 @@ impl Transition<'_> {
     }
 
     /// A removed instance that is still checked is not to come back.
-    fn deregister_removed(&mut self, key: &InstanceKey, by: Initiator) -> EventOutcome {
+    fn deregister_removed(&mut self, key: &InstanceKey, by: &Initiator) -> EventOutcome {
         let now = self.now;
         let Some(removed) = self.catalog.get_removed(key) else { return EventOutcome::Unknown };
         if removed.recheck_until.is_some() {

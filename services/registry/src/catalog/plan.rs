@@ -54,7 +54,7 @@ impl Catalog {
         &self,
         key: &InstanceKey,
         id: Option<&str>,
-        by: Initiator,
+        by: &Initiator,
     ) -> Result<Option<NewRemoval>, Refusal> {
         let new = |info, registered, over| NewRemoval {
             key: key.clone(),

@@ -169,7 +169,7 @@ impl Model {
             Step::Deregister { name, addr, id, operator } => CatalogEvent::Deregister {
                 key: key(*name, *addr),
                 id: id.and_then(some_id).map(|id| format!("id-{id}")),
-                by: if *operator { Initiator::Operator } else { Initiator::Instance },
+                by: if *operator { Initiator::Operator } else { Initiator::Instance(String::new()) },
             },
             Step::Result { which, answer: a } => {
                 CatalogEvent::Heartbeat { of: self.nth_heartbeat(*which)?, result: answer(*a) }

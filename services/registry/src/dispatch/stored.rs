@@ -99,7 +99,7 @@ impl Dispatcher {
         &self,
         key: &InstanceKey,
         id: Option<&str>,
-        by: Initiator,
+        by: &Initiator,
     ) -> Result<Option<NewRemoval>, Refusal> {
         self.catalog.with(|catalog, _| catalog.plan_deregistration(key, id, by))
     }

@@ -128,7 +128,7 @@ impl Store {
         &self,
         key: &InstanceKey,
         id: Option<&str>,
-        by: Initiator,
+        by: &Initiator,
     ) -> Result<Option<u64>, StoreError> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         let mut is_current = false;

@@ -1,6 +1,6 @@
 //! Registration with the core protocol, and refused requests.
 
-use hubspoke_protocol::ServiceInfo;
+use hubspoke_protocol::{ReasonKind, ServiceInfo};
 use hubspoke_testkit::FakeMember;
 use reqwest::Method;
 use serde_json::json;
@@ -60,6 +60,26 @@ async fn a_new_id_replaces_the_old_one_whose_late_deregistration_is_refused() {
     assert_eq!((live.len(), live[0].info.id()), (1, "two"));
     assert_eq!(registry.deregister(&with_id("two")).await.status, 200);
     assert!(registry.live("log").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_reason_of_a_deregistration_is_in_the_history_up_to_its_bound() {
+    let registry = TestRegistry::start().await;
+    let log = FakeMember::start().await;
+    for (reason, kept) in [
+        (json!("exited with code 3"), "exited with code 3".to_owned()),
+        (json!("é".repeat(150)), "é".repeat(100)),
+        (json!(null), String::new()),
+    ] {
+        registry.register(&log.info("log", &[])).await;
+        let body = json!({ "Name": "log", "Addr": log.addr, "Reason": reason }).to_string();
+        assert_eq!(registry.call(Method::DELETE, "/services", body).await.status, 200);
+        let view = registry.view().await;
+        let last = view.services["log"][0].reasons.last().unwrap().clone();
+        assert_eq!((last.kind, last.detail), (ReasonKind::Deregistered, kept));
+    }
+    let wrong = json!({ "Name": "log", "Addr": log.addr, "Reason": 3 }).to_string();
+    assert_eq!(registry.call(Method::DELETE, "/services", wrong).await.problem(), 422);
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub struct Leave {
     pub id: String,
 }
 
-/// What a supervisor does.
+/// The job of a supervisor.
 #[derive(Debug)]
 pub struct Supervise {
     /// The process that started it.
@@ -87,7 +87,8 @@ impl Leave {
         let mut config = MemberConfig::new(&self.registry, info);
         config.token = token;
         if let Ok(member) = Member::new(config, LoadCounters::default()) {
-            let _ = member.deregister().await; // the registry finds out by itself then
+            // If that fails, the registry finds out by itself.
+            let _ = member.deregister_because("the hub process that ran it has ended unexpectedly").await;
         }
     }
 }
@@ -113,7 +114,7 @@ struct Supervisor {
     ended: bool,
 }
 
-/// What a supervisor waits for, besides exits.
+/// The stage of a program's life, which decides what its supervisor waits for besides exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,

@@ -10,7 +10,7 @@ use crate::spec::ProgramSpec;
 const LOCAL_GATEWAY: &str = "http://127.0.0.1:20001";
 const CONTAINER_GATEWAY: &str = "http://gateway:20001";
 
-/// What the variables are made of, besides the program's specification.
+/// The values of the variables, besides the program's specification.
 pub(super) struct Facts<'a> {
     pub(super) id: &'a str,
     pub(super) port: u16,

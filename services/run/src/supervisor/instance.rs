@@ -61,7 +61,7 @@ pub(super) struct Exit {
     pub(super) ran: Duration,
 }
 
-/// What becomes of it next.
+/// The next stage of its life.
 pub(super) enum Next {
     Ready,
     Ended(Exit),
@@ -178,7 +178,8 @@ impl Run {
             () = self.serve(&running, &mut registration) => None,
         };
         if let Some(registration) = registration {
-            registration.leave().await;
+            let reason = ended.map(|code| reports::exit(code, self.started.elapsed(), self.restarts));
+            registration.leave(reason.as_deref()).await;
         }
         let code = match ended {
             Some(code) => code,
@@ -290,7 +291,7 @@ impl Run {
         Ok((running, child, log))
     }
 
-    /// What callers and people may want to know of it.
+    /// The facts that callers and people may want to know.
     fn meta(&self) -> std::collections::BTreeMap<String, String> {
         let mut meta = std::collections::BTreeMap::new();
         let mut set = |key: &str, value: String| drop(meta.insert(key.to_owned(), value));

@@ -1,4 +1,4 @@
-//! What an instance prints: to the terminal, to the log service, and the last lines for a report.
+//! The output of an instance: to the terminal, to the log service, and the last lines for a report.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl LastLines {
     }
 }
 
-/// Where the output of an instance goes.
+/// The places to which the output of an instance goes.
 #[derive(Clone)]
 pub(super) struct Printed {
     pub(super) terminal: Terminal,

@@ -70,7 +70,7 @@ impl Probe<'_> {
     }
 }
 
-/// What is asked of a program that is to be ready like that.
+/// The check of a program that is to be ready like that.
 pub(super) fn check(ready: &Ready, addr: SocketAddr) -> Check {
     match ready {
         Ready::Tcp => Check::Tcp(addr),

@@ -1,4 +1,4 @@
-//! What is reported of an instance. Pure.
+//! The reports about an instance. Pure.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Exit code after SIGTERM.
 pub(super) const TERMINATED: u8 = 128 + 15;
 
-/// Where a program listens.
+/// The address at which a program listens.
 pub(super) struct ListensAt<'a> {
     pub(super) addr: SocketAddr,
     /// As others know it.
@@ -14,7 +14,7 @@ pub(super) struct ListensAt<'a> {
     pub(super) is_registered: bool,
 }
 
-/// Where a program is reachable, and after how long it was.
+/// A report that a program is reachable: where, and after how long.
 pub(super) fn reachable(name: &str, gateway: Option<&str>, at: &ListensAt<'_>, after: Duration) -> String {
     let after = seconds(after);
     let ListensAt { addr, registered, is_registered } = at;
@@ -34,6 +34,16 @@ pub(super) fn ended(code: u8, stopped: bool, ran: Duration) -> String {
         TERMINATED | 0 if stopped => format!("stopped after {after}"),
         129..=192 => format!("ended by signal {} (exit code {code}) after {after}", code - 128),
         _ => format!("exited with code {code} after {after}"),
+    }
+}
+
+/// The same for the history of its instance, if it has ended by itself.
+pub(super) fn exit(code: u8, ran: Duration, restarts: u32) -> String {
+    let ended = ended(code, false, ran);
+    match restarts {
+        0 => ended,
+        1 => format!("{ended}, restarted once before"),
+        _ => format!("{ended}, restarted {restarts} times before"),
     }
 }
 
@@ -68,6 +78,8 @@ mod tests {
         assert_eq!(ended(0, true, half), "stopped after 0.50 s");
         assert_eq!(ended(TERMINATED, false, half), "ended by signal 15 (exit code 143) after 0.50 s");
         assert_eq!(ended(3, true, Duration::from_secs(90)), "exited with code 3 after 90 s");
+        assert_eq!(exit(0, half, 0), "exited with code 0 after 0.50 s");
+        assert_eq!(exit(3, half, 2), "exited with code 3 after 0.50 s, restarted 2 times before");
         assert!(not_ready(half, "why", "").ends_with(": why. It printed last:\n    (nothing)"));
     }
 }

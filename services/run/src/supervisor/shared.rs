@@ -1,4 +1,4 @@
-//! What all instances share.
+//! The state that all instances share.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

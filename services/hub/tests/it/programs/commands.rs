@@ -3,7 +3,7 @@ use std::process::Stdio;
 use hubspoke_testkit::process;
 use tokio::io::AsyncWriteExt as _;
 
-use super::program::{BEHAVIOUR, MARK, program};
+use super::program::{BEHAVIOUR, MARK, processes, program};
 use super::running::{Running, has_instances, instances};
 use crate::platform::{TestPlatform, command};
 
@@ -13,6 +13,7 @@ async fn programs_that_run_here_are_listed_and_stopped_by_name() {
     let name = format!("ps-{:08x}", rand::random::<u32>());
     let run = Running::start(&platform, &["--name", &name, "--replicas", "2"], "serve");
     has_instances(&platform, &name, 2).await;
+    let mark = run.mark().to_owned();
     let listed = process::run(command(&["ps"])).await.stdout;
     let lines: Vec<&str> = listed.lines().filter(|line| line.starts_with(&name)).collect();
     assert_eq!(lines.len(), 2, "{listed}");
@@ -21,6 +22,7 @@ async fn programs_that_run_here_are_listed_and_stopped_by_name() {
     assert_eq!((stopped.code, stopped.stdout), (Some(0), format!("{name} has stopped (2 replicas)\n")));
     assert_eq!(run.end().await.code, Some(0));
     assert!(instances(&platform, &name).await.is_empty());
+    assert!(processes(&mark).is_empty(), "nothing is left");
     let unknown = process::run(command(&["stop", &name])).await;
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.stderr.contains("no program called"), "{unknown:?}");

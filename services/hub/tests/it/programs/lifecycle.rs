@@ -4,7 +4,7 @@ use hubspoke_protocol::ReasonKind;
 use hubspoke_testkit::{eventually, process};
 
 use super::program::with_program;
-use super::running::{Running, has_instances, instances, last_reason};
+use super::running::{Running, has_instances, instances, last_reasons};
 use crate::platform::{TestPlatform, command};
 
 #[tokio::test]
@@ -32,7 +32,9 @@ async fn a_program_is_found_through_the_gateway_and_stopped_in_order() {
     assert_eq!(exit.code, Some(0), "{}", exit.stdout);
     assert!(exit.stdout.contains("hub: shop stopped after"), "{}", exit.stdout);
     assert!(instances(&platform, "shop").await.is_empty());
-    assert_eq!(last_reason(&platform, "shop").await, Some(ReasonKind::Deregistered));
+    let reasons = last_reasons(&platform, "shop").await;
+    let reasons: Vec<_> = reasons.iter().map(|reason| (reason.kind, reason.detail.as_str())).collect();
+    assert_eq!(reasons, [(ReasonKind::Deregistered, "")]);
 }
 
 #[tokio::test]
@@ -65,6 +67,46 @@ async fn a_program_that_fails_is_restarted() {
     assert!(run.printed().contains("hub: again restarts in 0.5 s"), "{}", run.printed());
     let instance = instances(&platform, "again").await.remove(0);
     assert_eq!(instance.info.meta.get("run.restarts").map(String::as_str), Some("1"));
+}
+
+#[tokio::test]
+async fn exits_and_restarts_are_in_the_catalogues_history() {
+    let platform = TestPlatform::start(&[]).await;
+    let run = Running::start(&platform, &["--name", "flaky", "--restart", "on-failure"], "serve");
+    let mut ended = Vec::new();
+    for expected in ["exited with code 3 after ", ", restarted once before"] {
+        let mut addr = String::new();
+        eventually("a new instance", async || {
+            let running = instances(&platform, "flaky").await;
+            addr = running.first().map(|instance| instance.info.addr.clone()).unwrap_or_default();
+            !addr.is_empty() && !ended.contains(&addr)
+        })
+        .await;
+        let _ = platform.http.get(format!("http://{addr}/exit")).send().await; // it ends instead of answering
+        ended.push(addr);
+        eventually(&format!("{expected:?} is in its history"), async || {
+            last_reasons(&platform, "flaky").await.iter().any(|reason| {
+                reason.kind == ReasonKind::Deregistered
+                    && reason.detail.starts_with("exited with code 3 after ")
+                    && reason.detail.contains(expected)
+            })
+        })
+        .await;
+    }
+    let status = platform.hub(&["status", "flaky"]).await.stdout;
+    assert!(status.contains("deregistered: exited with code 3 after "), "{status}");
+    has_instances(&platform, "flaky", 1).await;
+    run.signal("TERM").await;
+    assert_eq!(run.end().await.code, Some(0));
+
+    let mut run = Running::start(&platform, &["--name", "orphan"], "serve");
+    has_instances(&platform, "orphan", 1).await;
+    run.child.start_kill().unwrap();
+    eventually("the supervisor reports why", async || {
+        let reasons = last_reasons(&platform, "orphan").await;
+        reasons.iter().any(|reason| reason.detail == "the hub process that ran it has ended unexpectedly")
+    })
+    .await;
 }
 
 #[tokio::test]

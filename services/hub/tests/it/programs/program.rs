@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -68,6 +69,7 @@ fn as_program() {
                 std::fs::write(file, "").unwrap();
                 std::process::exit(1);
             }
+            std::fs::remove_file(file).unwrap();
             serve(&port, Duration::ZERO);
         }
         // Ignores SIGTERM, and so do its children.
@@ -86,6 +88,16 @@ fn as_program() {
             daemon.args(program().split_off(1)).env(BEHAVIOUR, "serve").process_group(0);
             daemon.spawn().unwrap();
             std::process::exit(0);
+        }
+        // Leaves children that end when their own parents have ended.
+        Ok("orphans") => {
+            for _ in 0..3 {
+                let script = "(sleep 0.1; echo orphan has ended) & exit 0";
+                assert!(
+                    std::process::Command::new("/bin/sh").args(["-c", script]).status().unwrap().success()
+                );
+            }
+            serve(&port, Duration::ZERO);
         }
         Ok("environment") => {
             for (name, value) in std::env::vars() {
@@ -116,9 +128,15 @@ fn serve_on(listener: TcpListener, delay: Duration) {
                 if head.is_empty() {
                     return;
                 }
+                if head.starts_with("GET /exit ") {
+                    std::process::exit(3);
+                }
                 std::thread::sleep(delay);
                 let body = std::env::var("HUB_INSTANCE").unwrap_or_default();
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                // It is ill while the file is there.
+                let is_ill = std::env::var_os("PROGRAM_FILE").is_some_and(|file| Path::new(&file).exists());
+                let status = if is_ill { "500 Internal Server Error" } else { "200 OK" };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 if stream.write_all(answer.as_bytes()).is_err() {
                     return;
                 }

@@ -1,7 +1,9 @@
 use std::net::TcpListener;
 
+use hubspoke_protocol::InstanceState;
 use hubspoke_testkit::eventually;
 
+use super::program::with_program;
 use super::running::{Running, has_instances, instances};
 use crate::platform::TestPlatform;
 
@@ -55,6 +57,35 @@ async fn readiness_is_a_path_or_a_line_of_output_too() {
     has_instances(&platform, "line", 1).await;
     never.prints("no line of its output matches \"ready to go\"").await;
     assert!(instances(&platform, "never").await.is_empty());
+}
+
+/// A check that fails costs a program its requests, never its life.
+#[tokio::test]
+async fn a_program_that_fails_its_check_is_drained_and_serves_again() {
+    let platform = TestPlatform::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ill = dir.path().join("ill");
+    let mut command = platform.command(&["run", "--name", "sick", "--ready", "path:/up"]);
+    command.env("PROGRAM_FILE", &ill);
+    with_program(&mut command, "serve", "sick");
+    let run = Running::spawn(command, "sick".to_owned());
+    has_instances(&platform, "sick", 1).await;
+    let id = instances(&platform, "sick").await[0].info.id.clone();
+    let in_state = async |state: InstanceState| {
+        eventually(&state.to_string(), async || {
+            instances(&platform, "sick").await.iter().any(|instance| instance.state == state)
+        })
+        .await;
+    };
+    std::fs::write(&ill, "").unwrap();
+    in_state(InstanceState::Draining).await;
+    run.prints("hub: sick does not answer its check: it answers 500").await;
+    std::fs::remove_file(&ill).unwrap();
+    in_state(InstanceState::Passing).await;
+    run.prints("hub: sick answers again").await;
+    assert_eq!(instances(&platform, "sick").await[0].info.id, id, "it is the same start");
+    run.signal("TERM").await;
+    assert_eq!(run.end().await.code, Some(0));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use hubspoke_protocol::{InstanceView, ReasonKind};
+use hubspoke_protocol::{InstanceView, Reason};
 use hubspoke_testkit::process::Exit;
 use hubspoke_testkit::{eventually, process};
 use parking_lot::Mutex;
@@ -41,7 +41,7 @@ impl Running {
         Self { child, mark, lines, readers }
     }
 
-    /// What it has printed so far, on both streams.
+    /// Its output so far, on both streams.
     pub(super) fn printed(&self) -> String {
         self.lines.lock().clone()
     }
@@ -100,10 +100,11 @@ pub(super) async fn has_instances(platform: &TestPlatform, service: &str, count:
     eventually(&what, async || instances(platform, service).await.len() == count).await;
 }
 
-/// The latest reason in the history of a service's newest instance.
-pub(super) async fn last_reason(platform: &TestPlatform, service: &str) -> Option<ReasonKind> {
+/// The latest reason in the history of each instance of a service, removed ones included.
+pub(super) async fn last_reasons(platform: &TestPlatform, service: &str) -> Vec<Reason> {
     let url = format!("{}/services/{service}", platform.registry());
     let catalog: hubspoke_protocol::CatalogView =
         platform.http.get(url).send().await.unwrap().json().await.unwrap();
-    catalog.services.get(service)?.last()?.reasons.last().map(|reason| reason.kind)
+    let instances = catalog.services.get(service).into_iter().flatten();
+    instances.filter_map(|instance| instance.reasons.last().cloned()).collect()
 }

@@ -79,7 +79,11 @@ fn a_new_id_replaces_the_old_one_which_can_no_longer_deregister() {
     fixture.register(0, 0, 1);
     fixture.register(0, 0, 2);
     assert_eq!(fixture.catalog.instances, 1);
-    let late = CatalogEvent::Deregister { key: key(0, 0), id: Some("id-1".into()), by: Initiator::Instance };
+    let late = CatalogEvent::Deregister {
+        key: key(0, 0),
+        id: Some("id-1".into()),
+        by: Initiator::Instance(String::new()),
+    };
     assert!(matches!(fixture.catalog.apply(fixture.now, late), Err(Refusal::OlderStart { .. })));
     assert_eq!(fixture.catalog.instances, 1);
     assert_eq!(fixture.reasons(&key(0, 0)), [ReasonKind::Registered, ReasonKind::Replaced]);
@@ -299,7 +303,7 @@ fn a_hundred_thousand_registrations_and_deregistrations_leave_nothing_behind() {
         info.required_services = vec![format!("r-{i}")];
         let key = InstanceKey::new(&info.name, &info.addr);
         fixture.apply(registration(info));
-        fixture.apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance });
+        fixture.apply(CatalogEvent::Deregister { key, id: None, by: Initiator::Instance(String::new()) });
     }
     assert!(fixture.catalog.instances == 0);
     assert_eq!(fixture.catalog.services.len(), settings().history.removed_max);
@@ -314,7 +318,11 @@ fn the_list_revision_of_a_forgotten_service_does_not_go_back() {
     fixture.register(0, 0, 1);
     let (known, since) = (fixture.catalog.list("a").revision, fixture.catalog.revision());
     fixture.catalog.settings.history.removed_max = 0;
-    fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister {
+        key: key(0, 0),
+        id: None,
+        by: Initiator::Instance(String::new()),
+    });
     assert_eq!(fixture.catalog.services(), 0);
     assert!(fixture.catalog.list("a").revision > known);
     assert_eq!(fixture.catalog.changed_lists(&by_name, since).map(|lists| lists.len()), Some(1));
@@ -340,10 +348,18 @@ fn an_empty_service_is_forgotten_without_a_change() {
     for name in [0, 2] {
         fixture.register(name, 0, 1);
     }
-    fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister {
+        key: key(0, 0),
+        id: None,
+        by: Initiator::Instance(String::new()),
+    });
     let since = fixture.catalog.revision();
     assert_eq!(fixture.catalog.lists(&wildcard).len(), 2);
-    fixture.apply(CatalogEvent::Deregister { key: key(2, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister {
+        key: key(2, 0),
+        id: None,
+        by: Initiator::Instance(String::new()),
+    });
     let changed = fixture.catalog.changed_lists(&wildcard, since).unwrap();
     assert_eq!(changed.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c"]);
     assert!(fixture.catalog.lists(&wildcard).iter().all(|(name, _)| **name != *"a"), "it is forgotten");

@@ -26,7 +26,7 @@ fn a_drain_outlasts_an_outage_a_deregistration_and_a_restart_of_the_registry() {
     let gone: [fn(&mut Fixture); 3] = [
         |fixture| drop(fixture.miss_three(&key(0, 0))),
         |fixture| {
-            let (id, by) = (None, Initiator::Instance);
+            let (id, by) = (None, Initiator::Instance(String::new()));
             drop(fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id, by }));
         },
         |_| {},
@@ -48,7 +48,7 @@ fn a_drain_outlasts_an_outage_a_deregistration_and_a_restart_of_the_registry() {
             fixture.heartbeat(&key(0, 0), Answer::Serving);
             assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Draining), "{i} {restarts}");
             assert_eq!(drain(&mut fixture, false), Changed);
-            fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by });
+            fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by: by.clone() });
             fixture.register(0, 0, 3);
             assert_eq!(fixture.state(&key(0, 0)), Some(InstanceState::Passing), "{i} {restarts}");
         }

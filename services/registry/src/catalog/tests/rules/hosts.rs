@@ -40,14 +40,18 @@ fn a_service_that_was_gone_for_too_long_asks_anew() {
     fixture.ask(1, 0, 1, Some(HOST));
     fixture.now = seconds(1);
     fixture.ask(0, 0, 1, Some(HOST));
-    let leave = CatalogEvent::Deregister { key: key(1, 0), id: None, by: Initiator::Instance };
+    let leave = CatalogEvent::Deregister { key: key(1, 0), id: None, by: Initiator::Instance(String::new()) };
     for (gone, b_has_it) in [(59, true), (61, false)] {
         fixture.apply(leave.clone());
         assert_eq!(fixture.told(), all(&[("a", false)]));
         fixture.now = fixture.now + Duration::from_secs(gone);
         fixture.ask(1, 1, 1, Some(HOST));
         assert_eq!(fixture.told(), all(&[("a", b_has_it), ("b", !b_has_it)]));
-        fixture.apply(CatalogEvent::Deregister { key: key(1, 1), id: None, by: Initiator::Instance });
+        fixture.apply(CatalogEvent::Deregister {
+            key: key(1, 1),
+            id: None,
+            by: Initiator::Instance(String::new()),
+        });
         fixture.ask(1, 0, 2, Some(HOST));
     }
 }
@@ -74,7 +78,7 @@ proptest! {
                 0 => drop(fixture.apply(CatalogEvent::Deregister {
                     key: key(name, addr),
                     id: None,
-                    by: Initiator::Instance,
+                    by: Initiator::Instance(String::new()),
                 })),
                 1 => fixture.ask(name, addr, id, None),
                 _ => fixture.ask(name, addr, id, Some(HOST)),

@@ -27,7 +27,11 @@ fn what_registrations_take_up_is_bounded_in_all() {
     }
     assert_eq!(refused(&mut fixture, large(0)), Ok(Unchanged));
     // What is removed counts until nobody can be shown it any more.
-    fixture.apply(CatalogEvent::Deregister { key: key(0, 0), id: None, by: Initiator::Instance });
+    fixture.apply(CatalogEvent::Deregister {
+        key: key(0, 0),
+        id: None,
+        by: Initiator::Instance(String::new()),
+    });
     assert_eq!(refused(&mut fixture, large(1)), full);
     fixture.catalog.settings.history.removed_max = 0;
     fixture.catalog.forget_removed(fixture.now);

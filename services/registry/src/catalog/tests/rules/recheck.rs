@@ -46,15 +46,15 @@ fn a_member_with_an_id_or_a_deregistered_one_does_not_come_back() {
     let mut fixture = Fixture::new();
     fixture.register(0, 0, 1);
     assert_eq!(next(&fixture.miss_three(&key(0, 0)).effects), None, "it renews");
-    let deregister = |by| CatalogEvent::Deregister { key: key(0, 0), id: None, by };
-    for by in [Initiator::Instance, Initiator::Operator] {
+    let deregister = |by: &Initiator| CatalogEvent::Deregister { key: key(0, 0), id: None, by: by.clone() };
+    for by in [Initiator::Instance(String::new()), Initiator::Operator] {
         let mut fixture = Fixture::new();
         fixture.apply(registration(info(0, 0, None, &[])));
-        assert_eq!(next(&fixture.apply(deregister(by)).effects), None);
+        assert_eq!(next(&fixture.apply(deregister(&by)).effects), None);
         // Also while it is away.
         let mut fixture = Fixture::new();
         let of = removed(&mut fixture);
-        fixture.apply(deregister(by));
+        fixture.apply(deregister(&by));
         assert_eq!(result(&mut fixture, &of, Answer::Plain).outcome, Unknown);
         assert_eq!(fixture.reasons(&key(0, 0)).last(), Some(&ReasonKind::Deregistered));
         assert!(fixture.catalog.saved().removed.is_empty());
