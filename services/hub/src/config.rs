@@ -35,13 +35,13 @@ pub struct HubTable {
     pub log_replicas: u16,
     /// Visit replicas; those after the first listen on free ports.
     pub visit_replicas: u16,
-    /// Where the gateway listens for clients.
+    /// Address at which the gateway listens for clients.
     pub gateway: SocketAddr,
-    /// Where the gateway serves heartbeats, pushes, health and metrics.
+    /// Address at which the gateway serves heartbeats, pushes, health and metrics.
     pub gateway_control: SocketAddr,
-    /// Where the first log replica listens.
+    /// Address of the first log replica.
     pub log: SocketAddr,
-    /// Where the first visit replica listens.
+    /// Address of the first visit replica.
     pub visit: SocketAddr,
     /// Whether to listen on addresses that other machines reach although no tokens are required.
     pub insecure: bool,

@@ -21,7 +21,7 @@ struct Outage {
     reported: bool,
 }
 
-/// What to report.
+/// A report about a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutageReport {
     /// These streams are away.

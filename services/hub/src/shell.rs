@@ -59,7 +59,7 @@ for command in status stop drain undrain deregister
 end
 "#;
 
-/// What may follow a command: services, or instances as `SERVICE/INSTANCE`.
+/// The names that may follow a command: services, or instances as `SERVICE/INSTANCE`.
 pub(crate) fn candidates(command: &str, catalog: &CatalogView) -> Vec<String> {
     if command == "status" {
         return catalog.services.keys().cloned().collect();

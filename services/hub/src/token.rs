@@ -61,7 +61,7 @@ pub(crate) struct NewArgs {
     /// May read log entries
     #[arg(long)]
     reader: bool,
-    /// What the token is called; otherwise after its service or role
+    /// Name of the token; otherwise that of its service or role
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Ends after this time, such as 90d; otherwise never

@@ -16,7 +16,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is asked.
+/// A question that a program must answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Nothing: a program that runs is alive.
@@ -61,7 +61,7 @@ impl Check {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health(Arc<AtomicU8>);
 
-/// What a heartbeat is answered with.
+/// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It serves.

@@ -41,7 +41,7 @@ pub enum FileError {
     Toml {
         /// The file.
         file: PathBuf,
-        /// What is wrong, with the place.
+        /// The error, with its place.
         why: String,
     },
     /// A name is invalid.
@@ -59,7 +59,7 @@ pub enum FileError {
     Programs {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The error.
         why: String,
     },
     /// The file of variables can't be used.

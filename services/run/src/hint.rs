@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::process::Listening;
 use crate::spec::Ready;
 
-/// What to try. `sockets` is `None` if it can't be found out where the program listens; `last` is why the last attempt
+/// The advice. `sockets` is `None` if it can't be found out where the program listens; `last` is why the last attempt
 /// failed.
 pub(crate) fn hint(
     ready: &Ready,

@@ -1,4 +1,4 @@
-//! What a program prints, as lines for the terminal and as entries for the log service. Pure.
+//! The output of a program, as lines for the terminal and as entries for the log service. Pure.
 //!
 //! Bytes become lines ([`LineSplitter`]), lines that belong together become one text ([`Grouper`]), and a text becomes a
 //! [`Record`] with the level, time and trace id that are recognized in it.

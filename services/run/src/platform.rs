@@ -26,7 +26,7 @@ const MAX_ANSWER: usize = 4 << 20;
 /// The name under which gateways register.
 const GATEWAY: &str = "gateway";
 
-/// Where the platform is.
+/// The addresses of the platform.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PlatformConfig {
@@ -79,7 +79,7 @@ pub(crate) struct HostAddrs {
     pub(crate) listen: String,
     /// Others find it at this host.
     pub(crate) advertise: String,
-    /// Where we look whether it answers, and where its control port is.
+    /// Its readiness is probed here, and its control port is here.
     pub(crate) local: IpAddr,
 }
 
@@ -214,7 +214,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    /// What can't be found out stays as it was.
+    /// Anything that can't be found out stays as it was.
     async fn refresh(&self) {
         let (log, gateway) = tokio::join!(self.instances(LOG_SERVICE), self.instances(GATEWAY));
         if let Some(log) = log {

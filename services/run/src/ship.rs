@@ -1,4 +1,4 @@
-//! What a program prints, on its way to the log service.
+//! The output of programs, on its way to the log service.
 
 pub use self::files::{ShipConfig, ShipError, ship};
 pub(crate) use self::shipper::{MORE_LINES, Shipper, push};

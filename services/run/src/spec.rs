@@ -1,4 +1,4 @@
-//! What is to run, as the command line or a file says.
+//! A program to run, as the command line or a file describes it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -85,7 +85,7 @@ impl TerminalThread {
     }
 }
 
-/// What stands in front of each line of a replica.
+/// The text in front of each line of a replica.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Prefix {
     label: String,

@@ -11,7 +11,7 @@ const MAX_LATENCY: u64 = 3_600_000_000;
 const MAX_FAILURES: usize = 20;
 /// Different instances that are counted apart.
 const MAX_INSTANCES: usize = 10_000;
-/// Where the rest is counted.
+/// The name under which the rest is counted.
 const OTHER: &str = "other failures";
 
 /// Counts by name.

@@ -113,7 +113,7 @@ mod tests {
         }
     }
 
-    /// What a stored line with this text has of an entry's content.
+    /// The parts of an entry's content that a stored line with this text has.
     fn line(msg: &str) -> String {
         format!("{{\"ts\":\"\",\"msg\":\"{msg}\"}}")
     }

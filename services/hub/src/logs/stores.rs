@@ -95,7 +95,7 @@ fn hostile(form: usize, key: usize, same_text: bool) -> Batch {
     }
 }
 
-/// What was written by all, and the next entry of each honest sender.
+/// All that was written, and the next entry of each honest sender.
 async fn write(dirs: [&Path; 2], steps: Vec<Step>) -> [usize; HONEST.len()] {
     let mut stores = [0, 1].map(|n| Some(open(dirs[n], n)));
     let mut next = [1; HONEST.len()];
@@ -129,7 +129,7 @@ fn lines(dir: &Path) -> Vec<(EntryLine, String)> {
     text.lines().map(|line| (entry::parse(line).unwrap(), line.to_owned())).collect()
 }
 
-/// What `hub logs --follow` prints: the entries before `cut` (in parts of a hundred) as `/log/all` merges them, and then
+/// The output of `hub logs --follow`: the entries before `cut` (in parts of a hundred) as `/log/all` merges them, and then
 /// those of a tail per instance, whose events come in `turns`.
 fn print(files: &[Vec<(EntryLine, String)>; 2], cut: [usize; 2], turns: &[usize]) -> Vec<EntryLine> {
     let mut history = Vec::new();

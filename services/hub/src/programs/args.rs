@@ -33,7 +33,7 @@ pub(crate) struct RunArgs {
     /// The address on which the program is to listen [default: 127.0.0.1, or 0.0.0.0 if the registry is elsewhere]
     #[arg(long, value_name = "ADDRESS")]
     host: Option<String>,
-    /// When it is ready: tcp, path:/PATH, output:REGEX, or none for a program without a port
+    /// Sign that it is ready: tcp, path:/PATH, output:REGEX, or none for a program without a port
     #[arg(long, value_name = "HOW", default_value = "tcp")]
     ready: Ready,
     /// Report why it is not ready after this time
@@ -70,7 +70,7 @@ pub(crate) struct AddArgs {
     /// The service's name
     #[arg(value_parser = service_name)]
     name: String,
-    /// Where it runs: HOST:PORT
+    /// Address at which it runs: HOST:PORT
     #[arg(value_name = "ADDR", value_parser = address)]
     addr: String,
     /// Check it at this path, which must answer with 2xx or 3xx, instead of connecting to its port
@@ -153,7 +153,7 @@ impl AddArgs {
 }
 
 impl ShipArgs {
-    /// What is shipped.
+    /// The source of what is shipped.
     ///
     /// # Errors
     /// If it can't be named.

@@ -42,7 +42,7 @@ impl LineSplitter {
     }
 }
 
-/// What a terminal would show of a line in which carriage returns go back to its start, as progress bars do.
+/// The part that a terminal would show of a line in which carriage returns go back to its start, as progress bars do.
 fn text(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let shown = text.rsplit('\r').find(|part| !part.trim().is_empty());

@@ -1,4 +1,4 @@
-//! What a line says about itself.
+//! The level, time and trace id that a line has.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

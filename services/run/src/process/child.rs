@@ -14,7 +14,7 @@ use super::os;
 use super::reap::{Awaited, kill_left};
 use super::supervise::Leave;
 
-/// What to start, and how.
+/// A program to start.
 #[derive(Debug)]
 pub(crate) struct Spawn {
     pub(crate) command: Vec<OsString>,

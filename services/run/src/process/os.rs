@@ -1,4 +1,4 @@
-//! What differs between operating systems. Elsewhere than on Linux, a program that leaves its process group, or is left
+//! The differences between operating systems. Elsewhere than on Linux, a program that leaves its process group, or is left
 //! by a supervisor that was killed, lives on.
 
 use std::io;

@@ -18,7 +18,7 @@ pub(crate) struct Process {
     pub(crate) pages: u64,
 }
 
-/// What a program and everything below it takes.
+/// Resources that a program takes, with everything below it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) ticks: u64,

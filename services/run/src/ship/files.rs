@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(250);
 const FLUSH: Duration = Duration::from_secs(30);
 const CHUNK: usize = 64 << 10;
 
-/// What is shipped.
+/// The source of what is shipped.
 #[derive(Debug)]
 pub struct ShipConfig {
     /// The sender's name in the log.
