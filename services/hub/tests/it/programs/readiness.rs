@@ -32,6 +32,18 @@ async fn a_program_on_the_other_loopback_address_is_found() {
 }
 
 #[tokio::test]
+async fn a_host_that_another_service_has_is_reported() {
+    let platform = TestPlatform::start(&[]).await;
+    let args = |name| ["--name", name, "--route-host", "www.shop.example"];
+    let first = Running::start(&platform, &args("first"), "serve");
+    has_instances(&platform, "first", 1).await;
+    let second = Running::start(&platform, &args("second"), "serve");
+    second.prints("www.shop.example: service first has it").await;
+    has_instances(&platform, "second", 1).await;
+    assert!(!first.printed().contains("www.shop.example"), "{}", first.printed());
+}
+
+#[tokio::test]
 async fn a_fixed_port_that_is_in_use_is_reported_at_once() {
     let platform = TestPlatform::start(&[]).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
