@@ -16,6 +16,7 @@ use hubspoke_chassis::server::pause_after_accept_error;
 use hubspoke_chassis::{BindError, Config, Drain, Process, RunError, Service};
 use hubspoke_client::Directory;
 use hubspoke_protocol::{EVERY_SERVICE, META_GATEWAY_HOSTS};
+use hubspoke_tls::IssueCert;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -93,6 +94,13 @@ impl GatewayServer {
     /// The bound address for TLS, if it is on.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|tls| tls.addr)
+    }
+
+    /// Lets certificates be made for hosts that no file has one for.
+    pub fn issue_certificates(&self, issue: IssueCert) {
+        if let Some(tls) = &self.tls {
+            tls.issue_with(issue);
+        }
     }
 
     /// The bound address of the control routes.

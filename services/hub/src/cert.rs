@@ -1,25 +1,24 @@
 //! `hub cert`: a certificate authority, and certificates for services, in files as Kubernetes lays out Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hubspoke_protocol::check_name;
 use jiff::Timestamp;
 
-use self::authority::{CertNames, Host};
+use self::authority::{AUTHORITY_LIFETIME, CertNames, Host};
+use self::display::shown;
 use self::folder::{CertFolder, Replace};
 use crate::output::{print, remark};
 
 pub(crate) mod authority;
 mod details;
+mod display;
 pub(crate) mod folder;
 mod pem;
 mod show;
-
-/// The lifetime of an authority: ten years.
-pub(crate) const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 
 /// The commands of `hub cert`.
 #[derive(Subcommand)]
@@ -166,44 +165,5 @@ impl IssueArgs {
             hosts: hosts.clone(),
         };
         all.into_iter().map(names).collect()
-    }
-}
-
-/// A time as a day, and how far it is.
-pub(crate) fn day(at: Timestamp, now: Timestamp) -> String {
-    let seconds = at.duration_since(now).as_secs();
-    let (past, seconds) = (seconds < 0, seconds.unsigned_abs());
-    let of = |unit: u64| (seconds + unit / 2) / unit;
-    let far = match seconds {
-        0..100 => format!("{seconds} s"),
-        100..6000 => format!("{} min", of(60)),
-        6000..172_800 => format!("{} h", of(3600)),
-        _ => format!("{} days", of(86_400)),
-    };
-    let at = if seconds < 172_800 { at.to_string() } else { at.strftime("%Y-%m-%d").to_string() };
-    if past { format!("{at} ({far} ago)") } else { format!("{at} (in {far})") }
-}
-
-/// A path as it is shown.
-fn shown(path: &Path) -> String {
-    crate::text::one_line(&path.display().to_string(), 500)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_shown_with_their_distance() {
-        let now: Timestamp = "2026-11-26T19:50:00.7Z".parse().unwrap();
-        for (at, shown) in [
-            ("2026-11-26T19:50:30Z", "2026-11-26T19:50:30Z (in 29 s)"),
-            ("2026-11-26T19:45:00Z", "2026-11-26T19:45:00Z (5 min ago)"),
-            ("2026-11-27T19:50:00Z", "2026-11-27T19:50:00Z (in 24 h)"),
-            ("2027-02-24T19:50:00Z", "2027-02-24 (in 90 days)"),
-            ("2020-01-01T00:00:00Z", "2020-01-01 (2522 days ago)"),
-        ] {
-            assert_eq!(day(at.parse().unwrap(), now), shown);
-        }
     }
 }

@@ -69,6 +69,7 @@ pub fn run(cli: HubCli) -> ExitCode {
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
             config.hub.insecure |= up.insecure;
+            config.hub.tls |= up.tls;
             if let Err(error) = config.check_exposure(&layers) {
                 return boot::invalid_config(PROCESS.name, &error);
             }

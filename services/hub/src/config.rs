@@ -2,6 +2,7 @@
 //!
 //! `listen` is the registry's fixed address; the others' addresses are in `[hub]`.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,17 @@ use hubspoke_registry::Settings;
 use hubspoke_visit::VisitConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::cert::authority::Host;
+
 /// The constants of the `hub` process.
 pub const PROCESS: Process =
     Process::new("hub", env!("CARGO_PKG_VERSION")).with_listen(hubspoke_registry::PROCESS.listen);
 
 /// The key for the registry that the other commands talk to.
 const REGISTRY_URL: &str = "registry.url";
+
+/// The port of the gateway for TLS.
+const TLS_PORT: u16 = 20443;
 
 /// Most replicas of one service in one process.
 const MAX_REPLICAS: u16 = 100;
@@ -43,6 +49,8 @@ pub struct HubTable {
     pub log: SocketAddr,
     /// Address of the first visit replica.
     pub visit: SocketAddr,
+    /// Whether the gateway also speaks TLS, with certificates of its own making, in `data_dir`.
+    pub tls: bool,
     /// Whether to listen on addresses that other machines reach although no tokens are required.
     pub insecure: bool,
     /// Directory for all files; each replica has a subdirectory.
@@ -62,6 +70,7 @@ impl Default for HubTable {
             gateway_control: local(20011),
             log: local(20002),
             visit: local(20003),
+            tls: false,
             insecure: false,
             data_dir: "data".into(),
         }
@@ -195,6 +204,7 @@ impl HubConfig {
             return Ok(());
         }
         let HubTable { gateway, gateway_control, log, visit, .. } = self.hub;
+        let tls = self.gateway_tls_listen().map(|addr| ("gateway.tls.listen", addr));
         let addrs = [
             ("listen", self.common.listen),
             ("hub.gateway", gateway),
@@ -202,7 +212,7 @@ impl HubConfig {
             ("hub.log", log),
             ("hub.visit", visit),
         ];
-        match addrs.into_iter().find(|(_, addr)| !addr.ip().to_canonical().is_loopback()) {
+        match addrs.into_iter().chain(tls).find(|(_, addr)| !addr.ip().to_canonical().is_loopback()) {
             None => Ok(()),
             Some((key, addr)) => Err(layers.error_at(
                 key,
@@ -228,7 +238,39 @@ impl HubConfig {
     pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayConfig> {
         let mut common = self.member(hubspoke_gateway::PROCESS.name, self.hub.gateway, registry);
         common.control_listen = Some(self.hub.gateway_control);
-        Config { common, own: self.gateway.clone() }
+        let mut own = self.gateway.clone();
+        own.tls.listen = self.gateway_tls_listen();
+        if self.makes_certificates() {
+            own.tls.certs = vec![self.tls_dir().join(hubspoke_gateway::PROCESS.name)];
+        }
+        Config { common, own }
+    }
+
+    /// Where the gateway listens for TLS, if it does.
+    fn gateway_tls_listen(&self) -> Option<SocketAddr> {
+        let default = || SocketAddr::new(self.hub.gateway.ip(), TLS_PORT);
+        self.gateway.tls.listen.or_else(|| self.hub.tls.then(default))
+    }
+
+    /// Whether the gateway's certificates are those that `hub up` makes.
+    pub fn makes_certificates(&self) -> bool {
+        self.hub.tls && self.gateway.tls.certs.is_empty()
+    }
+
+    /// The folder of the certificates that `hub up` makes.
+    pub fn tls_dir(&self) -> PathBuf {
+        self.hub.data_dir.join("tls")
+    }
+
+    /// The hosts by which clients reach the gateway.
+    pub(crate) fn gateway_hosts(&self) -> BTreeSet<Host> {
+        let ip = self.hub.gateway.ip();
+        let own = (!ip.is_unspecified()).then(|| ip.to_string());
+        let below = self.gateway.domain.iter().flat_map(|domain| [domain.clone(), format!("*.{domain}")]);
+        let known = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let hosts = known.into_iter().chain(own).chain(self.advertise_host().map(str::to_owned)).chain(below);
+        // What is not a valid name here is refused where it is configured.
+        hosts.chain(self.gateway.hosts.iter().cloned()).filter_map(|host| host.parse().ok()).collect()
     }
 
     /// The configuration of log replica `n`, counted from 1. Its file is `DATA_DIR/log-N/NAME`.

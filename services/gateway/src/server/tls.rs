@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hubspoke_chassis::BindError;
 use hubspoke_chassis::config::ConfigError;
-use hubspoke_tls::{CertFiles, CertStore, server_config};
+use hubspoke_tls::{CertFiles, CertStore, IssueCert, server_config};
 use opentelemetry::metrics::Meter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -68,6 +68,13 @@ impl TlsPort {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let handshakes = Handshakes { acceptor, store, connections: Arc::default(), max: config.connections };
         Ok(Some(Self { listener, addr, handshakes }))
+    }
+}
+
+impl TlsPort {
+    /// Lets certificates be made for hosts that no file has one for.
+    pub(super) fn issue_with(&self, issue: IssueCert) {
+        self.handshakes.store.issue_with(issue);
     }
 }
 

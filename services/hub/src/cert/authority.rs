@@ -23,6 +23,8 @@ use super::pem;
 const IDENTITY: &str = "spiffe://hubspoke/";
 /// How long before now a certificate's validity begins: clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// The lifetime of an authority: ten years.
+pub(crate) const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 /// The longest lifetime.
 const MAX_LIFETIME: Duration = Duration::from_secs(100 * 366 * 86_400);
 

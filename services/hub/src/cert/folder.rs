@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use super::authority::{Authority, CertNames, CertPair, Host, new_authority, unique_name};
 use super::details::Details;
-use super::{day, pem, shown};
+use super::display::{day, shown};
+use super::pem;
 use crate::files::{PUBLIC_MODE, SECRET_MODE, lock_folder, make_folder, replace};
 
 /// When to replace a certificate that exists.
@@ -55,6 +56,20 @@ impl CertFolder {
 
     pub(crate) fn has_authority(&self) -> anyhow::Result<bool> {
         exists(&self.authority_cert())
+    }
+
+    /// Whether there is an authority that lasts until then.
+    ///
+    /// # Errors
+    /// If its file can't be read, or is not a certificate.
+    pub(crate) fn has_authority_until(&self, time: Timestamp) -> anyhow::Result<bool> {
+        let (cert, key) = (self.authority_cert(), self.authority_key());
+        if !exists(&cert)? || !exists(&key)? {
+            return Ok(false);
+        }
+        let certs = pem::certificates(&cert, &pem::read(&cert)?)?;
+        let ends = certs.first().map(Details::parse).transpose().with_context(|| shown(&cert))?;
+        Ok(ends.is_some_and(|details| details.not_after >= time))
     }
 
     /// Makes an authority; returns a line about it.

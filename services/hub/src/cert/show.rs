@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
 use super::details::{Details, is_key_of, is_signed_by};
-use super::{day, pem, shown};
+use super::display::{day, shown};
+use super::pem;
 
 /// What a file has, and the first reason why it can't be used.
 #[derive(Debug)]

@@ -165,6 +165,9 @@ pub(super) struct UpArgs {
     /// Run N visit replicas
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(super) visit: Option<u16>,
+    /// Also speak TLS with clients, on port 20443, with certificates of its own making (hub.tls)
+    #[arg(long)]
+    pub(super) tls: bool,
     /// Also without tokens, listen on addresses that other machines reach (hub.insecure)
     #[arg(long)]
     pub(super) insecure: bool,

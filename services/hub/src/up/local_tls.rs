@@ -18,8 +18,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use tokio::time::sleep;
 
-use crate::cert::AUTHORITY_LIFETIME;
-use crate::cert::authority::{Authority, CertNames, Host, renewal_time};
+use crate::cert::authority::{AUTHORITY_LIFETIME, Authority, CertNames, Host, renewal_time};
 use crate::cert::folder::{CertFolder, Replace};
 
 /// The lifetime of a certificate.
@@ -59,6 +58,11 @@ impl LocalTls {
         let authority = self.folder.authority(now)?;
         self.folder.issue(&authority, &self.gateway, now, LIFETIME, Replace::WhenDue)?;
         Ok(authority)
+    }
+
+    /// The certificate that clients need to trust.
+    pub(super) fn authority_cert(&self) -> PathBuf {
+        self.folder.authority_cert()
     }
 
     /// Keeps the files from ending; the gateway reads them again by itself.
@@ -184,7 +188,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let on_demand = OnDemand::new(local(folder.path(), &[]).ensure(now).unwrap()).unwrap();
-        for host in ["localhost", "shop.example", "a.b.localhost", "UP.localhost", "-.localhost", ".localhost"] {
+        for host in
+            ["localhost", "shop.example", "a.b.localhost", "UP.localhost", "-.localhost", ".localhost"]
+        {
             assert!(on_demand.find(host, now).is_none(), "{host}");
         }
         let first = on_demand.find("shop.localhost", now).unwrap();

@@ -27,6 +27,7 @@ fn commands_that_parse_and_commands_that_do_not() {
         "hub registry protect",
         "hub registry protect off",
         "hub up --insecure",
+        "hub up --tls",
         "hub token new --member shop --member cart --expires 90d --file t",
         "hub token new --operator --name ada --out token",
         "hub token init --member log --operator hub",

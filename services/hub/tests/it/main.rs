@@ -6,6 +6,7 @@ mod cert;
 mod cli;
 mod config;
 mod demo;
+mod local_tls;
 mod logs;
 mod operate;
 mod platform;

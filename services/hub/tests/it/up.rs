@@ -28,12 +28,12 @@ fn run(args: &[&str], vars: &[(&str, &str)]) -> Output {
 }
 
 /// `hub up` on free ports. Killed when dropped.
-struct HubUp {
+pub(crate) struct HubUp {
     child: Child,
     /// Its lines on stdout.
     lines: Receiver<String>,
-    banner: String,
-    dir: Arc<TempDir>,
+    pub(crate) banner: String,
+    pub(crate) dir: Arc<TempDir>,
 }
 
 impl HubUp {
@@ -43,7 +43,12 @@ impl HubUp {
 
     /// With what an earlier one has left in the folder.
     fn start_in(dir: Arc<TempDir>, args: &[&str]) -> Self {
+        Self::start_with(dir, args, &[])
+    }
+
+    pub(crate) fn start_with(dir: Arc<TempDir>, args: &[&str], vars: &[(&str, &str)]) -> Self {
         let mut command = hub(&dir, args);
+        command.envs(vars.iter().copied());
         for key in ADDRS {
             command.env(format!("HUB_{key}"), "127.0.0.1:0");
         }
