@@ -18,8 +18,11 @@ pub use self::start::{Running, StartError, start};
 
 mod counting;
 mod export_client;
+mod export_connector;
+mod export_tls;
 mod exporters;
 mod format;
+mod grpc;
 mod instance;
 mod losses;
 mod otel_env;

@@ -1,10 +1,9 @@
 //! Exporters: the SDK's queues call them on their threads, and they count the items that are lost.
 
 use std::collections::HashMap;
-use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use opentelemetry_otlp::{
     Compression, ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
@@ -25,8 +24,6 @@ use super::losses::SignalLosses;
 use super::otel_env::Endpoint;
 use super::settings::TelemetrySettings;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// One endpoint of the collector. All its exporters share an HTTP client.
 #[derive(Debug, Clone)]
 pub(super) struct OtlpEndpoint {
@@ -37,13 +34,8 @@ pub(super) struct OtlpEndpoint {
 impl OtlpEndpoint {
     /// # Errors
     /// If the HTTP client can't be made.
-    pub(super) fn new(endpoint: &Endpoint) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let builder = reqwest::blocking::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(endpoint.timeout);
-        Ok(Self { endpoint: endpoint.clone(), client: ExportClient::new(builder)? })
+    pub(super) fn new(endpoint: &Endpoint) -> io::Result<Self> {
+        Ok(Self { endpoint: endpoint.clone(), client: ExportClient::new(endpoint)? })
     }
 
     fn configured<B: WithExportConfig + WithHttpConfig>(&self, builder: B) -> B {
@@ -74,7 +66,8 @@ impl OtlpEndpoint {
         losses: Arc<SignalLosses>,
     ) -> Result<MetricsExporter, ExporterBuildError> {
         let builder = self.configured(MetricExporter::builder().with_http());
-        Ok(MetricsExporter { exporter: builder.with_temporality(temporality).build()?, losses })
+        let exporter = builder.with_temporality(temporality).build()?;
+        Ok(MetricsExporter { exporter, client: self.client.clone(), losses })
     }
 }
 
@@ -144,6 +137,7 @@ impl opentelemetry_sdk::trace::SpanExporter for PerInstanceExporter<SpanExporter
             lost += if exported.is_err() { count } else { 0 };
             result = result.and(exported);
         }
+        let result = self.parts.otlp.client.explain(result);
         self.parts.losses.exported(lost + self.parts.otlp.client.take_rejected(), &result);
         result
     }
@@ -157,6 +151,7 @@ impl opentelemetry_sdk::logs::LogExporter for PerInstanceExporter<LogExporter> {
             Ok(exporter) => exporter.export(batch).await,
             Err(error) => Err(error),
         };
+        let result = self.parts.otlp.client.explain(result);
         let lost = if result.is_err() { count } else { self.parts.otlp.client.take_rejected() };
         self.parts.losses.exported(lost, &result);
         result
@@ -167,12 +162,13 @@ impl opentelemetry_sdk::logs::LogExporter for PerInstanceExporter<LogExporter> {
 #[derive(Debug)]
 pub(super) struct MetricsExporter {
     exporter: MetricExporter,
+    client: ExportClient,
     losses: Arc<SignalLosses>,
 }
 
 impl PushMetricExporter for MetricsExporter {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let result = self.exporter.export(metrics).await;
+        let result = self.client.explain(self.exporter.export(metrics).await);
         self.losses.exported(0, &result);
         result
     }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
 
+use super::export_tls::TlsFiles;
+use super::grpc;
 use crate::config::{ConfigError, Telemetry};
 
 /// Default timeout of an export.
@@ -26,6 +29,10 @@ pub(super) struct Endpoint {
     pub(super) headers: HashMap<String, String>,
     pub(super) timeout: Duration,
     pub(super) gzip: bool,
+    /// Whether the messages are sent over gRPC.
+    pub(super) grpc: bool,
+    /// For an `https` URL.
+    pub(super) tls: Option<TlsFiles>,
 }
 
 /// The queue of a signal.
@@ -130,15 +137,18 @@ impl<'a> OtelEnv<'a> {
         if !self.exports_by_otlp(signal) {
             return Ok(None);
         }
-        let url = setting.url(path)?;
         // The signal's own variable, then the one for all signals.
         let names = |what: &str| {
             [format!("OTEL_EXPORTER_OTLP_{signal}_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")]
         };
-        self.first(&names("PROTOCOL"), |text| match text.eq_ignore_ascii_case("http/protobuf") {
-            true => Ok(()),
-            false => Err("http/protobuf is sent instead, which collectors usually take at port 4318"),
+        let grpc = self.first(&names("PROTOCOL"), |text| match text.to_ascii_lowercase().as_str() {
+            "http/protobuf" => Ok(false),
+            "grpc" => Ok(true),
+            _ => Err("http/protobuf is sent instead, which collectors usually take at port 4318"),
         });
+        let grpc = grpc.unwrap_or(false);
+        let url = if grpc { setting.grpc_url(signal)? } else { setting.url(path)? };
+        let tls = if url.starts_with("https:") { Some(self.tls_files(&setting, &names)?) } else { None };
         let gzip = self.first(&names("COMPRESSION"), |text| match text.to_ascii_lowercase().as_str() {
             "gzip" => Ok(true),
             "none" => Ok(false),
@@ -154,7 +164,32 @@ impl<'a> OtelEnv<'a> {
             headers: headers.unwrap_or_default(),
             timeout: timeout.unwrap_or(TIMEOUT),
             gzip: gzip.unwrap_or(false),
+            grpc,
+            tls,
         }))
+    }
+
+    /// The files for TLS, which can be used.
+    fn tls_files(
+        &self,
+        setting: &EndpointSetting<'_>,
+        names: &dyn Fn(&str) -> [String; 2],
+    ) -> Result<TlsFiles, ConfigError> {
+        let file = |what| names(what).iter().find_map(|name| self.get(name)).map(PathBuf::from);
+        let client = match (file("CLIENT_CERTIFICATE"), file("CLIENT_KEY")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                let why =
+                    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY go together";
+                return Err(ConfigError::new(format!("{}: {why}; set both or none", setting.name)));
+            }
+        };
+        let files = TlsFiles { ca: file("CERTIFICATE"), client };
+        match files.client_config(b"") {
+            Ok(_) => Ok(files),
+            Err(error) => Err(ConfigError::new(format!("{}: can't use https: {error}", setting.name))),
+        }
     }
 
     /// Whether the list of a signal's exporters has `otlp`. A list without a known name is ignored.
@@ -299,13 +334,22 @@ impl EndpointSetting<'_> {
             true => format!("{}{path}", self.text.trim_end_matches('/')),
             false => self.text.to_owned(),
         };
-        let why = match reqwest::Url::parse(&url) {
-            Ok(parsed) if parsed.scheme() == "http" && parsed.has_host() => return Ok(url),
-            Ok(parsed) if parsed.scheme() == "https" => {
-                "https is not supported; use http to a collector nearby, which can forward over TLS"
+        self.parse(&url, 4318).map(|_| url)
+    }
+
+    /// Over gRPC, only scheme, host and port count.
+    fn grpc_url(&self, signal: &str) -> Result<String, ConfigError> {
+        let url = self.parse(self.text, 4317)?;
+        Ok(url.origin().ascii_serialization() + grpc::path(signal))
+    }
+
+    fn parse(&self, url: &str, port: u16) -> Result<reqwest::Url, ConfigError> {
+        match reqwest::Url::parse(url) {
+            Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => Ok(parsed),
+            _ => {
+                let why = format!("not a valid URL; expected http://host:{port} or https://host:{port}");
+                Err(ConfigError::new(format!("{}: {:?}: {why}", self.name, self.text)))
             }
-            _ => "not a valid URL; expected http://host:4318",
-        };
-        Err(ConfigError::new(format!("{}: {:?}: {why}", self.name, self.text)))
+        }
     }
 }

@@ -44,8 +44,8 @@ pub(super) type ShutdownProvider = Box<dyn FnOnce() -> OTelSdkResult + Send>;
 
 impl Pipeline {
     /// # Errors
-    /// If an HTTP client can't be made.
-    pub(super) fn new(settings: TelemetrySettings) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    /// If the thread for exports can't be started.
+    pub(super) fn new(settings: TelemetrySettings) -> std::io::Result<Self> {
         let settings = Arc::new(settings);
         let instances = Arc::new(BoundInstances::default());
         let name = settings.process.name;

@@ -23,8 +23,16 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same if the last export failed.
 const FLUSH_TIMEOUT_FAILING: Duration = Duration::from_millis(250);
 /// Crates that exporting uses. Their spans and events are not exported, or each export would cause another.
-const EXPORT_CRATES: [&str; 7] =
-    ["h2", "hyper", "hyper_util", "opentelemetry", "opentelemetry_otlp", "opentelemetry_sdk", "reqwest"];
+const EXPORT_CRATES: [&str; 8] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "opentelemetry",
+    "opentelemetry_otlp",
+    "opentelemetry_sdk",
+    "reqwest",
+    "rustls",
+];
 
 /// Why telemetry can't start.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +41,9 @@ pub enum StartError {
     /// The filter is invalid.
     #[error("invalid telemetry.log")]
     Filter(#[source] Box<dyn Error + Send + Sync>),
-    /// The thread that writes to stderr can't be started.
+    /// The thread that writes to stderr, or that for exports, can't be started.
     #[error("can't start a thread")]
     Thread(#[from] std::io::Error),
-    /// The HTTP client for exporting can't be made.
-    #[error("can't make an HTTP client for telemetry")]
-    Client(#[source] Box<dyn Error + Send + Sync>),
 }
 
 static STDERR: OnceLock<StderrQueue> = OnceLock::new();
@@ -85,7 +90,7 @@ fn subscribe(settings: TelemetrySettings) -> Result<Running, StartError> {
     let log_filter = filter()?
         .and(without_export_crates(LevelFilter::TRACE))
         .and(filter_fn(|callsite| callsite.is_event()));
-    let pipeline = Pipeline::new(settings).map_err(StartError::Client)?;
+    let pipeline = Pipeline::new(settings)?;
     let spans = pipeline.tracer.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(SCOPE))

@@ -9,3 +9,4 @@ mod process;
 mod rate_limit;
 mod service;
 mod telemetry;
+mod telemetry_tls;

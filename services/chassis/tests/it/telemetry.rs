@@ -337,7 +337,7 @@ async fn the_sampler_decides_which_traces_are_exported() {
 
 #[tokio::test]
 async fn an_endpoint_that_nothing_could_be_sent_to_is_refused() {
-    for (name, value) in [(ENDPOINT, "https://collector:4318"), (ENDPOINT, "collector:4318")] {
+    for (name, value) in [(ENDPOINT, "ftp://collector:4318"), (ENDPOINT, "collector:4318")] {
         let Exit { code, stderr, .. } = run(&[], &[(ENDPOINT, "http://127.0.0.1:4318"), (name, value)]).await;
         assert_eq!(code, Some(78), "{stderr}");
         assert!(stderr.starts_with(&format!("greeter: configuration: {name}: \"{value}\"")), "{stderr}");

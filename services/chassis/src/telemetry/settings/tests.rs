@@ -135,7 +135,7 @@ fn what_operators_inject_is_honoured_or_ignored_with_one_warning_each() {
             ("OTEL_PROPAGATORS", "tracecontext,baggage,b3"),
             ("OTEL_TRACES_SAMPLER", "xray"),
             ("OTEL_SDK_DISABLED", "1"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a,a b=hush,alone"),
@@ -160,7 +160,7 @@ fn what_operators_inject_is_honoured_or_ignored_with_one_warning_each() {
         "OTEL_PROPAGATORS: \"b3\"",
         "OTEL_TRACES_SAMPLER: \"xray\"",
         "OTEL_SDK_DISABLED: \"1\"",
-        "OTEL_EXPORTER_OTLP_PROTOCOL: \"grpc\"",
+        "OTEL_EXPORTER_OTLP_PROTOCOL: \"http/json\"",
         "OTEL_EXPORTER_OTLP_COMPRESSION: \"zip\"",
         "OTEL_EXPORTER_OTLP_TIMEOUT: \"10s\"",
         "OTEL_EXPORTER_OTLP_HEADERS: ",
@@ -211,15 +211,15 @@ fn names_of_choices_are_read_in_any_case() {
 #[test]
 fn an_endpoint_that_nothing_could_be_sent_to_is_refused_by_name() {
     for (name, value) in [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
-        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://collector:4318/v1/logs"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "unix:///run/collector"),
     ] {
         let error = read(&config(None), &[(name, value), ENDPOINT]).unwrap_err();
         assert!(error.starts_with(name), "{name}={value}: {error}");
     }
-    let error = read(&config(Some("https://x")), &[]).unwrap_err();
+    let error = read(&config(Some("ftp://x")), &[]).unwrap_err();
     assert!(error.starts_with("telemetry.otlp_endpoint"), "{error}");
-    let disabled = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector"), ("OTEL_SDK_DISABLED", "true")];
+    let disabled = [("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector"), ("OTEL_SDK_DISABLED", "true")];
     assert!(read(&config(None), &disabled).is_ok_and(|settings| !settings.exports()));
 }
