@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lib import catalog_cases, log_cases, operator_cases, serving_cases, use_cases, window_cases  # noqa: E402
+from lib import catalog_cases, log_cases, operator_cases, registries_cases, serving_cases, use_cases, window_cases  # noqa: E402
 from lib.bench import Bench, launch  # noqa: E402
 from lib.cases import run_all  # noqa: E402
 
@@ -24,7 +24,7 @@ def main():
     files = Path(__file__).resolve().parents[2] / "services/registry/page" if options.files else None
     cases = [
         (name, case)
-        for module in (serving_cases, catalog_cases, log_cases, operator_cases, use_cases, window_cases)
+        for module in (serving_cases, catalog_cases, log_cases, operator_cases, registries_cases, use_cases, window_cases)
         for name, case in vars(module).items()
         if name.startswith("test_") and options.k in name
     ]

@@ -4,6 +4,7 @@ import { $, count, setText, span, timeOfDay } from "./dom.js";
 import { Events, describe } from "./events.js";
 import { LogTail } from "./logtail.js";
 import { Model } from "./model.js";
+import { Registries } from "./registries.js";
 import { Services } from "./services.js";
 import { Spokes } from "./spokes.js";
 import { Subscription } from "./subscription.js";
@@ -20,6 +21,7 @@ const MIN_SKEW = 1500;
 const model = new Model();
 const spokes = new Spokes($("spokes"));
 const services = new Services($("services"), drain, (instance) => spokes.highlight(instance));
+const registries = new Registries();
 const events = new Events(() => scheduleDraw());
 let token = null;
 let unlocked = false;
@@ -84,6 +86,9 @@ function apply(type, value) {
     }
   } else if (type === "protection") {
     model.protection = value;
+  } else if (type === "registries") {
+    model.shareWith(value, registryNow());
+    announce(before);
   }
 }
 
@@ -105,6 +110,7 @@ function draw() {
   services.update(model, spreads, now);
   spokes.update(model, spreads);
   events.update(model.events, now);
+  registries.update(model.registries, asOf);
   const { services: number, instances, suspect, draining, vacant } = model.totals();
   document.body.classList.toggle("crowded", instances > CROWD);
   const parts = [count(number, "service"), count(instances, "instance")];
@@ -128,7 +134,7 @@ function updateTitle() {
     return;
   }
   const { services: number, instances, suspect, vacant } = model.totals();
-  const mark = lostAt !== null || suspect || vacant ? "⚠ " : "";
+  const mark = lostAt !== null || suspect || vacant || model.registries?.etcdUp === false ? "⚠ " : "";
   const text = model.revision ? `${mark}${instances} in ${number} · Hubspoke` : "Hubspoke";
   if (document.title !== text) document.title = text;
 }

@@ -16,9 +16,13 @@ const WORDS = {
   "new-epoch": "restarted",
   disconnected: "disconnected",
   reconnected: "reconnected",
+  "registry-joined": "joined",
+  "registry-left": "left",
+  "etcd-lost": "does not answer",
+  "etcd-back": "answers again",
 };
-const PROBLEMS = new Set(["replaced", "missed-heartbeat", "removed", "held-back", "new-epoch", "disconnected"]);
-const GOOD = new Set(["registered", "recovered", "undrained", "reconnected", "restored"]);
+const PROBLEMS = new Set(["replaced", "missed-heartbeat", "removed", "held-back", "new-epoch", "disconnected", "registry-left", "etcd-lost"]);
+const GOOD = new Set(["registered", "recovered", "undrained", "reconnected", "restored", "registry-joined", "etcd-back"]);
 
 // One event as a sentence.
 export function describe({ name, addr, kind, detail }) {

@@ -23,6 +23,8 @@ export class Model {
   // Newest first: { at, kind, name, addr, detail }
   events = [];
   protection = null;
+  // { etcdUp, etcdSince, etcdError, list: [{ id, addr, version, asked, instances }] }, or null if the registry is the only one.
+  registries = null;
   // Service name → number of instances that require it. A service is known while it has instances or is required.
   #required = new Map();
   // Service name → when the set of its instances that take requests last changed.
@@ -56,6 +58,33 @@ export class Model {
     for (const name of this.#changed.keys()) if (!this.services.has(name)) this.#changed.delete(name);
     this.#addMissed(found);
     if (view.Protection !== undefined) this.protection = view.Protection;
+    this.shareWith(view.Registries, now);
+  }
+
+  // Applies which registries share the catalogue; none if there is no view. The first view tells no events.
+  shareWith(view, now) {
+    const before = this.registries;
+    if (!view) {
+      this.registries = null;
+      return;
+    }
+    const list = (view.Registries ?? []).map((one) => ({
+      id: text(one.Id),
+      addr: text(one.Addr),
+      version: text(one.Version),
+      asked: one.Asked === true,
+      instances: Number(one.Instances) || 0,
+    }));
+    this.registries = { etcdUp: view.EtcdUp === true, etcdSince: Date.parse(view.EtcdSince), etcdError: text(view.EtcdError), list };
+    if (!before) return;
+    const found = [];
+    const add = (kind, at, addr, detail = "") => found.push({ at, kind, name: addr ? "registry" : "etcd", addr, detail });
+    const misses = (all, one) => !all.some((other) => other.id === one.id);
+    for (const one of before.list) if (misses(list, one)) add("registry-left", now, one.addr);
+    for (const one of list) if (misses(before.list, one)) add("registry-joined", now, one.addr);
+    const { etcdUp, etcdSince, etcdError } = this.registries;
+    if (before.etcdUp !== etcdUp) add(etcdUp ? "etcd-back" : "etcd-lost", Number.isFinite(etcdSince) ? etcdSince : now, "", etcdError);
+    this.#addAll(found);
   }
 
   // Applies one change: an instance after it, or as it was when it was removed.

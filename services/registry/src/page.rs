@@ -25,7 +25,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, content type and content of every file.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page/app.js", JS, include_str!("../page/app.js")),
     ("/page/channel.js", JS, include_str!("../page/channel.js")),
@@ -34,6 +34,7 @@ const FILES: [(&str, &str, &str); 14] = [
     ("/page/icon.svg", SVG, include_str!("../page/icon.svg")),
     ("/page/logtail.js", JS, include_str!("../page/logtail.js")),
     ("/page/model.js", JS, include_str!("../page/model.js")),
+    ("/page/registries.js", JS, include_str!("../page/registries.js")),
     ("/page/services.js", JS, include_str!("../page/services.js")),
     ("/page/spokes.js", JS, include_str!("../page/spokes.js")),
     ("/page/stream.js", JS, include_str!("../page/stream.js")),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hubspoke_protocol::{ChangeView, HeardView, Load, LoadView, Revision};
+use hubspoke_protocol::{ChangeView, HeardView, Load, LoadView, RegistriesView, Revision};
 use serde::Serialize;
 
 use crate::catalog::{Change, InstanceKey, Time};
@@ -28,6 +28,8 @@ pub(super) enum WatchEvent {
     Load { heartbeats: Vec<(InstanceKey, AnsweredHeartbeat)>, clock: WallClock, text: OnceLock<Bytes> },
     /// The state of self-protection.
     Protection(Bytes),
+    /// The registries that share the store.
+    Registries(Bytes),
     /// Another epoch has begun: the stream ends.
     Restarted,
 }
@@ -63,11 +65,15 @@ impl WatchEvent {
         Self::Protection(text("protection", None, &view::protection(catalog)))
     }
 
+    pub(super) fn registries(view: &RegistriesView) -> Self {
+        Self::Registries(text("registries", None, view))
+    }
+
     /// The revision, if this is a change.
     pub(super) fn revision(&self) -> Option<u64> {
         match self {
             Self::Change { change, .. } => Some(change.revision),
-            Self::Load { .. } | Self::Protection(_) | Self::Restarted => None,
+            Self::Load { .. } | Self::Protection(_) | Self::Registries(_) | Self::Restarted => None,
         }
     }
 
@@ -96,7 +102,7 @@ impl WatchEvent {
                     .then(|| catalog.unread(load_text(heartbeats, *clock).into()))
                     .flatten()
             }
-            Self::Protection(text) => Some(text.clone()),
+            Self::Protection(text) | Self::Registries(text) => Some(text.clone()),
             Self::Restarted => None,
         }
     }

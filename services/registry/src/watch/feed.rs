@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use hubspoke_protocol::Load;
+use hubspoke_protocol::{Load, RegistriesView};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::event::{AnsweredHeartbeat, WatchEvent};
 use crate::catalog::{Change, InstanceKey, Time};
 use crate::shared::SharedCatalog;
-use crate::view::WallClock;
+use crate::view::{self, WallClock};
 
 /// Events that a watcher may fall behind before it is disconnected.
 pub(super) const BACKLOG: usize = 1024;
-/// How often loads and self-protection are published.
+/// How often loads, self-protection and the registries are published.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publishes events to all watchers.
@@ -30,6 +30,8 @@ pub(crate) struct ChangeFeed {
     /// The heartbeats answered since the last report.
     heartbeats: Mutex<HashMap<InstanceKey, AnsweredHeartbeat>>,
     protection_changed: AtomicBool,
+    /// Someone has begun to watch since the last report.
+    pub(super) has_new_watchers: AtomicBool,
     pub(super) watchers: AtomicUsize,
     pub(super) cut_off: AtomicU64,
 }
@@ -61,6 +63,7 @@ impl ChangeFeed {
             events: broadcast::Sender::new(BACKLOG),
             heartbeats: Mutex::default(),
             protection_changed: AtomicBool::new(false),
+            has_new_watchers: AtomicBool::new(false),
             watchers: AtomicUsize::new(0),
             cut_off: AtomicU64::new(0),
         }
@@ -110,18 +113,40 @@ impl ChangeFeed {
         self.cut_off.load(Relaxed)
     }
 
-    /// Publishes once a second the loads and self-protection, which change too often for an event each. Never returns.
+    /// Publishes once a second the loads, self-protection and the registries, which change too often for an event each.
+    /// Never returns.
     pub(crate) async fn report(&self) {
+        let mut registries = None;
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;
             if self.protection_changed.swap(false, Relaxed) {
                 self.publish_protection();
             }
+            self.publish_registries(&mut registries);
             let heartbeats = std::mem::take(&mut *self.heartbeats.lock());
             if !heartbeats.is_empty() {
                 let clock = self.catalog.with(|_, now| WallClock::new(now));
                 self.send(Arc::new(WatchEvent::load(heartbeats, clock)));
             }
+        }
+    }
+
+    /// Publishes the registries that share the store, if they differ from the `last` ones. Watchers that have just come may
+    /// have missed those: they resumed, or had their snapshot at another moment.
+    fn publish_registries(&self, last: &mut Option<RegistriesView>) {
+        let Some(cluster) = self.catalog.cluster().filter(|_| self.events.receiver_count() > 0) else {
+            return;
+        };
+        if self.has_new_watchers.swap(false, Relaxed) {
+            *last = None;
+        }
+        let view = view::registries(&self.catalog, cluster);
+        // The time is computed from an age, so its last digits vary.
+        let is_known =
+            |last: &RegistriesView| last.registries == view.registries && last.etcd_error == view.etcd_error;
+        if !last.as_ref().is_some_and(is_known) {
+            self.send(Arc::new(WatchEvent::registries(&view)));
+            *last = Some(view);
         }
     }
 

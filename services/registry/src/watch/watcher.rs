@@ -73,6 +73,7 @@ async fn send(
     to: &mpsc::Sender<Bytes>,
 ) -> Result<Infallible, StreamEnd> {
     let mut events = feed.events.subscribe(); // before the snapshot, so that nothing is missed between the two
+    feed.has_new_watchers.store(true, Relaxed);
     let (texts, included) = match resume(feed, filter) {
         Some(resumed) => resumed,
         None => {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hubspoke_protocol::{
-    CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, ServiceInfo, sse,
+    CatalogView, ChangeView, InstanceState, LoadView, ProtectionView, ReasonKind, RegistriesView,
+    ServiceInfo, sse,
 };
 use hubspoke_testkit::{DEADLINE, FakeMember, MemberReply, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,13 +63,23 @@ impl ReadingWatcher {
 
     async fn change(&mut self) -> (String, ChangeView) {
         let mut event = self.next().await.unwrap();
-        while event.kind == "load" {
-            event = self.next().await.unwrap(); // a heartbeat was answered
+        while matches!(event.kind.as_str(), "load" | "registries") {
+            event = self.next().await.unwrap(); // reported once a second
         }
         assert_eq!(event.kind, "change");
         let change: ChangeView = serde_json::from_str(&event.data).unwrap();
         assert_eq!(event.id.as_deref(), Some(change.revision.to_string().as_str()));
         (event.id.unwrap(), change)
+    }
+
+    /// Reads until the registries are as expected.
+    async fn registries(&mut self, expected: impl Fn(&RegistriesView) -> bool) {
+        loop {
+            let event = self.next().await.unwrap();
+            if event.kind == "registries" && expected(&serde_json::from_str(&event.data).unwrap()) {
+                return;
+            }
+        }
     }
 }
 
@@ -180,6 +191,33 @@ async fn watchers_follow_self_protection_from_beginning_to_end() {
     assert!(seen[0].until.is_some() && seen.iter().any(|seen| seen.held_back == 12), "{seen:?}");
     registry.call(reqwest::Method::PUT, "/protection", r#"{"Enabled":false}"#).await;
     while !watcher.next().await.unwrap().data.contains("\"Enabled\":false") {}
+}
+
+#[tokio::test]
+async fn watchers_follow_which_registries_there_are() {
+    let Some(mut etcd) = hubspoke_testkit::etcd::start(1).await else { return };
+    let a = TestRegistry::on_etcd(&etcd, quick()).await;
+    let b = TestRegistry::on_etcd(&etcd, quick()).await;
+    let mut watcher = ReadingWatcher::start(&a, "?service=other", None).await;
+    let snapshot = watcher.next().await.unwrap();
+    let view: CatalogView = serde_json::from_str(&snapshot.data).unwrap();
+    let registries = view.registries.expect("they are part of the snapshot");
+    assert!(registries.etcd_up);
+    assert!(registries.registries.iter().any(|one| one.asked && one.addr == a.addr.to_string()));
+    // One that resumes has no snapshot, and learns it.
+    let mut resumed = ReadingWatcher::start(&a, "", snapshot.id.as_deref()).await;
+    resumed.registries(|view| view.etcd_up && view.registries.len() == 2).await;
+    let (_, of_b) = b.kill().await;
+    watcher.registries(|view| view.registries.len() == 1).await;
+    let c = TestRegistry::on_etcd(&etcd, quick()).await;
+    let of = |view: &RegistriesView, addr: std::net::SocketAddr| {
+        view.registries.iter().any(|one| one.addr == addr.to_string() && !one.asked)
+    };
+    watcher.registries(|view| of(view, c.addr) && !of(view, of_b)).await;
+    etcd.kill(0).await;
+    watcher.registries(|view| !view.etcd_up && view.etcd_error.is_some() && of(view, c.addr)).await;
+    etcd.restart(0).await;
+    watcher.registries(|view| view.etcd_up && view.etcd_error.is_none()).await;
 }
 
 /// A watcher that does not read, with a small receive buffer.
