@@ -66,11 +66,15 @@ pub fn run(cli: HubCli) -> ExitCode {
             if let Err(error) = HubConfig::check_up(&layers) {
                 return boot::invalid_config(PROCESS.name, &error);
             }
+            config.hub.registries = up.registries.unwrap_or(config.hub.registries);
             config.hub.log_replicas = up.log.unwrap_or(config.hub.log_replicas);
             config.hub.visit_replicas = up.visit.unwrap_or(config.hub.visit_replicas);
             config.hub.insecure |= up.insecure;
             config.hub.tls |= up.tls;
-            if let Err(error) = config.check_exposure(&layers) {
+            let etcd = if up.etcd.is_empty() { Ok(()) } else { config.use_etcd(&up.etcd) };
+            let checked =
+                etcd.and_then(|()| config.check_registries()).and_then(|()| config.check_exposure(&layers));
+            if let Err(error) = checked {
                 return boot::invalid_config(PROCESS.name, &error);
             }
             let programs = match up.file.as_deref().map(hubspoke_run::file::read).transpose() {

@@ -14,7 +14,8 @@ use hubspoke_client::membership::default_route_ip;
 use hubspoke_gateway::GatewayConfig;
 use hubspoke_log::LogConfig;
 use hubspoke_registry::Settings;
-use hubspoke_visit::VisitConfig;
+use hubspoke_registry::config::StoreKind;
+use hubspoke_visit::{CountStorage, VisitConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::cert::authority::Host;
@@ -31,12 +32,16 @@ const TLS_PORT: u16 = 20443;
 
 /// Most replicas of one service in one process.
 const MAX_REPLICAS: u16 = 100;
+/// Most registries: as many as a member takes.
+const MAX_REGISTRIES: u16 = 16;
 
 /// `[hub]`: replicas and addresses.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HubTable {
+    /// Registries; those after the first listen on free ports. Several need `registry.store = "etcd"`.
+    pub registries: u16,
     /// Log replicas; those after the first listen on free ports.
     pub log_replicas: u16,
     /// Visit replicas; those after the first listen on free ports.
@@ -64,6 +69,7 @@ const fn local(port: u16) -> SocketAddr {
 impl Default for HubTable {
     fn default() -> Self {
         Self {
+            registries: 1,
             log_replicas: 3,
             visit_replicas: 1,
             gateway: local(20001),
@@ -79,10 +85,13 @@ impl Default for HubTable {
 
 impl Table for HubTable {
     fn check(&self) -> Result<(), (String, String)> {
-        for (key, replicas) in [("log_replicas", self.log_replicas), ("visit_replicas", self.visit_replicas)]
-        {
-            if !(1..=MAX_REPLICAS).contains(&replicas) {
-                return Err((key.to_owned(), format!("must be from 1 to {MAX_REPLICAS}")));
+        for (key, replicas, max) in [
+            ("registries", self.registries, MAX_REGISTRIES),
+            ("log_replicas", self.log_replicas, MAX_REPLICAS),
+            ("visit_replicas", self.visit_replicas, MAX_REPLICAS),
+        ] {
+            if !(1..=max).contains(&replicas) {
+                return Err((key.to_owned(), format!("must be from 1 to {max}")));
             }
         }
         Ok(())
@@ -189,6 +198,43 @@ impl HubConfig {
         layers.refuse(REGISTRY_URL, "hub up runs its own registry; set listen to choose its address")
     }
 
+    /// Keeps the catalogue and the count of visits in etcd, at these URLs.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if they can't be used.
+    pub fn use_etcd(&mut self, endpoints: &[String]) -> Result<(), ConfigError> {
+        (self.registry.store, self.visit.state) = (StoreKind::Etcd, CountStorage::Etcd);
+        for etcd in [&mut self.registry.etcd, &mut self.visit.etcd] {
+            etcd.endpoints = endpoints.to_vec();
+        }
+        let checked = self.registry.etcd.check_in_use();
+        checked
+            .map_err(|invalid| ConfigError::new(format!("--etcd: etcd.{}: {}", invalid.key, invalid.reason)))
+    }
+
+    /// Refuses several registries that would each have a catalogue of its own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if they do not share an etcd.
+    pub fn check_registries(&self) -> Result<(), ConfigError> {
+        if self.hub.registries == 1 || self.registry.store == StoreKind::Etcd {
+            return Ok(());
+        }
+        Err(ConfigError::new(format!(
+            "{} registries (hub.registries) share their catalogue in etcd: name one with --etcd URL, or set \
+             registry.store = \"etcd\" and etcd.endpoints",
+            self.hub.registries
+        )))
+    }
+
+    /// The URLs of etcd, if the catalogue is in it.
+    pub fn etcd(&self) -> &[String] {
+        match self.registry.store {
+            StoreKind::Etcd => &self.registry.etcd.endpoints,
+            StoreKind::Memory => &[],
+        }
+    }
+
     /// Whether requests that change the catalogue or read entries require a token.
     pub fn requires_tokens(&self) -> bool {
         let Common { registry, access, .. } = &self.common;
@@ -225,17 +271,21 @@ impl HubConfig {
         }
     }
 
-    /// The registry's configuration.
-    pub fn registry(&self) -> Config<Settings> {
-        let listen = self.common.listen;
+    /// The configuration of registry `n`, counted from 1. The first one keeps the snapshot file.
+    pub fn registry(&self, n: u16) -> Config<Settings> {
+        let listen = replica_addr(self.common.listen, n);
         let mut own = self.registry.clone();
-        // Members that know only the core protocol do not come back by themselves.
-        own.data_dir.get_or_insert_with(|| self.hub.data_dir.join(hubspoke_registry::PROCESS.name));
+        if n == 1 {
+            // Members that know only the core protocol do not come back by themselves.
+            own.data_dir.get_or_insert_with(|| self.hub.data_dir.join(hubspoke_registry::PROCESS.name));
+        } else {
+            own.data_dir = None;
+        }
         Config { common: self.common_of(hubspoke_registry::PROCESS.name, listen), own }
     }
 
-    /// The gateway's configuration, as a member of `registry`.
-    pub fn gateway(&self, registry: SocketAddr) -> Config<GatewayConfig> {
+    /// The gateway's configuration, as a member of the registries at `registry`, URLs separated by commas.
+    pub fn gateway(&self, registry: &str) -> Config<GatewayConfig> {
         let mut common = self.member(hubspoke_gateway::PROCESS.name, self.hub.gateway, registry);
         common.control_listen = Some(self.hub.gateway_control);
         let mut own = self.gateway.clone();
@@ -274,7 +324,7 @@ impl HubConfig {
     }
 
     /// The configuration of log replica `n`, counted from 1. Its file is `DATA_DIR/log-N/NAME`.
-    pub fn log(&self, n: u16, registry: SocketAddr) -> Config<LogConfig> {
+    pub fn log(&self, n: u16, registry: &str) -> Config<LogConfig> {
         let common = self.member(hubspoke_log::PROCESS.name, replica_addr(self.hub.log, n), registry);
         let mut own = self.log.clone();
         own.file = self.replica_file(&own.file, hubspoke_log::PROCESS.name, n);
@@ -282,7 +332,7 @@ impl HubConfig {
     }
 
     /// The configuration of visit replica `n`, counted from 1. Its file is `DATA_DIR/visit-N/NAME`.
-    pub fn visit(&self, n: u16, registry: SocketAddr) -> Config<VisitConfig> {
+    pub fn visit(&self, n: u16, registry: &str) -> Config<VisitConfig> {
         let common = self.member(hubspoke_visit::PROCESS.name, replica_addr(self.hub.visit, n), registry);
         let mut own = self.visit.clone();
         own.file = self.replica_file(&own.file, hubspoke_visit::PROCESS.name, n);
@@ -295,9 +345,9 @@ impl HubConfig {
         dir.join(file.file_name().unwrap_or(service.as_ref()))
     }
 
-    fn member(&self, name: &str, listen: SocketAddr, registry: SocketAddr) -> Common {
+    fn member(&self, name: &str, listen: SocketAddr, registry: &str) -> Common {
         let mut common = self.common_of(name, listen);
-        common.registry.url = format!("http://{}", reachable(registry));
+        registry.clone_into(&mut common.registry.url);
         common
     }
 

@@ -16,18 +16,19 @@ use hubspoke_protocol::{DIRECTORY_PATH, Snapshot};
 use hubspoke_registry::RegistryServer;
 use hubspoke_visit::{VisitServer, VisitServerError};
 use jiff::Timestamp;
-use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use self::local_tls::LocalTls;
 use crate::cause::Cause;
 use crate::config::{HubConfig, PROCESS};
 use crate::data_dir::DataDir;
 use crate::invocation::quoted;
 use crate::text;
 
+use self::local_tls::LocalTls;
+use self::servers::ServerGroup;
+
 mod local_tls;
+mod servers;
 
 /// How long `hub up` waits for all services to be ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,6 +38,7 @@ const READY_POLL: Duration = Duration::from_millis(10);
 /// The whole platform, bound but not yet running.
 pub struct Hub {
     registry: RegistryServer,
+    more_registries: Vec<RegistryServer>,
     gateway: GatewayServer,
     logs: Vec<LogServer>,
     visits: Vec<VisitServer>,
@@ -51,8 +53,12 @@ pub struct Hub {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HubAddrs {
-    /// The registry.
+    /// The registry, or the first one.
     pub registry: SocketAddr,
+    /// Further registries, which share its catalogue.
+    pub more_registries: Vec<SocketAddr>,
+    /// The URLs of the etcd that has the catalogue, if one has.
+    pub etcd: Vec<String>,
     /// The gateway's public port.
     pub gateway: SocketAddr,
     /// The gateway's public port for TLS.
@@ -78,14 +84,21 @@ impl Hub {
     /// If the folder or a port is in use, a file can't be opened, or the configuration is invalid.
     pub async fn bind(config: &HubConfig) -> anyhow::Result<Self> {
         let data_dir = DataDir::lock(&config.hub.data_dir)?;
-        let registry = RegistryServer::bind(config.registry()).await;
+        let registry = RegistryServer::bind(config.registry(1)).await;
         let registry = registry.map_err(|error| name_hub_key(error, "listen", "")).context("registry")?;
-        let registry_addr = registry.local_addr();
+        let mut more_registries = Vec::new();
+        for n in 2..=config.hub.registries {
+            let server = RegistryServer::bind(config.registry(n)).await;
+            let server = server.map_err(|error| name_hub_key(error, "listen", ""));
+            more_registries.push(server.with_context(|| format!("registry {n}"))?);
+        }
+        let more_addrs: Vec<_> = more_registries.iter().map(RegistryServer::local_addr).collect();
+        let registry_url = registry_url(registry.local_addr(), &more_addrs);
         let local_tls =
             config.makes_certificates().then(|| LocalTls::new(config.tls_dir(), config.gateway_hosts()));
         let authority = local_tls.as_ref().map(|tls| tls.ensure(Timestamp::now()));
         let authority = authority.transpose().context("the certificates of hub up --tls")?;
-        let gateway = GatewayServer::bind(config.gateway(registry_addr)).await;
+        let gateway = GatewayServer::bind(config.gateway(&registry_url)).await;
         let gateway = gateway
             .map_err(|error| name_hub_key(error, "hub.gateway", "hub.gateway_control"))
             .context("gateway")?;
@@ -94,7 +107,7 @@ impl Hub {
         }
         let (mut logs, mut log_addrs) = (Vec::new(), Vec::new());
         for n in 1..=config.hub.log_replicas {
-            let log = config.log(n, registry_addr);
+            let log = config.log(n, &registry_url);
             let file = log.own.file.clone();
             let server = LogServer::bind(log).await.map_err(|error| match error {
                 LogServerError::Bind(error) => name_hub_key(error, "hub.log", "").into(),
@@ -106,7 +119,7 @@ impl Hub {
         }
         let mut visits = Vec::new();
         for n in 1..=config.hub.visit_replicas {
-            let visit = config.visit(n, registry_addr);
+            let visit = config.visit(n, &registry_url);
             let server = VisitServer::bind(visit).await.map_err(|error| match error {
                 VisitServerError::Bind(error) => name_hub_key(error, "hub.visit", "").into(),
                 error => anyhow::Error::from(error),
@@ -114,7 +127,9 @@ impl Hub {
             visits.push(server.with_context(|| format!("visit replica {n}"))?);
         }
         let addrs = HubAddrs {
-            registry: registry_addr,
+            registry: registry.local_addr(),
+            more_registries: more_addrs,
+            etcd: config.etcd().to_vec(),
             gateway: gateway.local_addr(),
             gateway_tls: gateway.tls_addr(),
             authority: local_tls.as_ref().map(LocalTls::authority_cert),
@@ -124,7 +139,7 @@ impl Hub {
             requires_tokens: config.requires_tokens(),
             host: config.advertise_host().map(str::to_owned),
         };
-        Ok(Self { registry, gateway, logs, visits, addrs, local_tls, _data_dir: data_dir })
+        Ok(Self { registry, more_registries, gateway, logs, visits, addrs, local_tls, _data_dir: data_dir })
     }
 
     /// The addresses of all services.
@@ -138,8 +153,19 @@ impl Hub {
     /// # Errors
     /// The first failure: a service that ended too early or failed to shut down gracefully.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let mut registry = ServerGroup::default();
-        registry.start(|stop| self.registry.run(stop));
+        let mut registries = ServerGroup::default();
+        registries.start(|stop| self.registry.run(stop));
+        for registry in self.more_registries {
+            let first = self.addrs.registry;
+            registries.start(|mut stop| async move {
+                // An etcd without a catalogue begins with the snapshot file, which only the first one has.
+                tokio::select! {
+                    () = &mut stop => return Ok(()),
+                    ready = registry_ready(first) => ready?,
+                }
+                registry.run(stop).await.map_err(anyhow::Error::from)
+            });
+        }
         let mut logs = ServerGroup::default();
         for log in self.logs {
             logs.start(|stop| log.run(stop));
@@ -157,12 +183,12 @@ impl Hub {
         let mut result = tokio::select! {
             () = shutdown => Ok(()),
             () = renewal => Ok(()), // it never ends
-            ended = registry.ended() => Err(ended.context("the registry stopped unexpectedly")),
+            ended = registries.ended() => Err(ended.context("a registry stopped unexpectedly")),
             ended = logs.ended() => Err(ended.context("a log replica stopped unexpectedly")),
             ended = visits.ended() => Err(ended.context("a visit replica stopped unexpectedly")),
             ended = gateway.ended() => Err(ended.context("the gateway stopped unexpectedly")),
         };
-        for servers in [gateway, visits, logs, registry] {
+        for servers in [gateway, visits, logs, registries] {
             let stopped = servers.stop().await;
             result = result.and(stopped);
         }
@@ -177,10 +203,11 @@ impl HubAddrs {
     /// # Errors
     /// If a service is not ready in time: which one, and why.
     pub async fn ready(&self, within: Duration) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder().no_proxy().timeout(within).build()?;
+        let client = poll_client(within)?;
         let deadline = Instant::now() + within;
+        let registries = std::iter::once(self.registry).chain(self.more_registries.iter().copied());
         let callers = || self.logs.iter().map(|(addr, _)| *addr).chain(self.visits.iter().copied());
-        for addr in [self.registry, self.gateway_control].into_iter().chain(callers()) {
+        for addr in registries.chain([self.gateway_control]).chain(callers()) {
             poll(&client, deadline, addr, hubspoke_chassis::health::READYZ_PATH, |_| true).await?;
         }
         let logs = [(hubspoke_log::PROCESS.name, self.logs.len())];
@@ -191,11 +218,21 @@ impl HubAddrs {
         poll(&client, deadline, self.gateway_control, DIRECTORY_PATH, |body| knows(body, &all)).await
     }
 
+    /// The URLs of all registries, separated by commas.
+    pub fn registry_url(&self) -> String {
+        registry_url(self.registry, &self.more_registries)
+    }
+
     /// The banner: what runs where, and what to try. `hub` is the command line that starts this program.
     pub fn banner(&self, version: &str, hub: &str) -> String {
-        let instances = 2 + self.logs.len() + self.visits.len();
+        let instances = 2 + self.more_registries.len() + self.logs.len() + self.visits.len();
         let mut text = format!("Hubspoke {version} is up: {instances} services in one process.\n\n");
-        text += &format!("  registry  http://{}\n", self.shown(self.registry));
+        if !self.etcd.is_empty() {
+            text += &format!("  etcd      {}\n", self.etcd.join(", "));
+        }
+        for addr in std::iter::once(&self.registry).chain(&self.more_registries) {
+            text += &format!("  registry  http://{}\n", self.shown(*addr));
+        }
         text += &format!("  gateway   http://{}\n", self.shown(self.gateway));
         if let Some(addr) = self.gateway_tls {
             text += &format!("            https://{}\n", self.shown(addr));
@@ -245,6 +282,24 @@ fn name_hub_key(error: BindError, listen: &'static str, control_listen: &'static
     }
 }
 
+/// The URLs of registries, separated by commas.
+fn registry_url(first: SocketAddr, more: &[SocketAddr]) -> String {
+    let urls = std::iter::once(&first).chain(more).map(|addr| format!("http://{}", boot::reachable(*addr)));
+    urls.collect::<Vec<_>>().join(",")
+}
+
+fn poll_client(timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().timeout(timeout).build()
+}
+
+/// Waits until a registry is ready.
+async fn registry_ready(addr: SocketAddr) -> anyhow::Result<()> {
+    let client = poll_client(READY_TIMEOUT)?;
+    let path = hubspoke_chassis::health::READYZ_PATH;
+    while poll(&client, Instant::now() + READY_TIMEOUT, addr, path, |_| true).await.is_err() {}
+    Ok(())
+}
+
 /// Polls a service until it answers with success and a body that is `wanted`.
 async fn poll(
     client: &reqwest::Client,
@@ -280,83 +335,17 @@ fn knows(directory: &str, services: &[(&str, usize)]) -> bool {
     services.iter().all(|(name, count)| known.services.0.get(*name).is_some_and(|list| list.len() >= *count))
 }
 
-/// Servers that start and stop together. Dropped, they are aborted.
-#[derive(Default)]
-struct ServerGroup {
-    stop: watch::Sender<bool>,
-    servers: JoinSet<anyhow::Result<()>>,
-}
-
-/// The shutdown parameter of a server's `run`.
-type StopSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl ServerGroup {
-    fn start<Fut, E>(&mut self, run: impl FnOnce(StopSignal) -> Fut)
-    where
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let mut stop = self.stop.subscribe();
-        let stop: StopSignal = Box::pin(async move { drop(stop.wait_for(|stop| *stop).await) });
-        let run = run(stop);
-        self.servers.spawn(async { run.await.map_err(anyhow::Error::from) });
-    }
-
-    /// Waits until a server ends, which none should before [`ServerGroup::stop`].
-    async fn ended(&mut self) -> anyhow::Error {
-        match self.servers.join_next().await {
-            Some(ended) => flatten(ended).err().unwrap_or_else(|| anyhow!("it returned without an error")),
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop.send_replace(true);
-        let mut result = Ok(());
-        while let Some(ended) = self.servers.join_next().await {
-            result = result.and(flatten(ended));
-        }
-        result
-    }
-}
-
-fn flatten(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
-    ended.unwrap_or_else(|error| Err(error.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_server_that_fails_to_stop_does_not_cut_off_the_others() {
-        let (stopped, mut others) = tokio::sync::mpsc::unbounded_channel();
-        let mut servers = ServerGroup::default();
-        servers.start(|stop| async move {
-            stop.await;
-            Err(std::io::Error::other("the first"))
-        });
-        for _ in 0..2 {
-            let stopped = stopped.clone();
-            servers.start(|stop| async move {
-                stop.await;
-                for _ in 0..1000 {
-                    tokio::task::yield_now().await; // much later than the one that fails
-                }
-                let _ = stopped.send(());
-                Ok::<_, std::io::Error>(())
-            });
-        }
-        drop(stopped);
-        assert_eq!(servers.stop().await.unwrap_err().to_string(), "the first");
-        assert!(others.recv().await.is_some() && others.recv().await.is_some(), "cut off");
-    }
 
     #[test]
     fn the_banner_names_a_registry_at_an_unusual_address() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
         let mut addrs = HubAddrs {
             registry: addr("127.0.0.1:20000"),
+            more_registries: vec![],
+            etcd: vec![],
             gateway: addr("127.0.0.1:20001"),
             gateway_tls: None,
             authority: None,
@@ -386,5 +375,15 @@ mod tests {
         addrs.authority = Some("data/tls/ca.crt".into());
         let expected = "       curl --cacert data/tls/ca.crt https://visit.localhost:20443/visit\n";
         assert!(addrs.banner("0", "hub").contains(expected));
+        (addrs.more_registries, addrs.etcd) =
+            (vec![addr("[::]:7")], vec!["http://a:1".into(), "http://b:1".into()]);
+        let banner = addrs.banner("0", "hub");
+        assert!(banner.starts_with("Hubspoke 0 is up: 3 services"), "{banner}");
+        assert!(
+            banner.contains("  etcd      http://a:1, http://b:1\n  registry  http://[fd00::5]:20000\n"),
+            "{banner}"
+        );
+        assert!(banner.contains("\n  registry  http://[fd00::5]:7\n"), "{banner}");
+        assert_eq!(addrs.registry_url(), "http://127.0.0.1:20000,http://127.0.0.1:7");
     }
 }

@@ -15,6 +15,7 @@ use hubspoke_client::membership::default_route_ip;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
@@ -38,6 +39,11 @@ pub const PROCESS: Process =
 
 /// How long etcd may take at shutdown to forget this registry.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often `/readyz` learns why etcd was not read yet.
+const READINESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Why the registry is not ready, while nothing better is known.
+const UNREAD: &str = "the catalogue was not read yet";
 
 /// A bound registry.
 pub struct RegistryServer {
@@ -100,7 +106,7 @@ impl RegistryServer {
         let peers = |own, status| Peers::new(own, status, dispatcher.clone(), token, settings.etcd.lease);
         let (store, tasks) = Store::new(&settings.etcd, dispatcher.clone(), first, peers)
             .map_err(|invalid| ConfigError::new(format!("etcd.{invalid}")))?;
-        service.readiness().unmet("etcd", "the catalogue was not read yet");
+        service.readiness().unmet("etcd", UNREAD);
         gauges::register_store(&service.metrics(), &store.status);
         let own = RegistryRecord {
             addr: reached_at(common, service.local_addr()).await?,
@@ -173,7 +179,9 @@ impl RegistryServer {
         if let Some(SharedStore { store, tasks: of_store, own }) = store {
             let (status, readiness) = (store.status.clone(), service.readiness());
             tasks.spawn(async move {
-                status.listed().await;
+                while timeout(READINESS_INTERVAL, status.listed()).await.is_err() {
+                    readiness.unmet("etcd", status.etcd().error.unwrap_or_else(|| UNREAD.to_owned()));
+                }
                 readiness.met("etcd");
                 std::future::pending().await
             });
@@ -195,7 +203,7 @@ impl RegistryServer {
             }),
         };
         if let Some(closed) = closed {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await; // others take over when its lease expires
+            let _ = timeout(CLOSE_TIMEOUT, closed).await; // others take over when its lease expires
         }
         tasks.shutdown().await;
         if let Some(file) = file {

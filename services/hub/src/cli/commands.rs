@@ -159,6 +159,12 @@ pub(super) enum OnOff {
 
 #[derive(Args)]
 pub(super) struct UpArgs {
+    /// Run N registries, which share the etcd of --etcd; those after the first listen on free ports
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(super) registries: Option<u16>,
+    /// Keep the catalogue and the count of visits in etcd: client URLs of its members
+    #[arg(long, value_name = "URL,URL", value_delimiter = ',')]
+    pub(super) etcd: Vec<String>,
     /// Run N log replicas
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(super) log: Option<u16>,

@@ -18,7 +18,7 @@ pub(super) async fn run_up(mut config: HubConfig, programs: Vec<ProgramSpec>) ->
     let shutdown = boot::shutdown()?;
     config.choose_advertise_host().await;
     let hub = up::Hub::bind(&config).await?;
-    let registry = format!("http://{}", boot::reachable(hub.addrs().registry));
+    let registry = hub.addrs().registry_url();
     run_until_shutdown(hub, up::READY_TIMEOUT, shutdown, async |shutdown| {
         if programs.is_empty() {
             shutdown.await;
@@ -95,28 +95,47 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_platform_that_does_not_get_ready_ends_with_the_reason() {
+    /// The reason why a platform with these settings does not get ready.
+    async fn why_not_ready(more: &[(&str, &str)]) -> String {
         let dir = tempfile::tempdir().unwrap();
-        let vars = [
+        let base = [
             ("HUB_LISTEN", "127.0.0.1:0"),
             ("HUB_HUB__GATEWAY", "127.0.0.1:0"),
             ("HUB_HUB__GATEWAY_CONTROL", "127.0.0.1:0"),
             ("HUB_HUB__LOG", "127.0.0.1:0"),
             ("HUB_HUB__VISIT", "127.0.0.1:0"),
             ("HUB_HUB__DATA_DIR", dir.path().to_str().unwrap()),
-            ("HUB_REGISTRY__ALLOW_ADDRS", "10.0.0.0/8"),
         ];
-        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let source = ConfigSource { vars, folder: "none".into(), file: None };
+        let vars = base.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let source = ConfigSource { vars: vars.collect(), folder: "none".into(), file: None };
         let hub = up::Hub::bind(&HubConfig::load(&source).unwrap().0).await.unwrap();
         let ran = run_until_shutdown(hub, Duration::from_secs(2), std::future::pending(), async |_| Ok(()));
-        let error = tokio::time::timeout(Duration::from_secs(20), ran).await.expect("it ends").unwrap_err();
-        let error = error.to_string();
+        let ended = tokio::time::timeout(Duration::from_secs(20), ran).await.expect("it ends");
+        ended.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_platform_that_does_not_get_ready_ends_with_the_reason() {
+        let error = why_not_ready(&[("HUB_REGISTRY__ALLOW_ADDRS", "10.0.0.0/8")]).await;
         assert!(
             error.contains("is not ready: not ready: registry: not registered yet: refused with 403"),
             "{error}"
         );
         assert!(error.contains("registry.allow_addrs"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_etcd_that_does_not_answer_is_the_reason() {
+        let closed = hubspoke_testkit::ClosedPort::new();
+        let error = why_not_ready(&[
+            ("HUB_HUB__REGISTRIES", "2"),
+            ("HUB_REGISTRY__STORE", "etcd"),
+            ("HUB_ETCD__ENDPOINTS", &closed.url()),
+            ("HUB_ETCD__REQUEST_TIMEOUT", "500ms"),
+        ])
+        .await;
+        assert!(error.contains("is not ready: not ready: etcd: "), "{error}");
+        assert!(error.contains(closed.url().trim_start_matches("http://")), "{error}");
+        assert!(error.contains("refused"), "{error}");
     }
 }

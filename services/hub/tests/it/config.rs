@@ -18,7 +18,7 @@ fn load(vars: &[(&str, &str)]) -> Result<HubConfig, String> {
 #[test]
 fn each_replica_has_its_own_port_and_file() {
     let config = load(&[("HUB_HUB__DATA_DIR", "/tmp/x"), ("HUB_LOG__FILE", "a/entries.log")]).unwrap();
-    let registry = local(20000);
+    let registry = "http://127.0.0.1:20000";
     let (first, second) = (config.log(1, registry), config.log(2, registry));
     assert_eq!(first.common.listen, local(20002));
     assert_eq!(second.common.listen, local(0));
@@ -27,6 +27,15 @@ fn each_replica_has_its_own_port_and_file() {
     assert_eq!(second.common.registry.url, "http://127.0.0.1:20000");
     assert_eq!(config.gateway(registry).common.control_listen, Some(local(20011)));
     assert_eq!(config.gateway(registry).own.expose, ["*"]);
+}
+
+#[test]
+fn only_the_first_of_several_registries_keeps_a_file() {
+    let vars = [("HUB_LISTEN", "127.0.0.1:7000"), ("HUB_REGISTRY__DATA_DIR", "/tmp/x")];
+    let config = load(&vars).unwrap();
+    let (first, second) = (config.registry(1), config.registry(2));
+    assert_eq!((first.common.listen, second.common.listen), (local(7000), local(0)));
+    assert_eq!((first.own.data_dir, second.own.data_dir), (Some("/tmp/x".into()), None));
 }
 
 #[test]
@@ -71,6 +80,8 @@ fn keys_without_effect_are_refused() {
 
 #[test]
 fn replica_counts_are_bounded() {
+    let error = load(&[("HUB_HUB__REGISTRIES", "17")]).unwrap_err();
+    assert_eq!(error, "HUB_HUB__REGISTRIES: must be from 1 to 16");
     for replicas in ["0", "101"] {
         let error = load(&[("HUB_HUB__LOG_REPLICAS", replicas)]).unwrap_err();
         assert_eq!(error, "HUB_HUB__LOG_REPLICAS: must be from 1 to 100");
@@ -86,12 +97,11 @@ async fn a_platform_for_other_machines_registers_addresses_that_they_can_use() {
     let mut config = load(&[("HUB_LISTEN", "0.0.0.0:20000"), ("HUB_HUB__VISIT", "127.0.0.1:7003")]).unwrap();
     assert_eq!(listens(&config), ["0.0.0.0:20001", "0.0.0.0:20011", "0.0.0.0:20002", "127.0.0.1:7003"]);
     config.choose_advertise_host().await;
-    let registry = "0.0.0.0:20000".parse().unwrap();
+    let registry = "http://127.0.0.1:20000";
     let route = default_route_ip().await.filter(IpAddr::is_ipv4).map(|ip| ip.to_string());
     assert_eq!(config.log(1, registry).common.advertise_host, route);
     assert_eq!(config.log(2, registry).common.advertise_host, route, "a replica on a free port");
     assert_eq!(config.visit(1, registry).common.advertise_host, None, "not on a wildcard");
-    assert_eq!(config.log(1, registry).common.registry.url, "http://127.0.0.1:20000");
 
     let mut config = load(&[("HUB_LISTEN", "[::]:20000"), ("HUB_ADVERTISE_HOST", "hub.example")]).unwrap();
     config.choose_advertise_host().await;

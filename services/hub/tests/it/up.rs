@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use hubspoke_protocol::sse::Parser;
-use hubspoke_protocol::{ChangeView, ReasonKind};
+use hubspoke_protocol::{CatalogView, ChangeView, ReasonKind};
 use hubspoke_testkit::{ClosedPort, DEADLINE, eventually};
 use tempfile::TempDir;
 
@@ -168,6 +168,47 @@ async fn the_count_goes_on_beside_the_log_after_a_restart() {
 }
 
 #[tokio::test]
+async fn three_registries_share_an_etcd_and_all_visits_count_together() {
+    let Some(etcd) = hubspoke_testkit::etcd::start(1).await else { return };
+    let endpoints = etcd.endpoints().join(",");
+    let args = ["up", "--registries", "3", "--etcd", &endpoints, "--log", "1", "--visit", "2"];
+    let mut up = HubUp::start(&args);
+    assert!(up.banner.contains("is up: 7 services in one process."), "{}", up.banner);
+    assert!(up.banner.contains(&format!("  etcd      {endpoints}\n")), "{}", up.banner);
+    let registries: Vec<_> = up.banner.lines().filter_map(|line| line.strip_prefix("  registry  ")).collect();
+    assert_eq!(registries.len(), 3, "{}", up.banner);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |url: String| http.get(url).send().await.unwrap().text().await.unwrap();
+    for registry in &registries {
+        let view: CatalogView = serde_json::from_str(&get(format!("{registry}/services")).await).unwrap();
+        let counts = ["gateway", "log", "visit"].map(|name| view.services[name].len());
+        assert_eq!(counts, [1, 1, 2]);
+        let shared = view.registries.unwrap();
+        assert!(shared.etcd_up);
+        let mut shown: Vec<_> = shared.registries.iter().map(|one| format!("http://{}", one.addr)).collect();
+        shown.sort();
+        let mut all: Vec<_> = registries.iter().map(ToString::to_string).collect();
+        all.sort();
+        assert_eq!(shown, all);
+    }
+    let gateway = up.url("gateway");
+    for number in 1..=20 {
+        assert_eq!(get(format!("{gateway}/visit")).await, number.to_string());
+    }
+    up.interrupt();
+    assert_eq!(up.exit_code(), Some(0));
+
+    // Without etcd, the catalogue and the count are those of the folder: the first registry has kept a copy.
+    let alone = HubUp::start_in(up.dir.clone(), &["up", "--log", "1"]);
+    assert!(!alone.banner.contains("etcd"), "{}", alone.banner);
+    assert_eq!(get(format!("{}/visit", alone.url("gateway"))).await, "1");
+    drop(alone);
+    // With it, the count goes on.
+    let again = HubUp::start_in(up.dir.clone(), &args);
+    assert_eq!(get(format!("{}/visit", again.url("gateway"))).await, "21");
+}
+
+#[tokio::test]
 async fn the_command_that_the_banner_suggests_works() {
     let mut up = HubUp::start(&["up", "--log", "1"]);
     let line = up.banner.lines().find(|line| line.contains(" status")).unwrap().trim().to_owned();
@@ -258,6 +299,16 @@ fn an_invalid_configuration_is_one_line_and_exit_code_78() {
             &["up"],
             &[("HUB_REGISTRY__TOKEN_FILE", "/none/token")],
             "hub: configuration: registry.token_file /none/token: No such file",
+        ),
+        (
+            &["up", "--registries", "3"],
+            &[],
+            "hub: configuration: 3 registries (hub.registries) share their catalogue in etcd: name one with --etcd URL",
+        ),
+        (
+            &["--etcd", "127.0.0.1:2379"],
+            &[],
+            "hub: configuration: --etcd: etcd.endpoints: \"127.0.0.1:2379\" is not a URL with a host and a port",
         ),
         (&["--config", "none.toml"], &[], "hub: configuration: none.toml: can't be read: No such file"),
     ] {
