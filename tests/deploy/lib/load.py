@@ -89,3 +89,10 @@ class Load:
             raise Failed(f"{len(self.failures)} of {self.done} visits failed\n      {shown}")
         check(not self.overran, f"the load stopped by itself after {MOST_SECONDS} s: the rest of the case was not under load")
         check(self.done >= least, f"only {self.done} visits were made")
+
+    def no_number_is_missing(self, tolerance=0):
+        """Each visit has a number of its own, and they follow one another but for `tolerance` of them."""
+        numbers = sorted(map(int, self.numbers))
+        check(len(set(numbers)) == len(numbers), "a number was given twice")
+        missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+        check(missing <= tolerance, f"{missing} numbers are missing from {numbers[0]} to {numbers[-1]}")

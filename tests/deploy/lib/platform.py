@@ -10,18 +10,20 @@ from . import harness
 from .harness import Failed, check, run, wait_for
 from .load import get
 
-PROJECT = "hubspoke-test"
+PROJECT, PROJECT_HA = "hubspoke-test", "hubspoke-test-ha"
 REGISTRY, GATEWAY, VISIT = (f"http://127.0.0.1:{port}" for port in (31000, 31001, 31003))
 FILES = ("docker-compose.yml", "tests/deploy/compose.yaml")
 ROLLING = (*FILES, "tests/deploy/compose.rolling.yaml")
 IPV6 = (*FILES, "tests/deploy/compose.ipv6.yaml")
+HA = ("docker-compose.yml", "docker/compose.ha.yaml", "tests/deploy/compose.ha.yaml")
 ENV = {"HUBSPOKE_VERSION": "test", "HUBSPOKE_REVISION": "revision-of-the-test"}
 MEMBERS = ("gateway", "log", "visit")
 
 
 def compose(*arguments, files=FILES, timeout=180, **options):
     chosen = [part for file in files for part in ("-f", file)]
-    return run("docker", "compose", "-p", PROJECT, *chosen, *arguments, timeout=timeout, env=ENV, **options)
+    project = PROJECT_HA if files == HA else PROJECT
+    return run("docker", "compose", "-p", project, *chosen, *arguments, timeout=timeout, env=ENV, **options)
 
 
 @functools.cache
@@ -36,11 +38,11 @@ def write_entry(text, **options):
     return get(f"{GATEWAY}/log", "POST", text, headers=token("--member", "tester"), **options)
 
 
-def containers(service, every=False):
+def containers(service, every=False, project=PROJECT):
     """Names of a service's containers by number; with `every`, including stopped ones."""
     scope = ["--all"] if every else []
     out = run("docker", "ps", *scope, "--format", "{{.Names}}",
-              "--filter", f"label=com.docker.compose.project={PROJECT}",
+              "--filter", f"label=com.docker.compose.project={project}",
               "--filter", f"label=com.docker.compose.service={service}")
     return sorted(out.split(), key=lambda name: int(name.rsplit("-", 1)[1]) if name[-1].isdigit() else 0)
 
@@ -134,6 +136,6 @@ def entries():
     return found
 
 
-def remove():
-    compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5", may_fail=True)
+def remove(files=FILES):
+    compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5", files=files, may_fail=True)
     token.cache_clear()

@@ -64,8 +64,10 @@ def compose():
         raise Skipped("no docker client")
     run("docker/offline/plugins", timeout=300)
     run("docker", "compose", "--profile", "*", "config", "--quiet")
-    for more in ("tests/deploy/compose.yaml", "docker/compose.ha.yaml", "docker/compose.tls.yaml"):
-        run("docker", "compose", "-f", "docker-compose.yml", "-f", more, "config", "--quiet")
+    ha = "docker/compose.ha.yaml"
+    for more in (["tests/deploy/compose.yaml"], [ha], [ha, "tests/deploy/compose.ha.yaml"], ["docker/compose.tls.yaml"]):
+        files = [part for file in ("docker-compose.yml", *more) for part in ("-f", file)]
+        run("docker", "compose", *files, "config", "--quiet")
 
 
 def validate(version):
