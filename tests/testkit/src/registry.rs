@@ -13,6 +13,7 @@ use hubspoke_protocol::{
     HUB_REVISION, PushMode, Revision, SERVICES_PATH, ServiceInfo, ServiceLists, Snapshot,
 };
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::raw::{self, RawConn};
@@ -76,9 +77,15 @@ struct FakeCatalog {
 impl FakeRegistry {
     /// One that stamps its answers with a revision, as ours does: members take snapshots and renew every 15 s.
     pub async fn start() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    /// The same, at an address.
+    pub async fn at(addr: &str) -> Self {
         let state = Arc::<Mutex<FakeCatalog>>::default();
         let routes = Router::new().route(SERVICES_PATH, any(answer)).with_state(state.clone());
-        Self { state, server: Arc::new(TestServer::start(routes).await) }
+        let listener = TcpListener::bind(addr).await.unwrap();
+        Self { state, server: Arc::new(TestServer::on(listener, routes)) }
     }
 
     /// One that knows only the core protocol: no revisions, so members never renew.

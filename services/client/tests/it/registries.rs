@@ -1,6 +1,7 @@
 //! Members that have several registries.
 
 use std::future::pending;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use hubspoke_client::{LoadCounters, Member};
 use hubspoke_protocol::{HEART_BEAT_PATH, HUB_REVISION, ServiceInfo};
 use hubspoke_testkit::{ClosedPort, FakeRegistry, RawConn, TestServer, eventually};
 use parking_lot::Mutex;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 const LOG_A: &str = r#"{"Name":"log","Addr":"127.0.0.1:1"}"#;
@@ -150,4 +151,61 @@ async fn one_that_cannot_do_its_work_is_passed_over_and_one_that_refuses_is_not(
     eventually("it is refused", async || refusing.calls().len() + other.calls().len() > 5).await;
     assert!(refusing.calls().is_empty() || other.calls().is_empty(), "one speaks for all");
     assert!(member.member.failing().borrow().is_some());
+}
+
+/// Set in the mount namespace in which `registries.test` has three addresses.
+const IN_NAMESPACE: &str = "HUBSPOKE_TEST_IN_NAMESPACE";
+
+/// Runs itself again in a mount namespace with an `/etc/hosts` of its own. Skipped if none can be made.
+#[test]
+fn each_address_of_a_name_is_a_registry() {
+    if std::env::var_os(IN_NAMESPACE).is_some() {
+        return tokio::runtime::Runtime::new().unwrap().block_on(ask_each_address());
+    }
+    let works = |options: &&[&str]| {
+        Command::new("unshare").args(*options).arg("true").status().is_ok_and(|ran| ran.success())
+    };
+    let Some(options) = [&["--mount"][..], &["--map-root-user", "--mount"]].into_iter().find(works) else {
+        #[allow(clippy::print_stderr, reason = "whoever runs the tests shall know")]
+        {
+            eprintln!("skipped: no mount namespace can be made");
+        }
+        return;
+    };
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let lines = [2, 3, 4].map(|n| format!("127.0.0.{n} registries.test\n"));
+    std::fs::write(&hosts, "127.0.0.1 localhost\n".to_owned() + &lines.concat()).unwrap();
+    let script = r#"mount --bind "$1" /etc/hosts && exec "$2" --exact registries::each_address_of_a_name_is_a_registry"#;
+    let mut again = Command::new("unshare");
+    again.args(options).args(["sh", "-c", script, "sh"]).arg(hosts.path());
+    let ran = again.arg(std::env::current_exe().unwrap()).env(IN_NAMESPACE, "1").output().unwrap();
+    assert!(
+        ran.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+async fn ask_each_address() {
+    // One that hangs, one that is closed, and one that answers.
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _hung = TestServer::script_on(listener, |_conn: RawConn| pending());
+    let registry = FakeRegistry::at(&format!("127.0.0.4:{port}")).await;
+    answer(&registry, "7.3", &[LOG_A, LOG_B]);
+    let mut timing = busy();
+    timing.attempt = Duration::from_millis(900);
+    let member = Running::start(&[format!("http://registries.test:{port}")], timing).await;
+    // A second for each call would be longer than `eventually` waits.
+    registry.registration(40).await;
+    // The closed one is back, and the other one goes away.
+    let other = FakeRegistry::at(&format!("127.0.0.3:{port}")).await;
+    answer(&other, "7.4", &[LOG_B]);
+    assert!(other.calls().is_empty(), "the one that answered last is asked first");
+    drop(registry);
+    other.registration(40).await;
+    assert_eq!(logs(&member.member.directory().view()), ["127.0.0.1:2"]);
+    member.member.deregister().await.unwrap();
+    assert_eq!(other.count(Method::DELETE), 1);
 }
