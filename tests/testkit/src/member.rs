@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::server::TestServer;
+use crate::wait::eventually;
 
 /// How a [`FakeMember`] answers a heartbeat or a push.
 #[derive(Debug, Clone)]
@@ -142,6 +143,12 @@ impl FakeMember {
         let mut acknowledged = pushes.iter().rev().filter(|push| push.acknowledged);
         let list = acknowledged.find_map(|push| push.body["Services"].get(service))?.as_array().unwrap();
         Some(list.iter().map(|info| info["Addr"].as_str().unwrap().to_owned()).collect())
+    }
+
+    /// Waits until it has been sent `count` more heartbeats.
+    pub async fn more_heartbeats(&self, count: usize) {
+        let wanted = self.heartbeats().len() + count;
+        eventually("more heartbeats", async || self.heartbeats().len() >= wanted).await;
     }
 
     /// The revision of each heartbeat so far.

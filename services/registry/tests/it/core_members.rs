@@ -1,12 +1,9 @@
 //! Members that know only the core protocol: they come back after an outage, and nobody answers for them.
 
-use std::time::Duration;
-
 use hubspoke_protocol::{InstanceState, ReasonKind, ServiceInfo};
 use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use reqwest::Method;
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::fixture::{TestRegistry, quick};
 
@@ -30,7 +27,7 @@ async fn a_core_member_that_was_away_is_back_when_it_answers_and_is_told_what_it
     is_gone(&registry, "hello").await;
     registry.deregister(&log.info("log", &[])).await;
     registry.register(&other.info("log", &[])).await;
-    sleep(Duration::from_millis(500)).await;
+    hello.more_heartbeats(2).await;
     assert_eq!(registry.live("hello").await.len(), 0);
     assert_eq!(hello.events(), []);
     hello.on_heartbeat(MemberReply::Ok);
@@ -43,7 +40,7 @@ async fn a_core_member_that_was_away_is_back_when_it_answers_and_is_told_what_it
     eventually("it is told what it missed", || async { hello.events() == told }).await;
     // And it is an instance like any other.
     registry.deregister(&hello.info("hello", &[])).await;
-    sleep(Duration::from_millis(500)).await;
+    other.more_heartbeats(3).await;
     assert_eq!(registry.live("hello").await.len(), 0, "a deregistered one stays away");
 }
 
@@ -76,11 +73,11 @@ async fn an_answer_of_another_instance_does_not_count() {
         let why = &removed.reasons.last().unwrap().detail;
         assert!(why.contains("another process answers at this address: Id log-1f2e3d4c5b6a7988"), "{why}");
     }
-    sleep(Duration::from_millis(500)).await;
+    member.more_heartbeats(2).await;
     assert!(registry.live("core").await.is_empty(), "nor does it bring a core member back");
     let own = ServiceInfo { id: Some("log-1f2e3d4c5b6a7988".into()), ..member.info("log", &[]) };
     registry.register(&own).await;
-    sleep(Duration::from_millis(500)).await;
+    member.more_heartbeats(4).await;
     assert_eq!(registry.state("log", &member.addr).await, Some(InstanceState::Passing));
 }
 
@@ -110,7 +107,7 @@ async fn a_control_address_on_another_host_needs_an_id_that_answers() {
     }
     log.on_heartbeat(MemberReply::WithId("n5-1"));
     assert_eq!(post(body("127.0.0.2:6", Some("n5-1"))).await.status, 200);
-    sleep(Duration::from_millis(500)).await;
+    log.more_heartbeats(4).await;
     assert_eq!(registry.state("n5", "127.0.0.2:6").await, Some(InstanceState::Passing));
 }
 

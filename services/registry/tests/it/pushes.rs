@@ -5,7 +5,7 @@ use std::time::Duration;
 use hubspoke_protocol::ServiceInfo;
 use hubspoke_testkit::{FakeMember, MemberReply, eventually};
 use reqwest::Method;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::fixture::{TestRegistry, quick};
 
@@ -92,10 +92,11 @@ async fn a_deregistration_waits_for_slow_dependents_but_not_for_hung_ones() {
     let (slow, log) = (FakeMember::start().await, FakeMember::start().await);
     slow.on_push(MemberReply::Delayed(Duration::from_millis(300)));
     registry.register(&slow.snapshot_info("slow", &["log"])).await;
-    registry.register(&log.info("log", &[])).await;
-    eventually("it knows the instance", || async { slow.newest("log") == Some(vec![log.addr.clone()]) })
-        .await;
-    sleep(Duration::from_millis(400)).await; // until that push has been answered
+    // Answered when that push has been.
+    let info = serde_json::to_string(&log.info("log", &[])).unwrap();
+    let post = registry.http.post(registry.url("/services")).header("prefer", "wait=10").body(info);
+    assert_eq!(post.send().await.unwrap().status(), 200);
+    assert_eq!(slow.newest("log"), Some(vec![log.addr.clone()]));
     let start = Instant::now();
     registry.deregister(&log.info("log", &[])).await;
     assert!(start.elapsed() >= Duration::from_millis(290), "{:?}", start.elapsed());
@@ -125,8 +126,10 @@ async fn a_failed_push_is_retried_with_the_newest_state_only() {
     let expected = Some(vec![other.addr.clone()]);
     eventually("it has the newest state", || async { visit.newest("log") == expected }).await;
     let after = visit.pushes().len();
-    sleep(Duration::from_millis(300)).await;
-    assert_eq!(visit.pushes().len(), after, "nothing more is pushed");
+    registry.register(&log.info("log", &[])).await;
+    eventually("it has the next state", || async { visit.newest("log").is_some_and(|it| it.len() == 2) })
+        .await;
+    assert_eq!(visit.pushes().len(), after + 1, "nothing else was pushed before");
 }
 
 #[tokio::test]
