@@ -51,7 +51,7 @@ impl Http1Case {
             }
             let _ = tokio::io::AsyncWriteExt::write_all(&mut conn.stream, piece.as_bytes()).await; // or it has refused
         }
-        let read = conn.read_to_end().await;
+        let (read, ended) = conn.try_read_until(|_| false).await;
         let heads = read.match_indices("HTTP/1.").map(|(at, _)| raw::status(&read[at..]));
         let statuses: Vec<u16> = heads.filter(|status| *status >= 200).collect();
         let holds = match self.expected {
@@ -66,7 +66,7 @@ impl Http1Case {
             return Ok(());
         }
         Err(format!(
-            "{}: {}: {:?} expected after {:?}: {read:?}",
+            "{}: {}: {:?} expected after {:?}: {read:?}, and then {ended:?}",
             self.section, self.name, self.expected, self.request
         ))
     }

@@ -1,5 +1,7 @@
 //! HTTP/1.1 as text: what goes over the wire is what the test writes, however wrong.
 
+use std::io;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::timeout;
@@ -26,18 +28,23 @@ impl RawConn {
 
     /// Reads until `enough` holds for the text so far, or the other side closes the connection.
     pub async fn read_until(&mut self, enough: impl Fn(&str) -> bool) -> String {
+        self.try_read_until(enough).await.0
+    }
+
+    /// The same, and the error that ended the connection, if one did: a reset.
+    pub async fn try_read_until(&mut self, enough: impl Fn(&str) -> bool) -> (String, io::Result<()>) {
         let mut read = Vec::new();
         let reading = async {
             while !enough(&String::from_utf8_lossy(&read)) {
-                if self.stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                if self.stream.read_buf(&mut read).await? == 0 {
                     break;
                 }
             }
+            Ok(())
         };
-        let timed_out = timeout(DEADLINE, reading).await.is_err();
+        let ended = timeout(DEADLINE, reading).await;
         let text = String::from_utf8_lossy(&read).into_owned();
-        assert!(!timed_out, "nothing more came after {text:?}");
-        text
+        (text.clone(), ended.unwrap_or_else(|_| panic!("nothing more came after {text:?}")))
     }
 
     /// Reads until the other side closes the connection.
