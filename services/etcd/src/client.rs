@@ -13,7 +13,7 @@ use crate::proto::{KeyValue, RangeRequest, RangeResponse, TxnRequest, TxnRespons
 use crate::rpc::{Method, Rpc};
 use crate::txn::{Txn, TxnReply, prefix_end};
 
-const RANGE: Method = Method::read("/etcdserverpb.KV/Range");
+pub(crate) const RANGE: Method = Method::read("/etcdserverpb.KV/Range");
 const TXN: &str = "/etcdserverpb.KV/Txn";
 /// Keys per page of a list: some hundred KiB, whatever is in them by default.
 const PAGE: i64 = 512;

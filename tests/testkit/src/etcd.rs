@@ -260,7 +260,15 @@ impl EtcdCluster {
             let leads = |status: Value| {
                 status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
             };
-            if status.is_some_and(leads) {
+            // Later versions tell it only to a user, once authentication is on.
+            let is_leader = match status {
+                Some(status) => leads(status),
+                None => self
+                    .exchange(index, "GET", "/metrics", "")
+                    .await
+                    .is_some_and(|metrics| metrics.lines().any(|line| line == "etcd_server_is_leader 1")),
+            };
+            if is_leader {
                 return Some(index);
             }
         }

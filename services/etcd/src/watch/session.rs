@@ -10,13 +10,13 @@ use tonic::{Code, Status, Streaming};
 use super::progress;
 use crate::auth::AuthSession;
 use crate::batches::Fragments;
-use crate::client::Etcd;
+use crate::client::{Etcd, RANGE};
 use crate::connection::Connection;
 use crate::error::{Cause, Error, Kind, asks_for_authentication};
 use crate::history::Position;
 use crate::proto::{
-    StatusRequest, StatusResponse, WatchCall, WatchCreateRequest, WatchProgressRequest, WatchRequest,
-    WatchResponse,
+    RangeRequest, RangeResponse, StatusRequest, StatusResponse, WatchCall, WatchCreateRequest,
+    WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use crate::rpc::Method;
 use crate::txn::prefix_end;
@@ -113,6 +113,8 @@ impl<'a> Session<'a> {
         }
         let mut fragments = Fragments::default();
         let mut heard = Instant::now();
+        // Whether a progress request has got no answer yet.
+        let mut unanswered = false;
         loop {
             let response = tokio::select! {
                 () = self.updates.closed() => return Ended::Unused,
@@ -122,10 +124,19 @@ impl<'a> Session<'a> {
                 Ok(Ok(Some(response))) => response,
                 Ok(Ok(None)) => return self.failed("the watch was ended"),
                 Ok(Err(status)) => return self.refused(etcd, &status).await,
+                Err(_) if unanswered && self.has_everything(etcd, prefix).await => {
+                    heard = Instant::now();
+                    let revision = self.position.revision;
+                    match self.send(Update::Alive { revision }).await {
+                        Ok(()) => continue,
+                        Err(ended) => return ended,
+                    }
+                }
                 Err(_) if heard.elapsed() >= self.patience => {
                     return self.failed(&format!("the watch was silent for {:?}", self.patience));
                 }
                 Err(_) => {
+                    unanswered = true;
                     let call = Some(WatchCall::Progress(WatchProgressRequest {}));
                     let _ = self.requests.try_send(WatchRequest { call }); // full: one is on its way
                     continue;
@@ -135,7 +146,23 @@ impl<'a> Session<'a> {
                 return ended;
             }
             heard = Instant::now();
+            unanswered = false;
         }
+    }
+
+    /// Whether etcd, asked through the same member, has no revision that was not delivered. Later members answer no progress
+    /// request until the first revision that a watch is about exists, and nothing may be written for hours.
+    async fn has_everything(&self, etcd: &Etcd, prefix: &Bytes) -> bool {
+        let read = RangeRequest { key: prefix.clone(), keys_only: true, ..RangeRequest::default() };
+        let reply = async {
+            let session = etcd.rpc.auth.session(&self.connection, None).await?;
+            self.connection.unary(RANGE.path, read, session.token.as_ref()).await
+        };
+        let reply: Result<Result<RangeResponse, Status>, _> = timeout(self.patience / 3, reply).await;
+        let header = reply.ok().and_then(Result::ok).and_then(|reply| reply.header);
+        header.is_some_and(|header| {
+            header.cluster_id == self.position.cluster_id && header.revision == self.position.revision
+        })
     }
 
     /// Waits until the watch exists.
