@@ -29,4 +29,5 @@ mod slow;
 mod streams;
 mod support;
 mod tls;
+mod tls_rsa;
 mod waiting;
