@@ -11,12 +11,16 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Balance;
+use crate::extras::{AuthPolicy, CorsPolicy};
 
+pub(crate) use self::extras::InvalidExtra;
+pub use self::extras::{AuthConfig, CorsConfig};
 pub use self::service::{EncodedSlash, ServiceConfig, Sticky};
 pub use self::tls::TlsConfig;
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
 
+mod extras;
 mod service;
 mod tls;
 
@@ -34,6 +38,8 @@ pub struct GatewayConfig {
     pub domain: Option<String>,
     /// Hosts of the gateway itself, which the members of a service can't ask for.
     pub hosts: Vec<String>,
+    /// Whether `/` is a page that lists the public services.
+    pub index: bool,
     /// Threads that serve requests; 0 is one per core.
     pub workers: usize,
     /// How an instance is picked among those that pass their health checks.
@@ -67,6 +73,7 @@ impl Default for GatewayConfig {
             expose: vec!["log".to_owned(), "visit".to_owned()],
             domain: None,
             hosts: Vec::new(),
+            index: false,
             workers: 0,
             balance: Balance::Random,
             trusted_proxies: Vec::new(),
@@ -265,6 +272,11 @@ impl GatewayConfig {
         hosts
     }
 
+    /// Services that are asked whether requests to others may pass.
+    pub(crate) fn asked_services(&self) -> impl Iterator<Item = &str> {
+        self.services.values().filter_map(|own| own.auth.as_ref()).map(|auth| &*auth.service)
+    }
+
     /// Whether every service is public.
     pub fn exposes_all(&self) -> bool {
         self.expose.iter().any(|name| name == EVERY_SERVICE)
@@ -325,6 +337,11 @@ impl hubspoke_chassis::Table for GatewayConfig {
         }
         for (name, own) in &self.services {
             let key = |key: &str| format!("services.{name}.{key}");
+            let cors = own.cors.as_ref().map_or(Ok(()), |cors| CorsPolicy::new(cors).map(drop));
+            let auth = own.auth.as_ref().map_or(Ok(()), |auth| AuthPolicy::new(auth, name).map(drop));
+            if let Err((at, why)) = cors.and(auth) {
+                return invalid(&key(at), &why);
+            }
             for (timeout, value) in [
                 ("connect", own.connect),
                 ("first_byte", own.first_byte),

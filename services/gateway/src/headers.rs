@@ -161,6 +161,23 @@ pub(crate) fn trailers(fields: &mut HeaderMap) {
     remove_matching(fields, |name| frames(name) || provenance::of(name).is_foreign(false) || ours(name));
 }
 
+/// Whether only the gateway may set this field of a request.
+pub(crate) fn is_gateways_own(name: &HeaderName) -> bool {
+    let ours = [
+        HOST,
+        CONTENT_LENGTH,
+        EXPECT,
+        VIA,
+        TRACEPARENT,
+        X_FORWARDED_FOR,
+        X_FORWARDED_HOST,
+        X_FORWARDED_PREFIX,
+        X_FORWARDED_PROTO,
+    ];
+    let name_is_framing = is_hop_by_hop(name) || is_disguised_framing_field(name.as_str());
+    name_is_framing || ours.contains(name) || name.as_str().starts_with("hub-")
+}
+
 /// Whether this is gRPC, whose bodies may be streams.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     has_content_type(headers, b"application/grpc")

@@ -2,7 +2,7 @@
 //! that service.
 //!
 //! - pure: `route`, `host_name`, `edge` (checks on requests), `headers`, `caller`, `balance`, `retry`, `eject`, `limits`,
-//!   `clients`, `memory`
+//!   `clients`, `memory`, `extras` (what a service has beside its routes)
 //! - `upstream`: the services, their instances, and the connections to them
 //! - `proxy`: one request from its head to the last byte of its response
 //! - `server`: the accept loop, the workers and the client connections (`client_conn`)
@@ -23,6 +23,7 @@ pub mod config;
 mod edge;
 mod eject;
 mod error;
+mod extras;
 mod gateway;
 mod h2_stream;
 mod headers;

@@ -23,6 +23,9 @@ pub(crate) const STREAM_WINDOW: u32 = 64 << 10;
 /// Memory for such streams whose instance does not read them.
 const UPLOADS: usize = 12 << 20;
 
+/// Memory for the compression of responses; once it is used up, further ones are sent as they are.
+const ENCODERS: usize = 16 << 20;
+
 /// Measured: the gateway with two services, with a catalogue of some instances.
 const AT_REST: usize = 24 << 20;
 /// Estimated from the peaks of attacks: a connection with a request in flight, its connection to the instance, its head of up to [`SMALL_HEAD`] and
@@ -46,6 +49,8 @@ pub(crate) struct Memory {
     pub(crate) buffers: Arc<Budget>,
     /// Bytes that HTTP/2 clients may have sent ahead of an instance that does not read them.
     pub(crate) uploads: Arc<Budget>,
+    /// Responses that are being compressed.
+    pub(crate) encoders: Arc<Budget>,
 }
 
 /// A number of bytes, shared by all connections.
@@ -73,6 +78,7 @@ impl Memory {
             replay: budget(limits.replay_memory),
             buffers: budget(limits.buffer_memory),
             uploads: Arc::new(Budget { limit: UPLOADS, used: AtomicUsize::new(0) }),
+            encoders: Arc::new(Budget { limit: ENCODERS, used: AtomicUsize::new(0) }),
         }
     }
 
@@ -196,6 +202,9 @@ pub fn memory_bounds(config: &GatewayConfig) -> Vec<MemoryBound> {
         MemoryBound::new("bytes that nobody reads", bytes(limits.buffer_memory), 1),
         MemoryBound::new("uploads over HTTP/2 that no instance reads", UPLOADS, 1),
     ];
+    if config.services.values().any(|service| service.compress) {
+        bounds.push(MemoryBound::new("responses that are being compressed", ENCODERS, 1));
+    }
     if config.tls.listen.is_some() {
         bounds.push(MemoryBound::new("what TLS adds to a client connection", TLS, config.tls.connections));
     }

@@ -4,23 +4,25 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use hubspoke_http1::content_length;
 use rand::RngExt;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use self::active::ActiveRequest;
 use self::attempt_context::AttemptContext;
 use self::attempts::RoutedRequest;
-use self::response_body::ResponseBody;
+use self::forward_auth::{AuthQuery, Refusal};
+use self::response_body::{Relay, ResponseBody};
 use self::upstream_request::UpstreamRequest;
 use crate::client_body::ClientBody;
 use crate::client_conn::ClientConn;
-use crate::config::Sticky;
 use crate::edge;
 use crate::error::{Cause, RequestFailure};
+use crate::extras::{ResponseExtras, index};
 use crate::headers::{self, HUB_INSTANCE, Hop};
 use crate::memory::{self, SMALL_HEAD};
 use crate::replay::{BodyLimits, BodyPace, ReplayState};
@@ -32,8 +34,10 @@ mod attempt;
 mod attempt_context;
 mod attempt_h2;
 mod attempts;
+mod forward_auth;
 pub(crate) mod record;
 pub(crate) mod response_body;
+mod sticky;
 pub(crate) mod tunnel;
 mod upstream_request;
 mod waiting;
@@ -47,21 +51,25 @@ pub(crate) fn handle(
     let mut active = ActiveRequest::begin(&client, &request);
     let span = active.span().clone();
     let mut next = match span.in_scope(|| prepare(&client, request, &mut active)) {
-        Ok(Prepared::Forward(routed)) => Next::Forward(routed, active),
-        Ok(Prepared::Own(response)) => {
+        Ok(Prepared::Forward(routed, None)) => Next::Forward(routed, active),
+        Ok(Prepared::Forward(routed, Some(query))) => Next::Ask(Box::new((routed, query, active))),
+        Ok(Prepared::Own(mut response)) => {
             active.answered(response.status().as_u16());
-            Next::Respond(own_response(&client, response.map(|()| ResponseBody::text("", active))))
+            if let Some(extras) = active.take_extras() {
+                extras.allow(response.headers_mut());
+            }
+            Next::Respond(own_response(&client, response.map(|text| ResponseBody::text(text, active))))
         }
         Err(failure) => Next::Respond(own_response(&client, problem_response(&failure, active))),
     };
     async move {
         let mut response = match next {
             Next::Forward(ref mut routed, mut active) => {
-                match attempts::run(routed, &mut active).instrument(span).await {
-                    Ok(response) => attempt_context::into_response(response, active),
-                    Err(failure) => own_response(&client, problem_response(&failure, active)),
-                }
+                let result = attempts::run(routed, &mut active).instrument(span).await;
+                outcome(&client, result, active)
             }
+            // Boxed: most requests don't need its memory.
+            Next::Ask(asked) => Box::pin(ask_first(&client, asked, span)).await,
             Next::Respond(response) => response,
         };
         let headers = response.headers_mut();
@@ -74,15 +82,54 @@ pub(crate) fn handle(
 
 enum Next {
     Forward(RoutedRequest, Box<ActiveRequest>),
+    Ask(Box<(RoutedRequest, Box<AuthQuery>, Box<ActiveRequest>)>),
     Respond(Response<ResponseBody>),
+}
+
+/// Asks another service whether the request may pass, and then sends it to its own.
+async fn ask_first(
+    client: &Arc<ClientConn>,
+    asked: Box<(RoutedRequest, Box<AuthQuery>, Box<ActiveRequest>)>,
+    span: Span,
+) -> Response<ResponseBody> {
+    let (mut routed, query, mut active) = *asked;
+    match forward_auth::ask(client, &mut routed, query).instrument(span.clone()).await {
+        Ok(()) => {
+            let result = attempts::run(&mut routed, &mut active).instrument(span).await;
+            outcome(client, result, active)
+        }
+        Err(Refusal::Failed(failure)) => own_response(client, problem_response(&failure, active)),
+        Err(Refusal::Answered(answer)) => refusal_response(*answer, active),
+    }
+}
+
+/// The response of an instance, or the gateway's own if none has responded.
+fn outcome(
+    client: &ClientConn,
+    result: Result<Box<Relay>, RequestFailure>,
+    active: Box<ActiveRequest>,
+) -> Response<ResponseBody> {
+    match result {
+        Ok(relay) => attempt_context::into_response(relay, active),
+        Err(failure) => own_response(client, problem_response(&failure, active)),
+    }
+}
+
+/// The answer of the service that was asked whether the request may pass.
+fn refusal_response(mut answer: Response<Bytes>, mut active: Box<ActiveRequest>) -> Response<ResponseBody> {
+    active.answered(answer.status().as_u16());
+    if let Some(extras) = active.take_extras() {
+        extras.allow(answer.headers_mut());
+    }
+    answer.map(|body| ResponseBody::text(body, active))
 }
 
 /// A request that passed all checks.
 enum Prepared {
-    /// To be sent to an instance.
-    Forward(RoutedRequest),
+    /// To be sent to an instance, if it may pass.
+    Forward(RoutedRequest, Option<Box<AuthQuery>>),
     /// Answered by the gateway itself.
-    Own(Response<()>),
+    Own(Response<String>),
 }
 
 /// Marks a response as the gateway's own.
@@ -94,9 +141,13 @@ fn own_response(client: &ClientConn, mut response: Response<ResponseBody>) -> Re
 fn problem_response(failure: &RequestFailure, mut active: Box<ActiveRequest>) -> Response<ResponseBody> {
     let status = failure.cause.status();
     active.failed(failure);
+    let extras = active.take_extras();
     let mut response = Response::new(ResponseBody::text(failure.to_json(), active));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    if let Some(extras) = extras {
+        extras.allow(headers);
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(hubspoke_protocol::problem::PROBLEM_JSON));
     if let Some(seconds) = failure.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -136,11 +187,24 @@ fn prepare(
     let named = host.as_ref().and_then(|host| table.by_host(host.as_bytes()));
     let by_host = named.is_some();
     let Some(service) = named.or_else(|| table.service(name)) else {
+        if gateway.config.index && path.path == "/" {
+            let below = host.as_ref().filter(|host| table.is_domain(host.as_bytes()));
+            let below = below.and_then(|host| host.to_str().ok());
+            return Ok(Prepared::Own(index::response(&parts.method, table.index(), below)));
+        }
         let cause = if table.is_ready() { Cause::NoSuchService } else { Cause::NotReady };
         return Err(cause.into());
     };
     let service = service.clone();
     drop(table);
+    let settings = service.settings.clone();
+    if let Some(extras) = &settings.extras {
+        if let Some(answer) = extras.answer(&parts, by_host) {
+            active.routed(service.clone(), service.admit());
+            return Ok(Prepared::Own(answer.map(|()| String::new())));
+        }
+        active.has_extras(ResponseExtras::of(extras, &parts));
+    }
     let mut path_and_query =
         parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let prefix = service.prefix().filter(|_| !by_host);
@@ -150,7 +214,6 @@ fn prepare(
     if (by_host || prefix.is_some()) && service.is_guarded() && route::is_for_members(path_and_query.path()) {
         return Err(RequestFailure::for_members().for_service(&service.name));
     }
-    let settings = service.settings.clone();
     if path.encoded_slash && !settings.pass_encoded_slash {
         return Err(RequestFailure::from(route::BadTarget::EncodedSlash).for_service(&service.name));
     }
@@ -176,7 +239,7 @@ fn prepare(
     if settings.body_size > 0 && declared_length(&parts.headers).is_some_and(|n| n > settings.body_size) {
         return refuse(Cause::BodyTooLarge);
     }
-    let key = sticky_key(settings.sticky.as_ref(), &parts.headers);
+    let key = sticky::key(settings.sticky.as_ref(), &parts.headers);
     let hop = Hop {
         client: &client.ip_value,
         trusted: client.trusted,
@@ -193,6 +256,7 @@ fn prepare(
     if !host_is_header && let Some(host) = host.or_else(|| HeaderValue::from_str(&service.name).ok()) {
         parts.headers.insert(HOST, host);
     }
+    let auth = settings.extras.as_ref().and_then(|extras| AuthQuery::of(extras, &parts));
     let body = (!body.is_end_stream()).then(|| {
         ReplayState::new(
             body,
@@ -220,11 +284,12 @@ fn prepare(
         settings,
         request,
         is_retry: false,
+        is_own: false,
         is_stripped: prefix.is_some(),
         new_connection: false,
         deadline,
     };
-    Ok(Prepared::Forward(RoutedRequest { service, key, context }))
+    Ok(Prepared::Forward(RoutedRequest { service, key, context }, auth))
 }
 
 /// Answers `OPTIONS *`, which is for the server itself.
@@ -233,7 +298,7 @@ fn asterisk(parts: &request::Parts) -> Result<Prepared, RequestFailure> {
         return Err(route::BadTarget::Form.into());
     }
     edge::host(parts, None)?;
-    let mut response = Response::new(());
+    let mut response = Response::new(String::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(edge::ALLOW));
     Ok(Prepared::Own(response))
@@ -247,17 +312,4 @@ fn is_stream(parts: &request::Parts, service: &UpstreamService) -> bool {
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     content_length(headers.get(CONTENT_LENGTH)?.as_bytes())
-}
-
-fn sticky_key(sticky: Option<&Sticky>, headers: &HeaderMap) -> Option<Vec<u8>> {
-    match sticky? {
-        Sticky::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-        Sticky::Cookie(name) => {
-            let all = headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-            all.flat_map(|cookies| cookies.split(';'))
-                .filter_map(|cookie| cookie.trim().split_once('='))
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_bytes().to_vec())
-        }
-    }
 }

@@ -69,7 +69,7 @@ impl GatewayServer {
         common.control_listen.get_or_insert(SocketAddr::new(common.listen.ip(), 0));
         let requires: Vec<&str> = match own.exposes_all() {
             true => vec![EVERY_SERVICE],
-            false => own.expose.iter().map(String::as_str).collect(),
+            false => own.expose.iter().map(String::as_str).chain(own.asked_services()).collect(),
         };
         let hosts = own.gateway_hosts(&common.name).to_string();
         let builder = Service::builder(PROCESS).requires(requires).meta(META_GATEWAY_HOSTS, hosts);

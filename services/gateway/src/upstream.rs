@@ -10,6 +10,7 @@ use hubspoke_client::directory::View;
 use hubspoke_protocol::{EVERY_SERVICE, GatewayHosts, below_domain};
 
 use crate::config::GatewayConfig;
+use crate::extras::index::IndexEntry;
 use crate::host_name::{lower, name_of};
 use crate::route::may_be_public;
 use crate::stats::DurationHistogram;
@@ -33,6 +34,8 @@ mod service;
 #[derive(Default)]
 pub(crate) struct ServiceTable {
     services: HashMap<Box<str>, Arc<UpstreamService>>,
+    /// Services that are not public, and are asked whether requests to others may pass.
+    inner: HashMap<Box<str>, Arc<UpstreamService>>,
     /// Hosts that services have beside those below `domains`.
     hosts: HashMap<Box<str>, Arc<UpstreamService>>,
     /// The domains below which each service has a host.
@@ -59,23 +62,24 @@ impl TableBuilder<'_> {
     /// registry has just forgotten stays for a while, without instances.
     pub(crate) fn next(&self, current: &ServiceTable, view: &View, now: Instant) -> ServiceTable {
         let config = self.config;
-        let forgotten = current.services().filter(|service| view.instances(&service.name).is_none());
+        let forgotten = current.services.values().filter(|service| view.instances(&service.name).is_none());
         let remembered = forgotten.filter(|service| service.is_remembered(now)).map(|service| &*service.name);
         let known = view.services().map(|(name, _)| name).chain(remembered);
         let listed = config.expose.iter().map(String::as_str);
         let names: Vec<_> = if config.exposes_all() { known.collect() } else { listed.collect() };
-        let services: HashMap<_, _> = names
-            .into_iter()
-            .filter(|name| *name != EVERY_SERVICE && may_be_public(name, self.own_name))
-            .map(|name| {
-                let infos = view.instances(name).unwrap_or_default();
-                let service = match current.service(name) {
-                    Some(service) => service.with_instances(infos, self.workers, now),
-                    None => UpstreamService::new(name, infos, config, self.workers, self.durations, now),
-                };
-                (Box::from(name), Arc::new(service))
-            })
-            .collect();
+        let entry = |name: &str| {
+            let infos = view.instances(name).unwrap_or_default();
+            let service = match current.any_service(name) {
+                Some(service) => service.with_instances(infos, self.workers, now),
+                None => UpstreamService::new(name, infos, config, self.workers, self.durations, now),
+            };
+            (Box::from(name), Arc::new(service))
+        };
+        let names = names.into_iter().filter(|name| *name != EVERY_SERVICE);
+        let services: HashMap<_, _> =
+            names.filter(|name| may_be_public(name, self.own_name)).map(entry).collect();
+        let asked = config.asked_services().filter(|name| !services.contains_key(*name));
+        let inner = asked.filter(|name| may_be_public(name, self.own_name)).map(entry).collect();
         let claims: Vec<_> =
             services.values().map(|service| service.host_claim()).filter(HostClaim::is_any).collect();
         let has = |host: &str, service: &str| {
@@ -87,6 +91,7 @@ impl TableBuilder<'_> {
         let ready = view.revision().is_some() || view.services().next().is_some();
         ServiceTable {
             services,
+            inner,
             hosts,
             domains: self.hosts.domains.iter().map(|domain| domain.as_str().into()).collect(),
             refused,
@@ -107,6 +112,30 @@ impl ServiceTable {
         self.services.get(name)
     }
 
+    /// The service of that name, public or not.
+    pub(crate) fn any_service(&self, name: &str) -> Option<&Arc<UpstreamService>> {
+        self.services.get(name).or_else(|| self.inner.get(name))
+    }
+
+    /// The public services, for people.
+    pub(crate) fn index(&self) -> Vec<IndexEntry> {
+        let mut hosts: HashMap<&str, Vec<String>> = HashMap::new();
+        for (host, service) in &self.hosts {
+            hosts.entry(&service.name).or_default().push(host.to_string());
+        }
+        let entry = |service: &Arc<UpstreamService>| IndexEntry {
+            service: service.name.to_string(),
+            instances: service.instances.len(),
+            hosts: hosts.get(&*service.name).cloned().unwrap_or_default(),
+        };
+        self.services.values().map(entry).collect()
+    }
+
+    /// Whether services have hosts below this one.
+    pub(crate) fn is_domain(&self, host: &[u8]) -> bool {
+        name_of(host).is_some_and(|name| self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(name)))
+    }
+
     /// The public service that a request's `Host` names; `None` for any other host.
     pub(crate) fn by_host(&self, host: &[u8]) -> Option<&Arc<UpstreamService>> {
         let name = lower(name_of(host)?);
@@ -121,7 +150,7 @@ impl ServiceTable {
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<UpstreamService>> {
-        self.services.values()
+        self.services.values().chain(self.inner.values())
     }
 
     /// Whether the registry has sent its lists at least once.
@@ -130,7 +159,7 @@ impl ServiceTable {
     }
 
     pub(crate) fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
-        self.services.values().flat_map(|service| &service.instances)
+        self.services().flat_map(|service| &service.instances)
     }
 }
 

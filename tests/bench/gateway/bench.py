@@ -208,9 +208,11 @@ def telemetry(name):
     }
 
 
-def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo",), under=(), instances={}, **more):
+def start_gateway(
+    run, binaries, backend, core="0-1", workers=0, services=("echo",), under=(), instances={}, expose=None, **more
+):
     """Starts a gateway, and a registry with one instance of each service: the backend, unless `instances` has another
-    port and `Meta`. `under` runs the gateway under another program."""
+    port and `Meta`. `under` runs the gateway under another program. `expose` is what is public, instead of `services`."""
     registry, control, port = free_port(), free_port(), free_port()
     quiet = {"HUB_TELEMETRY__LOG": "warn"}
     run.start(LOAD_CORE, [binaries / "registry"], HUB_LISTEN=f"127.0.0.1:{registry}", **quiet)
@@ -226,7 +228,7 @@ def start_gateway(run, binaries, backend, core="0-1", workers=0, services=("echo
         HUB_LISTEN=f"127.0.0.1:{port}",
         HUB_CONTROL_LISTEN=f"127.0.0.1:{control}",
         HUB_REGISTRY__URL=f"http://127.0.0.1:{registry}",
-        HUB_GATEWAY__EXPOSE=",".join(services),
+        HUB_GATEWAY__EXPOSE=expose or ",".join(services),
         HUB_GATEWAY__WORKERS=str(workers),
         **quiet,
         **more,

@@ -7,7 +7,7 @@ the functions that it comes from too. Time in the kernel is not counted: `strace
     apt-get install nginx nghttp2-client valgrind
     export CARGO_PROFILE_BENCH_DEBUG=line-tables-only
     cargo build --profile bench -p hubspoke-gateway -p hubspoke-registry --bins
-    tests/bench/gateway/instructions.py --bin target/bench [--before DIR] [--cases small] [--requests 10000] [--top 30]
+    tests/bench/gateway/instructions.py --bin target/bench [--before DIR] [--cases small,hosts3,hosts10000] [--requests 10000] [--top 30]
 
 `--before DIR` compares with another build, whose gateway and registry are in DIR. `--keep DIR` keeps callgrind's output.
 All traffic stays on 127.0.0.1, and every process that is started is stopped at the end.
@@ -26,12 +26,21 @@ CASES = {
     "small": ["--h1", "-c", "64"],
     "post64k": ["--h1", "-c", "16", "-d", "@DIR@/64k"],
     "h2c": ["-c", "16", "-m", "4"],
+    "hosts3": ["--h1", "-c", "64"],
+    "hosts10000": ["--h1", "-c", "64"],
 }
+# Cases in which so many services have a host each, and requests are for one of them.
+HOSTS = {"hosts3": 3, "hosts10000": 10_000}
 
 
 def send(case, port, requests, directory):
     args = [arg.replace("@DIR@", str(directory)) for arg in CASES[case]]
-    command = ["h2load", "-t1", "-n", str(requests), *args, f"http://127.0.0.1:{port}/echo"]
+    if case in HOSTS:
+        # The backend has one path only.
+        url = [f"--connect-to=127.0.0.1:{port}", f"http://s1.test:{port}/echo"]
+    else:
+        url = [f"http://127.0.0.1:{port}/echo"]
+    command = ["h2load", "-t1", "-n", str(requests), *args, *url]
     out = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True).stdout
     assert f"{requests} succeeded" in out and "status codes: %d 2xx" % requests in out, out
 
@@ -39,7 +48,12 @@ def send(case, port, requests, directory):
 def count(run, case, binaries, backend, requests, output):
     """Returns the instructions per request, in all and by function."""
     valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", "--compress-strings=no"]
-    child, port, _ = start_gateway(run, binaries, backend, "0-1", 1, under=valgrind)
+    services = ["echo", *(f"s{n}" for n in range(HOSTS.get(case, 0)))]
+    instances = {name: {"addr": backend, "meta": {"route.hosts": f"{name}.test"}} for name in services[1:]}
+    more = {"expose": "*"} if instances else {}
+    child, port, _ = start_gateway(
+        run, binaries, backend, "0-1", 1, services, under=valgrind, instances=instances, **more
+    )
     send(case, port, requests // 5, run.dir)
     control = ["callgrind_control", str(child.pid)]
     subprocess.run([*control, "-z"], check=True, capture_output=True, timeout=60)

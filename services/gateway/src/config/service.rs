@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::extras::{AuthConfig, CorsConfig};
 use crate::balance::Balance;
 
 /// Overrides for one service. An unset key means the general one.
@@ -19,6 +20,14 @@ pub struct ServiceConfig {
     /// `route.hosts` in `Meta`.
     #[serde(deserialize_with = "list")]
     pub hosts: Option<Vec<String>>,
+    /// Whether a request for `/NAME` is redirected to `/NAME/`.
+    pub slash: bool,
+    /// Whether texts are compressed on their way to clients that accept it.
+    pub compress: bool,
+    /// Which pages of other origins may use it; unset: what it answers itself.
+    pub cors: Option<CorsConfig>,
+    /// Which service decides whether a request may pass; unset: none.
+    pub auth: Option<AuthConfig>,
     /// See [`super::GatewayConfig::balance`].
     pub balance: Option<Balance>,
     /// Requests with the same value of this header field or cookie go to the same instance: `header:NAME` or
@@ -100,6 +109,11 @@ impl From<Sticky> for String {
 }
 
 /// A list, or comma-separated text.
+pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(list(deserializer)?.unwrap_or_default())
+}
+
+/// The same, if there is one.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -13,7 +13,8 @@ use super::record::{RequestRecord, ResponseFailed};
 use crate::client_conn::ClientConn;
 use crate::clients::RequestSlot;
 use crate::error::RequestFailure;
-use crate::memory::Charge;
+use crate::extras::ResponseExtras;
+use crate::memory::{Charge, Memory};
 use crate::replay::ReplayState;
 use crate::upstream::{Admission, Conn, InFlightGuard, Instance, UpstreamService};
 
@@ -41,6 +42,8 @@ pub(crate) struct ActiveRequest {
     body: Option<ReplayState>,
     /// The memory of a large head, until the response begins.
     head: Option<Charge>,
+    /// What its response needs beside the service's answer.
+    extras: Option<Box<ResponseExtras>>,
     /// Disabled if no subscriber records it.
     span: Span,
     /// The client left the response unread for `SLOW_CLIENT`.
@@ -62,6 +65,7 @@ impl ActiveRequest {
             upstream: None,
             body: None,
             head: None,
+            extras: None,
             is_unread: false,
             span: trace::server_span(source, request.method(), uri, ROUTE, request.headers()),
             record: RequestRecord::begin(request, client.caller(request.headers()), gateway.is_sampled()),
@@ -106,6 +110,18 @@ impl ActiveRequest {
 
     pub(super) fn has_large_head(&mut self, charge: Charge) {
         self.head = Some(charge);
+    }
+
+    pub(super) fn has_extras(&mut self, extras: Option<Box<ResponseExtras>>) {
+        self.extras = extras;
+    }
+
+    pub(super) fn take_extras(&mut self) -> Option<Box<ResponseExtras>> {
+        self.extras.take()
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.client.gateway.memory
     }
 
     /// An upgraded connection outlives its request, and counts on.

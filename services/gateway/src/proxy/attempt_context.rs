@@ -24,6 +24,8 @@ pub(super) struct AttemptContext {
     pub(super) settings: Arc<ServiceSettings>,
     pub(super) request: UpstreamRequest,
     pub(super) is_retry: bool,
+    /// Whether the gateway asks on its own behalf: interim responses are not the client's.
+    pub(super) is_own: bool,
     /// Whether the service gets the path without its name.
     pub(super) is_stripped: bool,
     /// Whether to open a connection: an idle one has just turned out to be closed.
@@ -48,6 +50,7 @@ impl AttemptContext {
             instance: instance.clone(),
             idle: (!is_live).then_some(self.settings.idle),
             removed: config.timeouts.removed,
+            encoder: None,
             timer: None,
             pool_size: config.limits.pool_size,
             worker: self.client.worker,
@@ -58,7 +61,7 @@ impl AttemptContext {
     pub(super) fn interim(&self, mut head: Response<()>) {
         let (status, request) = (head.status(), &self.request);
         let is_expected = request.options.expect_continue && request.version == Version::HTTP_2;
-        if status != StatusCode::CONTINUE || is_expected {
+        if !self.is_own && (status != StatusCode::CONTINUE || is_expected) {
             headers::interim(head.headers_mut());
             self.client.put_interim(head);
         }
@@ -97,6 +100,10 @@ pub(super) fn into_response(mut relay: Box<Relay>, mut active: Box<ActiveRequest
     headers::response(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
     parts.headers.entry(HUB_INSTANCE).or_insert_with(|| relay.instance.label.clone());
     parts.version = Version::HTTP_11;
+    if let Some(extras) = active.take_extras() {
+        extras.allow(&mut parts.headers);
+        relay.encoder = extras.compress(parts.status, &mut parts.headers, active.memory());
+    }
     Response::from_parts(parts, ResponseBody::relay(relay, active))
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum ResponseFailed {
     Broken(#[source] Box<dyn Error + Send + Sync>),
     #[error("timed out waiting for the rest of the response")]
     Silent,
+    #[error("the response can't be compressed")]
+    Compression(#[source] std::io::Error),
     #[error("the instance is no longer registered")]
     Removed,
 }

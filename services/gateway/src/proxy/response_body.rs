@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use super::active::ActiveRequest;
 use super::record::ResponseFailed;
 use super::tunnel::Tunnel;
+use crate::extras::Encoder;
 use crate::headers;
 use crate::upstream::{Conn, H2Response, Instance, REMOVAL_CHECK};
 
@@ -56,6 +57,8 @@ pub(crate) struct Relay {
     pub(crate) idle: Option<Duration>,
     /// How long the response may go on once the instance is no longer registered.
     pub(crate) removed: Duration,
+    /// Set if it is compressed on its way.
+    pub(crate) encoder: Option<Box<Encoder>>,
     /// Created when the instance is waited for.
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// The maximum number of idle connections in the pool.
@@ -84,6 +87,66 @@ impl ResponseBody {
     pub(crate) fn unread(&mut self, time: Duration) {
         if let Some(active) = &mut self.active {
             active.unread(time);
+        }
+    }
+
+    /// The next part as its sender has sent it.
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
+        let mut frame = match &mut self.content {
+            Content::Text(text) => {
+                let text = text.take().filter(|text| !text.is_empty());
+                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
+            }
+            Content::Instance(relay) => ready!(relay.poll_frame(cx)),
+        };
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers(trailers);
+                }
+                self.finish_if_over();
+            }
+            Some(Err(error)) => {
+                if let Some(active) = &mut self.active {
+                    active.broke_off(error);
+                }
+            }
+            None => self.finish(),
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The next part of the compressed form. Whenever nothing more comes for now, all that went in comes out.
+    fn poll_encoded(
+        &mut self,
+        encoder: &mut Encoder,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
+        loop {
+            if encoder.is_finished() {
+                return Poll::Ready(encoder.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let encoded = match self.poll_content(cx) {
+                Poll::Pending => match encoder.flush() {
+                    Ok(None) => return Poll::Pending,
+                    flushed => flushed.map(Option::unwrap_or_default),
+                },
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => encoder.write(&data),
+                    Err(frame) => {
+                        encoder.trailers = frame.into_trailers().ok();
+                        encoder.finish()
+                    }
+                },
+                Poll::Ready(None) => encoder.finish(),
+            };
+            match encoded {
+                Ok(data) if data.is_empty() => {}
+                encoded => {
+                    return Poll::Ready(Some(encoded.map(Frame::data).map_err(ResponseFailed::Compression)));
+                }
+            }
         }
     }
 
@@ -174,29 +237,25 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseFailed>>> {
         let this = &mut *self;
-        let mut frame = match &mut this.content {
-            Content::Text(text) => {
-                let text = text.take().filter(|text| !text.is_empty());
-                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
-            }
-            Content::Instance(relay) => ready!(relay.poll_frame(cx)),
+        let encoder = match &mut this.content {
+            Content::Instance(relay) => relay.encoder.take(),
+            Content::Text(_) => None,
         };
-        match &mut frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    headers::trailers(trailers);
+        let frame = match encoder {
+            None => ready!(this.poll_content(cx)),
+            Some(mut encoder) => {
+                let frame = this.poll_encoded(&mut encoder, cx);
+                if let Content::Instance(relay) = &mut this.content {
+                    relay.encoder = Some(encoder);
                 }
-                if let (Some(data), Some(active)) = (frame.data_ref(), &mut this.active) {
-                    active.sent(data.len());
-                }
-                this.finish_if_over();
+                ready!(frame)
             }
-            Some(Err(error)) => {
-                if let Some(active) = &mut this.active {
-                    active.broke_off(error);
-                }
-            }
-            None => this.finish(),
+        };
+        if let Some(Ok(frame)) = &frame
+            && let (Some(data), Some(active)) = (frame.data_ref(), &mut this.active)
+            && matches!(this.content, Content::Instance(_))
+        {
+            active.sent(data.len());
         }
         Poll::Ready(frame)
     }
@@ -204,12 +263,16 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Content::Instance(relay) => relay.source.is_over(),
+            Content::Instance(relay) => match &relay.encoder {
+                Some(encoder) => encoder.is_over(),
+                None => relay.source.is_over(),
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
+            Content::Instance(relay) if relay.encoder.is_some() => SizeHint::default(),
             Content::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Content::Instance(relay) => relay.source.size_hint(),
         }

@@ -58,7 +58,8 @@ impl Waiting {
 /// Takes the service of the current table. Returns whether it is another one.
 pub(super) fn refresh(context: &AttemptContext, service: &mut Arc<UpstreamService>) -> bool {
     let table = context.client.gateway.table.load();
-    let Some(current) = table.service(&service.name).filter(|current| !Arc::ptr_eq(current, service)) else {
+    let Some(current) = table.any_service(&service.name).filter(|current| !Arc::ptr_eq(current, service))
+    else {
         return false;
     };
     *service = current.clone();

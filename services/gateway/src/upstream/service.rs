@@ -16,6 +16,7 @@ use super::hosts::{AskedHosts, HostClaim};
 use super::instance::Instance;
 use crate::balance::{self, Balance, PickTier, Weights};
 use crate::config::{EjectConfig, EncodedSlash, GatewayConfig, RetryConfig, Sticky};
+use crate::extras::Extras;
 use crate::retry::RetryBudget;
 use crate::stats::{DurationHistogram, ServiceStats};
 
@@ -59,6 +60,8 @@ pub(crate) struct ServiceSettings {
     pub(crate) balance: Balance,
     pub(crate) sticky: Option<Sticky>,
     pub(crate) pass_encoded_slash: bool,
+    /// What it has beside its routes.
+    pub(crate) extras: Option<Arc<Extras>>,
     /// `None` if its members decide.
     strip: Option<bool>,
     /// `None` if its members decide.
@@ -83,6 +86,7 @@ impl ServiceSettings {
         let (timeouts, limits) = (&config.timeouts, &config.limits);
         Self {
             balance: own.balance.unwrap_or(config.balance),
+            extras: Extras::of(service, &own).unwrap_or_default(), // checked at the start
             sticky: own.sticky,
             strip: own.strip,
             hosts: own.hosts,

@@ -45,6 +45,36 @@ fn a_host_is_given_to_one_service_only() {
 }
 
 #[test]
+fn what_a_service_has_beside_routes_is_checked() {
+    let key = |rest: &str| format!("HUB_GATEWAY__SERVICES__SHOP__{rest}");
+    let origins = "https://a.example, https://b.example:8443";
+    let set = with(&[
+        (&key("SLASH"), "true"),
+        (&key("COMPRESS"), "true"),
+        (&key("CORS__ORIGINS"), origins),
+        (&key("CORS__MAX_AGE"), "1h"),
+        (&key("AUTH__SERVICE"), "login"),
+        (&key("AUTH__HEADERS"), "x-user,Remote-User"),
+    ]);
+    let shop = set.unwrap().services["shop"].clone();
+    assert_eq!(shop.cors.unwrap().origins, ["https://a.example", "https://b.example:8443"]);
+    assert_eq!(shop.auth.unwrap().headers, ["x-user", "Remote-User"]);
+    for (first, second, named) in [
+        (("CORS__ORIGINS", "*"), ("CORS__CREDENTIALS", "true"), "cors.credentials"),
+        (("CORS__MAX_AGE", "1h"), ("SLASH", "true"), "cors.origins"),
+        (("CORS__ORIGINS", "*"), ("CORS__METHODS", "*"), "cors.methods"),
+        (("AUTH__SERVICE", "shop"), ("SLASH", "true"), "auth.service"),
+        (("AUTH__SERVICE", "login"), ("AUTH__HEADERS", "host"), "auth.headers"),
+        (("AUTH__PATH", "/x"), ("SLASH", "true"), "auth.service"),
+        (("AUTH__SERVICE", "login"), ("AUTH__NONE", "1"), "none"),
+    ] {
+        let error = with(&[(&key(first.0), first.1), (&key(second.0), second.1)]).unwrap_err();
+        let named = named.to_uppercase().replace('.', "__");
+        assert!(error.to_uppercase().replace('.', "__").contains(&named), "{named}: {error}");
+    }
+}
+
+#[test]
 fn variables_override_the_file() {
     let config = with(&[("HUB_GATEWAY__EXPOSE", "*"), ("HUB_GATEWAY__TIMEOUTS__FIRST_BYTE", "5s")]).unwrap();
     assert!(config.exposes_all());

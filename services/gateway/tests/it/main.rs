@@ -8,6 +8,7 @@
 
 mod access;
 mod bodies;
+mod callers;
 mod clients;
 mod config;
 mod conformance;
@@ -15,7 +16,9 @@ mod desync;
 mod edge;
 mod eject;
 mod ends;
+mod extras;
 mod faults;
+mod forward_auth;
 mod h2c;
 mod h2c_instance;
 mod heads;
