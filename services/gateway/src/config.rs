@@ -21,6 +21,7 @@ pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
 
 mod extras;
+mod lists;
 mod service;
 mod tls;
 

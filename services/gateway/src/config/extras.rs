@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::service::texts;
+use super::lists::texts;
 
 /// A key of a service's table, and why its value is not valid.
 pub(crate) type InvalidExtra = (&'static str, String);

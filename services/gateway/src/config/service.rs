@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::extras::{AuthConfig, CorsConfig};
+use super::lists::list;
 use crate::balance::Balance;
 
 /// Overrides for one service. An unset key means the general one.
@@ -106,26 +107,4 @@ impl From<Sticky> for String {
             Sticky::Cookie(name) => format!("cookie:{name}"),
         }
     }
-}
-
-/// A list, or comma-separated text.
-pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(list(deserializer)?.unwrap_or_default())
-}
-
-/// The same, if there is one.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Hosts {
-        List(Vec<String>),
-        Text(String),
-    }
-    let split = |text: String| {
-        text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()
-    };
-    Ok(Option::<Hosts>::deserialize(deserializer)?.map(|hosts| match hosts {
-        Hosts::List(list) => list,
-        Hosts::Text(text) => split(text),
-    }))
 }
