@@ -63,8 +63,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(url):
-    end = time.monotonic() + 20
+def wait_for(url, patience=20):
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         try:
             return urllib.request.urlopen(url, timeout=2).read()
@@ -233,8 +233,10 @@ def start_gateway(
         **quiet,
         **more,
     )
-    wait_for(f"http://127.0.0.1:{control}/readyz")
-    wait_for(f"http://127.0.0.1:{port}/echo")
+    # Many services take a while to register, under callgrind a long one.
+    patience = 20 + len(services) // 50
+    wait_for(f"http://127.0.0.1:{control}/readyz", patience)
+    wait_for(f"http://127.0.0.1:{port}/echo", patience)
     return child, port, port
 
 
