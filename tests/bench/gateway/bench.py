@@ -10,6 +10,10 @@ second depend as much on the load generator as on the proxy.
     tests/bench/gateway/bench.py [--bin target/dist] [--seconds 5] [--rounds 3] [--only gateway,nginx] [--cases small-64]
         [--workers 2]
 
+The cases that begin with tls- compare the gateway and nginx with TLS 1.3 towards clients, a P-256 certificate and the same
+cipher suite: requests on connections that are kept, connections with a full and with a resumed handshake (one request
+each), and the memory of an open connection.
+
 `--only gateway,sampled,traced` shows the cost of tracing: of no request, of one in a hundred, of every request.
 
 `--only nginx,before,gateway --before DIR` compares with another build, whose gateway and registry are in DIR.
@@ -29,6 +33,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -54,7 +59,15 @@ CASES = {
     "16k-512": ("wrk", 512, "/echo/16k", []),
     "post64k-64": ("wrk", 64, "/echo", ["-s", str(HERE / "post.lua")]),
     "h2c-64": ("h2load", 64, "/echo", ["-m", "4"]),
+    "tls-small-64": ("wrk", 64, "/echo", []),
+    "tls-16k-64": ("wrk", 64, "/echo/16k", []),
+    "tls-h2-64": ("h2load", 64, "/echo", ["-m", "4"]),
+    "tls-full": ("s_time", 1, "/echo", ["-new"]),
+    "tls-resumed": ("s_time", 1, "/echo", ["-reuse"]),
 }
+WITH_TLS = ("nginx", "before", "gateway")
+# Connections that are kept open to measure their memory.
+OPEN = 900
 
 
 def free_port():
@@ -149,16 +162,66 @@ def cores(workers):
     return f"0-{workers - 1}", f"{min(workers, count - 1)}-{count - 1}" if workers > 1 else LOAD_CORE
 
 
+def certificate(directory):
+    """Makes a certificate of P-256 for the proxies. Returns its folder."""
+    folder = directory / "tls"
+    folder.mkdir()
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost"
+    files = ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    (folder / "tls.key").chmod(0o600)
+    return folder
+
+
+def handshakes(port, path, more, seconds, core):
+    """Connects again and again, with one request each. Returns connections, and those that are not of the kind wanted."""
+    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-www", path, "-tls1_3", "-time", str(seconds), *more]
+    out = subprocess.run(["taskset", "-c", core, *command], capture_output=True, text=True, timeout=seconds + 60).stdout
+    found = re.search(r"(\d+) connections in \d+ real seconds", out)
+    if not found:
+        sys.exit(f"unexpected output of openssl s_time:\n{out}")
+    total, resumed = int(found.group(1)), sum(line.count("r") for line in out.splitlines() if set(line) <= set("*rtT"))
+    return total, total - resumed if "-reuse" in more else resumed
+
+
+def open_memory(pid, port):
+    """The memory of a connection with TLS that has had a request and is kept open, in KiB."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def resident():
+        return sum(
+            int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{member}/status").read_text()).group(1)) for member in family(pid)
+        )
+
+    def connect():
+        stream = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 20))
+        stream.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert stream.recv(4096).startswith(b"HTTP/1.1 200")
+        return stream
+
+    held = [connect() for _ in range(10)]
+    before = resident()
+    held += [connect() for _ in range(OPEN)]
+    used = (resident() - before) / OPEN
+    for stream in held:
+        stream.close()
+    return used
+
+
 def load(case, port, h2_port, seconds, directory, core=LOAD_CORE):
     """Runs one load. Returns the number of good replies, the number of failures, and p50 and p99 in milliseconds."""
     tool, connections, path, more = CASES[case]
+    if tool == "s_time":
+        return *handshakes(port, path, more, seconds, core), 0, 0
+    scheme = "https" if case.startswith("tls-") else "http"
     if tool == "wrk":
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *more, f"http://127.0.0.1:{port}{path}"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *more, f"{scheme}://127.0.0.1:{port}{path}"]
     else:
         log = directory / "h2load.tsv"
         log.unlink(missing_ok=True)  # it appends
         command = ["h2load", "-t1", f"-c{connections}", f"-D{seconds}", f"--log-file={log}", *more]
-        command.append(f"http://127.0.0.1:{h2_port}{path}")
+        command.append(f"{scheme}://127.0.0.1:{h2_port}{path}")
     done = subprocess.run(["taskset", "-c", core, *command], capture_output=True, text=True, timeout=seconds + 60)
     out = done.stdout
     if tool == "wrk":
@@ -240,9 +303,13 @@ def start_gateway(
     return child, port, port
 
 
-def start_proxy(run, name, binaries, backend, workers):
-    core, port, h2_port = cores(workers)[0], free_port(), free_port()
-    ports = {"PORT": port, "H2PORT": h2_port, "BACKEND": backend, "WORKERS": workers}
+def start_proxy(run, name, binaries, backend, workers, tls=None):
+    """Starts a proxy. `tls` is the folder of a certificate: the ports that are returned are then for TLS."""
+    core, port, h2_port, tls_port = cores(workers)[0], free_port(), free_port(), free_port()
+    ports = {"PORT": port, "H2PORT": h2_port, "BACKEND": backend, "WORKERS": workers, "TLS": ""}
+    if tls:
+        ports["TLS"] = f"listen 127.0.0.1:{tls_port} ssl http2 backlog=4096; ssl_protocols TLSv1.2 TLSv1.3;"
+        ports["TLS"] += f" ssl_certificate {tls}/tls.crt; ssl_certificate_key {tls}/tls.key;"
     if name == "nginx":
         child = run.start(core, ["nginx", "-c", run.config("nginx.conf", **ports)])
     elif name == "haproxy":
@@ -251,9 +318,13 @@ def start_proxy(run, name, binaries, backend, workers):
         command = ["caddy", "run", "--adapter", "caddyfile", "--config", run.config("Caddyfile", **ports)]
         child = run.start(core, command, GOMAXPROCS=str(workers), HOME=str(run.dir))
     else:
-        return start_gateway(run, binaries, backend, core, workers, **telemetry(name))
+        more = telemetry(name)
+        if tls:
+            more |= {"HUB_GATEWAY__TLS__LISTEN": f"127.0.0.1:{tls_port}", "HUB_GATEWAY__TLS__CERTS": str(tls)}
+        child, port, h2_port = start_gateway(run, binaries, backend, core, workers, **more)
+        return (child, tls_port, tls_port) if tls else (child, port, h2_port)
     wait_for(f"http://127.0.0.1:{port}/echo")
-    return child, port, h2_port
+    return (child, tls_port, tls_port) if tls else (child, port, h2_port)
 
 
 def main():
@@ -270,11 +341,12 @@ def main():
     cases = args.cases.split(",")
     sizes = sorted({1, args.workers})
     _, load_core = cores(args.workers)
-    results = {}
+    results, open_sizes = {}, {}
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         directory = Path(directory)
         directory.chmod(0o755)  # nginx's worker runs as another user
         (directory / "16k").write_bytes(b"x" * 16384)
+        folder = certificate(directory)
         run = Run(directory)
         try:
             backend = free_port()
@@ -283,14 +355,19 @@ def main():
             for case in cases:
                 for _ in range(args.rounds):
                     for name, workers in ((name, workers) for name in proxies for workers in sizes):
+                        tls = folder if case.startswith("tls-") else None
+                        if tls and name not in WITH_TLS:
+                            continue
                         binaries = (args.before if name == "before" else args.bin).resolve()
-                        child, port, h2_port = start_proxy(run, name, binaries, backend, workers)
+                        child, port, h2_port = start_proxy(run, name, binaries, backend, workers, tls)
                         load(case, port, h2_port, 1, directory, load_core)
                         before = cpu_seconds(child.pid)
                         requests, bad, p50, p99 = load(case, port, h2_port, args.seconds, directory, load_core)
                         cpu = cpu_seconds(child.pid) - before
                         row = (cpu / requests * 1e6, requests / args.seconds, p50, p99, peak_mb(child.pid), bad)
                         results.setdefault((case, name, workers), []).append(row)
+                        if case == "tls-small-64" and workers == 1:
+                            open_sizes.setdefault(name, []).append(open_memory(child.pid, port))
                         for started in run.children[1:][::-1]:
                             run.stop(started)
         finally:
@@ -298,7 +375,9 @@ def main():
     columns = ("CPU µs/req", "to nginx", "to before", "to one", "req/s", "p50 ms", "p99 ms", "peak MB", "errors")
     print(f"{'case':12}{'proxy':10}{'workers':>8}" + "".join(f"{column:>11}" for column in columns))
     for case, name, workers in ((case, name, workers) for case in cases for name in proxies for workers in sizes):
-        rows = results[case, name, workers]
+        rows = results.get((case, name, workers))
+        if not rows:
+            continue
         cpu, rate, p50, p99, peak, bad = (statistics.median(row[i] for row in rows) for i in range(6))
 
         def ratio(other):
@@ -310,6 +389,8 @@ def main():
             f"{case:12}{name:10}{workers:8}{cpu:11.1f}{nginx:11.2f}{other:11.2f}{one:11.2f}{rate:11.0f}{p50:11.2f}"
             f"{p99:11.2f}{peak:11.1f}{int(bad):11}"
         )
+    for name, sizes_kib in open_sizes.items():
+        print(f"an open connection with TLS: {name} {statistics.median(sizes_kib):.1f} KiB")
     if args.workers > 1 and os.cpu_count() <= args.workers:
         print("load generator and instance shared a core with the proxy: compare CPU per request, not requests per second")
 
