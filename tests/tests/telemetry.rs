@@ -210,7 +210,8 @@ async fn dashboard_and_alerts_use_existing_metrics(mut names: BTreeSet<String>, 
     assert_eq!(visit.send().await.unwrap().status(), 503);
     names.extend(metric_names(platform).await);
     // Those of TLS, which this platform does not have; the gateway's tests have seen them.
-    names.extend(["hub_tls_expiry_seconds", "hub_tls_reload_failures_total"].map(str::to_owned));
+    let of_tls = ["hub_tls_expiry_seconds", "hub_tls_reload_failures_total", "hub_tls_acme_failures_total"];
+    names.extend(of_tls.map(str::to_owned));
 
     let read =
         |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio::io::WriteHalf;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::caller;
-use crate::clients::{ClientUse, H2Slot, RequestSlot};
+use crate::clients::{ClientUse, RequestSlot, ShareSlot};
 use crate::config::TimeoutsConfig;
 use crate::error::Cause;
 use crate::gateway::Gateway;
@@ -37,6 +37,8 @@ pub(crate) struct ClientConn {
     pub(crate) trusted: bool,
     /// Whether it is behind TLS.
     pub(crate) tls: bool,
+    /// `Client-Cert`, once the client has shown a certificate.
+    pub(crate) client_cert: OnceLock<HeaderValue>,
     /// What its address holds; `None` for a trusted proxy.
     client_use: Option<Arc<ClientUse>>,
     /// Requests whose responses are not complete.
@@ -99,6 +101,7 @@ impl ClientConn {
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             trusted: gateway.is_trusted(ip),
             tls,
+            client_cert: OnceLock::new(),
             client_use,
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
@@ -166,8 +169,13 @@ impl ClientConn {
     }
 
     /// Counts the connection as one over HTTP/2, unless there are too many.
-    pub(crate) fn connect_h2(&self) -> Option<H2Slot<'_>> {
+    pub(crate) fn connect_h2(&self) -> Option<ShareSlot<'_>> {
         self.gateway.clients.connect_h2(self.client_use.as_deref())
+    }
+
+    /// Counts the connection as one with TLS, unless there are too many.
+    pub(crate) fn connect_tls(&self) -> Option<ShareSlot<'_>> {
+        self.gateway.clients.connect_tls(self.client_use.as_deref())
     }
 
     pub(crate) fn request_began(&self) {
@@ -383,7 +391,8 @@ mod tests {
 
     fn client() -> ClientConn {
         let metrics = Metrics::new("gateway", "gateway-1").unwrap();
-        let gateway = Gateway::new(GatewayConfig::default(), "gateway", LoadCounters::default(), &metrics);
+        let gateway =
+            Gateway::new(GatewayConfig::default(), None, "gateway", LoadCounters::default(), &metrics);
         ClientConn::new(Arc::new(gateway), 0, IpAddr::from([127, 0, 0, 1]), None, false)
     }
 

@@ -24,8 +24,8 @@ pub(crate) struct Clients {
     max_in_flight: usize,
     /// The share of a service's requests in flight that one client may take.
     percent: usize,
-    max_h2: usize,
-    h2_connections: AtomicUsize,
+    h2: Share,
+    tls: Share,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -41,16 +41,24 @@ pub(crate) struct ClientUse {
     connections: AtomicUsize,
     in_flight: AtomicUsize,
     h2_connections: AtomicUsize,
+    tls_connections: AtomicUsize,
+}
+
+/// Connections of one kind, of which one client may have half.
+#[derive(Debug)]
+struct Share {
+    used: AtomicUsize,
+    max: usize,
 }
 
 /// An open connection of a client; it counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot(Arc<ClientUse>);
 
-/// An open connection over HTTP/2; it counts until this is dropped.
-pub(crate) struct H2Slot<'a> {
-    all: &'a Clients,
-    client: Option<&'a ClientUse>,
+/// An open connection of one kind; it counts until this is dropped.
+pub(crate) struct ShareSlot<'a> {
+    all: &'a AtomicUsize,
+    own: Option<&'a AtomicUsize>,
 }
 
 /// A request in flight of a client; it counts until this is dropped.
@@ -58,13 +66,14 @@ pub(crate) struct H2Slot<'a> {
 pub(crate) struct RequestSlot(Arc<ClientUse>);
 
 impl Clients {
-    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+    pub(crate) fn new(limits: &LimitsConfig, tls_connections: usize) -> Self {
+        let share = |max| Share { used: AtomicUsize::new(0), max };
         Self {
             max_connections: limits.client_connections,
             max_in_flight: limits.client_in_flight,
             percent: limits.client_in_flight_percent,
-            max_h2: limits.h2_connections,
-            h2_connections: AtomicUsize::new(0),
+            h2: share(limits.h2_connections),
+            tls: share(tls_connections),
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| {
                 Mutex::new(Shard { clients: HashMap::new(), clean_at: CLEAN_AT })
@@ -96,11 +105,18 @@ impl Clients {
 
     /// Counts a client's connection as one over HTTP/2, unless there are too many, or too many of this client. `None` is a
     /// trusted proxy.
-    pub(crate) fn connect_h2<'a>(&'a self, client: Option<&'a ClientUse>) -> Option<H2Slot<'a>> {
-        let all = self.h2_connections.fetch_add(1, Relaxed);
-        let own = client.map_or(0, |client| client.h2_connections.fetch_add(1, Relaxed));
-        let slot = H2Slot { all: self, client };
-        (all < self.max_h2 && own < self.max_h2.div_ceil(2)).then_some(slot)
+    pub(crate) fn connect_h2<'a>(&'a self, client: Option<&'a ClientUse>) -> Option<ShareSlot<'a>> {
+        self.h2.take(client.map(|client| &client.h2_connections))
+    }
+
+    /// The same for a connection with TLS.
+    pub(crate) fn connect_tls<'a>(&'a self, client: Option<&'a ClientUse>) -> Option<ShareSlot<'a>> {
+        self.tls.take(client.map(|client| &client.tls_connections))
+    }
+
+    /// Connections with TLS, and how many there may be.
+    pub(crate) fn tls_connections(&self) -> (usize, usize) {
+        (self.tls.used.load(Relaxed), self.tls.max)
     }
 
     /// Counts a request of a client to a service that has `in_flight` of at most `max`, this one included, unless the
@@ -132,11 +148,21 @@ impl ConnectionSlot {
     }
 }
 
-impl Drop for H2Slot<'_> {
+impl Share {
+    /// Counts a connection, unless there are too many, or too many of its client, which has `own`.
+    fn take<'a>(&'a self, own: Option<&'a AtomicUsize>) -> Option<ShareSlot<'a>> {
+        let all_before = self.used.fetch_add(1, Relaxed);
+        let own_before = own.map_or(0, |own| own.fetch_add(1, Relaxed));
+        let slot = ShareSlot { all: &self.used, own };
+        (all_before < self.max && own_before < self.max.div_ceil(2)).then_some(slot)
+    }
+}
+
+impl Drop for ShareSlot<'_> {
     fn drop(&mut self) {
-        self.all.h2_connections.fetch_sub(1, Relaxed);
-        if let Some(client) = self.client {
-            client.h2_connections.fetch_sub(1, Relaxed);
+        self.all.fetch_sub(1, Relaxed);
+        if let Some(own) = self.own {
+            own.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -158,12 +184,13 @@ mod tests {
     use super::*;
 
     fn clients(connections: usize, in_flight: usize) -> Clients {
-        Clients::new(&LimitsConfig {
+        let limits = LimitsConfig {
             client_connections: connections,
             client_in_flight: in_flight,
             client_in_flight_percent: 50,
             ..LimitsConfig::default()
-        })
+        };
+        Clients::new(&limits, 1)
     }
 
     fn addr(text: &str) -> IpAddr {
@@ -186,7 +213,7 @@ mod tests {
 
     #[test]
     fn one_address_gets_half_of_the_http2_connections() {
-        let clients = Clients::new(&LimitsConfig { h2_connections: 4, ..LimitsConfig::default() });
+        let clients = Clients::new(&LimitsConfig { h2_connections: 4, ..LimitsConfig::default() }, 1);
         let (greedy, other) = (clients.of(addr("127.0.0.1")), clients.of(addr("127.0.0.2")));
         let held = [clients.connect_h2(Some(&greedy)), clients.connect_h2(Some(&greedy))];
         assert!(held.iter().all(Option::is_some) && clients.connect_h2(Some(&greedy)).is_none());

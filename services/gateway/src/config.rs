@@ -2,6 +2,7 @@
 //! service.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -16,9 +17,10 @@ use crate::extras::{AuthPolicy, CorsPolicy};
 pub(crate) use self::extras::InvalidExtra;
 pub use self::extras::{AuthConfig, CorsConfig};
 pub use self::service::{EncodedSlash, ServiceConfig, Sticky};
-pub use self::tls::TlsConfig;
+pub use self::tls::{ClientAuth, TlsConfig};
 pub use crate::eject::EjectConfig;
 pub use crate::retry::RetryConfig;
+pub use hubspoke_acme::{AcmeChallenge, AcmeConfig};
 
 mod extras;
 mod lists;
@@ -54,6 +56,8 @@ pub struct GatewayConfig {
     /// notices.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
+    /// Folder of what the gateway keeps: its account at an ACME server, and the certificates from there.
+    pub data_dir: Option<PathBuf>,
     /// TLS towards clients.
     pub tls: TlsConfig,
     /// Timeouts.
@@ -80,6 +84,7 @@ impl Default for GatewayConfig {
             trusted_proxies: Vec::new(),
             access_log: 0.0,
             drain_delay: Duration::ZERO,
+            data_dir: None,
             tls: TlsConfig::default(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
@@ -307,7 +312,7 @@ impl hubspoke_chassis::Table for GatewayConfig {
         }
         self.check_service_hosts()?;
         if let Some((key, why)) = self.tls.check() {
-            return invalid(key, &why);
+            return invalid(&key, &why);
         }
         let (limits, timeouts) = (&self.limits, &self.timeouts);
         let header_count = format!("must be from 1 to {MAX_FIELDS}");

@@ -53,6 +53,7 @@ causes! {
     ClientOverloaded: "too many requests from this address are in flight",
     NoSuchService: "the first path segment is not the name of a public service",
     NotReady: "the gateway has not received the list of services yet",
+    UnknownHost: "the request must be sent by https, and no certificate is for its host",
     NoInstance: "the service has no available instance",
     Overloaded: "too many requests to the service are in flight",
     TooManyConnections: "too many connections are open",
@@ -113,6 +114,11 @@ impl RequestFailure {
     /// A client began a TLS handshake.
     pub(crate) fn tls() -> Self {
         Self::with_detail(Cause::BadFraming, &"this port speaks HTTP without TLS")
+    }
+
+    /// A client spoke HTTP in clear text.
+    pub(crate) fn no_tls() -> Self {
+        Self::with_detail(Cause::BadFraming, &"this port speaks TLS; use https")
     }
 
     /// The path is not for the public.

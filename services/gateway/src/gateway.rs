@@ -20,6 +20,7 @@ use crate::clients::Clients;
 use crate::config::GatewayConfig;
 use crate::error::{CLIENT_CLOSED, Cause, RequestFailure};
 use crate::headers::ViaValues;
+use crate::https::Https;
 use crate::limits::ClientRates;
 use crate::memory::Memory;
 use crate::refusal_log::{Refusal, RefusalLog};
@@ -33,6 +34,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
 /// The state that all workers share.
 pub(crate) struct Gateway {
     pub(crate) config: GatewayConfig,
+    /// `None` without TLS towards clients.
+    pub(crate) https: Option<Https>,
     /// The gateway's own registered name, which is never routed to.
     name: String,
     /// The hosts that it keeps or gives away.
@@ -118,7 +121,13 @@ impl Gateway {
         counts
     }
 
-    pub(crate) fn new(mut config: GatewayConfig, name: &str, load: LoadCounters, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        mut config: GatewayConfig,
+        https: Option<Https>,
+        name: &str,
+        load: LoadCounters,
+        metrics: &Metrics,
+    ) -> Self {
         // A client's connection may need another one to an instance. The control port must not run out of files.
         config.limits.connections = within_file_limit(config.limits.connections, 2);
         let id = &*metrics.instance().id;
@@ -137,13 +146,14 @@ impl Gateway {
             workers,
             load,
             connections: AtomicUsize::new(0),
-            clients: Clients::new(&config.limits),
+            clients: Clients::new(&config.limits, config.tls.connections),
             memory: Memory::new(&config.limits),
             refusals: CauseCounters::new(),
             refusal_log: RefusalLog::new(),
             draining: AtomicBool::new(false),
             next_count: AtomicUsize::new(0),
             epoch: Instant::now(),
+            https,
             config,
         }
     }

@@ -19,6 +19,8 @@ pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -37,6 +39,9 @@ pub(crate) struct Hop<'a> {
     pub(crate) trusted: bool,
     /// Whether the client connected with TLS.
     pub(crate) tls: bool,
+    /// `Client-Cert`, if the client has shown a certificate. `None` if the gateway asks no client for one: a trusted proxy may
+    /// send the field then.
+    pub(crate) client_cert: Option<Option<&'a HeaderValue>>,
     /// Whether the connection could switch to another protocol: HTTP/1.1 alone can (RFC 9110, 7.8).
     pub(crate) may_upgrade: bool,
     /// The host that the request is for.
@@ -114,6 +119,13 @@ pub(crate) fn request(
         join_cookies(headers);
     }
     set_forwarded(headers, hop);
+    if let Some(cert) = hop.client_cert {
+        headers.remove(CLIENT_CERT_CHAIN);
+        match cert {
+            Some(cert) => drop(headers.insert(CLIENT_CERT, cert.clone())),
+            None => drop(headers.remove(CLIENT_CERT)),
+        }
+    }
     headers.append(VIA, hop.via.clone());
     // The client may have nominated the one that it sent.
     if !found.traced || !headers.contains_key(TRACEPARENT) {

@@ -12,6 +12,15 @@ pub(crate) fn name_of(host: &[u8]) -> Option<&str> {
     if is_address { None } else { std::str::from_utf8(name).ok() }
 }
 
+/// A valid `Host` without its port and, after a name, without a trailing dot. An IPv6 address keeps its brackets.
+pub(crate) fn without_port(host: &[u8]) -> Option<&str> {
+    let host = std::str::from_utf8(host).ok()?;
+    match host.split_once(']') {
+        Some((v6, _)) => host.get(..=v6.len()),
+        None => host.split(':').next().map(|name| name.strip_suffix('.').unwrap_or(name)),
+    }
+}
+
 pub(crate) fn lower(text: &str) -> Cow<'_, str> {
     match text.bytes().any(|b| b.is_ascii_uppercase()) {
         true => text.to_ascii_lowercase().into(),
@@ -22,6 +31,19 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_loses_its_port_and_keeps_its_brackets() {
+        for (host, expected) in [
+            ("shop.example:80", "shop.example"),
+            ("shop.example.", "shop.example"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(without_port(host.as_bytes()), Some(expected));
+        }
+    }
 
     #[test]
     fn the_name_of_a_host_has_no_port() {

@@ -1,7 +1,7 @@
 //! The gateway: an HTTP reverse proxy that routes a request by its first path segment to a random healthy instance of
 //! that service.
 //!
-//! - pure: `route`, `host_name`, `edge` (checks on requests), `headers`, `caller`, `balance`, `retry`, `eject`, `limits`,
+//! - pure: `route`, `host_name`, `https`, `edge` (checks on requests), `headers`, `caller`, `balance`, `retry`, `eject`, `limits`,
 //!   `clients`, `memory`, `extras` (what a service has beside its routes)
 //! - `upstream`: the services, their instances, and the connections to them
 //! - `proxy`: one request from its head to the last byte of its response
@@ -28,6 +28,7 @@ mod gateway;
 mod h2_stream;
 mod headers;
 mod host_name;
+mod https;
 mod limits;
 mod memory;
 mod metrics;

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VIA};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, RETRY_AFTER, VIA,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use hubspoke_http1::content_length;
@@ -24,6 +26,7 @@ use crate::edge;
 use crate::error::{Cause, RequestFailure};
 use crate::extras::{ResponseExtras, index};
 use crate::headers::{self, HUB_INSTANCE, Hop};
+use crate::https::NoCertForHost;
 use crate::memory::{self, SMALL_HEAD};
 use crate::replay::{BodyLimits, BodyPace, ReplayState};
 use crate::route::{self, RequestTarget};
@@ -73,6 +76,9 @@ pub(crate) fn handle(
             Next::Respond(response) => response,
         };
         let headers = response.headers_mut();
+        if let (Some(https), true) = (&client.gateway.https, client.tls) {
+            https.set_policy(headers);
+        }
         if version != Version::HTTP_2 && client.gateway.is_draining() && !headers.contains_key(CONNECTION) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -183,6 +189,17 @@ fn prepare(
     if !gateway.rates.admit(active.caller(), active.began()) {
         return Err(Cause::RateLimited.into());
     }
+    if let Some(answer) = gateway.https.as_ref().and_then(|https| https.challenge_answer(path.path)) {
+        return Ok(Prepared::Own(Response::new(answer)));
+    }
+    if let (Some(https), false) = (&gateway.https, client.tls) {
+        let target = parts.uri.path_and_query();
+        match https.redirect(host.as_ref(), target, &parts.headers, client.trusted) {
+            Ok(None) => {}
+            Ok(Some(location)) => return Ok(Prepared::Own(redirect(location))),
+            Err(NoCertForHost) => return Err(Cause::UnknownHost.into()),
+        }
+    }
     let table = gateway.table.load();
     let named = host.as_ref().and_then(|host| table.by_host(host.as_bytes()));
     let by_host = named.is_some();
@@ -244,6 +261,11 @@ fn prepare(
         client: &client.ip_value,
         trusted: client.trusted,
         tls: client.tls,
+        client_cert: gateway
+            .https
+            .as_ref()
+            .filter(|https| https.asks_for_certs)
+            .map(|_| client.client_cert.get()),
         may_upgrade: parts.version == Version::HTTP_11,
         host: host.as_ref(),
         prefix,
@@ -290,6 +312,14 @@ fn prepare(
         deadline,
     };
     Ok(Prepared::Forward(RoutedRequest { service, key, context }, auth))
+}
+
+/// A permanent redirect that keeps method and body.
+fn redirect(location: HeaderValue) -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 /// Answers `OPTIONS *`, which is for the server itself.

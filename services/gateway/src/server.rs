@@ -19,7 +19,7 @@ use hubspoke_protocol::{EVERY_SERVICE, META_GATEWAY_HOSTS};
 use hubspoke_tls::IssueCert;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use self::tls::{Handshakes, RELOAD, TlsPort};
 use self::worker::{Phase, WorkerHandle};
@@ -76,8 +76,9 @@ impl GatewayServer {
         let service = builder.bind(&common).await?;
         let metrics = service.metrics();
         metrics::allow_series(&metrics);
-        let tls = TlsPort::bind(&own.tls, &metrics.meter(), PROCESS.name).await?;
-        let gateway = Arc::new(Gateway::new(own, &common.name, service.load(), &metrics));
+        let tls = TlsPort::bind(&own, &metrics.meter(), PROCESS.name).await?;
+        let https = tls.as_ref().map(|tls| tls.https(&own.tls));
+        let gateway = Arc::new(Gateway::new(own, https, &common.name, service.load(), &metrics));
         metrics::instruments(&metrics.meter(), &gateway);
         let counted = Arc::downgrade(&gateway);
         gateway.load.count_upstream(move || {
@@ -167,6 +168,11 @@ async fn serve(
         gateway.draining.store(true, Relaxed);
         tokio::time::sleep(gateway.config.drain_delay).await;
     });
+    // Dropping this stops the task.
+    let mut renewing = JoinSet::new();
+    if let Some(renewer) = tls.as_ref().and_then(|tls| tls.renewer.clone()) {
+        renewing.spawn(renewer.run());
+    }
     let mut reload = tokio::time::interval(RELOAD);
     let mut reloading: Option<JoinHandle<()>> = None;
     reload.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

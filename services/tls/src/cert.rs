@@ -1,5 +1,6 @@
 //! One certificate with its chain and key, from the text of two PEM files.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rustls::crypto::CryptoProvider;
@@ -19,6 +20,8 @@ pub struct CertFiles {
     pub cert: PathBuf,
     /// Its key, not encrypted.
     pub key: PathBuf,
+    /// Whether it is left out if it is missing or can't be used: it is still to come.
+    pub may_be_missing: bool,
 }
 
 impl CertFiles {
@@ -28,7 +31,13 @@ impl CertFiles {
     pub fn in_folder(folder: &Path) -> Self {
         let is_acme = !folder.join("tls.crt").exists() && folder.join("fullchain.pem").exists();
         let (cert, key) = if is_acme { ("fullchain.pem", "privkey.pem") } else { ("tls.crt", "tls.key") };
-        Self { cert: folder.join(cert), key: folder.join(key) }
+        Self { cert: folder.join(cert), key: folder.join(key), may_be_missing: false }
+    }
+
+    /// A file with certificate, chain and key, which may be missing as yet.
+    #[must_use]
+    pub fn in_one_that_may_be_missing(file: PathBuf) -> Self {
+        Self { cert: file.clone(), key: file, may_be_missing: true }
     }
 }
 
@@ -50,7 +59,7 @@ impl CertError {
 #[derive(Debug)]
 pub(crate) struct Cert {
     pub(crate) key: CertifiedKey,
-    /// DNS names in lower case; `*.SUFFIX` is one label more.
+    /// DNS names in lower case, where `*.SUFFIX` is one label more, and IP addresses as text.
     pub(crate) names: Vec<String>,
     /// When the first certificate of the chain ends, in seconds since 1970.
     pub(crate) not_after: i64,
@@ -75,7 +84,7 @@ impl Cert {
         let leaf = leaf.clone();
         let (_, parsed) =
             X509Certificate::from_der(&leaf).map_err(|_| of_cert("an invalid certificate".to_owned()))?;
-        let names = dns_names(&parsed);
+        let names = names(&parsed);
         let mut not_after = i64::MAX;
         for der in &chain {
             let (_, link) =
@@ -105,12 +114,25 @@ impl Cert {
     }
 }
 
-fn dns_names(cert: &X509Certificate<'_>) -> Vec<String> {
+/// From when and until when a certificate in PEM is valid, the first if there are several; in seconds since 1970.
+pub fn validity(pem: &[u8]) -> Option<(i64, i64)> {
+    let der = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
+    let (_, cert) = X509Certificate::from_der(&der).ok()?;
+    Some((cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp()))
+}
+
+fn names(cert: &X509Certificate<'_>) -> Vec<String> {
     let extension = cert.subject_alternative_name().ok().flatten();
     let names = extension.iter().flat_map(|extension| &extension.value.general_names);
     let names = names.filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => ip_address(bytes).map(|ip| ip.to_string()),
         _ => None,
     });
     names.collect()
+}
+
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }

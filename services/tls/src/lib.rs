@@ -6,9 +6,13 @@
 //! symbolic link.
 
 mod cert;
+mod client_ca;
 mod issue;
+mod server;
 mod store;
 
-pub use cert::{CertError, CertFiles};
+pub use cert::{CertError, CertFiles, validity};
+pub use client_ca::ClientCa;
 pub use issue::IssueCert;
-pub use store::{CertStore, server_config};
+pub use server::server_config;
+pub use store::CertStore;

@@ -24,8 +24,10 @@ fn services() -> [(&'static str, Vec<MemoryBound>); 4] {
         let port = server::memory_bounds(connections);
         rest.into_iter().chain(port).chain(metrics_port()).chain(own).collect()
     };
-    // Those of its control port are among its own.
-    let gateway = hubspoke_gateway::memory_bounds(&GatewayConfig::default());
+    // Those of its control port are among its own. With TLS on: the container has room for it.
+    let mut with_tls = GatewayConfig::default();
+    with_tls.tls.listen = Some(([127, 0, 0, 1], 20443).into());
+    let gateway = hubspoke_gateway::memory_bounds(&with_tls);
     [
         ("registry", with_port(hubspoke_registry::memory_bounds(&Settings::default(), connections))),
         ("gateway", gateway.into_iter().chain(metrics_port()).collect()),

@@ -187,6 +187,7 @@ fn lists<T: Table>(process: &Process) -> usize {
             ["10.0.0.0/8", "fd00::/8"],
             ["a.example", "b.example"],
             ["http://a.example:1", "http://b.example:2"],
+            ["mailto:a@a.example", "mailto:b@b.example"],
         ];
         let valid =
             kinds.into_iter().find(|[one, two]| set(Place::File, &format!("['{one}', '{two}']")).is_ok());

@@ -19,6 +19,7 @@ fn sent_over(fields: &[(&str, &str)], trusted: bool, may_upgrade: bool) -> (Head
     let mut headers = map(fields);
     let hop = Hop {
         tls: false,
+        client_cert: None,
         prefix: None,
         may_upgrade,
         client: &HeaderValue::from_static("10.0.0.9"),

@@ -57,18 +57,35 @@ pub(super) async fn serve_tls(
     client: Arc<ClientConn>,
     bodies: Arc<SweptBodies>,
 ) {
-    let Some(_slot) = handshakes.admit() else {
+    let Some(_slot) = client.connect_tls() else {
         return client.gateway.refused_unread(client.ip, &Cause::TooManyConnections.into(), false);
     };
+    let is_http = tokio::select! {
+        biased;
+        is_http = begins_in_clear(&stream) => is_http,
+        () = first_bytes_timeout(&client) => return,
+    };
+    if is_http {
+        return refuse(stream, &client, &RequestFailure::no_tls()).await;
+    }
     let socket = tokio::select! {
         biased;
         // Boxed: most of what a handshake needs is of no use afterwards.
         socket = Box::pin(handshakes.shake(stream)) => socket,
         () = first_bytes_timeout(&client) => None,
     };
-    if let Some(socket) = socket {
-        serve(socket, client, bodies).await;
+    if let Some((socket, cert)) = socket {
+        if let Some(cert) = cert {
+            let _ = client.client_cert.set(cert); // nobody has set it before
+        }
+        serve(socket, client.clone(), bodies).await;
     }
+}
+
+/// Whether the client begins with the name of a method instead of a handshake. The byte stays where it is.
+async fn begins_in_clear(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).await.is_ok_and(|count| count > 0) && first[0].is_ascii_uppercase()
 }
 
 /// Completes when the connection must not wait for its first bytes any longer. On shutdown it still waits for a moment:
@@ -143,8 +160,12 @@ pub(super) async fn refuse<S: ClientSocket>(stream: S, client: &ClientConn, fail
     } else {
         String::new()
     };
+    let hsts = match &client.gateway.https {
+        Some(https) if S::IS_TLS => https.policy_line(),
+        _ => String::new(),
+    };
     let response = format!(
-        "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {}\r\ncontent-length: {}\r\n{retry}{allow}{}: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {}\r\ncontent-length: {}\r\n{retry}{allow}{hsts}{}: {}\r\nconnection: close\r\n\r\n{body}",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
         hubspoke_protocol::problem::PROBLEM_JSON,

@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct IdleClients {
     found: Vec<Weak<ClientConn>>,
     looked: Option<Instant>,
+    /// Only those with TLS.
+    tls_only: bool,
 }
 
 /// Whether new connections need the room of idle ones.
@@ -27,29 +29,34 @@ pub(super) fn is_crowded(connections: usize, limit: usize) -> bool {
 }
 
 impl IdleClients {
+    pub(super) fn with_tls() -> Self {
+        Self { tls_only: true, ..Self::default() }
+    }
+
     /// Closes the connection that has been idle for longest, if there is one.
     pub(super) fn close_one(&mut self, clients: &[Weak<ClientConn>], now: Instant) {
         let is_due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= PAUSE);
         if self.found.is_empty() && is_due {
             self.looked = Some(now);
             let mut idle: Vec<_> =
-                clients.iter().filter_map(|client| Some((idle(client, now)?, client))).collect();
+                clients.iter().filter_map(|client| Some((self.idle(client, now)?, client))).collect();
             idle.sort_by_key(|(time, _)| *time);
             self.found = idle.into_iter().map(|(_, client)| client.clone()).collect();
         }
         while let Some(client) = self.found.pop() {
-            if let (Some(_), Some(client)) = (idle(&client, now), client.upgrade()) {
+            if let (Some(_), Some(client)) = (self.idle(&client, now), client.upgrade()) {
                 return client.send(ConnCommand::Close);
             }
         }
     }
-}
 
-/// How long a connection has been idle, if that is long enough for it to be closed.
-fn idle(client: &Weak<ClientConn>, now: Instant) -> Option<Duration> {
-    let (idle, was_used) = client.upgrade()?.idle(now)?;
-    let min = if was_used { MIN_IDLE } else { MIN_UNUSED };
-    (idle >= min).then_some(idle)
+    /// How long a connection has been idle, if that is long enough for it to be closed.
+    fn idle(&self, client: &Weak<ClientConn>, now: Instant) -> Option<Duration> {
+        let client = client.upgrade()?;
+        let (idle, was_used) = client.idle(now)?;
+        let min = if was_used { MIN_IDLE } else { MIN_UNUSED };
+        (idle >= min && (client.tls || !self.tls_only)).then_some(idle)
+    }
 }
 
 #[cfg(test)]

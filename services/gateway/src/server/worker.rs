@@ -97,7 +97,7 @@ async fn run(
     let mut tasks = JoinSet::new();
     let mut refusals = 0;
     let mut clients: Vec<Weak<ClientConn>> = Vec::new();
-    let mut idle = IdleClients::default();
+    let (mut idle, mut idle_tls) = (IdleClients::default(), IdleClients::with_tls());
     let bodies = Arc::new(SweptBodies::default());
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -121,6 +121,10 @@ async fn run(
                 }
                 if idle_clients::is_crowded(gateway.connections.load(Relaxed), gateway.config.limits.connections) {
                     idle.close_one(&clients, Instant::now());
+                }
+                let (used, most) = gateway.clients.tls_connections();
+                if tls.is_some() && idle_clients::is_crowded(used, most) {
+                    idle_tls.close_one(&clients, Instant::now());
                 }
                 clients.push(Arc::downgrade(&client));
                 let bodies = bodies.clone();

@@ -90,6 +90,14 @@ fn an_error_names_the_invalid_key() {
         ("HUB_GATEWAY__LIMITS__HEADER_SIZE", "1B"),
         ("HUB_GATEWAY__TIMEOUTS__IDLE", "0s"),
         ("HUB_GATEWAY__BALANCE", "fair"),
+        ("HUB_GATEWAY__TLS__REDIRECT", "true"),
+        ("HUB_GATEWAY__TLS__HSTS", "1d"),
+        ("HUB_GATEWAY__TLS__CLIENT_CA", "ca.pem"),
+        ("HUB_GATEWAY__TLS__PUBLIC_PORT", "0"),
+        ("HUB_GATEWAY__TLS__CLIENT_AUTH", "maybe"),
+        ("HUB_GATEWAY__TLS__ACME__HOSTS", "*.shop.example"),
+        ("HUB_GATEWAY__TLS__ACME__CONTACT", "admin"),
+        ("HUB_GATEWAY__TLS__ACME__DIRECTORY", "http://acme.example"),
         ("HUB_GATEWAY__NONE", "1"),
     ] {
         let error = with(&[(name, value)]).unwrap_err();

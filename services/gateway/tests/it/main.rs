@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod acme;
 mod bodies;
 mod callers;
 mod clients;
@@ -23,14 +24,19 @@ mod h2c;
 mod h2c_instance;
 mod heads;
 mod hosts;
+mod https;
 mod interim;
 mod lifecycle;
 mod limits;
 mod memory;
+mod pebble;
 mod routing;
 mod slow;
 mod streams;
 mod support;
 mod tls;
+mod tls_attacks;
 mod tls_rsa;
+mod tls_streams;
+mod tls_support;
 mod waiting;

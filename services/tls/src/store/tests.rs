@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 
 use super::*;
+use crate::cert::validity;
 
 struct Folder(tempfile::TempDir);
 
@@ -16,7 +17,11 @@ impl Folder {
     }
 
     fn files(&self, name: &str) -> CertFiles {
-        CertFiles { cert: self.path(&format!("{name}.pem")), key: self.path(&format!("{name}.key")) }
+        CertFiles {
+            cert: self.path(&format!("{name}.pem")),
+            key: self.path(&format!("{name}.key")),
+            may_be_missing: false,
+        }
     }
 
     /// Writes a certificate for these names.
@@ -49,7 +54,7 @@ fn a_certificate_is_chosen_by_name_and_the_first_is_the_default() {
     let folder = Folder::new();
     let a = folder.issue("a", &["a.example", "*.shop.example"], VALID);
     let b = folder.issue("b", &["b.example", "a.example"], (2020, 2080));
-    let store = CertStore::open(vec![a.clone(), b.clone()]).unwrap();
+    let store = CertStore::open(vec![a.clone(), b.clone()], None).unwrap();
     for (name, files) in [
         ("a.example", &a),
         ("b.example", &b),
@@ -60,14 +65,14 @@ fn a_certificate_is_chosen_by_name_and_the_first_is_the_default() {
     ] {
         assert_eq!(chosen(&store, name), der(files), "{name}");
     }
-    assert_eq!(store.expires(), date_time_ymd(2080, 1, 1).unix_timestamp());
+    assert_eq!(store.expires().unwrap(), date_time_ymd(2080, 1, 1).unix_timestamp());
 }
 
 #[test]
 fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
     let folder = Folder::new();
     let files = folder.issue("a", &["a.example"], VALID);
-    let store = CertStore::open(vec![files.clone()]).unwrap();
+    let store = CertStore::open(vec![files.clone()], None).unwrap();
     let reloaded = || {
         store.reload();
         chosen(&store, "a.example")
@@ -94,8 +99,8 @@ fn what_is_wrong_is_one_line_with_the_file() {
     let good = folder.issue("good", &["a.example"], VALID);
     let other = folder.issue("other", &["a.example"], VALID);
     let error = |cert: &Path, key: &Path| {
-        let files = CertFiles { cert: cert.to_owned(), key: key.to_owned() };
-        let error = CertStore::open(vec![files]).unwrap_err().to_string();
+        let files = CertFiles { cert: cert.to_owned(), key: key.to_owned(), may_be_missing: false };
+        let error = CertStore::open(vec![files], None).unwrap_err().to_string();
         assert!(!error.contains('\n'), "{error}");
         error
     };
@@ -147,8 +152,9 @@ fn an_exchanged_link_is_followed() {
     symlink("..v1", folder.path("..data")).unwrap();
     symlink("..data/tls.crt", folder.path("tls.crt")).unwrap();
     symlink("..data/tls.key", folder.path("tls.key")).unwrap();
-    let files = CertFiles { cert: folder.path("tls.crt"), key: folder.path("tls.key") };
-    let store = CertStore::open(vec![files.clone()]).unwrap();
+    let files =
+        CertFiles { cert: folder.path("tls.crt"), key: folder.path("tls.key"), may_be_missing: false };
+    let store = CertStore::open(vec![files.clone()], None).unwrap();
     let first = der(&files);
     symlink("..v2", folder.path("..new")).unwrap();
     std::fs::rename(folder.path("..new"), folder.path("..data")).unwrap();
@@ -156,4 +162,45 @@ fn an_exchanged_link_is_followed() {
     store.reload();
     assert_eq!(chosen(&store, "a.example"), der(&files));
     assert_ne!(der(&files), first);
+}
+
+#[test]
+fn a_certificate_that_may_be_missing_comes_later_and_is_left_out_once_it_has_expired() {
+    let folder = Folder::new();
+    let one = CertFiles::in_one_that_may_be_missing(folder.path("b.pem"));
+    let store = CertStore::open(vec![one.clone()], None).unwrap();
+    assert_eq!((store.expires(), store.has_host("b.example")), (None, false));
+    let put = |years| {
+        let files = folder.issue("b", &["b.example", "::1"], years);
+        let both =
+            std::fs::read_to_string(&files.cert).unwrap() + &std::fs::read_to_string(&files.key).unwrap();
+        std::fs::write(&one.cert, both).unwrap();
+        store.reload();
+    };
+    put(VALID);
+    assert!(store.has_host("b.example") && store.has_host("::1") && !store.has_host("a.b.example"));
+    assert_eq!(
+        validity(&std::fs::read(&one.cert).unwrap()).unwrap().1,
+        date_time_ymd(2090, 1, 1).unix_timestamp()
+    );
+    put((2020, 2021));
+    assert_eq!((store.expires(), store.has_host("b.example"), store.reload_failures()), (None, false, 0));
+    CertStore::open(vec![one], None).unwrap();
+}
+
+#[test]
+fn a_bundle_of_clients_cas_that_can_not_be_used_is_refused() {
+    let folder = Folder::new();
+    let files = folder.issue("a", &["a.example"], VALID);
+    let file = folder.path("ca.pem");
+    for (content, expected) in [
+        (&b""[..], "no certificate in PEM"),
+        (&der(&files)[..], "no certificate in PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "an invalid CA certificate"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let ca = ClientCa { file: file.clone(), required: true };
+        let error = CertStore::open(vec![files.clone()], Some(ca)).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("ca.pem"), "{error}");
+    }
 }
