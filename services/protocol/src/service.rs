@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::addr::{InvalidAddr, check_addr};
 use crate::hosts::{META_ROUTE_HOSTS, asked_hosts};
 use crate::names::{EVERY_SERVICE, InvalidName, check_name};
+use crate::problem::lenient;
 use crate::revision::Revision;
 use crate::state::InstanceState;
 
@@ -57,7 +58,7 @@ pub struct ServiceInfo {
     pub meta: BTreeMap<String, String>,
     /// Since when the service has asked for each of these hosts without interruption, in milliseconds since 1970, in the
     /// registry's answers and pushes: of two services that ask for one, the first has it. Ignored in a registration.
-    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts_since: BTreeMap<String, u64>,
     /// The instance's state, in the registry's answers and pushes. Missing: [`InstanceState::Passing`]. Ignored in
     /// a registration.
