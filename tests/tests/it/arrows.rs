@@ -8,7 +8,7 @@ const TESTKIT: &str = "hubspoke-testkit";
 
 /// Each package with the packages of the workspace that it may depend on. Every package may also use
 /// [`TESTKIT`] as a dev-dependency.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("hubspoke-protocol", &[]),
     ("hubspoke-http1", &[]),
     ("hubspoke-etcd", &[]),
