@@ -17,6 +17,7 @@
 //! `transition` has the steps of every change; `register`, `restore`, `heartbeat`, `recheck` and `operator` the rules
 //! per kind of event.
 
+pub(crate) use self::drains::{MAX_AGE as MAX_DRAIN_AGE, MAX_DRAINS};
 pub(crate) use self::effect::{Change, Effect, HeartbeatTiming, Registration};
 pub(crate) use self::event::{
     CatalogEvent, EventOutcome, EventResult, Initiator, Refusal, SavedCatalog, SavedInstance,

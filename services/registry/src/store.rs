@@ -1,6 +1,6 @@
 //! The store: etcd holds what several registries share. It decides what is in the catalogue.
 //!
-//! - `keys`, `record`, `ops`, `read`: what is in etcd, and how it is written and read; pure
+//! - `keys`, `record`, `ops`, `read`, `drains`: what is in etcd, and how it is written, read and forgotten; pure
 //! - `writer`: writes that wait go to etcd together
 //! - `sync`: what changes in etcd changes the catalogue
 //! - `requests`: what the catalogue asks for
@@ -13,6 +13,7 @@ pub(crate) use self::error::StoreError;
 pub(crate) use self::tasks::{StoreTasks, run};
 
 mod calls;
+mod drains;
 mod error;
 mod janitor;
 mod keys;

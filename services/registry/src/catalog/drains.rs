@@ -8,9 +8,9 @@ use super::key::InstanceKey;
 use super::time::Time;
 
 /// Most addresses kept. The oldest is forgotten for a new one.
-const MAX_DRAINS: usize = 1000;
+pub(crate) const MAX_DRAINS: usize = 1000;
 /// How long a drain waits for an instance. Addresses are reused, by then probably for something else.
-const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Drained addresses without an instance, with the time when the last one left.
 #[derive(Debug, Default)]
@@ -29,9 +29,10 @@ impl StandingDrains {
         }
     }
 
-    /// Ends the wait of a drain; returns whether there was one.
-    pub(super) fn take(&mut self, key: &InstanceKey, now: Time) -> bool {
-        self.since.remove(key).is_some_and(|since| now.since(since) < MAX_AGE)
+    /// Ends the wait of a drain; returns whether it is still in force. One in a store is in force as long as it is there:
+    /// all registries must agree, and each has its own idea of how long it has waited.
+    pub(super) fn take(&mut self, key: &InstanceKey, now: Time, is_stored: bool) -> bool {
+        self.since.remove(key).is_some_and(|since| is_stored || now.since(since) < MAX_AGE)
     }
 
     pub(super) fn contains(&self, key: &InstanceKey) -> bool {
@@ -57,7 +58,8 @@ mod tests {
         }
         assert_eq!(drains.iter().count(), MAX_DRAINS);
         assert!(!drains.contains(&key(4)) && drains.contains(&key(5)), "the oldest are forgotten");
-        assert!(drains.take(&key(5), at(9999)) && !drains.take(&key(5), at(9999)));
-        assert!(!drains.take(&key(6), at(6) + MAX_AGE), "it has waited too long");
+        assert!(drains.take(&key(5), at(9999), false) && !drains.take(&key(5), at(9999), false));
+        assert!(!drains.take(&key(6), at(6) + MAX_AGE, false), "it has waited too long");
+        assert!(drains.take(&key(7), at(7) + MAX_AGE * 2, true), "the store decides");
     }
 }

@@ -65,7 +65,7 @@ impl Transition<'_> {
         if on {
             self.catalog.drains.insert(key.clone(), now);
         } else {
-            self.catalog.drains.take(key, now);
+            self.catalog.take_drain(key, now);
         }
         self.effects.push(Effect::DecisionChanged);
         EventOutcome::Changed

@@ -77,7 +77,7 @@ impl Transition<'_> {
         instance.inherit(earlier);
         instance.answered(now, reply);
         instance.note(now, ReasonKind::Recovered, "answers again after it was removed");
-        if self.catalog.drains.take(&of.key, now) {
+        if self.catalog.take_drain(&of.key, now) {
             instance.stay_drained(now);
         }
         instance.suspect_if_flapping(now, &self.catalog.settings.flap);

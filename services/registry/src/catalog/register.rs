@@ -61,7 +61,7 @@ impl Transition<'_> {
             _ => (ReasonKind::Registered, "", HeartbeatTiming::Now),
         };
         instance.note(self.now, kind, detail);
-        if self.catalog.drains.take(&key, self.now) {
+        if self.catalog.take_drain(&key, self.now) {
             instance.stay_drained(self.now);
         }
         instance.suspect_if_flapping(self.now, &self.catalog.settings.flap);

@@ -23,7 +23,7 @@ impl Transition<'_> {
         }
         instance.suspicion = Some(Suspicion::Restored(self.now + self.catalog.settings.restore_grace));
         instance.note(self.now, ReasonKind::Restored, "");
-        if self.catalog.drains.take(&key, self.now) || saved.drained {
+        if self.catalog.take_drain(&key, self.now) || saved.drained {
             instance.stay_drained(self.now);
         }
         let (of, info) = self.insert(key, instance, HeartbeatTiming::Soon, ReasonKind::Restored);

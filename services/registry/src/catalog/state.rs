@@ -155,6 +155,12 @@ impl Catalog {
         self.revision = self.revision.max(revision);
     }
 
+    /// Ends the wait of a drain for an instance; returns whether it is still in force.
+    pub(super) fn take_drain(&mut self, key: &InstanceKey, now: Time) -> bool {
+        let is_stored = self.is_stored();
+        self.drains.take(key, now, is_stored)
+    }
+
     /// Whether a store decides what is in the catalogue.
     pub(super) fn is_stored(&self) -> bool {
         self.split.is_some()

@@ -14,6 +14,7 @@ use crate::config::Settings;
 
 mod model;
 mod rules;
+mod several;
 
 fn settings() -> Settings {
     let mut settings = Settings::default();

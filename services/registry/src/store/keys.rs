@@ -5,7 +5,7 @@
 //! | `instances/NAME/ADDR` | a registration |
 //! | `states/NAME/ADDR` | the state of an instance that is not passing |
 //! | `removed/NAME/ADDR` | why an instance was removed, for as long as it is shown |
-//! | `drains/NAME/ADDR` | nothing: an operator drains the address |
+//! | `drains/NAME/ADDR` | an operator drains the address: since when it has had no instance, if it has none |
 //! | `protection` | `true` or `false`: an operator has switched self-protection |
 //! | `registries/ID` | a live registry, under its lease |
 //! | `generation` | random: revisions of another generation mean nothing |

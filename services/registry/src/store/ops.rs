@@ -2,6 +2,7 @@
 
 use hubspoke_etcd::{Compare, Op, Txn};
 
+use super::drains::DrainUpkeep;
 use super::keys::{Keys, Subject};
 use super::record::{RegistrationRecord, RemovalRecord, StateRecord, write};
 use crate::catalog::{InstanceKey, NewRegistration, NewRemoval, NewState, SavedCatalog, SavedInstance};
@@ -86,6 +87,14 @@ pub(super) fn import(keys: &Keys, saved: SavedCatalog, clock: WallClock) -> Vec<
         txns.push(register(keys, &new, clock));
     }
     txns
+}
+
+/// The upkeep of a drain, unless somebody has changed it.
+pub(super) fn keep_up(keys: &Keys, upkeep: DrainUpkeep) -> Txn {
+    let DrainUpkeep { key, written_at, value } = upkeep;
+    let drain = keys.key(&Subject::Drain(key));
+    let txn = Txn::new().when(Compare::mod_revision(&drain, written_at));
+    txn.then(value.map_or_else(|| Op::delete(&drain), |value| Op::put(&drain, value)))
 }
 
 /// Forgets a removal, unless the instance was removed once more.
