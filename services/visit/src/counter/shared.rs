@@ -24,6 +24,9 @@ mod turns;
 
 /// Visits that wait at once.
 const MAX_WAITING: usize = 10_000;
+/// Visits that wait while etcd has been failing for longer than a visit waits. Others fail at once: thousands that wait for
+/// nothing would use up the connections of this replica and of the gateways, heartbeats included.
+const MAX_HOPEFUL: usize = 16;
 /// Attempts within the time that a visit waits.
 const ATTEMPTS: u32 = 3;
 /// Of the time that a visit waits, one part of so many is the longest pause for another replica's turn.
@@ -72,7 +75,23 @@ pub struct CountStats {
     pub lost: AtomicU64,
     /// The count, as this replica has seen it last.
     pub count: AtomicU64,
-    failing: Mutex<Option<Failure>>,
+    failing: Mutex<Option<Failing>>,
+}
+
+/// The count can't be taken at present.
+#[derive(Debug, Clone)]
+struct Failing {
+    since: Instant,
+    /// The last failure. Without visits there are no attempts, and nothing is known.
+    last: Instant,
+    why: Failure,
+}
+
+impl Failing {
+    /// Whether it has been so for as long as a visit waits, and still is.
+    fn is_lasting(&self, limit: Duration) -> bool {
+        self.since.elapsed() >= limit && self.last.elapsed() < limit
+    }
 }
 
 /// The handle of the task that counts.
@@ -108,6 +127,12 @@ impl SharedCount {
 
     pub(super) async fn next(&self) -> Result<u64, SharedCountError> {
         let _place = self.waiting.try_acquire().map_err(|_| SharedCountError::TooManyWaiting)?;
+        let waiting = MAX_WAITING - self.waiting.available_permits();
+        if waiting > MAX_HOPEFUL
+            && let Some(failing) = self.stats.failing.lock().as_ref().filter(|it| it.is_lasting(self.limit))
+        {
+            return Err(SharedCountError::Failing(self.limit, failing.why.clone()));
+        }
         let (slot, mut number) = oneshot::channel();
         let _ = self.slots.send(slot); // fails if the task has died; then nobody answers
         if let Ok(Ok(number)) = timeout(self.limit, &mut number).await {
@@ -116,7 +141,7 @@ impl SharedCount {
         // It may come at this moment, and would be lost.
         number.close();
         number.try_recv().map_err(|_| match self.stats.failing.lock().clone() {
-            Some(failure) => SharedCountError::Failing(self.limit, failure),
+            Some(Failing { why, .. }) => SharedCountError::Failing(self.limit, why),
             None => SharedCountError::TooSlow(self.limit),
         })
     }
@@ -240,6 +265,8 @@ impl Counting {
             (Some(_), None) => tracing::info!(key = &*self.key, "visits are counted again"),
             _ => {}
         }
-        *failing = failure;
+        let last = Instant::now();
+        let since = failing.as_ref().map_or(last, |failing| failing.since);
+        *failing = failure.map(|why| Failing { since, last, why });
     }
 }
