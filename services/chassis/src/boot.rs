@@ -12,7 +12,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hubspoke_client::with_causes;
 use tokio::runtime::Builder;
 
-use crate::config::{Config, ConfigError, ConfigSource, Layers, Process, Table, Telemetry};
+use crate::config::{Config, ConfigError, ConfigSource, IdentitySettings, Layers, Process, Table, Telemetry};
 use crate::telemetry::{self, TelemetrySettings};
 
 pub use self::healthcheck::{HealthQuery, reachable};
@@ -73,7 +73,7 @@ where
     if let Some(CliCommand::Healthcheck) = cli.command {
         let common = config.common;
         let query = HealthQuery::Service(common.control_listen.unwrap_or(common.listen));
-        return healthcheck(process.name, query);
+        return healthcheck(process.name, query, &common.tls);
     }
     let telemetry = config.common.telemetry.clone();
     run(process, &telemetry, &source, async move {
@@ -106,9 +106,9 @@ pub fn block_on(name: &str, run: impl Future<Output = Result<(), impl Into<BoxEr
 }
 
 /// Asks the process that runs here whether it is ready; the exit code is 0 if it is, else 1.
-pub fn healthcheck(name: &str, query: HealthQuery) -> ExitCode {
+pub fn healthcheck(name: &str, query: HealthQuery, tls: &IdentitySettings) -> ExitCode {
     // A thread per core would count against the service's own limit if both run in one container.
-    run_on(&mut Builder::new_current_thread(), name, healthcheck::healthcheck(query), || {})
+    run_on(&mut Builder::new_current_thread(), name, healthcheck::healthcheck(query, tls), || {})
 }
 
 /// Runs a future, then `flush` while the runtime still exists: a second signal is handled there.

@@ -4,7 +4,7 @@
 //! has the tables of all services. Unknown keys and invalid values are errors that name the file or the variable.
 //! Nothing here reads the environment or the network: a [`ConfigSource`] passes both in as values.
 
-pub use self::common::{AccessSettings, Common, LogSending, RegistryLink, Telemetry};
+pub use self::common::{AccessSettings, Common, IdentitySettings, LogSending, RegistryLink, Telemetry};
 pub(crate) use self::env::variable;
 pub use self::error::ConfigError;
 pub use self::layers::{ConfigSource, Layers, TableDefaults};

@@ -7,6 +7,7 @@
 //! - [`telemetry`]: lines on stderr, OTLP; [`metrics`]: `/metrics`; [`trace`]: a span per request
 //! - [`server`]: the accept loop; [`health`]: `/livez`, `/readyz`
 //! - [`site`]: which requests web pages may make; [`rights`]: which tokens may do what
+//! - [`tls`]: mutual TLS inside
 //! - [`problem`]: error responses (RFC 9457); [`json`]: lenient JSON bodies
 //! - [`rate_limit`]: a rate with a burst, per client; [`memory`]: what others can make a process hold
 
@@ -23,6 +24,7 @@ pub mod server;
 pub mod service;
 pub mod site;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 
 pub use boot::{Shutdown, boot};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use hubspoke_tls::{Generation, MaybeTls, TlsSocket};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -32,6 +33,7 @@ pub use self::drain::Drain;
 pub use self::file_limit::raise_file_limit;
 pub use self::handle::ConnectionHandle;
 pub use self::limits::{CONTROL_CONNECTIONS, MAX_HEAD, PortLimits, memory_bounds, within_file_limit};
+use crate::tls::ServerTls;
 
 mod accept;
 mod client_stream;
@@ -47,12 +49,24 @@ mod response_body;
 
 /// How long a client may read nothing of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after its certificate a connection ends when it is next idle. By then, its clients have a new one, too, and
+/// have retired theirs.
+const RETIRED_IDLE: Duration = Duration::from_secs(15);
+/// How long a request may take from then on: a stream's client connects again.
+const RETIRED_STREAM: Duration = Duration::from_secs(600);
 /// How long a connection of the reserve lasts.
 const RESERVE_TIME: Duration = Duration::from_secs(5);
 
-/// Serves `app` until the drain starts, then finishes the requests in flight, within the drain's grace.
-pub async fn serve(limits: PortLimits, listener: TcpListener, app: Router, drain: Drain) {
-    let mut server = Server::new(limits, app);
+/// Serves `app` until the drain starts, then finishes the requests in flight, within the drain's grace. With `tls`, only
+/// connections with mutual TLS are served.
+pub async fn serve(
+    limits: PortLimits,
+    listener: TcpListener,
+    app: Router,
+    drain: Drain,
+    tls: Option<ServerTls>,
+) {
+    let mut server = Server::new(limits, app, tls.map(|tls| ServerHandshakes { tls, drain: drain.clone() }));
     {
         let mut draining = pin!(drain.started());
         loop {
@@ -74,6 +88,7 @@ pub async fn serve(limits: PortLimits, listener: TcpListener, app: Router, drain
 struct Server {
     limits: PortLimits,
     app: Router,
+    handshakes: Option<ServerHandshakes>,
     builder: auto::Builder<TokioExecutor>,
     /// The HTTP/2 requests that may be in flight.
     streams: Arc<Semaphore>,
@@ -87,7 +102,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(limits: PortLimits, app: Router) -> Self {
+    fn new(limits: PortLimits, app: Router, handshakes: Option<ServerHandshakes>) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -107,6 +122,7 @@ impl Server {
         Self {
             limits,
             app,
+            handshakes,
             builder,
             streams: Arc::new(Semaphore::new(limits.streams)),
             table: ConnectionTable::new(limits),
@@ -166,26 +182,40 @@ impl Server {
     fn start(&mut self, stream: TcpStream, addr: SocketAddr, connection: Arc<ConnectionState>) {
         let _ = stream.set_nodelay(true); // fails only on a dead socket
         let handle = ConnectionHandle::new(addr);
-        let service = ConnectionService {
+        let mut service = ConnectionService {
             app: self.app.clone(),
             connection: connection.clone(),
             handle: handle.clone(),
             streams: self.streams.clone(),
             streams_per_client: self.limits.streams_per_client,
         };
-        let io = TokioIo::new(ClientStream::new(stream, connection.clone(), WRITE_TIMEOUT));
+        let socket = ClientStream::new(stream, connection.clone(), WRITE_TIMEOUT);
         let mut builder = self.builder.clone();
         if connection.is_reserved() {
             builder.http1().keep_alive(false);
         }
-        let served = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
-        let served = self.graceful.watch(served.into_owned());
+        let generation = self.handshakes.as_ref().map(|handshakes| handshakes.tls.generation());
+        let (handshakes, watcher) = (self.handshakes.clone(), self.graceful.watcher());
+        let served = async move {
+            let socket = match handshakes {
+                None => MaybeTls::Plain(socket),
+                Some(handshakes) => {
+                    let Some((socket, names)) = handshakes.shake(socket).await else { return };
+                    service.handle = service.handle.with_certificate(names);
+                    MaybeTls::Tls(Box::new(socket))
+                }
+            };
+            let service = TowerToHyperService::new(service);
+            let served = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
+            let _ = watcher.watch(served.into_owned()).await; // a connection that breaks is nobody's failure
+        };
         let served = with_first_head_timeout(served, self.limits.head, connection.clone());
         let state = connection.clone();
         let task = self.tasks.spawn(async move {
             tokio::select! {
                 () = served => {}
                 () = handle.closed() => {}
+                () = retired(generation, &state) => {}
                 () = reserve_ended(&state), if state.is_reserved() => {}
             }
         });
@@ -197,6 +227,38 @@ impl Server {
         self.table.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
         self.warned_full &= self.table.len() > self.limits.connections / 2;
     }
+}
+
+/// Takes handshakes until the drain starts.
+#[derive(Clone)]
+struct ServerHandshakes {
+    tls: ServerTls,
+    drain: Drain,
+}
+
+impl ServerHandshakes {
+    /// The socket after the handshake, and the client's names; `None` if it fails.
+    async fn shake(&self, socket: ClientStream) -> Option<(TlsSocket<ClientStream>, Vec<String>)> {
+        let shaken = tokio::select! {
+            shaken = self.tls.accept(socket) => shaken,
+            () = self.drain.started() => return None,
+        };
+        shaken
+            .inspect_err(|error| {
+                tracing::debug!(error = error as &dyn std::error::Error, "a TLS handshake failed");
+            })
+            .ok()
+    }
+}
+
+/// Completes when a connection has outlived its certificate for too long. If it is idle by then, it ends as soon as that
+/// is replaced; streams have some time.
+async fn retired(generation: Option<Generation>, connection: &ConnectionState) {
+    let Some(generation) = generation else { return std::future::pending().await };
+    generation.ended().await;
+    tokio::time::sleep(RETIRED_IDLE).await;
+    connection.close_if_idle();
+    tokio::time::sleep(RETIRED_STREAM).await;
 }
 
 /// Completes when a connection has been in the reserve for too long.

@@ -14,7 +14,7 @@ mod http;
 pub use self::backoff::backoff;
 pub use self::causes::with_causes;
 pub use self::directory::Directory;
-pub use self::http::HttpClientError;
+pub use self::http::{HttpClient, HttpClientError, HttpOptions, MemberCredentials, SendError};
 pub use self::load::LoadCounters;
 pub use self::log::LogClient;
 pub use self::membership::Member;

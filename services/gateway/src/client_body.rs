@@ -8,18 +8,19 @@ use futures_util::FutureExt;
 use h2::RecvStream;
 use http_body::{Body, Frame};
 use hubspoke_http1::{RequestBody, RequestBodyError};
+use hubspoke_tls::TlsSocket;
 use tokio::io::{Interest, ReadHalf, Ready};
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::memory::{Charge, Memory, STREAM_WINDOW};
-use crate::tls_socket::TlsSocket;
 
 /// A client's request body.
 pub(crate) enum ClientBody {
     /// Dropped before its end, its connection reads and discards the rest.
     H1(RequestBody<OwnedReadHalf>),
     /// The same, behind TLS.
-    Tls(RequestBody<ReadHalf<TlsSocket>>),
+    Tls(RequestBody<ReadHalf<TlsSocket<TcpStream>>>),
     /// Dropped before its end, its stream is reset.
     H2(H2Body),
 }

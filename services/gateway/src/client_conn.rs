@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Response};
 use hubspoke_http1::{Command, Supervisor};
+use hubspoke_tls::TlsSocket;
 use parking_lot::Mutex;
 use tokio::io::WriteHalf;
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::caller;
@@ -21,7 +23,6 @@ use crate::error::Cause;
 use crate::gateway::Gateway;
 use crate::memory::{Charge, SMALL_HEAD};
 use crate::task_waker::TaskWaker;
-use crate::tls_socket::TlsSocket;
 
 /// How long a head that is not small may take while the memory for heads is used up.
 const SHORT_OF_MEMORY: Duration = Duration::from_secs(1);
@@ -332,7 +333,7 @@ impl ResetIfClosed for OwnedWriteHalf {
 }
 
 /// Without a close_notify, its client knows.
-impl ResetIfClosed for WriteHalf<TlsSocket> {
+impl ResetIfClosed for WriteHalf<TlsSocket<TcpStream>> {
     fn reset_if_closed(&self, _: bool) {}
 }
 

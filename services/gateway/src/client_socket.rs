@@ -1,13 +1,13 @@
 //! The stream below a client's connection: TCP, in clear text or behind TLS.
 
 use hubspoke_http1::RequestBody;
+use hubspoke_tls::TlsSocket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::client_body::ClientBody;
 use crate::client_conn::ResetIfClosed;
-use crate::tls_socket::TlsSocket;
 
 /// A client's socket.
 pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
@@ -45,7 +45,7 @@ impl ClientSocket for TcpStream {
     }
 }
 
-impl ClientSocket for TlsSocket {
+impl ClientSocket for TlsSocket<TcpStream> {
     const IS_TLS: bool = true;
     type Read = tokio::io::ReadHalf<Self>;
     type Write = tokio::io::WriteHalf<Self>;

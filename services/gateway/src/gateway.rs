@@ -13,6 +13,7 @@ use hubspoke_chassis::telemetry::ServiceInstance;
 use hubspoke_client::LoadCounters;
 use hubspoke_client::directory::{DirectoryFollower, Settled, View};
 use hubspoke_protocol::{GatewayHosts, UpstreamCount};
+use hubspoke_tls::Identity;
 use parking_lot::Mutex;
 use rand::RngExt;
 
@@ -45,6 +46,8 @@ pub(crate) struct Gateway {
     /// The service that spans belong to.
     pub(crate) source: ServiceInstance,
     durations: DurationHistogram,
+    /// For TLS with instances.
+    identity: Option<Arc<Identity>>,
     pub(crate) vias: ViaValues,
     pub(crate) table: ArcSwap<ServiceTable>,
     /// Instances removed since the last push was acknowledged.
@@ -74,6 +77,7 @@ impl DirectoryFollower for Gateway {
             hosts: &self.hosts,
             workers: self.workers,
             durations: &self.durations,
+            identity: self.identity.as_ref(),
         };
         let current = self.table.load_full();
         let next = Arc::new(builder.next(&current, view, Instant::now()));
@@ -140,6 +144,7 @@ impl Gateway {
             id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("gateway")),
             source: metrics.instance().clone(),
             durations: DurationHistogram::new(&metrics.meter()),
+            identity: None,
             vias: ViaValues::new(id),
             table: ArcSwap::default(),
             removed: Mutex::default(),
@@ -156,6 +161,11 @@ impl Gateway {
             https,
             config,
         }
+    }
+
+    /// The same, with TLS to instances if there is an identity.
+    pub(crate) fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..self }
     }
 
     /// An attempt at an instance failed: counts it, and ejects the instance if it has failed too often.

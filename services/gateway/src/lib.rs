@@ -40,7 +40,6 @@ mod route;
 mod server;
 mod stats;
 mod task_waker;
-mod tls_socket;
 mod upstream;
 mod upstream_counts;
 

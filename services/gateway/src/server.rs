@@ -78,7 +78,8 @@ impl GatewayServer {
         metrics::allow_series(&metrics);
         let tls = TlsPort::bind(&own, &metrics.meter(), PROCESS.name).await?;
         let https = tls.as_ref().map(|tls| tls.https(&own.tls));
-        let gateway = Arc::new(Gateway::new(own, https, &common.name, service.load(), &metrics));
+        let gateway = Gateway::new(own, https, &common.name, service.load(), &metrics);
+        let gateway = Arc::new(gateway.with_identity(service.identity()));
         metrics::instruments(&metrics.meter(), &gateway);
         let counted = Arc::downgrade(&gateway);
         gateway.load.count_upstream(move || {

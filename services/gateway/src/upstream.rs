@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use hubspoke_client::directory::View;
 use hubspoke_protocol::{EVERY_SERVICE, GatewayHosts, below_domain};
+use hubspoke_tls::Identity;
 
 use crate::config::GatewayConfig;
 use crate::extras::index::IndexEntry;
@@ -55,6 +56,8 @@ pub(crate) struct TableBuilder<'a> {
     /// Each has its own pool per instance.
     pub(crate) workers: usize,
     pub(crate) durations: &'a DurationHistogram,
+    /// The gateway's identity, if instances speak TLS.
+    pub(crate) identity: Option<&'a Arc<Identity>>,
 }
 
 impl TableBuilder<'_> {
@@ -71,7 +74,10 @@ impl TableBuilder<'_> {
             let infos = view.instances(name).unwrap_or_default();
             let service = match current.any_service(name) {
                 Some(service) => service.with_instances(infos, self.workers, now),
-                None => UpstreamService::new(name, infos, config, self.workers, self.durations, now),
+                None => {
+                    let identity = self.identity.cloned();
+                    UpstreamService::new(name, infos, config, self.workers, self.durations, identity, now)
+                }
             };
             (Box::from(name), Arc::new(service))
         };

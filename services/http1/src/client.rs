@@ -127,6 +127,12 @@ impl<S, B> ClientConnection<S, B> {
         &self.stream
     }
 
+    /// The stream. Whoever reads from it takes bytes from the next response.
+    #[inline]
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The stream and the bytes that followed the response: after a `101`, they belong to the new protocol.
     pub fn into_parts(self) -> (S, Bytes) {
         (self.stream, self.receiving.bytes)

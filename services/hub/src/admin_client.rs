@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use hubspoke_chassis::config::RegistryLink;
-use hubspoke_client::Token;
+use hubspoke_chassis::config::Common;
+use hubspoke_client::log::LOG_SERVICE;
 use hubspoke_client::membership::{RegistryUrls, check_registry_url};
+use hubspoke_client::{HttpClient, HttpOptions, SendError, Token};
 use hubspoke_protocol::{
-    CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, SERVICES_PATH, WATCH_PATH, check_name,
+    CatalogView, PROTECTION_PATH, ProtectionSwitch, ProtectionView, REGISTRY_SERVICE, SERVICES_PATH,
+    WATCH_PATH, check_name,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
@@ -71,7 +73,9 @@ pub(crate) struct AdminClient {
     /// The one that answered last.
     first: Arc<AtomicUsize>,
     token: Option<Token>,
-    http: reqwest::Client,
+    http: HttpClient,
+    /// For log instances.
+    logs: HttpClient,
 }
 
 impl AdminClient {
@@ -79,12 +83,13 @@ impl AdminClient {
     ///
     /// # Errors
     /// If the token file can't be read, or the HTTP client can't be built.
-    pub(crate) fn new(link: &RegistryLink, url: Option<String>) -> anyhow::Result<Self> {
-        let urls = RegistryUrls::parse(url.as_deref().unwrap_or(&link.url))?;
-        let redirect = reqwest::redirect::Policy::none();
-        let http = reqwest::Client::builder().no_proxy().redirect(redirect).connect_timeout(CONNECT_TIMEOUT);
-        let (token, http) = (link.read_token()?, http.build()?);
-        Ok(Self { shown: urls.to_string(), urls, first: Arc::default(), token, http })
+    pub(crate) fn new(common: &Common, url: Option<String>) -> anyhow::Result<Self> {
+        let urls = RegistryUrls::parse(url.as_deref().unwrap_or(&common.registry.url))?;
+        urls.check_tls(common.tls.is_on())?;
+        let (token, identity) = (common.registry.read_token()?, common.tls.open()?);
+        let client = |name| HttpClient::new(&[name], identity.as_ref(), HttpOptions::new(CONNECT_TIMEOUT));
+        let (http, logs) = (client(REGISTRY_SERVICE)?, client(LOG_SERVICE)?);
+        Ok(Self { shown: urls.to_string(), urls, first: Arc::default(), token, http, logs })
     }
 
     /// The registry's base URL, or all of several, for people.
@@ -92,23 +97,33 @@ impl AdminClient {
         &self.shown
     }
 
-    /// A request to a service that asks for the token, too: the log service.
-    pub(crate) fn get(&self, url: &str) -> RequestBuilder {
-        let request = self.http.get(url);
+    /// The base URL of a log instance.
+    pub(crate) fn log_url(&self, addr: &str) -> String {
+        format!("{}://{addr}", self.logs.scheme())
+    }
+
+    /// Sends a request to a log instance, or to a gateway for one; it carries the token, too.
+    pub(crate) async fn get_log(&self, url: &str) -> Result<Response, SendError> {
+        self.logs.send(self.log_request(url)).await
+    }
+
+    fn log_request(&self, url: &str) -> RequestBuilder {
+        let request = self.logs.get(url);
         match &self.token {
             Some(token) => request.bearer_auth(token.get()),
             None => request,
         }
     }
 
-    /// The stream of events at `url`, requested with the token.
+    /// The stream of events of a log instance at `url`, requested with the token.
     pub(crate) fn events(
         &self,
         url: String,
         refusal: impl Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync + 'static,
     ) -> EventSource {
         let client = self.clone();
-        EventSource::open(move |url| client.get(url), vec![url], refusal)
+        let http = self.logs.clone();
+        EventSource::open(http, move |url| client.log_request(url), vec![url], refusal)
     }
 
     /// The whole catalogue.
@@ -134,7 +149,7 @@ impl AdminClient {
         };
         let urls = self.urls.iter().map(|url| format!("{url}{WATCH_PATH}{query}")).collect();
         let http = self.http.clone();
-        EventSource::open(move |url| http.get(url), urls, refused)
+        EventSource::open(http.clone(), move |url| http.get(url), urls, refused)
     }
 
     /// Drains an instance, or undoes that.
@@ -191,13 +206,14 @@ impl AdminClient {
         let mut failure = anyhow!("no registry is configured");
         for at in (first..first + count).map(|at| at % count) {
             let Some(url) = self.urls.iter().nth(at) else { break };
-            let request = request(url).build()?;
-            let with_token = request.headers().contains_key(AUTHORIZATION);
-            let reply = match self.http.execute(request).await {
+            let request = request(url);
+            let built = request.try_clone().and_then(|request| request.build().ok());
+            let with_token = built.is_some_and(|request| request.headers().contains_key(AUTHORIZATION));
+            let reply = match self.http.send(request).await {
                 Ok(reply) => reply,
                 Err(error) => {
                     let hub = invocation::command_line();
-                    failure = anyhow!(registry_error::unanswered(&self.shown, &Cause::of(&error), &hub));
+                    failure = anyhow!(registry_error::unanswered(&self.shown, &Cause::of_send(&error), &hub));
                     continue;
                 }
             };
@@ -222,7 +238,11 @@ impl AdminClient {
 /// # Errors
 /// If one of them can't be one.
 pub(crate) fn registry_urls(text: &str) -> Result<String, String> {
-    let urls: Result<Vec<_>, _> = text.split(',').map(|url| server_url(url.trim())).collect();
+    let typed = |url: &str| match url.starts_with("https://") {
+        true => Ok(url.to_owned()),
+        false => server_url(url),
+    };
+    let urls: Result<Vec<_>, _> = text.split(',').map(|url| typed(url.trim())).collect();
     let urls = urls?.join(",");
     RegistryUrls::parse(&urls).map(|_| urls).map_err(|error| error.to_string())
 }
@@ -233,8 +253,12 @@ pub(crate) fn registry_urls(text: &str) -> Result<String, String> {
 /// If it can't be one.
 pub(crate) fn server_url(text: &str) -> Result<String, String> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let tls = if url.starts_with("https://") { "TLS is not supported; " } else { "" };
-    check_registry_url(&url).map_err(|error| format!("{tls}{error}, such as http://127.0.0.1:20000"))?;
+    if url.starts_with("https://") {
+        return Err(format!(
+            "TLS is not supported; expected a URL such as http://127.0.0.1:20000, not {url:?}"
+        ));
+    }
+    check_registry_url(&url).map_err(|error| format!("{error}, such as http://127.0.0.1:20000"))?;
     Ok(url.trim_end_matches('/').to_owned())
 }
 

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use hubspoke_client::SendError;
+
 /// The reason why a server did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -26,8 +28,17 @@ pub(crate) enum Cause {
 
 impl Cause {
     pub(crate) fn of(error: &reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::Timeout { connected: !error.is_connect() };
+        Self::of_chain(error, error.is_timeout(), error.is_connect())
+    }
+
+    /// That of a request inside the platform.
+    pub(crate) fn of_send(error: &SendError) -> Self {
+        Self::of_chain(error, error.is_timeout(), error.is_connect())
+    }
+
+    fn of_chain(error: &(dyn Error + 'static), is_timeout: bool, is_connect: bool) -> Self {
+        if is_timeout {
+            return Self::Timeout { connected: !is_connect };
         }
         let chain: Vec<&(dyn Error + 'static)> =
             std::iter::successors(error.source(), |&error| error.source()).collect();
@@ -53,7 +64,7 @@ impl Cause {
         {
             Some((io::ErrorKind::ConnectionRefused, _)) => Self::Connect("connection refused".to_owned()),
             Some((io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _)) => Self::Closed,
-            Some((_, io)) if error.is_connect() => Self::Connect(without_number(&io.to_string())),
+            Some((_, io)) if is_connect => Self::Connect(without_number(&io.to_string())),
             _ => Self::Other(without_number(&root)),
         }
     }

@@ -122,7 +122,7 @@ pub fn run(cli: HubCli) -> ExitCode {
         }
         HubCommand::Healthcheck => {
             let (listen, public) = (config.common.listen, config.hub.gateway);
-            boot::healthcheck(PROCESS.name, HealthQuery::Platform { listen, public })
+            boot::healthcheck(PROCESS.name, HealthQuery::Platform { listen, public }, &config.common.tls)
         }
         command => boot::block_on(PROCESS.name, async {
             match run_client(command, &config).await {
@@ -172,7 +172,7 @@ fn quiet(mut telemetry: Telemetry, source: &ConfigSource) -> Telemetry {
 
 /// Runs any command but `up`.
 async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<()> {
-    let client = |registry: RegistryArg| AdminClient::new(&config.common.registry, registry.url);
+    let client = |registry: RegistryArg| AdminClient::new(&config.common, registry.url);
     match command {
         HubCommand::Up(_)
         | HubCommand::Healthcheck
@@ -194,7 +194,7 @@ async fn run_client(command: HubCommand, config: &HubConfig) -> anyhow::Result<(
             let candidates = if command == "stop" {
                 programs::names().await
             } else {
-                let registry = AdminClient::new(&config.common.registry, None)?;
+                let registry = AdminClient::new(&config.common, None)?;
                 shell::candidates(&command, &registry.catalog().await?)
             };
             print(&candidates.into_iter().map(|name| name + "\n").collect::<String>())

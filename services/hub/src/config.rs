@@ -140,9 +140,10 @@ impl HubConfig {
             TableDefaults::new(hubspoke_visit::PROCESS.name, &visit)?,
         ];
         let mut layers = Layers::read(&PROCESS, &tables, source)?;
-        let listen = layers.common()?.listen;
+        let Common { listen, tls, .. } = layers.common()?;
         if listen.port() != 0 {
-            layers = layers.with_default(REGISTRY_URL, &format!("http://{}", reachable(listen)));
+            let url = format!("{}://{}", scheme(tls.is_on()), reachable(listen));
+            layers = layers.with_default(REGISTRY_URL, &url);
         }
         // A registry for other machines is of no use to them without the others.
         let HubTable { gateway, gateway_control, log, visit, .. } = HubTable::default();
@@ -246,7 +247,7 @@ impl HubConfig {
     /// # Errors
     /// [`ConfigError`] for the first address that is not a loopback address.
     pub fn check_exposure(&self, layers: &Layers) -> Result<(), ConfigError> {
-        if self.hub.insecure || self.requires_tokens() {
+        if self.hub.insecure || self.requires_tokens() || self.common.tls.is_on() {
             return Ok(());
         }
         let HubTable { gateway, gateway_control, log, visit, .. } = self.hub;
@@ -364,6 +365,11 @@ impl HubConfig {
         (common.advertise, common.control_listen) = (None, None);
         common
     }
+}
+
+/// The scheme of URLs inside the platform.
+pub(crate) fn scheme(is_tls: bool) -> &'static str {
+    if is_tls { "https" } else { "http" }
 }
 
 /// Replicas after the first listen on a free port.

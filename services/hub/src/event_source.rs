@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use hubspoke_client::HttpClient;
 use hubspoke_protocol::sse;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
@@ -59,12 +60,13 @@ impl EventSource {
     /// Opens the stream at the first of `urls` that has it; all have the same. `request` makes a request with a client that
     /// has no timeout for whole responses. `refusal` puts an answer that is not an event stream into words.
     pub(crate) fn open(
+        http: HttpClient,
         request: impl Fn(&str) -> RequestBuilder + Send + Sync + 'static,
         urls: Vec<String>,
         refusal: impl Fn(StatusCode, &HeaderMap, &[u8]) -> String + Send + Sync + 'static,
     ) -> Self {
         let (sender, updates) = mpsc::channel(QUEUED);
-        let reader = tokio::spawn(async move { read_forever(&request, urls, &refusal, sender).await });
+        let reader = tokio::spawn(async move { read_forever(&http, &request, urls, &refusal, sender).await });
         Self { updates, reader: AbortOnDropHandle::new(reader) }
     }
 
@@ -84,6 +86,7 @@ impl EventSource {
 }
 
 async fn read_forever(
+    http: &HttpClient,
     request: &(dyn Fn(&str) -> RequestBuilder + Send + Sync),
     urls: Vec<String>,
     refusal: &Refusal,
@@ -95,7 +98,7 @@ async fn read_forever(
     let mut backoff = MIN_BACKOFF;
     loop {
         let began = Instant::now();
-        let ended = read(request(url), refusal, &mut last_id, &updates).await;
+        let ended = read(http, request(url), refusal, &mut last_id, &updates).await;
         if began.elapsed() >= LASTING {
             backoff = MIN_BACKOFF;
         }
@@ -115,6 +118,7 @@ async fn read_forever(
 
 /// Reads one connection to its end.
 async fn read(
+    http: &HttpClient,
     request: RequestBuilder,
     refusal: &Refusal,
     last_id: &mut String,
@@ -125,10 +129,10 @@ async fn read(
     if !last_id.is_empty() {
         request = request.header(sse::LAST_EVENT_ID, last_id.as_str());
     }
-    let sent = timeout(RESPONSE_TIMEOUT, request.send())
+    let sent = timeout(RESPONSE_TIMEOUT, http.send(request))
         .await
         .context("it accepts connections but does not answer in time")?;
-    let mut reply = sent.map_err(failed)?;
+    let mut reply = sent.map_err(|error| anyhow!(Cause::of_send(&error).to_string()))?;
     let status = reply.status();
     let headers = reply.headers().clone();
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();

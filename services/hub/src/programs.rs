@@ -24,6 +24,9 @@ mod args;
 /// If the token file can't be read or the HTTP client can't be created.
 pub(crate) async fn platform(config: &HubConfig, url: Option<String>) -> anyhow::Result<Platform> {
     let common = &config.common;
+    if common.tls.is_on() {
+        bail!("programs can't take part in mutual TLS, which [tls] switches on");
+    }
     let mut platform = PlatformConfig::new(url.unwrap_or_else(|| common.registry.url.clone()));
     platform.token = common.registry.read_token()?;
     platform.token_file.clone_from(&common.registry.token_file);

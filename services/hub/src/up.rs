@@ -6,20 +6,23 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use hubspoke_chassis::{BindError, boot};
+use hubspoke_client::{HttpClient, HttpClientError, HttpOptions};
 use hubspoke_gateway::GatewayServer;
 use hubspoke_log::{LogServer, LogServerError};
 use hubspoke_protocol::{DIRECTORY_PATH, Snapshot};
 use hubspoke_registry::RegistryServer;
+use hubspoke_tls::Identity;
 use hubspoke_visit::{VisitServer, VisitServerError};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::cause::Cause;
-use crate::config::{HubConfig, PROCESS};
+use crate::config::{HubConfig, PROCESS, scheme};
 use crate::data_dir::DataDir;
 use crate::invocation::quoted;
 use crate::text;
@@ -75,6 +78,8 @@ pub struct HubAddrs {
     pub requires_tokens: bool,
     /// The host that people and members use for a wildcard address. Unset: loopback.
     pub host: Option<String>,
+    /// The identity of all services, if they speak mutual TLS.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Hub {
@@ -93,7 +98,7 @@ impl Hub {
             more_registries.push(server.with_context(|| format!("registry {n}"))?);
         }
         let more_addrs: Vec<_> = more_registries.iter().map(RegistryServer::local_addr).collect();
-        let registry_url = registry_url(registry.local_addr(), &more_addrs);
+        let registry_url = registry_url(config.common.tls.is_on(), registry.local_addr(), &more_addrs);
         let local_tls =
             config.makes_certificates().then(|| LocalTls::new(config.tls_dir(), config.gateway_hosts()));
         let authority = local_tls.as_ref().map(|tls| tls.ensure(Timestamp::now()));
@@ -136,7 +141,8 @@ impl Hub {
             gateway_control: gateway.control_addr(),
             logs: log_addrs,
             visits: visits.iter().map(VisitServer::local_addr).collect(),
-            requires_tokens: config.requires_tokens(),
+            requires_tokens: config.requires_tokens() || config.common.tls.is_on(),
+            identity: config.common.tls.open()?,
             host: config.advertise_host().map(str::to_owned),
         };
         Ok(Self { registry, more_registries, gateway, logs, visits, addrs, local_tls, _data_dir: data_dir })
@@ -156,12 +162,12 @@ impl Hub {
         let mut registries = ServerGroup::default();
         registries.start(|stop| self.registry.run(stop));
         for registry in self.more_registries {
-            let first = self.addrs.registry;
+            let (first, identity) = (self.addrs.registry, self.addrs.identity.clone());
             registries.start(|mut stop| async move {
                 // An etcd without a catalogue begins with the snapshot file, which only the first one has.
                 tokio::select! {
                     () = &mut stop => return Ok(()),
-                    ready = registry_ready(first) => ready?,
+                    ready = registry_ready(first, identity.as_ref()) => ready?,
                 }
                 registry.run(stop).await.map_err(anyhow::Error::from)
             });
@@ -203,7 +209,7 @@ impl HubAddrs {
     /// # Errors
     /// If a service is not ready in time: which one, and why.
     pub async fn ready(&self, within: Duration) -> anyhow::Result<()> {
-        let client = poll_client(within)?;
+        let client = poll_client(within, self.identity.as_ref())?;
         let deadline = Instant::now() + within;
         let registries = std::iter::once(self.registry).chain(self.more_registries.iter().copied());
         let callers = || self.logs.iter().map(|(addr, _)| *addr).chain(self.visits.iter().copied());
@@ -220,7 +226,7 @@ impl HubAddrs {
 
     /// The URLs of all registries, separated by commas.
     pub fn registry_url(&self) -> String {
-        registry_url(self.registry, &self.more_registries)
+        registry_url(self.identity.is_some(), self.registry, &self.more_registries)
     }
 
     /// The banner: what runs where, and what to try. `hub` is the command line that starts this program.
@@ -230,23 +236,27 @@ impl HubAddrs {
         if !self.etcd.is_empty() {
             text += &format!("  etcd      {}\n", self.etcd.join(", "));
         }
+        let scheme = scheme(self.identity.is_some());
         for addr in std::iter::once(&self.registry).chain(&self.more_registries) {
-            text += &format!("  registry  http://{}\n", self.shown(*addr));
+            text += &format!("  registry  {scheme}://{}\n", self.shown(*addr));
         }
         text += &format!("  gateway   http://{}\n", self.shown(self.gateway));
         if let Some(addr) = self.gateway_tls {
             text += &format!("            https://{}\n", self.shown(addr));
         }
         for addr in &self.visits {
-            text += &format!("  visit     http://{}\n", self.shown(*addr));
+            text += &format!("  visit     {scheme}://{}\n", self.shown(*addr));
         }
         for (addr, file) in &self.logs {
-            text += &format!("  log       http://{}  → {}\n", self.shown(*addr), file.display());
+            text += &format!("  log       {scheme}://{}  → {}\n", self.shown(*addr), file.display());
         }
         // Another shell may not have the settings of this one.
         let registry = boot::reachable(self.registry).to_string();
-        let option =
-            if registry == PROCESS.listen { String::new() } else { format!(" --registry http://{registry}") };
+        let option = if registry == PROCESS.listen {
+            String::new()
+        } else {
+            format!(" --registry {scheme}://{registry}")
+        };
         let gateway = boot::reachable(self.gateway);
         let (visit, log) = (quoted(&format!("{gateway}/visit")), quoted(&format!("{gateway}/log")));
         text += &format!("\nTry:   curl {visit}\n");
@@ -283,18 +293,20 @@ fn name_hub_key(error: BindError, listen: &'static str, control_listen: &'static
 }
 
 /// The URLs of registries, separated by commas.
-fn registry_url(first: SocketAddr, more: &[SocketAddr]) -> String {
-    let urls = std::iter::once(&first).chain(more).map(|addr| format!("http://{}", boot::reachable(*addr)));
-    urls.collect::<Vec<_>>().join(",")
+fn registry_url(is_tls: bool, first: SocketAddr, more: &[SocketAddr]) -> String {
+    let url = |addr: &SocketAddr| format!("{}://{}", scheme(is_tls), boot::reachable(*addr));
+    std::iter::once(&first).chain(more).map(url).collect::<Vec<_>>().join(",")
 }
 
-fn poll_client(timeout: Duration) -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder().no_proxy().timeout(timeout).build()
+fn poll_client(timeout: Duration, identity: Option<&Arc<Identity>>) -> Result<HttpClient, HttpClientError> {
+    let names = identity.map(|identity| identity.names()).unwrap_or_default();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    HttpClient::new(&names, identity, HttpOptions::new(timeout))
 }
 
 /// Waits until a registry is ready.
-async fn registry_ready(addr: SocketAddr) -> anyhow::Result<()> {
-    let client = poll_client(READY_TIMEOUT)?;
+async fn registry_ready(addr: SocketAddr, identity: Option<&Arc<Identity>>) -> anyhow::Result<()> {
+    let client = poll_client(READY_TIMEOUT, identity)?;
     let path = hubspoke_chassis::health::READYZ_PATH;
     while poll(&client, Instant::now() + READY_TIMEOUT, addr, path, |_| true).await.is_err() {}
     Ok(())
@@ -302,15 +314,16 @@ async fn registry_ready(addr: SocketAddr) -> anyhow::Result<()> {
 
 /// Polls a service until it answers with success and a body that is `wanted`.
 async fn poll(
-    client: &reqwest::Client,
+    client: &HttpClient,
     deadline: Instant,
     addr: SocketAddr,
     path: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    let url = format!("http://{}{path}", boot::reachable(addr));
+    let url = format!("{}://{}{path}", client.scheme(), boot::reachable(addr));
     loop {
-        let why = match client.get(&url).send().await {
+        let limit = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let why = match client.send(client.get(&url).timeout(limit)).await {
             Ok(reply) => {
                 let status = reply.status();
                 let body = reply.text().await.unwrap_or_default();
@@ -320,7 +333,7 @@ async fn poll(
                 let unknown = || "it does not know all instances yet".to_owned();
                 if status.is_success() { unknown() } else { text::problem_detail(body.as_bytes()) }
             }
-            Err(error) => Cause::of(&error).to_string(),
+            Err(error) => Cause::of_send(&error).to_string(),
         };
         if Instant::now() > deadline {
             return Err(anyhow!("{addr} is not ready: {why}"));
@@ -354,6 +367,7 @@ mod tests {
             visits: vec![],
             requires_tokens: false,
             host: None,
+            identity: None,
         };
         assert!(addrs.banner("0", "hub").contains("\n       hub status\n"));
         addrs.registry = addr("0.0.0.0:20000");

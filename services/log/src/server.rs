@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use hubspoke_chassis::telemetry::{new_instance_id, new_run_id};
 use hubspoke_chassis::{BindError, Config, RunError, Service};
 use hubspoke_client::log::BATCH_META;
-use reqwest::redirect::Policy;
+use hubspoke_client::{HttpClient, HttpClientError, HttpOptions};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api;
@@ -36,8 +36,8 @@ pub enum LogServerError {
     #[error("can't open the log")]
     Open(#[from] OpenError),
     /// The HTTP client for its siblings can't be created.
-    #[error("can't create an HTTP client")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] HttpClientError),
     /// The server ended by itself.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -75,8 +75,8 @@ impl LogServer {
         let requires = [&*common.name, GATEWAY_SERVICE];
         let builder = Service::builder(PROCESS).requires(requires).meta(key, value);
         let service = builder.id(id).bind(&common).await?;
-        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none());
-        let http = http.connect_timeout(CONNECT_TIMEOUT).build()?;
+        let (identity, options) = (service.identity(), HttpOptions::new(CONNECT_TIMEOUT));
+        let http = HttpClient::new(&[&*common.name], identity.as_ref(), options)?;
         if store.torn_bytes() > 0 {
             let (file, torn_bytes) = (file.display(), store.torn_bytes());
             tracing::warn!(%file, torn_bytes, "cut off an incomplete entry or batch at the end of the log");

@@ -12,7 +12,9 @@ pub use self::http::{
     PROMETHEUS_TARGETS_PATH, PROTECTION_PATH, REGISTRIES_PATH, SERVICES_PATH, WATCH_PATH,
 };
 pub use self::metrics::{META_METRICS, METRICS_PATH, MetricsTargets};
-pub use self::names::{EVERY_SERVICE, InvalidName, RESERVED_NAMES, check_name};
+pub use self::names::{
+    EVERY_SERVICE, IDENTITY_DOMAIN, InvalidName, REGISTRY_SERVICE, RESERVED_NAMES, check_name,
+};
 pub use self::protection::{ProtectionSwitch, ProtectionView};
 pub use self::revision::{InvalidRevision, Revision};
 pub use self::service::{Deregistration, InvalidInfo, PushMode, ServiceInfo, ServiceLists, Snapshot};

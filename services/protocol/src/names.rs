@@ -14,6 +14,13 @@ pub const EVERY_SERVICE: &str = "*";
 /// own, and gateways do not forward requests for these paths.
 pub const RESERVED_NAMES: [&str; 6] = ["services", "heart-beat", "directory", "livez", "readyz", "metrics"];
 
+/// The beginning of every name in a certificate, which is a URI: `spiffe://hubspoke/NAME` is a member of service `NAME`,
+/// `spiffe://hubspoke/role/operator` and `spiffe://hubspoke/role/reader` have those roles.
+pub const IDENTITY_DOMAIN: &str = "spiffe://hubspoke/";
+
+/// The name that certificates of registries have.
+pub const REGISTRY_SERVICE: &str = "registry";
+
 /// The text is not a valid service name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidName(String);

@@ -14,6 +14,7 @@ use crate::catalog::{
     Registration, SavedCatalog, Time, Warnings,
 };
 use crate::config::Settings;
+use crate::exchange::MemberDialer;
 use crate::heard::HeardLog;
 use crate::heartbeat::HeartbeatCommand;
 use crate::instruments::Instruments;
@@ -32,6 +33,7 @@ pub(crate) struct Dispatcher {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) feed: Arc<ChangeFeed>,
     pub(crate) instruments: Arc<Instruments>,
+    pub(crate) dialer: MemberDialer,
     /// Bounded by the catalogue: at most one heartbeat per instance, and one command when it is removed.
     heartbeats: mpsc::UnboundedSender<HeartbeatCommand>,
     pub(crate) unsaved: Unsaved,
@@ -67,15 +69,19 @@ impl Dispatcher {
         settings: &Settings,
         epoch: u64,
         metrics: &Metrics,
+        dialer: MemberDialer,
     ) -> (Self, mpsc::UnboundedReceiver<HeartbeatCommand>) {
         let catalog = Arc::new(SharedCatalog::new(settings.clone(), epoch));
         let instruments = Arc::new(Instruments::new(metrics, &settings.limits));
         let (heartbeats, commands) = mpsc::unbounded_channel();
+        let notifier =
+            Notifier::new(settings.push.clone(), catalog.clone(), instruments.clone(), dialer.clone());
         let dispatcher = Self {
-            notifier: Arc::new(Notifier::new(settings.push.clone(), catalog.clone(), instruments.clone())),
+            notifier: Arc::new(notifier),
             feed: Arc::new(ChangeFeed::new(settings.history.changes, catalog.clone())),
             catalog,
             instruments,
+            dialer,
             heartbeats,
             unsaved: Unsaved::default(),
             proposals: Proposals::default(),

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http::{HeaderMap, Request, StatusCode, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hubspoke_chassis::with_causes;
+use hubspoke_tls::{Generation, Identity, MaybeTls};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
@@ -21,7 +23,17 @@ use tokio::net::TcpStream;
 
 /// A connection between two exchanges.
 #[derive(Debug)]
-pub(crate) struct IdleConn(TcpStream);
+pub(crate) struct IdleConn {
+    stream: MaybeTls<TcpStream>,
+    /// The identity with which it was opened, if it is TLS.
+    generation: Option<Generation>,
+}
+
+impl IdleConn {
+    fn is_current(&self) -> bool {
+        self.generation.as_ref().is_none_or(Generation::is_current)
+    }
+}
 
 /// The reply of a member.
 #[derive(Debug)]
@@ -73,44 +85,70 @@ impl ExchangeError {
     }
 }
 
-/// Sends a request and reads the reply, all within `timeout`. If the idle connection fails, the request is sent again
-/// on a new one, since the member may have closed it meanwhile. So the request must be idempotent.
-pub(crate) async fn send<B>(
-    addr: &str,
-    idle: Option<IdleConn>,
-    request: impl Fn() -> Request<B>,
-    limit: usize,
-    timeout: Duration,
-) -> Result<ExchangeReply, ExchangeError>
-where
-    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
-{
-    let exchange = async {
-        if let Some(IdleConn(stream)) = idle
-            && let Ok(reply) = exchange(stream, request(), limit).await
-        {
-            return Ok(reply);
+/// A member as it is called: its address, and the name that its certificate must have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Callee<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) addr: &'a str,
+}
+
+/// Opens connections to members: in clear text or, if the registry has an identity, over mutual TLS.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemberDialer {
+    identity: Option<Arc<Identity>>,
+}
+
+impl MemberDialer {
+    pub(crate) fn new(identity: Option<Arc<Identity>>) -> Self {
+        Self { identity }
+    }
+
+    /// Sends a request and reads the reply, all within `timeout`. If the idle connection fails, the request is sent again
+    /// on a new one, since the member may have closed it meanwhile. So the request must be idempotent.
+    pub(crate) async fn send<B>(
+        &self,
+        to: Callee<'_>,
+        idle: Option<IdleConn>,
+        request: impl Fn() -> Request<B>,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<ExchangeReply, ExchangeError>
+    where
+        B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+    {
+        let exchange = async {
+            if let Some(idle) = idle.filter(IdleConn::is_current)
+                && let Ok(reply) = exchange(idle, request(), limit).await
+            {
+                return Ok(reply);
+            }
+            let generation = self.identity.as_ref().map(Identity::generation);
+            let stream = self.connect(to).await.map_err(ExchangeError::Connect)?;
+            exchange(IdleConn { stream, generation }, request(), limit).await.map_err(ExchangeError::Http)
+        };
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::Timeout(timeout)))
+    }
+
+    /// Connects, and closes the connection again.
+    pub(crate) async fn reach(&self, to: Callee<'_>, timeout: Duration) -> Result<(), ExchangeError> {
+        let connected = tokio::time::timeout(timeout, self.connect(to)).await;
+        connected.map_err(|_| ExchangeError::Timeout(timeout))?.map(drop).map_err(ExchangeError::Connect)
+    }
+
+    pub(crate) async fn connect(&self, to: Callee<'_>) -> io::Result<MaybeTls<TcpStream>> {
+        let stream = TcpStream::connect(to.addr).await?;
+        stream.set_nodelay(true)?;
+        match &self.identity {
+            None => Ok(MaybeTls::Plain(stream)),
+            Some(identity) => {
+                Ok(MaybeTls::Tls(Box::new(identity.connect(&[to.name], &[b"http/1.1"], stream).await?)))
+            }
         }
-        let stream = connect(addr).await.map_err(ExchangeError::Connect)?;
-        exchange(stream, request(), limit).await.map_err(ExchangeError::Http)
-    };
-    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::Timeout(timeout)))
-}
-
-/// Connects, and closes the connection again.
-pub(crate) async fn reach(addr: &str, timeout: Duration) -> Result<(), ExchangeError> {
-    let connected = tokio::time::timeout(timeout, connect(addr)).await;
-    connected.map_err(|_| ExchangeError::Timeout(timeout))?.map(drop).map_err(ExchangeError::Connect)
-}
-
-async fn connect(addr: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(addr).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    }
 }
 
 async fn exchange<B>(
-    stream: TcpStream,
+    IdleConn { stream, generation }: IdleConn,
     request: Request<B>,
     limit: usize,
 ) -> Result<ExchangeReply, hyper::Error>
@@ -146,7 +184,7 @@ where
             None => connection.await,
         };
         let parts = ended.ok().filter(|parts| parts.read_buf.is_empty());
-        reply.idle = parts.map(|parts| IdleConn(parts.io.into_inner()));
+        reply.idle = parts.map(|parts| IdleConn { stream: parts.io.into_inner(), generation });
     }
     Ok(reply)
 }
@@ -173,7 +211,6 @@ async fn read(body: hyper::body::Incoming, limit: usize) -> Result<Option<Bytes>
 mod tests {
     use std::collections::VecDeque;
     use std::net::SocketAddr;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use http_body_util::Empty;
@@ -208,7 +245,9 @@ mod tests {
     }
 
     async fn get(addr: SocketAddr, idle: Option<IdleConn>) -> Result<ExchangeReply, ExchangeError> {
-        send(&addr.to_string(), idle, request, 16, Duration::from_millis(500)).await
+        let addr = addr.to_string();
+        let to = Callee { name: "log", addr: &addr };
+        MemberDialer::default().send(to, idle, request, 16, Duration::from_millis(500)).await
     }
 
     #[tokio::test]

@@ -113,11 +113,12 @@ mod tests {
 
     use super::*;
     use crate::Settings;
+    use crate::exchange::MemberDialer;
 
     #[tokio::test]
     async fn there_is_a_series_for_each_service_with_instances_and_for_no_other() {
         let (settings, metrics) = (Settings::default(), Metrics::new("registry", "registry-1").unwrap());
-        let (dispatcher, _commands) = Dispatcher::new(&settings, 1, &metrics);
+        let (dispatcher, _commands) = Dispatcher::new(&settings, 1, &metrics, MemberDialer::default());
         let dispatcher = Arc::new(dispatcher);
         register(&metrics, &settings.limits, &dispatcher);
         for n in 0..2_500 {

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use self::probe::{Failure, Probe, ProbeResult, probe_span, send};
 use crate::catalog::{CatalogEvent, EventOutcome, HeartbeatTiming, Incarnation, InstanceKey};
 use crate::config::HeartbeatSettings;
-use crate::exchange::IdleConn;
+use crate::exchange::{IdleConn, MemberDialer};
 use crate::instruments::Instruments;
 use crate::shared::SharedCatalog;
 
@@ -50,6 +50,7 @@ pub(crate) enum HeartbeatCommand {
 pub(crate) async fn probe_once(
     catalog: &SharedCatalog,
     instruments: &Instruments,
+    dialer: &MemberDialer,
     key: InstanceKey,
     timeout: Duration,
 ) -> Option<Option<Heartbeat>> {
@@ -61,7 +62,7 @@ pub(crate) async fn probe_once(
     let to = Incarnation { key, number: 0 };
     let revision = catalog.revision_of(newest);
     let probe = Probe { to, info, is_removed: false, revision, idle: None };
-    let result = send(probe, timeout).instrument(span).await;
+    let result = send(dialer.clone(), probe, timeout).instrument(span).await;
     result.outcome.ok().map(|reply| reply.map(|reply| reply.heartbeat))
 }
 
@@ -71,6 +72,7 @@ pub(crate) struct Heartbeats<R> {
     commands: UnboundedReceiver<HeartbeatCommand>,
     settings: HeartbeatSettings,
     instruments: Arc<Instruments>,
+    dialer: MemberDialer,
     report: R,
     schedule: BinaryHeap<Reverse<(Instant, Incarnation)>>,
     in_flight: JoinSet<ProbeResult>,
@@ -91,6 +93,7 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
         commands: UnboundedReceiver<HeartbeatCommand>,
         mut settings: HeartbeatSettings,
         instruments: Arc<Instruments>,
+        dialer: MemberDialer,
         report: R,
     ) -> Self {
         // The other half is for clients, and for heartbeats and pushes in flight.
@@ -100,6 +103,7 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
             commands,
             settings,
             instruments,
+            dialer,
             report,
             schedule: BinaryHeap::new(),
             in_flight: JoinSet::new(),
@@ -192,7 +196,7 @@ impl<R: Fn(CatalogEvent) -> EventOutcome> Heartbeats<R> {
             }
             let span = probe_span(&self.instruments.span_owner, &info);
             let probe = Probe { to, info, is_removed, revision, idle };
-            self.in_flight.spawn(send(probe, self.settings.timeout).instrument(span));
+            self.in_flight.spawn(send(self.dialer.clone(), probe, self.settings.timeout).instrument(span));
         }
     }
 
@@ -268,12 +272,13 @@ mod tests {
         let mut settings = Settings::default();
         settings.heartbeat.interval = Duration::from_secs(3600); // nothing is due in this test
         let metrics = Metrics::new("registry", "test").unwrap();
-        let (dispatcher, commands) = Dispatcher::new(&settings, 1, &metrics);
+        let (dispatcher, commands) = Dispatcher::new(&settings, 1, &metrics, MemberDialer::default());
         let mut heartbeats = Heartbeats::new(
             dispatcher.catalog.clone(),
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
+            MemberDialer::default(),
             |_| EventOutcome::Unchanged,
         );
         let info = |i: usize| ServiceInfo::new("log", format!("10.0.0.1:{i}"));

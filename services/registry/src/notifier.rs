@@ -22,6 +22,7 @@ use self::dependents::{Delivery, DependentCounts, Dependents};
 use self::send::{push_span, send};
 use crate::catalog::{Catalog, Incarnation, InstanceList, Registration};
 use crate::config::PushSettings;
+use crate::exchange::MemberDialer;
 use crate::instruments::Instruments;
 use crate::shared::SharedCatalog;
 
@@ -44,6 +45,7 @@ pub(crate) struct Notifier {
     retry_slots: Semaphore,
     settings: PushSettings,
     instruments: Arc<Instruments>,
+    dialer: MemberDialer,
 }
 
 impl Notifier {
@@ -51,6 +53,7 @@ impl Notifier {
         settings: PushSettings,
         catalog: Arc<SharedCatalog>,
         instruments: Arc<Instruments>,
+        dialer: MemberDialer,
     ) -> Self {
         let retries = (settings.concurrency / RETRY_SHARE).max(1);
         Self {
@@ -61,6 +64,7 @@ impl Notifier {
             retry_slots: Semaphore::new(retries.min(Semaphore::MAX_PERMITS)),
             settings,
             instruments,
+            dialer,
         }
     }
 
@@ -171,7 +175,8 @@ async fn deliver(notifier: Arc<Notifier>, to: Incarnation) {
         let revision = notifier.catalog.revision_of(plan.revision);
         let span = push_span(&notifier.instruments.span_owner, &info, plan.requests.first());
         let began = Instant::now();
-        let sending = send(&info, &plan.requests, revision, idle, notifier.settings.timeout);
+        let sending =
+            send(&notifier.dialer, &info, &plan.requests, revision, idle, notifier.settings.timeout);
         let (acknowledged, idle, error) = sending.instrument(span).await;
         drop(slot);
         notifier.instruments.record_push(error.is_none(), began.elapsed());
@@ -205,7 +210,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.push.coalesce = Duration::ZERO;
         let metrics = Metrics::new("registry", "test").unwrap();
-        let (dispatcher, _commands) = Dispatcher::new(&settings, 1, &metrics);
+        let (dispatcher, _commands) = Dispatcher::new(&settings, 1, &metrics, MemberDialer::default());
         for i in 0..DEPENDENTS {
             let required_services = vec!["log".to_owned()];
             let info = ServiceInfo::new("visit", format!("127.0.0.1:{}", i + 1));

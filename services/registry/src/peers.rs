@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use hubspoke_client::Token;
-use hubspoke_protocol::Heartbeat;
+use hubspoke_protocol::{Heartbeat, REGISTRY_SERVICE};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::catalog::{InstanceKey, Split};
 use crate::cluster::{Registries, Status};
 use crate::dispatch::Dispatcher;
-use crate::exchange::{self, IdleConn};
+use crate::exchange::{Callee, IdleConn};
 use crate::findings::{
     ACKNOWLEDGED_PATH, AcknowledgedQuery, Findings, HEARD_PATH, PROBE_PATH, ProbeQuery, ProbeReply,
 };
@@ -241,7 +241,8 @@ impl Peers {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             request
         };
-        let reply = exchange::send(addr, idle, request, MAX_REPLY, timeout).await;
+        let to = Callee { name: REGISTRY_SERVICE, addr };
+        let reply = self.dispatcher.dialer.send(to, idle, request, MAX_REPLY, timeout).await;
         match reply {
             Ok(reply) if reply.status.is_success() => {
                 let value = serde_json::from_slice(&reply.body.filter(|body| !body.is_empty())?).ok()?;

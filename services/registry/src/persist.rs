@@ -244,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
+    use crate::exchange::MemberDialer;
 
     #[tokio::test]
     async fn the_last_write_has_the_newest_state() {
@@ -251,7 +252,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = SnapshotFile::in_folder(folder.path());
         let metrics = hubspoke_chassis::Metrics::new("registry", "test").unwrap();
-        let (dispatcher, _commands) = Dispatcher::new(&Settings::default(), 1, &metrics);
+        let (dispatcher, _commands) =
+            Dispatcher::new(&Settings::default(), 1, &metrics, MemberDialer::default());
         let mut saves = JoinSet::new();
         for port in 1..=COUNT {
             dispatcher.register(ServiceInfo::new("log", format!("127.0.0.1:{port}")), None, None).unwrap();

@@ -12,11 +12,11 @@ use crate::config::Limits;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OverQuota {
     #[error(
-        "the token {token} has {max} instances already, which is the limit (registry.limits.member_instances)"
+        "the member {token} has {max} instances already, which is the limit (registry.limits.member_instances)"
     )]
     Instances { token: String, max: usize },
     #[error(
-        "instances of the token {token} require {max} services that nobody offers, which is the limit \
+        "instances of the member {token} require {max} services that nobody offers, which is the limit \
          (registry.limits.member_required)"
     )]
     Required { token: String, max: usize },

@@ -24,6 +24,7 @@ use crate::catalog::{EventOutcome, SavedCatalog};
 use crate::cluster::RegistryRecord;
 use crate::config::{Settings, StoreKind};
 use crate::dispatch::Dispatcher;
+use crate::exchange::MemberDialer;
 use crate::gauges;
 use crate::heartbeat::{HeartbeatCommand, Heartbeats};
 use crate::page::{self, RelayState};
@@ -75,7 +76,8 @@ impl RegistryServer {
             StoreKind::Memory => rand::random(),
             StoreKind::Etcd => 0, // known once etcd is read
         };
-        let (dispatcher, commands) = Dispatcher::new(&settings, epoch, &service.metrics());
+        let (dispatcher, commands) =
+            Dispatcher::new(&settings, epoch, &service.metrics(), MemberDialer::new(service.identity()));
         let dispatcher = Arc::new(dispatcher);
         let access = Arc::new(Access::new(settings.allow_addrs.clone(), settings.limits.clone()));
         let file = settings.data_dir.as_deref().map(SnapshotFile::in_folder);
@@ -155,7 +157,12 @@ impl RegistryServer {
         };
         let max_body = usize::try_from(settings.limits.body.as_u64()).unwrap_or(usize::MAX);
         let routes = api::routes(Arc::new(api))
-            .merge(page::routes(RelayState::new(catalog.clone(), service.access(), end_streams.clone())))
+            .merge(page::routes(RelayState::new(
+                catalog.clone(),
+                dispatcher.dialer.clone(),
+                service.access(),
+                end_streams.clone(),
+            )))
             .layer(DefaultBodyLimit::max(max_body))
             .layer(from_fn_with_state(catalog.clone(), api::stamp));
 
@@ -166,6 +173,7 @@ impl RegistryServer {
             commands,
             settings.heartbeat,
             dispatcher.instruments.clone(),
+            dispatcher.dialer.clone(),
             move |event| reporter.apply(event, None).unwrap_or(EventOutcome::Unknown), // results are never refused
         );
         tasks.spawn(heartbeats.run());

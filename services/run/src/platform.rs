@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hubspoke_client::log::{LOG_SERVICE, LogQueue};
 use hubspoke_client::membership::RegistryUrls;
-use hubspoke_client::{Directory, HttpClientError, LogClient, Token};
+use hubspoke_client::{Directory, HttpClientError, LogClient, MemberCredentials, Token};
 use hubspoke_protocol::{CatalogView, SERVICES_PATH, ServiceInfo, ServiceLists};
 use parking_lot::Mutex;
 use reqwest::redirect::Policy;
@@ -123,7 +123,9 @@ impl Platform {
     /// # Errors
     /// [`HttpClientError`].
     pub(crate) fn log_queue(&self, sender: &ServiceInfo) -> Result<LogQueue, HttpClientError> {
-        let client = LogClient::with_token(self.directory.clone(), sender, self.config.token.clone())?;
+        let credentials =
+            MemberCredentials { token: self.config.token.clone(), ..MemberCredentials::default() };
+        let client = LogClient::with_credentials(self.directory.clone(), sender, credentials)?;
         Ok(LogQueue::start(client, LOG_QUEUE))
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Cert {
     pub(crate) key: CertifiedKey,
     /// DNS names in lower case, where `*.SUFFIX` is one label more, and IP addresses as text.
     pub(crate) names: Vec<String>,
+    /// Names that are URIs.
+    pub(crate) uris: Vec<String>,
     /// When the first certificate of the chain ends, in seconds since 1970.
     pub(crate) not_after: i64,
 }
@@ -84,7 +86,7 @@ impl Cert {
         let leaf = leaf.clone();
         let (_, parsed) =
             X509Certificate::from_der(&leaf).map_err(|_| of_cert("an invalid certificate".to_owned()))?;
-        let names = names(&parsed);
+        let (names, uris) = names(&parsed);
         let mut not_after = i64::MAX;
         for der in &chain {
             let (_, link) =
@@ -110,7 +112,7 @@ impl Cert {
             }
             error => of_key(&format!("the key can't be used: {error}")),
         })?;
-        Ok(Self { key, names, not_after })
+        Ok(Self { key, names, uris, not_after })
     }
 }
 
@@ -121,15 +123,53 @@ pub fn validity(pem: &[u8]) -> Option<(i64, i64)> {
     Some((cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp()))
 }
 
-fn names(cert: &X509Certificate<'_>) -> Vec<String> {
+/// The DNS names, in lower case, with the IP addresses, and the URIs of a certificate.
+fn names(cert: &X509Certificate<'_>) -> (Vec<String>, Vec<String>) {
     let extension = cert.subject_alternative_name().ok().flatten();
-    let names = extension.iter().flat_map(|extension| &extension.value.general_names);
-    let names = names.filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        GeneralName::IPAddress(bytes) => ip_address(bytes).map(|ip| ip.to_string()),
-        _ => None,
-    });
-    names.collect()
+    let (mut names, mut uris) = (Vec::new(), Vec::new());
+    for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => names.extend(ip_address(bytes).map(|ip| ip.to_string())),
+            GeneralName::URI(uri) => uris.push((*uri).to_owned()),
+            _ => {}
+        }
+    }
+    (names, uris)
+}
+
+/// The URIs of a certificate in DER; none if it is invalid.
+pub(crate) fn uris(der: &CertificateDer<'_>) -> Vec<String> {
+    X509Certificate::from_der(der).map(|(_, cert)| names(&cert).1).unwrap_or_default()
+}
+
+/// The certificates of authorities in a PEM file that are valid at `now`, and when the last of them ends. Those that have
+/// expired are left out: a bundle holds the old and the new one while they change.
+pub(crate) fn authorities(
+    file: &Path,
+    pem: &[u8],
+    now: i64,
+) -> Result<(Vec<CertificateDer<'static>>, i64), CertError> {
+    let invalid = |why: String| CertError::new(file, why);
+    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(|error| invalid(format!("invalid PEM: {error}")))?;
+    if all.is_empty() {
+        return Err(invalid("no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
+    }
+    let (mut valid, mut not_after) = (Vec::new(), i64::MIN);
+    for der in &all {
+        let (_, cert) =
+            X509Certificate::from_der(der).map_err(|_| invalid("an invalid certificate".to_owned()))?;
+        let ends = cert.validity().not_after.timestamp();
+        if ends > now {
+            valid.push(der.clone());
+        }
+        not_after = not_after.max(ends);
+    }
+    if valid.is_empty() {
+        return Err(invalid("all certificates in it have expired".to_owned()));
+    }
+    Ok((valid, not_after))
 }
 
 fn ip_address(bytes: &[u8]) -> Option<IpAddr> {

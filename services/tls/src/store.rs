@@ -2,13 +2,9 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -18,9 +14,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::cert::{Cert, CertError, CertFiles, MAX_FILE};
+use crate::cert::{Cert, CertError, CertFiles};
 use crate::client_ca::{self, ClientCa};
 use crate::issue::IssueCert;
+use crate::watched::{now, read, warn_if_public};
 
 /// The certificates in a list of files. The first one is for clients that ask for no name, or for one that none has.
 /// With them the CAs that clients' certificates must come from, if clients are asked for one.
@@ -200,7 +197,7 @@ impl CertSet {
                 continue;
             }
             let parsed = Cert::parse(files, cert, key, provider, now);
-            let Cert { key, names, not_after } = match parsed {
+            let Cert { key, names, not_after, .. } = match parsed {
                 Ok(cert) => cert,
                 Err(error) if files.may_be_missing => {
                     tracing::warn!(
@@ -248,33 +245,6 @@ impl ResolvesServerCert for CertStore {
 fn is_challenge(hello: &ClientHello<'_>) -> bool {
     let mut protocols = hello.alpn().into_iter().flatten();
     protocols.next() == Some(b"acme-tls/1") && protocols.next().is_none()
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CertError> {
-    let mut content = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut content));
-    read.map_err(|error| CertError::new(path, error.to_string()))?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(CertError::new(path, format!("longer than {MAX_FILE} bytes")));
-    }
-    Ok(content)
-}
-
-#[cfg(unix)]
-fn warn_if_public(key: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(key).map_or(0, |found| found.permissions().mode());
-    if mode & 0o004 != 0 {
-        tracing::warn!(file = %key.display(), "everybody on this machine may read the private key");
-    }
-}
-
-#[cfg(not(unix))]
-fn warn_if_public(_: &Path) {}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! - [`otlp::Collector`] is an OpenTelemetry collector that decodes what it receives.
 //! - [`conformance`] is what every HTTP/1 server must do, by the sections of the RFCs.
 //! - [`etcd`] runs a real etcd, if there is one, and kills, stops, restores it.
+//! - [`pki`] has authorities and certificates for mutual TLS.
 //! - [`process`] runs a binary in a clean environment, with a deadline.
 //!
 //! Everything panics when it fails, and everything that runs stops when it is dropped.
@@ -45,6 +46,7 @@ pub mod h2_claims;
 mod log;
 mod member;
 pub mod otlp;
+pub mod pki;
 pub mod process;
 pub mod raw;
 mod registry;

@@ -16,9 +16,12 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("hubspoke-tls", &[]),
     ("hubspoke-acme", &["hubspoke-tls"]),
     (TESTKIT, &["hubspoke-protocol"]),
-    ("hubspoke-client", &["hubspoke-protocol"]),
-    ("hubspoke-chassis", &["hubspoke-protocol", "hubspoke-client", "hubspoke-sockets"]),
-    ("hubspoke-registry", &["hubspoke-protocol", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"]),
+    ("hubspoke-client", &["hubspoke-protocol", "hubspoke-tls"]),
+    ("hubspoke-chassis", &["hubspoke-protocol", "hubspoke-tls", "hubspoke-client", "hubspoke-sockets"]),
+    (
+        "hubspoke-registry",
+        &["hubspoke-protocol", "hubspoke-tls", "hubspoke-etcd", "hubspoke-client", "hubspoke-chassis"],
+    ),
     (
         "hubspoke-gateway",
         &[
@@ -58,6 +61,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "hubspoke-log",
             "hubspoke-visit",
             "hubspoke",
+            "hubspoke-tls",
             TESTKIT,
         ],
     ),

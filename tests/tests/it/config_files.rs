@@ -110,9 +110,9 @@ fn complete<T: Table>(process: &Process, unused: &[&str]) {
         defaults,
         "{name}.toml with every key that has a default"
     );
-    // The examples are valid too. Two pairs exclude each other.
-    let excluded = ["registry.token", "advertise"];
-    load_without(&|path| ["registry.token_file", "advertise_host"].contains(&path));
+    // The examples are valid too. Two pairs exclude each other, and with [tls], the registry's URL is another one.
+    let excluded = ["registry.token", "advertise", "registry.url"];
+    load_without(&|path| ["registry.token_file", "advertise_host", "registry.url"].contains(&path));
     let all = load_without(&|path| excluded.contains(&path));
     let shown = |path: &&String| !unused.contains(&path.as_str()) && !excluded.contains(&path.as_str());
     for path in unset.iter().filter(shown) {

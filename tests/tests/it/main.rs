@@ -17,6 +17,7 @@ mod conformance;
 mod high_availability;
 mod hosts;
 mod manifests;
+mod mtls;
 mod platform;
 mod policies;
 mod registries;

@@ -5,10 +5,12 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use hubspoke_client::{HttpClient, HttpOptions};
 use hubspoke_protocol::problem::{ProblemDocument, ProblemType};
 use reqwest::StatusCode;
 
 use super::running::{self, RunningProcess};
+use crate::config::IdentitySettings;
 use crate::health::READYZ_PATH;
 
 /// Shorter than the 3 s that the images' HEALTHCHECK allows.
@@ -43,8 +45,12 @@ enum Answer {
 ///
 /// # Errors
 /// If one of them is not ready; names its address, and the reason.
-pub(super) async fn healthcheck(query: HealthQuery) -> Result<(), BoxError> {
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+pub(super) async fn healthcheck(query: HealthQuery, tls: &IdentitySettings) -> Result<(), BoxError> {
+    // The process has the same files, and so the same names.
+    let identity = tls.open()?;
+    let names = identity.as_ref().map(|identity| identity.names()).unwrap_or_default();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let client = HttpClient::new(&names, identity.as_ref(), HttpOptions::new(TIMEOUT))?;
     let configured = match query {
         HealthQuery::Service(control) => control,
         HealthQuery::Platform { listen, .. } => listen,
@@ -64,11 +70,7 @@ pub(super) async fn healthcheck(query: HealthQuery) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn check(
-    client: &reqwest::Client,
-    query: HealthQuery,
-    process: RunningProcess,
-) -> Result<(), BoxError> {
+async fn check(client: &HttpClient, query: HealthQuery, process: RunningProcess) -> Result<(), BoxError> {
     let RunningProcess { id, mut listens } = process;
     match query {
         // The configured address first: no other port gets a request if that one answers.
@@ -97,8 +99,11 @@ fn is_same(bound: SocketAddr, configured: SocketAddr) -> bool {
     bound.port() == configured.port() && (bound.ip() == configured.ip() || are_wildcards)
 }
 
-async fn ask(client: &reqwest::Client, addr: SocketAddr) -> Answer {
-    let get = async |addr| client.get(format!("http://{addr}{READYZ_PATH}")).send().await;
+async fn ask(client: &HttpClient, addr: SocketAddr) -> Answer {
+    let get = async |addr| {
+        let url = format!("{}://{addr}{READYZ_PATH}", client.scheme());
+        client.send(client.get(url).timeout(TIMEOUT)).await
+    };
     let response = match get(reachable(addr)).await {
         // Loopback may have only the other family.
         Err(error) if error.is_connect() && addr.is_ipv6() && addr.ip().is_unspecified() => {

@@ -1,18 +1,25 @@
 use std::fmt;
 use std::net::{AddrParseError, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_client::Token;
 use hubspoke_client::log::{FewerCopies, LogCopies, MAX_COPIES};
 use hubspoke_client::membership::RegistryUrls;
-use hubspoke_protocol::{InvalidAddr, RESERVED_NAMES, check_addr, check_host, check_name};
+use hubspoke_protocol::{IDENTITY_DOMAIN, InvalidAddr, RESERVED_NAMES, check_addr, check_host, check_name};
+use hubspoke_tls::{CertFiles, Identity, IdentityFiles};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use super::error::ConfigError;
 use super::process::Process;
 use super::secret::Secret;
+
+/// The registry that is joined by default, without `http` or, with `[tls]`, `https`.
+pub(super) const DEFAULT_REGISTRY: &str = "://127.0.0.1:20000";
+/// Why `[tls]` is invalid.
+const PARTLY_SET: &str = "cert, key and ca must be set together";
 
 /// The keys that every process has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +53,8 @@ pub struct Common {
     pub registry: RegistryLink,
     /// The tokens of subjects that may call this process.
     pub access: AccessSettings,
+    /// The certificate of this process, for mutual TLS with everything inside.
+    pub tls: IdentitySettings,
     /// How entries are sent to the log service.
     pub log_client: LogSending,
     /// Logs, traces and metrics.
@@ -73,6 +82,42 @@ pub struct AccessSettings {
     /// The tokens that are accepted, as hashes, one a line; `hub token` writes it. It is read again when it changes. The
     /// registry and the log service ask for tokens.
     pub tokens_file: Option<PathBuf>,
+}
+
+/// The certificate of this process, for mutual TLS with everything inside. All three files or none; they are read again
+/// when they change.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct IdentitySettings {
+    /// The certificate, followed by its chain. Its name is a URI: `spiffe://hubspoke/NAME`, or several.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The authorities that are trusted: one certificate, or the old and the new one during a change.
+    pub ca: Option<PathBuf>,
+}
+
+impl IdentitySettings {
+    /// Whether mutual TLS is on.
+    pub fn is_on(&self) -> bool {
+        self.cert.is_some()
+    }
+
+    /// Reads and checks the files, if they are set.
+    ///
+    /// # Errors
+    /// If one of them can't be used, or only some are set.
+    pub fn open(&self) -> Result<Option<Arc<Identity>>, ConfigError> {
+        let (cert, key, ca) = match (&self.cert, &self.key, &self.ca) {
+            (None, None, None) => return Ok(None),
+            (Some(cert), Some(key), Some(ca)) => (cert.clone(), key.clone(), ca.clone()),
+            _ => return Err(ConfigError::new(format!("tls: {PARTLY_SET}"))),
+        };
+        let files = IdentityFiles { own: CertFiles { cert, key, may_be_missing: false }, ca };
+        let opened = Identity::open(files, IDENTITY_DOMAIN);
+        opened.map(Some).map_err(|error| ConfigError::new(format!("tls: {error}")))
+    }
 }
 
 /// How entries are sent to the log service.
@@ -123,12 +168,9 @@ impl Common {
             allowed_hosts: Vec::new(),
             max_connections: 1024,
             shutdown_grace: Duration::from_secs(10),
-            registry: RegistryLink {
-                url: "http://127.0.0.1:20000".to_owned(),
-                token: None,
-                token_file: None,
-            },
+            registry: RegistryLink { url: format!("http{DEFAULT_REGISTRY}"), token: None, token_file: None },
             access: AccessSettings::default(),
+            tls: IdentitySettings::default(),
             log_client: LogSending { copies: 1, fewer_copies: FewerCopies::Refuse },
             telemetry: Telemetry { log: "info".to_owned(), otlp_endpoint: None, heartbeat_traces: 0.01 },
         })
@@ -162,7 +204,12 @@ impl Common {
                 return Err(at("advertise_host", &"advertise is set too; remove one of them"));
             }
         }
-        RegistryUrls::parse(&registry.url).map_err(|error| at("registry.url", &error))?;
+        let set = [&self.tls.cert, &self.tls.key, &self.tls.ca].map(Option::is_some);
+        if set != [set[0]; 3] {
+            return Err(at("tls", &PARTLY_SET));
+        }
+        let urls = RegistryUrls::parse(&registry.url).map_err(|error| at("registry.url", &error))?;
+        urls.check_tls(self.tls.is_on()).map_err(|error| at("registry.url", &error))?;
         if registry.token.is_some() && registry.token_file.is_some() {
             return Err(at("registry.token_file", &"registry.token is set too; remove one of them"));
         }

@@ -10,7 +10,7 @@ use figment::{Figment, Provider};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::common::{Common, with_brackets};
+use super::common::{Common, DEFAULT_REGISTRY, with_brackets};
 use super::env::{self, Env};
 use super::error::ConfigError;
 use super::explain::{at, invalid_file, invalid_value, nearest};
@@ -20,6 +20,9 @@ use super::table::{Config, Table};
 /// The table `registry` holds the keys of [`RegistryLink`](super::RegistryLink), which every process has, and the
 /// registry's own settings.
 const REGISTRY: &str = "registry";
+/// With the second, the default of the first begins with `https`.
+const REGISTRY_URL: &str = "registry.url";
+const TLS_CERT: &str = "tls.cert";
 
 /// Everything outside the process that its configuration comes from.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +125,12 @@ impl Layers {
         let figment = figment.merge(env);
         let layers = Self { figment, common, defaults };
         layers.check_keys()?;
-        Ok(layers)
+        let is_tls = layers.origin(TLS_CERT) != Origin::Default;
+        Ok(if is_tls {
+            layers.with_default(REGISTRY_URL, &format!("https{DEFAULT_REGISTRY}"))
+        } else {
+            layers
+        })
     }
 
     /// The keys that every process has.

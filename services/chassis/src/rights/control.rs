@@ -11,19 +11,22 @@ use subtle::ConstantTimeEq;
 use super::denied::Denied;
 use super::refusals::Refusals;
 use super::role::Right;
-use super::subject::Subject;
+use super::subject::{CertificateNames, Subject};
 use super::tokens_file::{MAX_AGE, MAX_AGE_UNKNOWN, TokensFile};
 use crate::config::{Common, ConfigError};
 use crate::metrics::Metrics;
 use crate::server::ConnectionHandle;
 
-/// The tokens that a process knows. The default knows none: everybody may do everything.
+/// The tokens that a process knows, and whether it asks for certificates. The default knows none and asks for none:
+/// everybody may do everything.
 #[derive(Default)]
 pub struct AccessControl {
     /// The process's own token: whoever has it may do everything here. For the registry it is the one that it requires;
     /// a member shares it with nobody, or with everybody.
     own: Option<Token>,
     file: Option<Arc<TokensFile>>,
+    /// Clients have certificates.
+    certificates: bool,
     member: Option<Member>,
     refusals: Refusals,
 }
@@ -50,11 +53,15 @@ impl AccessControl {
             .build();
         let refusals = Refusals::default();
         refusals.register(metrics);
-        Ok(Self { own, file, member, refusals })
+        Ok(Self { own, file, certificates: common.tls.is_on(), member, refusals })
     }
 
-    /// Whether a token is required. Without any, everybody may do everything.
+    /// Whether a token or a certificate is required. Without any, everybody may do everything.
     pub fn is_on(&self) -> bool {
+        self.knows_tokens() || self.certificates
+    }
+
+    fn knows_tokens(&self) -> bool {
         self.own.is_some() || self.file.is_some()
     }
 
@@ -72,7 +79,7 @@ impl AccessControl {
         headers: &HeaderMap,
         connection: Option<&ConnectionHandle>,
     ) -> Result<Subject, Denied> {
-        match self.subject(headers, Instant::now(), Timestamp::now) {
+        match self.subject(headers, connection, Instant::now(), Timestamp::now) {
             Ok(subject) => Ok(subject),
             Err(denied) => {
                 self.refusals.refuse(&denied, headers, connection).await;
@@ -118,14 +125,22 @@ impl AccessControl {
     fn subject(
         &self,
         headers: &HeaderMap,
+        connection: Option<&ConnectionHandle>,
         now: Instant,
         clock: impl FnOnce() -> Timestamp,
     ) -> Result<Subject, Denied> {
         if !self.is_on() {
             return Ok(Subject::Anybody);
         }
+        // Through a gateway, the certificate is not the sender's.
+        let is_direct = !headers.contains_key(header::VIA);
+        let certificate = connection.and_then(ConnectionHandle::certificate).filter(|_| is_direct);
+        let certificate = certificate.map(|names| Subject::Certificate(CertificateNames::new(names)));
+        if !self.knows_tokens() {
+            return certificate.ok_or(Denied::Missing);
+        }
         let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
-        let given = given.ok_or(Denied::Missing)?;
+        let Some(given) = given else { return certificate.ok_or(Denied::Missing) };
         // In constant time, so that the time it takes does not reveal how much of a token was right.
         if self.own.as_ref().is_some_and(|own| own.get().as_bytes().ct_eq(given).into()) {
             return Ok(Subject::Own);

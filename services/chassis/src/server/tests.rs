@@ -43,7 +43,7 @@ async fn start(head: Duration, connections: usize) -> (SocketAddr, watch::Sender
         min_idle: Duration::from_millis(200),
         min_idle_unused: Duration::from_millis(200),
     };
-    tokio::spawn(serve(limits, listener, app, drain));
+    tokio::spawn(serve(limits, listener, app, drain, None));
     (addr, start_drain)
 }
 

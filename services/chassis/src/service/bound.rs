@@ -4,9 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
+use hubspoke_protocol::problem::ProblemType;
+use hubspoke_protocol::{REGISTRY_SERVICE, SERVICES_PATH};
+use hubspoke_tls::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,9 +22,11 @@ use super::membership::Membership;
 use super::middleware::Middleware;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
+use crate::problem::Problem;
 use crate::rights::AccessControl;
-use crate::server::{self, CONTROL_CONNECTIONS, Drain, PortLimits};
+use crate::server::{self, CONTROL_CONNECTIONS, ConnectionHandle, Drain, PortLimits};
 use crate::site::{KnownHosts, SiteRule};
+use crate::tls::{self, ServerTls};
 
 /// Serves the public port until it is drained.
 type ServePublic = Box<dyn FnOnce(TcpListener, Drain) -> BoxFuture<'static, ()> + Send>;
@@ -40,6 +48,8 @@ pub struct Service {
     pub(super) hosts: KnownHosts,
     pub(super) member: Option<Member>,
     pub(super) access: Arc<AccessControl>,
+    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) tls: Option<ServerTls>,
     pub(super) log: LogClient,
     pub(super) load: LoadCounters,
     pub(super) readiness: Readiness,
@@ -75,6 +85,11 @@ impl Service {
     /// The rights here, by the tokens in the configuration. A service that requires one asks for it in its handlers.
     pub fn access(&self) -> Arc<AccessControl> {
         self.access.clone()
+    }
+
+    /// The identity of this process, for mutual TLS with others; `None` if that is off.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.clone()
     }
 
     /// Sends entries to the log service, which must be among the required services.
@@ -116,9 +131,9 @@ impl Service {
     ) -> BoxFuture<'static, Result<(), RunError>> {
         let routes = routes.layer(self.middleware(Some(self.load.clone()), self.member.is_some()));
         let app = if self.control.is_none() { routes.merge(self.control_routes()) } else { routes };
-        let limits = PortLimits::new(self.max_connections);
+        let (limits, tls) = (PortLimits::new(self.max_connections), self.tls.clone());
         let serve: ServePublic =
-            Box::new(move |listener, drain| server::serve(limits, listener, app, drain).boxed());
+            Box::new(move |listener, drain| server::serve(limits, listener, app, drain, tls).boxed());
         self.run_server(shutdown, serve)
     }
 
@@ -159,10 +174,18 @@ impl Service {
         let metrics_app = self.metrics.routes().layer(self.middleware(None, false));
         let mut servers = JoinSet::new();
         servers.spawn(serve(self.listener, drain.clone()));
-        for (listener, app) in [(self.control.take(), control_app), (self.metrics_only.take(), metrics_app)] {
+        // Whoever scrapes needs no certificate: there is nothing else on that port.
+        for (listener, app, tls) in [
+            (self.control.take(), control_app, self.tls.take()),
+            (self.metrics_only.take(), metrics_app, None),
+        ] {
             let Some(listener) = listener else { continue };
             let limits = PortLimits::new(self.max_connections.min(CONTROL_CONNECTIONS));
-            servers.spawn(server::serve(limits, listener, app, drain.clone()));
+            servers.spawn(server::serve(limits, listener, app, drain.clone(), tls));
+        }
+        let mut reloading = JoinSet::new();
+        if let Some(identity) = self.identity.take() {
+            reloading.spawn(tls::keep_reloading(identity));
         }
         let mut membership = Membership::start(self.member, self.readiness.clone());
         tokio::select! {
@@ -186,7 +209,10 @@ impl Service {
 
     /// The routes for the registry, the orchestrator and operators.
     fn control_routes(&self) -> Router {
-        let member = self.member.as_ref().map(Member::routes).unwrap_or_default();
+        let mut member = self.member.as_ref().map(Member::routes).unwrap_or_default();
+        if self.identity.is_some() {
+            member = member.layer(from_fn(check_pusher));
+        }
         let metrics = if self.metrics_addr.is_none() { self.metrics.routes() } else { Router::new() };
         self.readiness.routes().merge(metrics).merge(member).layer(self.middleware(None, false))
     }
@@ -196,4 +222,15 @@ impl Service {
         let site = SiteRule::new(self.hosts.clone(), routed);
         Middleware::new(&self.id, self.metrics.clone(), load, site)
     }
+}
+
+/// Refuses a push from anybody but the registry. The push key alone may have been overheard before TLS was on.
+async fn check_pusher(request: Request, next: Next) -> Response {
+    let certificate = request.extensions().get::<ConnectionHandle>().and_then(ConnectionHandle::certificate);
+    let is_registry = certificate.is_some_and(|names| names.iter().any(|name| name == REGISTRY_SERVICE));
+    if request.uri().path() != SERVICES_PATH || is_registry {
+        return next.run(request).await;
+    }
+    let detail = "only the registry may push, and this connection's certificate is not the registry's";
+    Problem::new(ProblemType::NotPermitted, detail).into_response()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use hubspoke_client::membership::MemberConfig;
-use hubspoke_client::{Directory, LoadCounters, LogClient, Member};
+use hubspoke_client::{Directory, LoadCounters, LogClient, Member, MemberCredentials};
 use hubspoke_protocol::{META_METRICS, METRICS_PATH, ServiceInfo};
 
 use super::bound::Service;
@@ -17,6 +17,7 @@ use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::rights::AccessControl;
 use crate::site::KnownHosts;
+use crate::tls::{ServerTls, show_certificates};
 use crate::{server, telemetry};
 
 /// Describes a service; [`boot`](Self::boot) runs it as a process, [`bind`](Self::bind) binds it within one.
@@ -81,6 +82,8 @@ impl ServiceBuilder {
     /// [`BindError`] if an address can't be bound or the configuration is invalid.
     pub async fn bind(self, common: &Common) -> Result<Service, BindError> {
         let token = common.registry.read_token()?;
+        let identity = common.tls.open()?;
+        let tls = identity.as_ref().map(ServerTls::new).transpose()?;
         server::raise_file_limit();
         let public = listen(common.listen, "listen", self.process.name)?;
         let optional =
@@ -105,6 +108,7 @@ impl ServiceBuilder {
         if self.is_member {
             let mut config = MemberConfig::new(&common.registry.url, info.clone());
             config.token = token.clone();
+            config.identity = identity.clone();
             config.advertise = advertise(common, &public, control.as_ref());
             let joining = Member::new(config, load.clone())?;
             directory = joining.directory().clone();
@@ -112,12 +116,19 @@ impl ServiceBuilder {
             member = Some(joining);
         }
         let copies = common.log_client.copies();
-        let log = LogClient::with_token(directory, &info, token.clone().filter(|_| self.is_member))?;
+        let credentials =
+            MemberCredentials { token: token.clone().filter(|_| self.is_member), identity: identity.clone() };
+        let log = LogClient::with_credentials(directory, &info, credentials)?;
         let log = log.with_copies(copies);
         if copies.count() > 1 {
             metrics.show_short_entries(&log);
         }
         let access = Arc::new(AccessControl::new(common, token, member.clone(), &metrics)?);
+        if let Some(identity) = &identity {
+            let (expires, failures) = (identity.clone(), identity.clone());
+            let (expires, failures) = (move || Some(expires.expires()), move || failures.reload_failures());
+            show_certificates(&metrics.meter(), "inside", expires, failures);
+        }
         let grace = common.shutdown_grace;
         Ok(Service {
             grace,
@@ -132,6 +143,8 @@ impl ServiceBuilder {
             hosts: KnownHosts::new(common),
             member,
             access,
+            identity,
+            tls,
             log,
             load,
             readiness,

@@ -17,8 +17,7 @@ use super::copies::{FewerCopies, LogCopies};
 use super::error::{AttemptError, LogError, entry_at_fault};
 use super::post::{ATTEMPT_TIMEOUT, PendingEntry, Poster};
 use crate::directory::Directory;
-use crate::http::{self, HttpClientError};
-use crate::token::Token;
+use crate::http::{HttpClient, HttpClientError, HttpOptions, MemberCredentials};
 use crate::trace::{self, Attempt};
 
 /// The name of the log service.
@@ -70,19 +69,21 @@ impl LogClient {
     /// # Errors
     /// [`HttpClientError`] if the HTTP client can't be created.
     pub fn new(directory: Directory, sender: &ServiceInfo) -> Result<Self, HttpClientError> {
-        Self::with_token(directory, sender, None)
+        Self::with_credentials(directory, sender, MemberCredentials::default())
     }
 
-    /// A client that also shows the log instances a token.
+    /// A client that also shows the log instances credentials.
     ///
     /// # Errors
     /// [`HttpClientError`] if the HTTP client can't be created.
-    pub fn with_token(
+    pub fn with_credentials(
         directory: Directory,
         sender: &ServiceInfo,
-        token: Option<Token>,
+        credentials: MemberCredentials,
     ) -> Result<Self, HttpClientError> {
-        let http = http::client(ATTEMPT_TIMEOUT, |builder| builder.pool_idle_timeout(IDLE_TIMEOUT))?;
+        let MemberCredentials { token, identity } = credentials;
+        let options = HttpOptions::new(ATTEMPT_TIMEOUT).with_idle_timeout(IDLE_TIMEOUT);
+        let http = HttpClient::new(&[LOG_SERVICE], identity.as_ref(), options)?;
         let source = format!("{}/{}", sender.name, sender.id()).into();
         let batchers = Arc::new(Batchers::new(Poster { http, source, token }));
         Ok(Self { directory, batchers, copies: LogCopies::default(), short: Arc::default() })

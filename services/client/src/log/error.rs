@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 
-use crate::http::status_line;
+use crate::http::{SendError, status_line};
 
 /// Why no log instance stored an entry.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +57,8 @@ pub enum AttemptError {
     Status(u16),
 }
 
-impl From<reqwest::Error> for AttemptError {
-    fn from(error: reqwest::Error) -> Self {
+impl From<SendError> for AttemptError {
+    fn from(error: SendError) -> Self {
         if error.is_connect() { Self::Unreachable(Arc::new(error)) } else { Self::NoAnswer(Arc::new(error)) }
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use hubspoke_protocol::{HUB_SOURCE, LOG_PATH, ServiceInfo};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::error::{AttemptError, entry_at_fault};
+use crate::http::{HttpClient, SendError};
 use crate::token::Token;
 
 /// Timeout of one attempt: an instance that hangs must leave time for the others.
@@ -98,7 +99,7 @@ impl PendingEntry {
 /// Posts entries to instances in the name of their sender.
 #[derive(Debug, Clone)]
 pub(super) struct Poster {
-    pub(super) http: reqwest::Client,
+    pub(super) http: HttpClient,
     /// `NAME/ID`.
     pub(super) source: Arc<str>,
     pub(super) token: Option<Token>,
@@ -109,7 +110,7 @@ impl Poster {
     pub(super) async fn text(&self, addr: &str, entry: &PendingEntry) -> Result<StatusCode, AttemptError> {
         let request = self.request(addr, "text/plain; charset=utf-8", entry.key.as_deref());
         let request = request.headers(entry.trace.clone()).body(entry.text.clone());
-        send(request).await.map(|(status, _)| status)
+        self.send(request).await.map(|(status, _)| status)
     }
 
     /// Posts entries in one request and returns the outcome of each. With a `key`, that one is for the whole batch;
@@ -165,12 +166,13 @@ impl Poster {
         body: Vec<u8>,
         key: Option<&str>,
     ) -> Result<(StatusCode, BatchAnswer), AttemptError> {
-        let (status, answer) = send(self.request(addr, "application/x-ndjson", key).body(body)).await?;
+        let request = self.request(addr, "application/x-ndjson", key).body(body);
+        let (status, answer) = self.send(request).await?;
         Ok((status, serde_json::from_slice(&answer).unwrap_or_default()))
     }
 
     fn request(&self, addr: &str, content_type: &str, key: Option<&str>) -> RequestBuilder {
-        let request = self.http.post(format!("http://{addr}{LOG_PATH}"));
+        let request = self.http.request(Method::POST, format!("{}://{addr}{LOG_PATH}", self.http.scheme()));
         let mut request = request.header(HUB_SOURCE, &*self.source).header(CONTENT_TYPE, content_type);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.get());
@@ -180,22 +182,22 @@ impl Poster {
             None => request,
         }
     }
-}
 
-/// Sends a request and reads the response to its end, so that the connection can be used again. Of one that is too
-/// long, only the status counts.
-async fn send(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), AttemptError> {
-    let exchange = async {
-        let mut response = request.send().await?;
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if answer.len() + chunk.len() > MAX_ANSWER {
-                answer.clear();
-                break;
+    /// Sends a request and reads the response to its end, so that the connection can be used again. Of one that is too
+    /// long, only the status counts.
+    async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), AttemptError> {
+        let exchange = async {
+            let mut response = self.http.send(request).await?;
+            let mut answer = Vec::new();
+            while let Some(chunk) = response.chunk().await? {
+                if answer.len() + chunk.len() > MAX_ANSWER {
+                    answer.clear();
+                    break;
+                }
+                answer.extend_from_slice(&chunk);
             }
-            answer.extend_from_slice(&chunk);
-        }
-        Ok::<_, reqwest::Error>((response.status(), answer))
-    };
-    Ok(timeout(ATTEMPT_TIMEOUT, exchange).await.map_err(|_| AttemptError::TimedOut)??)
+            Ok::<_, SendError>((response.status(), answer))
+        };
+        Ok(timeout(ATTEMPT_TIMEOUT, exchange).await.map_err(|_| AttemptError::TimedOut)??)
+    }
 }

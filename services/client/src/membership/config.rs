@@ -1,8 +1,10 @@
 //! What a member is configured with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hubspoke_protocol::{InvalidInfo, ServiceInfo};
+use hubspoke_tls::Identity;
 
 use super::advertise::Advertise;
 use super::url::InvalidUrl;
@@ -53,6 +55,8 @@ pub struct MemberConfig {
     pub registry: String,
     /// Bearer token for registering, if the registry requires one.
     pub token: Option<Token>,
+    /// With it, the registry is called over mutual TLS, and its URL begins with `https://`.
+    pub identity: Option<Arc<Identity>>,
     /// What to register. `addr` and `control_addr` come from `advertise`; the member chooses `push` and `push_key`.
     pub info: ServiceInfo,
     /// The addresses to register.
@@ -67,6 +71,7 @@ impl MemberConfig {
         Self {
             registry: registry.into(),
             token: None,
+            identity: None,
             advertise: Advertise::fixed(&info),
             info,
             timing: Timing::default(),

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use hubspoke_protocol::problem::ProblemDocument;
 use hubspoke_protocol::{
-    Deregistration, HUB_REVISION, HUB_WARNING, Revision, SERVICES_PATH, ServiceInfo, ServiceLists,
+    Deregistration, HUB_REVISION, HUB_WARNING, REGISTRY_SERVICE, Revision, SERVICES_PATH, ServiceInfo,
+    ServiceLists,
 };
 use parking_lot::Mutex;
 use reqwest::header::{HOST, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::config::{MemberConfig, MemberError};
 use super::targets::{Round, Target, Targets};
 use super::url::RegistryUrls;
-use crate::http;
+use crate::http::{self, HttpClient, HttpOptions, SendError};
 use crate::token::Token;
 
 /// Longest answer that is read, in bytes: room for ten times 10,000 instances of some 400 bytes each.
@@ -78,9 +80,15 @@ impl From<reqwest::Error> for RegistryError {
     }
 }
 
+impl From<SendError> for RegistryError {
+    fn from(error: SendError) -> Self {
+        Self::NoAnswer(error.into())
+    }
+}
+
 /// Calls the registries.
 pub(super) struct RegistryClient {
-    http: reqwest::Client,
+    http: HttpClient,
     targets: Targets,
     token: Option<Token>,
     /// What was odd about the last registration.
@@ -90,9 +98,11 @@ pub(super) struct RegistryClient {
 impl RegistryClient {
     pub(super) fn new(config: &MemberConfig) -> Result<Self, MemberError> {
         let urls = RegistryUrls::parse(&config.registry)?;
+        urls.check_tls(config.identity.is_some())?;
         // A call every 15 s is not worth keeping a connection open.
         let connect_timeout = CONNECT_TIMEOUT.min(config.timing.timeout);
-        let http = http::client(connect_timeout, |builder| builder.pool_max_idle_per_host(0))?;
+        let options = HttpOptions::new(connect_timeout).with_idle_timeout(Duration::ZERO);
+        let http = HttpClient::new(&[REGISTRY_SERVICE], config.identity.as_ref(), options)?;
         Ok(Self {
             http,
             targets: Targets::new(&urls),
@@ -118,7 +128,7 @@ impl RegistryClient {
         self.log_warnings(response.headers(), &info.name);
         let revision = response.headers().get(HUB_REVISION).and_then(|value| value.to_str().ok());
         let revision = revision.and_then(|text| text.parse().ok());
-        let body = read(&mut response).await?;
+        let body = read(&mut response, limit).await?;
         let body: &[u8] = if body.trim_ascii().is_empty() { b"null" } else { &body };
         let lists = serde_json::from_slice(body);
         Ok((lists.map_err(|error| RegistryError::InvalidAnswer(error.into()))?, revision))
@@ -147,7 +157,7 @@ impl RegistryClient {
         reason: Option<&str>,
     ) -> Result<(), RegistryError> {
         let body = Deregistration { info, reason };
-        read(&mut self.send(Method::DELETE, target, limit, &body).await?).await.map(drop)
+        read(&mut self.send(Method::DELETE, target, limit, &body).await?, limit).await.map(drop)
     }
 
     async fn send(
@@ -160,11 +170,10 @@ impl RegistryClient {
         let send = |token: Option<Arc<str>>| {
             let request = self.http.request(method.clone(), target.url(SERVICES_PATH)).timeout(limit);
             let request = request.header(HOST, target.host()).json(body);
-            match token {
+            self.http.send(match token {
                 Some(token) => request.bearer_auth(token),
                 None => request,
-            }
-            .send()
+            })
         };
         let sent = self.token.as_ref().map(Token::get);
         let mut response = send(sent.clone()).await?;
@@ -179,7 +188,7 @@ impl RegistryClient {
         if status.is_success() {
             return Ok(response);
         }
-        let body = read(&mut response).await.unwrap_or_default();
+        let body = read(&mut response, limit).await.unwrap_or_default();
         Err(RegistryError::Refused { status: StatusCode::as_u16(&status), detail: detail(&body) })
     }
 }
@@ -191,13 +200,16 @@ fn detail(body: &[u8]) -> String {
     detail.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).chars().take(MAX_DETAIL).collect()
 }
 
-async fn read(response: &mut Response) -> Result<Vec<u8>, RegistryError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(RegistryError::TooLong);
+async fn read(response: &mut Response, limit: Duration) -> Result<Vec<u8>, RegistryError> {
+    let reading = async {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(RegistryError::TooLong);
+            }
+            body.extend_from_slice(&chunk);
         }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+        Ok(body)
+    };
+    timeout(limit, reading).await.map_err(|_| SendError::TimedOut)?
 }

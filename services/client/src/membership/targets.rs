@@ -46,7 +46,7 @@ pub(super) struct Target {
 impl Target {
     /// The URL of a path below the registry's base URL, with the address in place of the host's name.
     pub(super) fn url(&self, path: &str) -> String {
-        format!("http://{}{}{path}", self.addr, self.url.path().trim_end_matches('/'))
+        format!("{}://{}{}{path}", self.url.scheme(), self.addr, self.url.path().trim_end_matches('/'))
     }
 
     /// The `Host` that the registry is asked by.

@@ -42,6 +42,23 @@ impl RegistryUrls {
         Ok(Self(urls))
     }
 
+    /// Checks that the URLs begin with `https://` if the process has an identity, and with `http://` if it has none: what
+    /// is sent must not depend on what was forgotten.
+    ///
+    /// # Errors
+    /// [`InvalidUrl`] for the first that does not.
+    pub fn check_tls(&self, has_identity: bool) -> Result<(), InvalidUrl> {
+        let is_tls = |url: &&String| url.starts_with("https://");
+        let why = match has_identity {
+            true => "[tls] is set, so it must begin with https://",
+            false => "https:// needs a certificate of this process: set cert, key and ca in [tls]",
+        };
+        match self.0.iter().find(|url| is_tls(url) != has_identity) {
+            Some(text) => Err(InvalidUrl { text: text.clone(), why }),
+            None => Ok(()),
+        }
+    }
+
     /// The URLs, without a slash at their ends. There is at least one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(String::as_str)
@@ -54,7 +71,7 @@ impl fmt::Display for RegistryUrls {
     }
 }
 
-/// Checks the base URL of a registry: `http://host:port`, optionally with a path. The host must be one that can be
+/// Checks the base URL of a registry: `http://host:port` or, for mutual TLS, `https://host:port`, optionally with a path. The host must be one that can be
 /// connected to, as in [`check_ip`].
 ///
 /// # Errors
@@ -62,7 +79,7 @@ impl fmt::Display for RegistryUrls {
 pub fn check_registry_url(text: &str) -> Result<(), InvalidUrl> {
     let invalid = |why| InvalidUrl { text: text.to_owned(), why };
     let url = reqwest::Url::parse(text).ok().filter(|url| {
-        url.scheme() == "http"
+        matches!(url.scheme(), "http" | "https")
             && url.has_host()
             && url.port() != Some(0)
             && url.username().is_empty()

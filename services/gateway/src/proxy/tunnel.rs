@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hubspoke_tls::MaybeTls;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -21,7 +22,7 @@ const MAX_READ: usize = 64 << 10;
 
 /// An instance's end of an upgraded connection. It travels to the client's connection as the content of the 101.
 pub(crate) struct Tunnel {
-    pub(super) instance: TcpStream,
+    pub(super) instance: MaybeTls<TcpStream>,
     /// How long it may go on once the instance is no longer registered.
     pub(super) removed: Duration,
     /// Bytes that followed its 101.
@@ -34,25 +35,40 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Copies until one side closes. `first` has already been read from the client.
-    pub(crate) async fn join<S: ClientSocket>(mut self, client: S, first: Bytes, memory: &Memory) {
-        let (read_client, write_client) = client.into_halves();
-        let (read_instance, write_instance) = self.instance.split();
+    pub(crate) async fn join<S: ClientSocket>(self, client: S, first: Bytes, memory: &Memory) {
+        let Self { instance, removed, first: from_instance, in_flight, _slot } = self;
+        let first = [first, from_instance];
         let joined = async {
-            tokio::try_join!(
-                copy(first, read_client, write_instance, memory),
-                copy(self.first, read_instance, write_client, memory),
-            )
+            match instance {
+                MaybeTls::Plain(mut stream) => copy_both(client, stream.split(), first, memory).await,
+                MaybeTls::Tls(stream) => copy_both(client, tokio::io::split(stream), first, memory).await,
+            }
         };
-        let registration = self.in_flight.instance();
+        let registration = in_flight.instance();
         let ended = tokio::select! {
-            ended = joined => ended.map(drop),
-            () = registration.gone_for(self.removed) => Ok(()),
+            ended = joined => ended,
+            () = registration.gone_for(removed) => Ok(()),
         };
         if let Err(error) = ended {
             let (instance, error) = (&registration.id, &error as &dyn std::error::Error);
             tracing::debug!(%instance, error, "an upgraded connection broke");
         }
     }
+}
+
+/// Copies in both directions. `first` is what has been read already, from the client and from the instance.
+async fn copy_both<S: ClientSocket>(
+    client: S,
+    (read_instance, write_instance): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    [from_client, from_instance]: [Bytes; 2],
+    memory: &Memory,
+) -> io::Result<()> {
+    let (read_client, write_client) = client.into_halves();
+    tokio::try_join!(
+        copy(from_client, read_client, write_instance, memory),
+        copy(from_instance, read_instance, write_client, memory),
+    )?;
+    Ok(())
 }
 
 /// Writes `bytes`, then what is read, until the end, and passes that on. While neither side has anything to say, it keeps

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::HeaderValue;
 use hubspoke_acme::{Renewer, TLS_ALPN};
 use hubspoke_chassis::BindError;
 use hubspoke_chassis::config::ConfigError;
-use hubspoke_tls::{CertFiles, CertStore, ClientCa, IssueCert, server_config};
+use hubspoke_chassis::tls::show_certificates;
+use hubspoke_tls::{CertFiles, CertStore, ClientCa, IssueCert, TlsSocket, server_config};
 use opentelemetry::metrics::Meter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -16,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{AcmeChallenge, ClientAuth, GatewayConfig, TlsConfig};
 use crate::https::{self, Https};
-use crate::tls_socket::TlsSocket;
 
 /// How often the files are read again.
 pub(super) const RELOAD: Duration = Duration::from_secs(5);
@@ -96,7 +96,10 @@ impl TlsPort {
 
 impl Handshakes {
     /// The socket after the handshake, and `Client-Cert`; `None` if the handshake fails.
-    pub(super) async fn shake(&self, stream: TcpStream) -> Option<(TlsSocket, Option<HeaderValue>)> {
+    pub(super) async fn shake(
+        &self,
+        stream: TcpStream,
+    ) -> Option<(TlsSocket<TcpStream>, Option<HeaderValue>)> {
         match self.acceptor.accept(stream).await {
             Ok(mut stream) => {
                 let tls = &mut stream.get_mut().1;
@@ -130,24 +133,8 @@ impl Handshakes {
 const MAX_UNSENT: usize = 32 << 10;
 
 fn show(meter: &Meter, store: &Arc<CertStore>, renewer: Option<&Arc<Renewer>>) {
-    let shown = store.clone();
-    meter
-        .i64_observable_gauge("hub.tls.expiry")
-        .with_unit("s")
-        .with_description("Time until the first certificate in use ends")
-        .with_callback(move |expiry| {
-            let Some(expires) = shown.expires() else { return };
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            expiry.observe(expires.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX)), &[]);
-        })
-        .build();
-    let shown = store.clone();
-    meter
-        .u64_observable_counter("hub.tls.reload.failures")
-        .with_unit("{reload}")
-        .with_description("Times that the certificates' files could not be used, each 5 s while that lasts")
-        .with_callback(move |failures| failures.observe(shown.reload_failures(), &[]))
-        .build();
+    let (expires, failures) = (store.clone(), store.clone());
+    show_certificates(meter, "public", move || expires.expires(), move || failures.reload_failures());
     if let Some(renewer) = renewer.cloned() {
         meter
             .u64_observable_counter("hub.tls.acme.failures")

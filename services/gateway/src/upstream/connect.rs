@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use h2::client::Builder;
+use hubspoke_tls::{Generation, MaybeTls};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_util::io::InspectReader;
@@ -69,10 +70,38 @@ async fn tcp(instance: &Instance, timeout: Duration) -> Result<TcpStream, Cause>
     Ok(stream)
 }
 
+/// The instance's socket. If the gateway has an identity it is TLS, and the instance must be one of its service by its
+/// certificate, at whatever address.
+async fn socket(
+    instance: &Instance,
+    timeout: Duration,
+    protocol: &[u8],
+) -> Result<(MaybeTls<TcpStream>, Option<Generation>), Cause> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let stream = tcp(instance, timeout).await?;
+    let Some(identity) = &instance.identity else { return Ok((MaybeTls::Plain(stream), None)) };
+    let generation = identity.generation();
+    let (names, protocols) = ([&*instance.service], [protocol]);
+    let shaking = identity.connect(&names, &protocols, stream);
+    match tokio::time::timeout_at(deadline, shaking).await {
+        Ok(Ok(stream)) => Ok((MaybeTls::Tls(Box::new(stream)), Some(generation))),
+        Ok(Err(error)) => {
+            tracing::warn!(
+                service = %instance.service,
+                instance = %instance.id,
+                error = &error as &dyn std::error::Error,
+                "TLS handshake with instance failed"
+            );
+            Err(Cause::ConnectFailed)
+        }
+        Err(_) => Err(Cause::ConnectTimeout),
+    }
+}
+
 /// A connection for one HTTP/1 request at a time.
 pub(crate) async fn h1(instance: &Instance, timeout: Duration) -> Result<Box<Conn>, Cause> {
-    let stream = tcp(instance, timeout).await?;
-    Ok(Box::new(Conn::new(stream, Instant::now())))
+    let (stream, generation) = socket(instance, timeout, b"http/1.1").await?;
+    Ok(Box::new(Conn::new(stream, generation, Instant::now())))
 }
 
 /// Opens connections for the requests that wait at the instance's pool, one after the other, until every waiter has one
@@ -97,7 +126,7 @@ pub(crate) async fn h2(
     buffers: &Arc<Budget>,
 ) -> Result<H2Conn, Cause> {
     let deadline = tokio::time::Instant::now() + timeout;
-    let stream = tcp(instance, timeout).await?;
+    let (stream, generation) = socket(instance, timeout, b"h2").await?;
     // The first that an instance sends are its settings (RFC 9113, 3.4).
     let heard = Arc::<AtomicBool>::default();
     let hears = heard.clone();
@@ -122,7 +151,7 @@ pub(crate) async fn h2(
             Poll::Pending => Poll::Pending,
         })
         .await?;
-        Ok(H2Conn::start(sender, connection, buffers.clone()))
+        Ok(H2Conn::start(sender, connection, buffers.clone(), generation))
     };
     match tokio::time::timeout_at(deadline, opening).await {
         Ok(Ok(conn)) => Ok(conn),
@@ -149,7 +178,7 @@ mod tests {
     async fn a_connection_to_a_vanished_host_ends_in_two_minutes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let info = ServiceInfo::new("log", listener.local_addr().unwrap().to_string());
-        let stream = tcp(&Instance::new(&info, 1), Duration::from_secs(5)).await.unwrap();
+        let stream = tcp(&Instance::new(&info, 1, None), Duration::from_secs(5)).await.unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
         let (time, interval) =

@@ -14,6 +14,7 @@ use h2::client::{Connection, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use hubspoke_tls::Generation;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
@@ -38,6 +39,8 @@ struct ConnState {
     /// Requests on it, those included that wait for a stream.
     requests: AtomicUsize,
     closed: AtomicBool,
+    /// The identity with which it was opened, if it is TLS.
+    generation: Option<Generation>,
 }
 
 /// A request on a connection; it counts until this is dropped.
@@ -55,9 +58,10 @@ impl H2Conn {
         sender: SendRequest<Bytes>,
         mut connection: Connection<T, Bytes>,
         buffers: Arc<Budget>,
+        generation: Option<Generation>,
     ) -> Self {
         let mut is_short = false;
-        let state = Arc::<ConnState>::default();
+        let state = Arc::new(ConnState { generation, ..ConnState::default() });
         let conn = Self { sender, state: state.clone(), buffers: buffers.clone() };
         let mut pings = connection.ping_pong().map(Pings::new);
         tokio::spawn(async move {
@@ -88,8 +92,10 @@ impl H2Conn {
         conn
     }
 
+    /// Whether it takes no further requests: it is closed, or was opened with certificates that are not in use any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.state.closed.load(Relaxed)
+        let is_retired = self.state.generation.as_ref().is_some_and(|generation| !generation.is_current());
+        is_retired || self.state.closed.load(Relaxed)
     }
 
     /// Requests on the connection.

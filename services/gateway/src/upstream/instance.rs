@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use hubspoke_protocol::{InstanceState, Load, ServiceInfo, UpstreamCount};
+use hubspoke_tls::Identity;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::Notify;
@@ -31,6 +32,8 @@ pub(crate) struct Instance {
     /// `addr`, parsed, if its host is an IP address.
     pub(crate) socket_addr: Option<SocketAddr>,
     pub(crate) id: Box<str>,
+    /// The gateway's identity, if instances speak TLS.
+    pub(super) identity: Option<Arc<Identity>>,
     /// `Hub-Instance` of responses in which the instance sets none. It does not show the address.
     pub(crate) label: HeaderValue,
     pub(crate) stats: InstanceStats,
@@ -67,12 +70,13 @@ impl Metadata {
 }
 
 impl Instance {
-    pub(super) fn new(info: &ServiceInfo, workers: usize) -> Self {
+    pub(super) fn new(info: &ServiceInfo, workers: usize, identity: Option<Arc<Identity>>) -> Self {
         let instance = Self {
             service: info.name.as_str().into(),
             addr: info.addr.as_str().into(),
             socket_addr: info.addr.parse().ok(),
             id: info.id().into(),
+            identity,
             label: label(info),
             stats: InstanceStats::default(),
             metadata: Metadata::of(info),

@@ -80,7 +80,7 @@ impl Pool {
     /// An idle connection, the most recently used. `probe`: ask the kernel too whether it is still open.
     pub(crate) fn take(&self, now: Instant, max_idle: Duration, probe: bool) -> Option<Box<Conn>> {
         loop {
-            let conn = self.0.lock().idle.pop()?;
+            let mut conn = self.0.lock().idle.pop()?;
             let is_fresh = now.saturating_duration_since(conn.since) < max_idle;
             if is_fresh && if probe { conn.probe() } else { conn.is_open() } {
                 return Some(conn);

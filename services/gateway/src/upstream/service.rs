@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use hubspoke_protocol::{InstanceState, ServiceInfo};
+use hubspoke_tls::Identity;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::Notify;
@@ -45,6 +46,8 @@ pub(crate) struct UpstreamService {
 
 /// The part of a service that outlives its tables.
 struct ServiceState {
+    /// The gateway's identity, if instances speak TLS.
+    identity: Option<Arc<Identity>>,
     stats: ServiceStats,
     in_flight: AtomicUsize,
     retry_budget: Mutex<RetryBudget>,
@@ -137,6 +140,7 @@ impl UpstreamService {
         config: &GatewayConfig,
         workers: usize,
         durations: &DurationHistogram,
+        identity: Option<Arc<Identity>>,
         now: Instant,
     ) -> Self {
         let service = Self {
@@ -150,6 +154,7 @@ impl UpstreamService {
             asked_hosts: Arc::default(),
             empty_since: None,
             state: Arc::new(ServiceState {
+                identity,
                 stats: ServiceStats::new(name, durations),
                 in_flight: AtomicUsize::new(0),
                 retry_budget: Mutex::new(RetryBudget::new(&config.retry)),
@@ -171,7 +176,7 @@ impl UpstreamService {
                     instance.set_state(info.state());
                     Arc::clone(instance)
                 }
-                _ => Arc::new(Instance::new(info, workers)),
+                _ => Arc::new(Instance::new(info, workers, self.state.identity.clone())),
             })
             .collect();
         let takes_requests =

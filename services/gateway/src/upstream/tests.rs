@@ -37,6 +37,7 @@ fn an_exposed_service_is_known_before_it_has_instances() {
         hosts: &config.gateway_hosts("gateway"),
         workers: 1,
         durations: &durations,
+        identity: None,
     };
     let table = builder.next(&ServiceTable::default(), &Directory::default().view(), Instant::now());
     assert!(!table.is_ready());
@@ -54,6 +55,7 @@ fn an_instance_lasts_as_long_as_its_registration() {
         &GatewayConfig::default(),
         1,
         &durations(),
+        None,
         Instant::now(),
     );
     let same = |infos: &[Arc<ServiceInfo>]| {
@@ -75,7 +77,7 @@ fn a_push_with_many_instances_takes_linear_time() {
         ready: true,
         ..ServiceTable::default()
     };
-    let current = UpstreamService::new("log", &infos, &config, 1, &durations(), Instant::now());
+    let current = UpstreamService::new("log", &infos, &config, 1, &durations(), None, Instant::now());
     let began = Instant::now();
     let next = table(current.with_instances(&infos[1..], 1, Instant::now()));
     let removed = table(current).removed(&next);
@@ -85,7 +87,7 @@ fn a_push_with_many_instances_takes_linear_time() {
 
 #[tokio::test]
 async fn a_removed_instance_is_drained_when_its_last_request_is_over() {
-    let instance = Arc::new(Instance::new(&ServiceInfo::new("log", "127.0.0.1:1"), 1));
+    let instance = Arc::new(Instance::new(&ServiceInfo::new("log", "127.0.0.1:1"), 1, None));
     let (first, last) = (instance.begin(), instance.begin());
     instance.remove();
     let mut drained = std::pin::pin!(instance.drained());

@@ -69,7 +69,7 @@ async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow
             let catalog = registry.catalog().await?;
             let all = catalog.services.get(LOG_SERVICE).into_iter().flatten();
             let present = all.filter(|instance| instance.state != InstanceState::Removed);
-            let urls = present.map(|instance| format!("http://{}", instance.info.addr)).collect();
+            let urls = present.map(|instance| registry.log_url(&instance.info.addr)).collect();
             (urls, "can't read entries from any log instance")
         }
     };
@@ -78,8 +78,8 @@ async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow
     }
     let mut failure = anyhow!("none is registered");
     for url in urls {
-        let request = registry.get(&format!("{url}/{LOG_SERVICE}/all?{query}")).send();
-        match timeout(RESPONSE_TIMEOUT, request).await {
+        let path = format!("{url}/{LOG_SERVICE}/all?{query}");
+        match timeout(RESPONSE_TIMEOUT, registry.get_log(&path)).await {
             Ok(Ok(reply)) if reply.status().is_success() => return Ok(Some(reply)),
             Ok(Ok(reply)) => {
                 let status = reply.status();
@@ -95,7 +95,7 @@ async fn request(args: &LogsArgs, registry: &AdminClient, query: &str) -> anyhow
                 }
                 failure = anyhow!("{url} answered {status}: {detail}");
             }
-            Ok(Err(error)) => failure = anyhow!("{url}: {}", Cause::of(&error)),
+            Ok(Err(error)) => failure = anyhow!("{url}: {}", Cause::of_send(&error)),
             Err(_) => failure = anyhow!("{url}: no answer within {RESPONSE_TIMEOUT:?}"),
         }
     }

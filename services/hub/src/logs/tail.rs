@@ -180,7 +180,7 @@ impl TailSet<'_> {
                 });
             }
         } else if !self.by_addr.contains_key(addr) {
-            let url = format!("http://{addr}/{LOG_SERVICE}/tail?{}", self.query);
+            let url = format!("{}/{LOG_SERVICE}/tail?{}", self.registry.log_url(addr), self.query);
             let stream = self.registry.events(url, |status, _, body| refusal(status, body));
             let task = self.running.spawn(forward(addr.clone(), stream, self.updates.clone()));
             self.by_addr.insert(addr.clone(), task);

@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod local_tls;
 mod logs;
+mod mtls;
 mod operate;
 mod platform;
 mod programs;

@@ -15,7 +15,7 @@ const HUB: &str = env!("CARGO_BIN_EXE_hub");
 /// The keys of the addresses that `hub up` listens on.
 const ADDRS: [&str; 5] = ["LISTEN", "HUB__GATEWAY", "HUB__GATEWAY_CONTROL", "HUB__LOG", "HUB__VISIT"];
 
-fn hub(dir: &TempDir, args: &[&str]) -> Command {
+pub(crate) fn hub(dir: &TempDir, args: &[&str]) -> Command {
     // The tests themselves may run under nohup, and an ignored signal is inherited.
     let mut command = Command::new("/usr/bin/env");
     command.args(["--default-signal=HUP", HUB]).args(args).current_dir(dir.path()).env_clear();
@@ -78,7 +78,7 @@ impl HubUp {
         text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(entry).collect()
     }
 
-    fn url(&self, service: &str) -> String {
+    pub(crate) fn url(&self, service: &str) -> String {
         let line = self.banner.lines().find(|line| line.trim_start().starts_with(service)).unwrap();
         line.split_whitespace().nth(1).unwrap().to_owned()
     }

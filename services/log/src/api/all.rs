@@ -84,11 +84,11 @@ pub(super) async fn read(
 /// The sibling's entries, or its address if it does not answer.
 async fn request(app: &LogApp, sibling: &ServiceInfo, path: &str) -> Result<LineReader, String> {
     let reply = async {
-        let mut request = app.http.get(format!("http://{}{path}", sibling.addr));
+        let mut request = app.http.get(format!("{}://{}{path}", app.http.scheme(), sibling.addr));
         if let Some(token) = app.access.own_token() {
             request = request.bearer_auth(token.get());
         }
-        let reply = timeout(HEAD_TIMEOUT, request.send()).await??;
+        let reply = timeout(HEAD_TIMEOUT, app.http.send(request)).await??;
         let status = reply.status();
         if status.is_success() {
             Ok(reply)

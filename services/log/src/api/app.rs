@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use hubspoke_chassis::rights::{AccessControl, Denied, Right};
 use hubspoke_chassis::server::ConnectionHandle;
-use hubspoke_client::Directory;
+use hubspoke_client::{Directory, HttpClient};
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::QueryAdmission;
@@ -44,7 +44,7 @@ pub(crate) struct LogApp {
     pub(crate) id: Arc<str>,
     /// Where the siblings are.
     pub(crate) directory: Directory,
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: HttpClient,
     /// A permit for each byte that queries and merges may take.
     pub(crate) readers: Arc<Semaphore>,
     /// Which queries may read files.

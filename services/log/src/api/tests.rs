@@ -9,7 +9,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
-use hubspoke_client::Directory;
+use hubspoke_client::{Directory, HttpClient, HttpOptions};
 use hubspoke_testkit::eventually;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -46,7 +46,7 @@ fn fixture(queue_bytes: usize) -> Fixture {
         name: "log".into(),
         id: "log-1".into(),
         directory: Directory::default(),
-        http: reqwest::Client::new(),
+        http: HttpClient::new(&[], None, HttpOptions::new(Duration::from_secs(1))).unwrap(),
         queries: QueryAdmission::new(8, Arc::clone(&readers)),
         readers,
         max_query_time: Duration::from_secs(30),

@@ -78,7 +78,9 @@ pub(super) async fn probe(
     let query: ProbeQuery = Json::parse(&body)?;
     let key = InstanceKey::new(&query.name, &query.addr);
     let dispatcher = &api.dispatcher;
-    let reply = probe_once(&dispatcher.catalog, &dispatcher.instruments, key, api.probe_timeout).await;
+    let reply =
+        probe_once(&dispatcher.catalog, &dispatcher.instruments, &dispatcher.dialer, key, api.probe_timeout)
+            .await;
     Ok(axum::Json(ProbeReply { alive: reply.is_some(), heartbeat: reply.flatten() }))
 }
 

@@ -16,7 +16,7 @@ use tracing::Span;
 
 use super::check::{self, Check};
 use crate::catalog::Incarnation;
-use crate::exchange::{self, ExchangeError, ExchangeReply, IdleConn};
+use crate::exchange::{Callee, ExchangeError, ExchangeReply, IdleConn, MemberDialer};
 
 /// Longest reply body that is read, in bytes. The status and load of a member take about 60.
 const MAX_REPLY: usize = 4096;
@@ -50,22 +50,23 @@ pub(super) enum Failure {
 }
 
 /// Sends a heartbeat, in the current span.
-pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
+pub(super) async fn send(dialer: MemberDialer, probe: Probe, timeout: Duration) -> ProbeResult {
     let Probe { to, info, is_removed, revision, idle } = probe;
     let addr = info.control_addr();
+    let callee = Callee { name: &info.name, addr };
     let began = Instant::now();
     let timeout = check::timeout(&info).unwrap_or(timeout);
     let check = Check::of(&info);
     let path = match &check {
         Check::Tcp => {
-            let outcome = outcome_of_connection(addr, timeout).await;
+            let outcome = outcome_of_connection(&dialer, callee, timeout).await;
             return ProbeResult { of: to, is_removed, duration: began.elapsed(), outcome, idle: None };
         }
         Check::Path(path) => path.clone(),
         Check::Heartbeat => Uri::from_static(HEART_BEAT_PATH),
     };
     let request = || request(addr, &path, revision);
-    let reply = exchange::send(addr, idle, request, MAX_REPLY, timeout).await;
+    let reply = dialer.send(callee, idle, request, MAX_REPLY, timeout).await;
     let status = reply.as_ref().map(|reply| reply.status.as_u16());
     trace::record_outcome(&Span::current(), status.map_err(ExchangeError::kind));
     let (outcome, idle) = match reply {
@@ -89,13 +90,17 @@ pub(super) async fn send(probe: Probe, timeout: Duration) -> ProbeResult {
     ProbeResult { of: to, is_removed, duration: began.elapsed(), outcome, idle }
 }
 
-async fn outcome_of_connection(addr: &str, timeout: Duration) -> Result<Option<GatewayHeartbeat>, Failure> {
-    let connected = exchange::reach(addr, timeout).await;
+async fn outcome_of_connection(
+    dialer: &MemberDialer,
+    to: Callee<'_>,
+    timeout: Duration,
+) -> Result<Option<GatewayHeartbeat>, Failure> {
+    let connected = dialer.reach(to, timeout).await;
     let status = connected.as_ref().map(|()| StatusCode::OK.as_u16());
     trace::record_outcome(&Span::current(), status.map_err(ExchangeError::kind));
     match connected {
         Ok(()) => Ok(None),
-        Err(error) if error.is_local(addr) => Err(Failure::NotSent(error.reason())),
+        Err(error) if error.is_local(to.addr) => Err(Failure::NotSent(error.reason())),
         Err(error) => Err(Failure::Missed(error.reason())),
     }
 }

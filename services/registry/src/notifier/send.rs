@@ -15,7 +15,7 @@ use hubspoke_protocol::{HUB_REVISION, Revision, SERVICES_PATH, ServiceInfo};
 use tracing::Span;
 
 use super::plan::PushRequest;
-use crate::exchange::{self, IdleConn};
+use crate::exchange::{Callee, IdleConn, MemberDialer};
 
 /// Longest reply body that is read, in bytes. It is ignored, but lets the connection be reused.
 const MAX_REPLY: usize = 4096;
@@ -23,6 +23,7 @@ const MAX_REPLY: usize = 4096;
 /// Sends requests until one fails, in the current span. Returns how many were acknowledged, the connection if it can
 /// be reused, and the reason of a failure.
 pub(super) async fn send(
+    dialer: &MemberDialer,
     info: &ServiceInfo,
     requests: &[PushRequest],
     revision: Revision,
@@ -32,7 +33,8 @@ pub(super) async fn send(
     let addr = info.control_addr();
     for (acknowledged, push) in requests.iter().enumerate() {
         let request = || request(addr, info, push, revision);
-        match exchange::send(addr, idle.take(), request, MAX_REPLY, timeout).await {
+        let to = Callee { name: &info.name, addr };
+        match dialer.send(to, idle.take(), request, MAX_REPLY, timeout).await {
             Ok(reply) if reply.status.is_success() => idle = reply.idle,
             Ok(reply) => {
                 trace::record_outcome(&Span::current(), Ok(reply.status.as_u16()));

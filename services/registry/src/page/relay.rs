@@ -32,7 +32,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::InstanceKey;
 use crate::event_stream::{self, event};
+use crate::exchange::{Callee, MemberDialer};
 use crate::shared::SharedCatalog;
 
 /// Most relays at once.
@@ -68,6 +68,7 @@ const KEEP_ALIVE_CHECKS: u32 = 20;
 #[derive(Debug, Clone)]
 pub(crate) struct RelayState {
     catalog: Arc<SharedCatalog>,
+    dialer: MemberDialer,
     access: Arc<AccessControl>,
     shutdown: CancellationToken,
     slots: Arc<Semaphore>,
@@ -76,10 +77,11 @@ pub(crate) struct RelayState {
 impl RelayState {
     pub(crate) fn new(
         catalog: Arc<SharedCatalog>,
+        dialer: MemberDialer,
         access: Arc<AccessControl>,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { catalog, access, shutdown, slots: Arc::new(Semaphore::new(MAX_RELAYS)) }
+        Self { catalog, dialer, access, shutdown, slots: Arc::new(Semaphore::new(MAX_RELAYS)) }
     }
 }
 
@@ -89,7 +91,7 @@ pub(super) fn routes(state: RelayState) -> Router {
 }
 
 async fn tail(
-    State(RelayState { catalog, access, shutdown, slots }): State<RelayState>,
+    State(RelayState { catalog, dialer, access, shutdown, slots }): State<RelayState>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     Extension(connection): Extension<ConnectionHandle>,
@@ -102,6 +104,7 @@ async fn tail(
     let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
     let relay = LogRelay {
         catalog,
+        dialer,
         target: format!("/{LOG_SERVICE}/tail?{}", query.unwrap_or_default()),
         to,
         budget: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)),
@@ -117,6 +120,7 @@ async fn tail(
 /// The stream to one page.
 struct LogRelay {
     catalog: Arc<SharedCatalog>,
+    dialer: MemberDialer,
     target: String,
     to: mpsc::Sender<Bytes>,
     /// One permit per byte that may still be in flight.
@@ -251,7 +255,8 @@ impl LogSource {
 
     /// Requests the tail; returns its body, and the task that drives the connection.
     async fn connect(&self) -> Result<(Incoming, AbortOnDropHandle<()>), SourceError> {
-        let stream = TcpStream::connect(&*self.addr).await?;
+        let callee = Callee { name: LOG_SERVICE, addr: &self.addr };
+        let stream = self.relay.dialer.connect(callee).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = AbortOnDropHandle::new(tokio::spawn(async { drop(connection.await) }));
         let mut request = http::Request::get(&*self.relay.target)
@@ -301,6 +306,7 @@ mod tests {
         let (to, events) = mpsc::channel(MAX_IN_FLIGHT);
         let relay = LogRelay {
             catalog: Arc::new(SharedCatalog::new(Settings::default(), 1)),
+            dialer: MemberDialer::default(),
             target: "/log/tail".to_owned(),
             to,
             budget: Arc::new(Semaphore::new(budget)),
@@ -327,6 +333,7 @@ mod tests {
     fn an_entry_on_two_instances_is_passed_on_once() {
         let relay = LogRelay {
             catalog: Arc::new(SharedCatalog::new(Settings::default(), 1)),
+            dialer: MemberDialer::default(),
             target: String::new(),
             to: mpsc::channel(1).0,
             budget: Arc::new(Semaphore::new(1)),

@@ -22,7 +22,7 @@ fn now() -> Timestamp {
 }
 
 fn subject(control: &AccessControl, authorization: Option<&str>) -> Result<Subject, Denied> {
-    control.subject(&with(authorization), Instant::now(), now)
+    control.subject(&with(authorization), None, Instant::now(), now)
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_new_token_is_known_at_once() {
     std::fs::write(&path, entry.to_string()).unwrap();
     let after = |millis| {
         let now = Instant::now() + std::time::Duration::from_millis(millis);
-        control.subject(&with(Some("Bearer new")), now, self::now).is_ok()
+        control.subject(&with(Some("Bearer new")), None, now, self::now).is_ok()
     };
     assert!(after(300));
     std::fs::write(&path, "").unwrap();

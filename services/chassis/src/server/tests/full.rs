@@ -77,7 +77,7 @@ async fn one_client_address_leaves_connections_to_others() {
     let app = Router::new().route("/busy", get(never)).route("/", get(async || "served"));
     let drain = Drain::new(draining, Duration::from_secs(10));
     let limits = PortLimits { connections: 4, per_client: 3, ..PortLimits::new(4) };
-    tokio::spawn(serve(limits, listener, app, drain));
+    tokio::spawn(serve(limits, listener, app, drain, None));
     let all = [busy(addr).await, busy(addr).await, busy(addr).await];
     assert!(response(addr, "/").await.starts_with("HTTP/1.1 503"));
     let socket = TcpSocket::new_v4().unwrap();

@@ -58,7 +58,7 @@ async fn endless(connections: usize) -> (SocketAddr, Arc<AtomicUsize>, watch::Se
         streams_per_client: connections,
         ..PortLimits::new(connections)
     };
-    tokio::spawn(serve(limits, listener, app, Drain::new(draining, Duration::from_secs(10))));
+    tokio::spawn(serve(limits, listener, app, Drain::new(draining, Duration::from_secs(10)), None));
     (addr, made, start_drain)
 }
 

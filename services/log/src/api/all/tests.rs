@@ -71,7 +71,12 @@ fn app(dir: &Path, id: &str) -> Arc<LogApp> {
         name: "log".into(),
         id: id.into(),
         directory: Directory::default(),
-        http: reqwest::Client::new(),
+        http: hubspoke_client::HttpClient::new(
+            &[],
+            None,
+            hubspoke_client::HttpOptions::new(std::time::Duration::from_secs(1)),
+        )
+        .unwrap(),
         queries: QueryAdmission::new(8, Arc::clone(&readers)),
         readers,
         max_query_time: Duration::from_secs(30),
