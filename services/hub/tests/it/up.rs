@@ -179,17 +179,20 @@ async fn three_registries_share_an_etcd_and_all_visits_count_together() {
     assert_eq!(registries.len(), 3, "{}", up.banner);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let get = async |url: String| http.get(url).send().await.unwrap().text().await.unwrap();
+    let mut all: Vec<_> = registries.iter().map(ToString::to_string).collect();
+    all.sort();
     for registry in &registries {
-        let view: CatalogView = serde_json::from_str(&get(format!("{registry}/services")).await).unwrap();
-        let counts = ["gateway", "log", "visit"].map(|name| view.services[name].len());
-        assert_eq!(counts, [1, 1, 2]);
-        let shared = view.registries.unwrap();
-        assert!(shared.etcd_up);
-        let mut shown: Vec<_> = shared.registries.iter().map(|one| format!("http://{}", one.addr)).collect();
-        shown.sort();
-        let mut all: Vec<_> = registries.iter().map(ToString::to_string).collect();
-        all.sort();
-        assert_eq!(shown, all);
+        // Each learns from etcd what another one has registered.
+        eventually("it shows all registries and all instances", async || {
+            let view: CatalogView = serde_json::from_str(&get(format!("{registry}/services")).await).unwrap();
+            let count = |name| view.services.get(name).map_or(0, |instances| instances.len());
+            let shared = view.registries.as_ref().unwrap();
+            let mut shown: Vec<_> =
+                shared.registries.iter().map(|one| format!("http://{}", one.addr)).collect();
+            shown.sort();
+            shared.etcd_up && shown == all && ["gateway", "log", "visit"].map(count) == [1, 1, 2]
+        })
+        .await;
     }
     let gateway = up.url("gateway");
     for number in 1..=20 {
