@@ -321,6 +321,7 @@ async fn poll(
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
     let url = format!("{}://{}{path}", client.scheme(), boot::reachable(addr));
+    let mut told = None;
     loop {
         let limit = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let why = match client.send(client.get(&url).timeout(limit)).await {
@@ -331,9 +332,13 @@ async fn poll(
                     return Ok(());
                 }
                 let unknown = || "it does not know all instances yet".to_owned();
-                if status.is_success() { unknown() } else { text::problem_detail(body.as_bytes()) }
+                let why = if status.is_success() { unknown() } else { text::problem_detail(body.as_bytes()) };
+                told.insert(why).clone()
             }
-            Err(error) => Cause::of_send(&error).to_string(),
+            // If the deadline cut it off, what was said before says more.
+            Err(error) => told
+                .take_if(|_| Instant::now() > deadline)
+                .unwrap_or_else(|| Cause::of_send(&error).to_string()),
         };
         if Instant::now() > deadline {
             return Err(anyhow!("{addr} is not ready: {why}"));

@@ -125,7 +125,7 @@ fn errors_name_the_variable() {
         ("HUB_ADVERTISE", "[::]:20002", "every address of a machine"),
         ("HUB_ADVERTISE", "0:20002", "four decimal numbers"),
         ("HUB_REGISTRY__URL", "registry:20000", "is not a valid URL; expected http://host:port"),
-        ("HUB_REGISTRY__URL", "https://registry", "is not a valid URL; expected http://host:port"),
+        ("HUB_REGISTRY__URL", "https://registry", "https:// needs a certificate of this process"),
         ("HUB_REGISTRY__URL", "http://r:99999", "is not a valid URL; expected http://host:port"),
         ("HUB_REGISTRY__URL", "http://r:0", "is not a valid URL; expected http://host:port"),
         ("HUB_REGISTRY__URL", "http://:20000", "is not a valid URL; expected http://host:port"),

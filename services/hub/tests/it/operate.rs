@@ -216,12 +216,20 @@ async fn each_way_not_to_be_a_registry_is_one_line_with_the_next_step() {
             assert!(!exit.stderr.contains("error sending request"), "{exit:?}");
         }
     }
-    for url in ["https://127.0.0.1:20000", "r:port", "http://"] {
+    for (url, code, expected) in [
+        (
+            "https://127.0.0.1:20000",
+            1,
+            "https:// needs a certificate of this process: set cert, key and ca in [tls]",
+        ),
+        ("r:port", 2, "expected http://host:port, such as"),
+        ("http://", 2, "expected http://host:port, such as"),
+    ] {
         let mut command = command(&["status"]);
         command.args(["--registry", url]);
         let exit = process::run(command).await;
-        assert_eq!(exit.code, Some(2), "{exit:?}");
-        assert!(exit.stderr.contains("expected http://host:port, such as"), "{exit:?}");
+        assert_eq!(exit.code, Some(code), "{exit:?}");
+        assert!(exit.stderr.contains(expected), "{exit:?}");
     }
     let status = platform.hub(&["status", "--registry", &platform.addrs.registry.to_string()]).await;
     assert_eq!(status.code, Some(0), "without http://: {status:?}");
