@@ -45,9 +45,9 @@ impl Identity {
     /// [`CertError`] about the first file that can't be used.
     pub fn open(files: IdentityFiles, domain: &'static str) -> Result<Arc<Self>, CertError> {
         let provider = Arc::new(ring::default_provider());
-        let paths = vec![files.own.cert.clone(), files.own.key.clone(), files.ca.clone()];
-        let current =
-            Watched::open(paths, |content| LoadedIdentity::parse(&files, domain, content, &provider, now()))?;
+        let current = Watched::open(files.read()?, |content| {
+            LoadedIdentity::parse(&files, domain, content, &provider, now())
+        })?;
         warn_if_public(&files.own.key);
         let state = Arc::new(IdentityState { domain, provider, current });
         Ok(Arc::new(Self { files, state, replaced: Notify::new() }))
@@ -58,9 +58,9 @@ impl Identity {
     pub fn reload(&self) {
         let Self { files, state, replaced } = self;
         let IdentityState { domain, provider, current } = &**state;
-        let before = current.generation();
-        current.reload(|content| LoadedIdentity::parse(files, domain, content, provider, now()));
-        if current.generation() != before {
+        let parse = |content: &_| LoadedIdentity::parse(files, domain, content, provider, now());
+        if current.reload(|| files.read(), parse) {
+            tracing::info!(files = 3, "new certificates are in use");
             replaced.notify_waiters();
         }
     }

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::danger::ClientCertVerifier;
@@ -17,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use crate::cert::{Cert, CertError, CertFiles};
 use crate::client_ca::{self, ClientCa};
 use crate::issue::IssueCert;
-use crate::watched::{now, read, warn_if_public};
+use crate::watched::{Watched, now, read, warn_if_public};
 
 /// The certificates in a list of files. The first one is for clients that ask for no name, or for one that none has.
 /// With them the CAs that clients' certificates must come from, if clients are asked for one.
@@ -26,13 +24,9 @@ pub struct CertStore {
     files: Vec<CertFiles>,
     pub(crate) client_ca: Option<ClientCa>,
     pub(crate) provider: Arc<CryptoProvider>,
-    current: ArcSwap<CertSet>,
+    current: Watched<CertSet, Content>,
     /// Certificates for the handshakes of an ACME server, by name.
     challenges: ArcSwap<HashMap<String, Arc<CertifiedKey>>>,
-    /// The content of all files, as it was read last.
-    content: Mutex<Content>,
-    failures: AtomicU64,
-    failing: AtomicBool,
     issue: OnceLock<IssueCert>,
 }
 
@@ -61,49 +55,21 @@ impl CertStore {
         for files in &files {
             warn_if_public(&files.key);
         }
-        let empty = Content { certs: Vec::new(), client_ca: None };
-        let store = Self {
-            files,
-            client_ca,
-            provider: Arc::new(ring::default_provider()),
-            current: ArcSwap::default(),
-            challenges: ArcSwap::default(),
-            content: Mutex::new(empty),
-            failures: AtomicU64::new(0),
-            failing: AtomicBool::new(false),
-            issue: OnceLock::new(),
-        };
-        let content = store.read_all()?;
-        store.current.store(Arc::new(store.parse(&content)?));
-        *store.content.lock() = content;
-        Ok(store)
+        let provider = Arc::new(ring::default_provider());
+        let content = Content::read(&files, client_ca.as_ref())?;
+        let current =
+            Watched::open(content, |content| CertSet::parse(&files, client_ca.as_ref(), content, &provider))?;
+        let (challenges, issue) = (ArcSwap::default(), OnceLock::new());
+        Ok(Self { files, client_ca, provider, current, challenges, issue })
     }
 
     /// Reads the files again. If their content has changed and can be used, new connections get the new certificates;
     /// otherwise the last ones stay, which is logged once.
     pub fn reload(&self) {
-        let mut content = self.content.lock();
-        let fresh = self.read_all().and_then(|fresh| {
-            if fresh == *content {
-                return Ok(None);
-            }
-            Ok(Some((self.parse(&fresh)?, fresh)))
-        });
-        match fresh {
-            Ok(Some((set, fresh))) => {
-                self.current.store(Arc::new(set));
-                *content = fresh;
-                self.failing.store(false, Relaxed);
-                tracing::info!(certificates = self.files.len(), "new certificates are in use");
-            }
-            Ok(None) => self.failing.store(false, Relaxed),
-            Err(error) => {
-                self.failures.fetch_add(1, Relaxed);
-                if !self.failing.swap(true, Relaxed) {
-                    let error = &error as &dyn Error;
-                    tracing::warn!(error, "can't use the new certificates; the last ones stay in use");
-                }
-            }
+        let Self { files, client_ca, provider, .. } = self;
+        let read = || Content::read(files, client_ca.as_ref());
+        if self.current.reload(read, |content| CertSet::parse(files, client_ca.as_ref(), content, provider)) {
+            tracing::info!(certificates = files.len(), "new certificates are in use");
         }
     }
 
@@ -118,7 +84,7 @@ impl CertStore {
 
     /// When the first certificate in use ends, in seconds since 1970; `None` if there is none yet.
     pub fn expires(&self) -> Option<i64> {
-        let set = self.current.load();
+        let set = self.current.get();
         set.default.is_some().then_some(set.not_after)
     }
 
@@ -150,12 +116,12 @@ impl CertStore {
 
     /// How many times the files could not be used, since the start.
     pub fn reload_failures(&self) -> u64 {
-        self.failures.load(Relaxed)
+        self.current.failures()
     }
 
     /// Whether a certificate in use is for this host, a name in lower case or an IP address without brackets.
     pub fn has_host(&self, host: &str) -> bool {
-        let set = self.current.load();
+        let set = self.current.get();
         match host.parse::<IpAddr>() {
             Ok(ip) => set.by_name.contains_key(&ip.to_string()),
             Err(_) => set.find(host).is_some() || self.issued(host).is_some(),
@@ -163,40 +129,34 @@ impl CertStore {
     }
 
     pub(crate) fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        self.current.load().client_verifier.clone()
+        self.current.get().client_verifier.clone()
     }
+}
 
-    fn read_all(&self) -> Result<Content, CertError> {
-        let certs = self.files.iter().map(|files| match files.may_be_missing && !files.cert.exists() {
+impl Content {
+    fn read(files: &[CertFiles], client_ca: Option<&ClientCa>) -> Result<Self, CertError> {
+        let certs = files.iter().map(|files| match files.may_be_missing && !files.cert.exists() {
             true => Ok(<(Vec<u8>, Vec<u8>)>::default()),
             false => Ok((read(&files.cert)?, read(&files.key)?)),
         });
-        let client_ca = self.client_ca.as_ref().map(|ca| read(&ca.file)).transpose();
-        Ok(Content { certs: certs.collect::<Result<_, _>>()?, client_ca: client_ca? })
-    }
-
-    fn parse(&self, content: &Content) -> Result<CertSet, CertError> {
-        let mut set = CertSet::parse(&self.files, content, &self.provider, now())?;
-        if let (Some(ca), Some(bundle)) = (&self.client_ca, &content.client_ca) {
-            set.client_verifier = Some(client_ca::verifier(&ca.file, ca.required, bundle, &self.provider)?);
-        }
-        Ok(set)
+        let client_ca = client_ca.map(|ca| read(&ca.file)).transpose();
+        Ok(Self { certs: certs.collect::<Result<_, _>>()?, client_ca: client_ca? })
     }
 }
 
 impl CertSet {
     fn parse(
         files: &[CertFiles],
+        client_ca: Option<&ClientCa>,
         content: &Content,
-        provider: &CryptoProvider,
-        now: i64,
+        provider: &Arc<CryptoProvider>,
     ) -> Result<Self, CertError> {
         let mut set = Self { not_after: i64::MAX, ..Self::default() };
         for (files, (cert, key)) in files.iter().zip(&content.certs) {
             if files.may_be_missing && cert.is_empty() {
                 continue;
             }
-            let parsed = Cert::parse(files, cert, key, provider, now);
+            let parsed = Cert::parse(files, cert, key, provider, now());
             let Cert { key, names, not_after, .. } = match parsed {
                 Ok(cert) => cert,
                 Err(error) if files.may_be_missing => {
@@ -214,6 +174,9 @@ impl CertSet {
                 set.by_name.entry(name).or_insert_with(|| key.clone());
             }
             set.default.get_or_insert(key);
+        }
+        if let (Some(ca), Some(bundle)) = (client_ca, &content.client_ca) {
+            set.client_verifier = Some(client_ca::verifier(&ca.file, ca.required, bundle, provider)?);
         }
         Ok(set)
     }
@@ -233,7 +196,7 @@ impl ResolvesServerCert for CertStore {
         if !challenges.is_empty() && is_challenge(&hello) {
             return hello.server_name().and_then(|name| challenges.get(name)).cloned();
         }
-        let set = self.current.load();
+        let set = self.current.get();
         // rustls has checked that the name is a valid one, and has made it lower case.
         let found =
             hello.server_name().and_then(|name| set.find(name).cloned().or_else(|| self.issued(name)));

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,28 +13,25 @@ use parking_lot::Mutex;
 
 use crate::cert::{CertError, MAX_FILE};
 
-/// The value made of some files, replaced as a whole when they change and can be used.
+/// The value made of the content of some files, replaced as a whole when that changes and can be used.
 #[derive(Debug)]
-pub(crate) struct Watched<T> {
-    files: Vec<PathBuf>,
+pub(crate) struct Watched<T, C> {
     current: ArcSwap<T>,
     /// The content of all files, as it was used last.
-    content: Mutex<Vec<Vec<u8>>>,
+    content: Mutex<C>,
     generation: AtomicU64,
     failures: AtomicU64,
     failing: AtomicBool,
 }
 
-impl<T> Watched<T> {
-    /// Reads the files, and makes a value of their content.
+impl<T, C: PartialEq> Watched<T, C> {
+    /// Makes a value of what the files contain.
     pub(crate) fn open(
-        files: Vec<PathBuf>,
-        parse: impl FnOnce(&[Vec<u8>]) -> Result<T, CertError>,
+        content: C,
+        parse: impl FnOnce(&C) -> Result<T, CertError>,
     ) -> Result<Self, CertError> {
-        let content = read_all(&files)?;
         Ok(Self {
             current: ArcSwap::from_pointee(parse(&content)?),
-            files,
             content: Mutex::new(content),
             generation: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -43,10 +40,14 @@ impl<T> Watched<T> {
     }
 
     /// Reads the files again. If their content has changed and can be used, it replaces the value; otherwise the last one
-    /// stays, which is logged once.
-    pub(crate) fn reload(&self, parse: impl FnOnce(&[Vec<u8>]) -> Result<T, CertError>) {
+    /// stays, which is logged once. Whether it was replaced.
+    pub(crate) fn reload(
+        &self,
+        read: impl FnOnce() -> Result<C, CertError>,
+        parse: impl FnOnce(&C) -> Result<T, CertError>,
+    ) -> bool {
         let mut content = self.content.lock();
-        let fresh = read_all(&self.files).and_then(|fresh| {
+        let fresh = read().and_then(|fresh| {
             if fresh == *content {
                 return Ok(None);
             }
@@ -58,7 +59,7 @@ impl<T> Watched<T> {
                 *content = fresh;
                 self.generation.fetch_add(1, Relaxed);
                 self.failing.store(false, Relaxed);
-                tracing::info!(files = self.files.len(), "new certificates are in use");
+                return true;
             }
             Ok(None) => self.failing.store(false, Relaxed),
             Err(error) => {
@@ -69,6 +70,7 @@ impl<T> Watched<T> {
                 }
             }
         }
+        false
     }
 
     /// The value in use.
@@ -85,10 +87,6 @@ impl<T> Watched<T> {
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
     }
-}
-
-fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, CertError> {
-    files.iter().map(|file| read(file)).collect()
 }
 
 /// The content of a file of bounded length.

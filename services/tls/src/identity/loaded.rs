@@ -11,7 +11,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 
 use crate::cert::{self, Cert, CertError, CertFiles};
-use crate::watched::Watched;
+use crate::watched::{Watched, read};
 
 /// Where an identity is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +22,21 @@ pub struct IdentityFiles {
     pub ca: PathBuf,
 }
 
+/// The content of certificate, key and authorities.
+pub(super) type IdentityContent = [Vec<u8>; 3];
+
+impl IdentityFiles {
+    pub(super) fn read(&self) -> Result<IdentityContent, CertError> {
+        Ok([read(&self.own.cert)?, read(&self.own.key)?, read(&self.ca)?])
+    }
+}
+
 /// What is in use, for verifiers that outlive it.
 #[derive(Debug)]
 pub(super) struct IdentityState {
     pub(super) domain: &'static str,
     pub(super) provider: Arc<CryptoProvider>,
-    pub(super) current: Watched<LoadedIdentity>,
+    pub(super) current: Watched<LoadedIdentity, IdentityContent>,
 }
 
 impl IdentityState {
@@ -51,13 +60,10 @@ impl LoadedIdentity {
     pub(super) fn parse(
         files: &IdentityFiles,
         domain: &str,
-        content: &[Vec<u8>],
+        [cert, key, ca]: &IdentityContent,
         provider: &Arc<CryptoProvider>,
         now: i64,
     ) -> Result<Self, CertError> {
-        let [cert, key, ca] = content else {
-            return Err(CertError::new(&files.own.cert, "not read"));
-        };
         let Cert { key, uris, not_after, .. } = Cert::parse(&files.own, cert, key, provider, now)?;
         let of_cert = |why: String| CertError::new(&files.own.cert, why);
         let of_ca = |why: String| CertError::new(&files.ca, why);

@@ -40,7 +40,7 @@ impl Folder {
 const VALID: (i32, i32) = (2020, 2090);
 
 fn chosen(store: &CertStore, name: &str) -> Vec<u8> {
-    let set = store.current.load();
+    let set = store.current.get();
     set.find(name).or(set.default.as_ref()).unwrap().cert[0].to_vec()
 }
 
